@@ -1,0 +1,18 @@
+//! A content store for artifacts: what was compiled ahead of time lies beside what it was compiled from.
+//!
+//! This crate knows digests, labels and leases; of wasm and engines it knows nothing.
+//! `docs/cache.md` states the contract that every writer keeps.
+
+mod artifact;
+mod containerd;
+mod digest;
+mod layout;
+mod retry;
+mod stamp;
+mod store;
+
+pub use artifact::{Artifact, ArtifactCache, ArtifactKey, Lookup, MissReason};
+pub use containerd::ContainerdStore;
+pub use digest::{Digest, DigestError, Hasher};
+pub use layout::LayoutStore;
+pub use store::{BlobFile, BlobInfo, ContentStore, ImageRecord, Lease, Lock, NewBlob, StoreError};

@@ -1,0 +1,1 @@
+//! Retrying what is unavailable.

@@ -1,0 +1,1 @@
+//! Stamps that say which files were verified.

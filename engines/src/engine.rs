@@ -1,0 +1,206 @@
+//! The plug-in point: what every engine must be able to do, and when each of it is called.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use crate::{Fingerprint, Wasm, WasmKind};
+
+/// An engine, cheap to make: `compile` runs in a sandboxed child process, `load` and `run` in the process that becomes
+/// the container. Making an engine starts no thread and installs no signal handler before `load`.
+pub trait Engine: Send + Sync {
+    /// Returns the name used in labels, binaries and options, e.g. `wasmtime`.
+    fn name(&self) -> &'static str;
+
+    /// Returns the version of the engine itself, e.g. `48.0.8`.
+    fn version(&self) -> &'static str;
+
+    /// Returns everything that shapes the native code, in a written-down order.
+    fn fingerprint(&self) -> &Fingerprint;
+
+    /// Says whether the engine can compile ahead of time; one that cannot runs the wasm itself.
+    fn compiles(&self) -> bool {
+        true
+    }
+
+    /// Compiles, and refuses what could not run anyway (an import that the engine does not provide).
+    ///
+    /// # Errors
+    /// [`CompileError`] names what in the wasm is at fault.
+    fn compile(&self, wasm: &Wasm) -> Result<Vec<u8>, CompileError>;
+
+    /// Maps native code and makes it ready to run. Called before the process enters its container.
+    fn load(&self, code: NativeCode) -> Result<Box<dyn Program>, LoadError>;
+
+    /// Makes wasm ready to run without native code: for engines that interpret. Those that compile answer
+    /// [`LoadError::NotCompiled`], because an image's wasm is never compiled outside the sandbox.
+    fn load_wasm(&self, wasm: &Wasm) -> Result<Box<dyn Program>, LoadError> {
+        let _ = wasm;
+        Err(LoadError::NotCompiled { engine: self.name() })
+    }
+}
+
+/// A loaded program, shared with the process that is forked to become the container.
+pub trait Program: Send + Sync {
+    /// Checks, before the container is started, that the guest's entry function exists and can be called.
+    ///
+    /// # Errors
+    /// [`RunError::NoSuchFunction`] and its like.
+    fn check(&self, guest: &Guest) -> Result<(), RunError>;
+
+    /// Runs to the end on the calling thread, on the process's own stdio. Called inside the container,
+    /// on a thread made for it; whatever runtime the engine needs, it makes here.
+    fn run(&self, guest: &Guest) -> Result<Outcome, RunError>;
+}
+
+/// A file with native code that may be loaded, i.e. executed.
+#[derive(Debug)]
+pub struct NativeCode {
+    file: File,
+    size: u64,
+}
+
+impl NativeCode {
+    /// Vouches for a file with native code.
+    ///
+    /// # Safety
+    /// The bytes must be what an engine of this very fingerprint compiled on this node (or what a trusted signer
+    /// vouches for), and nobody may change them while the value or a program loaded from it lives: the engine maps
+    /// and executes them.
+    pub unsafe fn trust(file: File, size: u64) -> Self {
+        Self { file, size }
+    }
+
+    /// Returns the file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Returns the length in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// What a guest program is started with. Its stdio is the process's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guest {
+    /// Arguments, the program's name first.
+    pub args: Vec<String>,
+    /// Environment, in the order given.
+    pub env: Vec<(String, String)>,
+    /// Working directory as the guest names it; relative paths start here.
+    pub cwd: PathBuf,
+    /// Folders that the guest may use.
+    pub preopens: Vec<Preopen>,
+    /// Export to call instead of the usual entry point (`_start`, `wasi:cli/run`).
+    pub function: Option<String>,
+}
+
+/// A folder that the guest may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preopen {
+    /// Path in the process's own view.
+    pub host: PathBuf,
+    /// Path in the guest's view.
+    pub guest: String,
+}
+
+/// How a guest ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It returned or called exit, with this code, 0 to 255.
+    Exit(u8),
+}
+
+/// Says why wasm cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The bytes are not valid wasm: truncated, malformed, or using what is not enabled.
+    #[error("cannot compile invalid wasm: {reason}")]
+    Invalid {
+        /// What the validator says, with the offset.
+        reason: String,
+    },
+    /// The wasm wants an import that this engine does not provide.
+    #[error("cannot provide import {name:?} of {module:?}")]
+    UnknownImport {
+        /// Module or interface, e.g. `env`.
+        module: String,
+        /// Function, global, memory or table.
+        name: String,
+    },
+    /// The wasm is valid, but this engine does not run it.
+    #[error("cannot compile: {reason}")]
+    Unsupported {
+        /// Which feature, and what to do.
+        reason: String,
+    },
+}
+
+/// Says why native code cannot be made ready to run.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The engine's own header check refuses it: another version, target, feature, option.
+    #[error("cannot load native code: {reason}")]
+    Incompatible {
+        /// What differs.
+        reason: String,
+    },
+    /// This engine runs native code only.
+    #[error("cannot run wasm with {engine} before it is compiled")]
+    NotCompiled {
+        /// Name of the engine.
+        engine: &'static str,
+    },
+    /// A system call failed.
+    #[error("cannot map native code")]
+    Io(#[from] std::io::Error),
+}
+
+/// Says why a guest did not run to its own end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The export to be called does not exist or is no function without parameters.
+    #[error("cannot call export {function:?}: {reason}")]
+    NoSuchFunction {
+        /// Its name.
+        function: String,
+        /// What is there instead.
+        reason: String,
+    },
+    /// A preopened folder or the runtime cannot be set up.
+    #[error("cannot set up the guest: {reason}")]
+    Setup {
+        /// What failed, with its path.
+        reason: String,
+    },
+    /// The guest trapped.
+    #[error("the guest trapped: {message}")]
+    Trap {
+        /// The trap and the wasm backtrace.
+        message: String,
+    },
+}
+
+impl RunError {
+    /// Returns the exit code that a container ends with: 134 for a trap, 126 for what cannot run at all.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Trap { .. } => 134,
+            Self::NoSuchFunction { .. } | Self::Setup { .. } => 126,
+        }
+    }
+}
+
+/// Returns `<version>-<first 12 hex digits of the fingerprint>`, which distinguishes all that must not be mixed.
+pub fn version_label(engine: &dyn Engine) -> String {
+    format!("{}-{}", engine.version(), &engine.fingerprint().hex()[..12])
+}
+
+/// Says which entry point wasm of this kind has when no function is named.
+pub fn entry_point(kind: WasmKind) -> &'static str {
+    match kind {
+        WasmKind::Module => "_start",
+        WasmKind::Component => "wasi:cli/run",
+    }
+}

@@ -1,0 +1,4 @@
+//! wasmtime.
+
+/// The wasmtime engine.
+pub struct Wasmtime {}

@@ -1,0 +1,1 @@
+//! The commands of `prewasi`, one file each; the shim binaries answer some of them too.
