@@ -4,12 +4,16 @@
 
 mod engine;
 mod fingerprint;
+#[cfg(feature = "wasmtime")]
+mod preopens;
 mod wasm;
 #[cfg(feature = "wasmtime")]
 mod wasmtime;
 
-pub use engine::{CompileError, Engine, Guest, LoadError, NativeCode, Outcome, Preopen, Program, RunError};
-pub use fingerprint::Fingerprint;
 #[cfg(feature = "wasmtime")]
-pub use wasmtime::Wasmtime;
+pub use self::wasmtime::Wasmtime;
+pub use engine::{
+    CompileError, Engine, Guest, LoadError, NativeCode, Outcome, Preopen, Program, RunError, entry_point, version_label,
+};
+pub use fingerprint::Fingerprint;
 pub use wasm::{Wasm, WasmError, WasmKind};

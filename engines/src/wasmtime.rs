@@ -1,4 +1,114 @@
-//! wasmtime.
+//! The wasmtime engine: core modules with WASI preview 1, components with WASI preview 2.
+//!
+//! Compiling and running never meet. `compile` uses an engine with a compiler; `load` uses one that has none, so a
+//! process that runs containers cannot compile an image's wasm even by mistake. What both must agree on is in
+//! [`options`], and the hash of it is written into each artifact's header: wasmtime itself then refuses code of another
+//! fingerprint.
 
-/// The wasmtime engine.
-pub struct Wasmtime {}
+mod compile;
+mod link;
+mod load;
+mod options;
+mod run;
+mod stdio;
+mod traps;
+
+use self::options::Options;
+use crate::{CompileError, Engine, Fingerprint, LoadError, NativeCode, Program, Wasm};
+
+/// Version of the linked crate, which does not export it. A test compares it with Cargo.lock.
+const VERSION: &str = "48.0.8";
+
+/// The wasmtime engine. Making one reads the CPU's features and hashes a page of text, nothing more.
+#[derive(Debug, Clone)]
+pub struct Wasmtime {
+    options: Options,
+    fingerprint: Fingerprint,
+}
+
+impl Wasmtime {
+    /// Makes an engine for the machine it runs on.
+    pub fn new() -> Self {
+        let options = Options::host();
+        let fingerprint = options.fingerprint();
+        Self { options, fingerprint }
+    }
+}
+
+impl Default for Wasmtime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Engine for Wasmtime {
+    fn name(&self) -> &'static str {
+        "wasmtime"
+    }
+
+    fn version(&self) -> &'static str {
+        VERSION
+    }
+
+    fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    fn compile(&self, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
+        compile::compile(&self.options, wasm)
+    }
+
+    fn load(&self, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
+        load::load(&self.options, code)
+    }
+}
+
+/// Writes an error and its causes in one line. The backtrace, if there is one, is not among them.
+fn one_line(error: &wasmtime::Error) -> String {
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // The backtrace is a context like any other, but it has many lines and is printed apart.
+        if cause.starts_with("error while executing at wasm backtrace") {
+            continue;
+        }
+        // Many errors repeat their source.
+        if causes.last().is_none_or(|last| !last.ends_with(&cause)) {
+            causes.push(cause);
+        }
+    }
+    causes.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version_label;
+
+    /// The version that labels carry is that of the linked crate, and the CPU is detected by the very compiler it uses.
+    #[test]
+    fn version_is_the_linked_one() {
+        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
+        let versions = |name: &str| -> Vec<&str> {
+            let head = format!("name = \"{name}\"\nversion = \"");
+            lock.split(&head).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+        };
+        assert_eq!(versions("wasmtime"), [VERSION]);
+        assert_eq!(versions("cranelift-codegen").len(), 1, "two versions of the compiler are linked");
+        assert_eq!(versions("cranelift-native").len(), 1, "two versions of the CPU detection are linked");
+    }
+
+    /// The label joins the version and twelve digits of the fingerprint.
+    #[test]
+    fn label_names_version_and_fingerprint() {
+        let engine = Wasmtime::new();
+        let label = version_label(&engine);
+        assert_eq!(label.strip_prefix("48.0.8-").unwrap(), &engine.fingerprint().hex()[..12]);
+    }
+
+    /// Two engines made on one machine have one fingerprint.
+    #[test]
+    fn fingerprint_is_stable() {
+        assert_eq!(Wasmtime::new().fingerprint(), Wasmtime::default().fingerprint());
+    }
+}

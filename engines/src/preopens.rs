@@ -1,0 +1,146 @@
+//! Gives a WASI program a working directory.
+//!
+//! WASI knows none. The C library that nearly all programs carry resolves a path against its list of preopened folders:
+//! it strips leading `/` and `./` from their names and from the path, and takes the folder whose name is the longest
+//! prefix, of several the last. A relative path is thus one below `/`, and where `/` is a folder of the list, it wins.
+//!
+//! So with a working directory other than `/`, the folder `.` comes first (descriptor 3, which other libraries take for
+//! the working directory), and the folder `/` is replaced by those that lie in it: `/etc`, `/data` and so on. An absolute
+//! path then finds its folder by the longest prefix, and a relative one finds `.`. What remains out of reach: files right
+//! in `/`, and a relative path whose first part is also the name of a folder in `/`. A program that asks
+//! for its initial working directory (components can) and makes its paths absolute is not in the way of this.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use crate::Preopen;
+
+/// A folder to open, and its name for the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Folder {
+    pub(crate) host: PathBuf,
+    pub(crate) guest: String,
+    /// Whether the program must not run without it. Folders that were found in `/` may be closed to this user.
+    pub(crate) required: bool,
+}
+
+/// Returns the folders to open, in order, so that relative paths start at `cwd`.
+pub(crate) fn resolve(preopens: &[Preopen], cwd: &Path) -> Vec<Folder> {
+    let cwd = parts(cwd);
+    let mut folders = Vec::new();
+    if !cwd.is_empty() {
+        folders.extend(working_folder(preopens, &cwd));
+    }
+    let expand = !folders.is_empty();
+    for preopen in preopens {
+        if expand && parts(Path::new(&preopen.guest)).is_empty() {
+            folders.extend(folders_in(&preopen.host));
+        } else {
+            folders.push(Folder { host: preopen.host.clone(), guest: preopen.guest.clone(), required: true });
+        }
+    }
+    folders
+}
+
+/// Finds the folder that `cwd` lies in: the one with the longest name.
+fn working_folder(preopens: &[Preopen], cwd: &[&str]) -> Option<Folder> {
+    let candidates = preopens.iter().filter_map(|preopen| {
+        let name = parts(Path::new(&preopen.guest));
+        let rest = cwd.strip_prefix(name.as_slice())?;
+        Some((name.len(), preopen.host.join(rest.iter().collect::<PathBuf>())))
+    });
+    let (_, host) = candidates.max_by_key(|(length, _)| *length)?;
+    Some(Folder { host, guest: ".".to_string(), required: true })
+}
+
+/// Lists the folders in a root folder, by name.
+fn folders_in(root: &Path) -> Vec<Folder> {
+    let Ok(entries) = fs::read_dir(root) else {
+        return Vec::new();
+    };
+    let inside = fs::canonicalize(root).unwrap_or_else(|_| root.to_path_buf());
+    let mut folders: Vec<Folder> = entries
+        .flatten()
+        .filter_map(|entry| {
+            // A link must not lead out of the root, which need not be the process's own.
+            let host = fs::canonicalize(entry.path()).ok().filter(|host| host.starts_with(&inside) && host.is_dir())?;
+            Some(Folder { host, guest: format!("/{}", entry.file_name().to_str()?), required: false })
+        })
+        .collect();
+    folders.sort_by(|a, b| a.guest.cmp(&b.guest));
+    folders
+}
+
+/// Returns the parts of a path in the guest's view, where nothing lies above `/`.
+fn parts(path: &Path) -> Vec<&str> {
+    let mut parts = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(part) => parts.extend(part.to_str()),
+            Component::ParentDir => {
+                parts.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preopen(host: &Path, guest: &str) -> Preopen {
+        Preopen { host: host.to_path_buf(), guest: guest.to_string() }
+    }
+
+    fn names(folders: &[Folder]) -> Vec<&str> {
+        folders.iter().map(|folder| folder.guest.as_str()).collect()
+    }
+
+    /// With `/` as the working directory, the folders are opened as they are given.
+    #[test]
+    fn root_needs_nothing() {
+        let given = [preopen(Path::new("/a"), "/"), preopen(Path::new("/b"), "/data")];
+        for cwd in ["/", "", ".", "/x/.."] {
+            let folders = resolve(&given, Path::new(cwd));
+            assert_eq!(names(&folders), ["/", "/data"], "{cwd}");
+            assert!(folders.iter().all(|folder| folder.required));
+        }
+    }
+
+    /// Another working directory becomes `.`, and `/` gives way to the folders in it; links that lead out are left out.
+    #[test]
+    fn root_is_expanded() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        for folder in ["etc", "work/deep", "usr/bin"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        fs::write(root.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("usr/bin", root.path().join("bin")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.path().join("out")).unwrap();
+        let folders = resolve(&[preopen(root.path(), "/")], Path::new("/work/deep"));
+        assert_eq!(names(&folders), [".", "/bin", "/etc", "/usr", "/work"]);
+        assert_eq!(folders[0].host, root.path().join("work/deep"));
+        assert!(folders[0].required && !folders[1].required);
+        assert!(folders[1].host.ends_with("usr/bin"));
+    }
+
+    /// The working directory is looked for in the folder with the longest name.
+    #[test]
+    fn longest_name_holds_the_working_directory() {
+        let given =
+            [preopen(Path::new("/a"), "/data"), preopen(Path::new("/b"), "data/x/"), preopen(Path::new("/c"), "/dat")];
+        let folders = resolve(&given, Path::new("/data/x/y"));
+        assert_eq!(names(&folders), [".", "/data", "data/x/", "/dat"]);
+        assert_eq!(folders[0].host, Path::new("/b/y"));
+    }
+
+    /// A working directory outside all folders changes nothing, for there is nothing to open.
+    #[test]
+    fn outside_of_all_folders() {
+        let folders = resolve(&[preopen(Path::new("/a"), "/data")], Path::new("/other"));
+        assert_eq!(names(&folders), ["/data"]);
+    }
+}

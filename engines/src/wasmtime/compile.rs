@@ -1,0 +1,71 @@
+//! From wasm to native code: validate, check the imports, compile.
+//!
+//! Imports are checked first, because compiling takes seconds and a container that cannot start is started again and
+//! again. All that the check needs stands at the beginning of the file, and that beginning is wasm of its own.
+
+use wasmparser::{Parser, Payload, Validator};
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
+
+use super::link::{check_component, check_module, unsupported};
+use super::one_line;
+use super::options::{FEATURES, Options};
+use crate::{CompileError, Wasm, WasmKind};
+
+/// Compiles to the bytes of an artifact.
+///
+/// # Errors
+/// [`CompileError`] names what in the wasm is at fault.
+pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
+    validate(wasm.bytes())?;
+    let engine = options.engine(true).map_err(|error| unsupported(one_line(&error)))?;
+    let failed = |error: wasmtime::Error| unsupported(one_line(&error));
+    let head = head(wasm)?;
+    match wasm.kind() {
+        WasmKind::Module => {
+            check_module(&engine, &Module::new(&engine, head).map_err(failed)?)?;
+            engine.precompile_module(wasm.bytes()).map_err(failed)
+        }
+        WasmKind::Component => {
+            check_component(&engine, &Component::new(&engine, head).map_err(failed)?)?;
+            let artifact = engine.precompile_component(wasm.bytes()).map_err(failed)?;
+            check_late_imports(&engine, &artifact)?;
+            Ok(artifact)
+        }
+    }
+}
+
+fn validate(bytes: &[u8]) -> Result<(), CompileError> {
+    match Validator::new_with_features(FEATURES).validate_all(bytes) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CompileError::Invalid { reason: error.to_string() }),
+    }
+}
+
+/// Returns the part that ends before the first section that is neither a type nor an import.
+fn head(wasm: &Wasm) -> Result<&[u8], CompileError> {
+    let bytes = wasm.bytes();
+    let mut end = 0;
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(|error| CompileError::Invalid { reason: error.to_string() })?;
+        end = match &payload {
+            Payload::Version { range, .. } => range.end,
+            Payload::TypeSection(section) => section.range().end,
+            Payload::ImportSection(section) => section.range().end,
+            Payload::CustomSection(section) => section.range().end,
+            Payload::CoreTypeSection(section) => section.range().end,
+            Payload::ComponentTypeSection(section) => section.range().end,
+            Payload::ComponentImportSection(section) => section.range().end,
+            Payload::ComponentAliasSection(section) => section.range().end,
+            _ => break,
+        };
+    }
+    Ok(&bytes[..end])
+}
+
+/// Checks the imports of a whole component, which may, unlike a module's, stand anywhere.
+fn check_late_imports(engine: &Engine, artifact: &[u8]) -> Result<(), CompileError> {
+    // SAFETY: these bytes are what the same engine has compiled a moment ago, and nobody else has seen them.
+    let component = unsafe { Component::deserialize(engine, artifact) };
+    check_component(engine, &component.map_err(|error| unsupported(one_line(&error)))?)
+}

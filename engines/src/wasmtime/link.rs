@@ -1,0 +1,87 @@
+//! What a guest is given to import: WASI preview 1 for modules, WASI preview 2 for components, nothing else.
+
+use wasmtime::component::{self, Component, ResourceTable};
+use wasmtime::{Engine, ExternType, FuncType, Linker, Module, Store};
+use wasmtime_wasi::p1::{self, WasiP1Ctx};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2};
+
+use super::one_line;
+use crate::CompileError;
+
+/// What host functions of a component work on.
+pub(super) struct Host {
+    pub(super) wasi: WasiCtx,
+    pub(super) table: ResourceTable,
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// Offers WASI preview 1.
+pub(super) fn for_modules(engine: &Engine) -> wasmtime::Result<Linker<WasiP1Ctx>> {
+    let mut linker = Linker::new(engine);
+    p1::add_to_linker_async(&mut linker, |context| context)?;
+    // wasmtime's own refuses codes above 125, which are as good as any on Linux.
+    linker.allow_shadowing(true);
+    linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
+        Err(I32Exit(code).into())
+    })?;
+    linker.allow_shadowing(false);
+    Ok(linker)
+}
+
+/// Offers WASI preview 2.
+pub(super) fn for_components(engine: &Engine) -> wasmtime::Result<component::Linker<Host>> {
+    let mut linker = component::Linker::new(engine);
+    p2::add_to_linker_async(&mut linker)?;
+    Ok(linker)
+}
+
+/// Refuses a module that wants what it is not given, or wants it with another type.
+pub(super) fn check_module(engine: &Engine, module: &Module) -> Result<(), CompileError> {
+    let linker = for_modules(engine).map_err(unsupported)?;
+    let mut store = Store::new(engine, WasiCtxBuilder::new().build_p1());
+    for import in module.imports() {
+        let offered = linker.get_by_import(&mut store, &import).map(|offered| offered.ty(&store));
+        let fits = match (offered, import.ty()) {
+            (Some(ExternType::Func(offered)), ExternType::Func(wanted)) => FuncType::eq(&offered, &wanted),
+            _ => false,
+        };
+        if !fits {
+            return Err(CompileError::UnknownImport {
+                module: import.module().to_string(),
+                name: import.name().to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a component that wants what it is not given, or wants it with another type.
+pub(super) fn check_component(engine: &Engine, component: &Component) -> Result<(), CompileError> {
+    let linker = for_components(engine).map_err(unsupported)?;
+    match linker.instantiate_pre(component) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unknown_import(&error)),
+    }
+}
+
+/// Reads the names from the error, for wasmtime gives them nowhere else: the interface stands in the first message, the
+/// item, where it is one of the interface's, in the second.
+fn unknown_import(error: &wasmtime::Error) -> CompileError {
+    let mut names = error.chain().map(|cause| {
+        let cause = cause.to_string();
+        cause.split('`').nth(1).map(str::to_string)
+    });
+    match (names.next().flatten(), names.next().flatten()) {
+        (Some(module), name) => CompileError::UnknownImport { module, name: name.unwrap_or_default() },
+        (None, _) => unsupported(one_line(error)),
+    }
+}
+
+pub(super) fn unsupported(reason: impl ToString) -> CompileError {
+    CompileError::Unsupported { reason: reason.to_string() }
+}

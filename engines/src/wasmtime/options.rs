@@ -1,0 +1,292 @@
+//! Everything that shapes native code, in one struct that is both turned into wasmtime's configuration and hashed.
+//!
+//! Hashing takes the struct apart, so a field that is forgotten there does not compile; a test sees that each one reaches
+//! wasmtime. What is not here either does not shape code (parallel compilation, stack size) or is wasmtime's default,
+//! which the version stands for.
+
+use cranelift_codegen::settings::{Configurable, SetResult};
+use wasmtime::{Collector, Config, Inlining, ModuleVersionStrategy, OptLevel, WasmBacktraceDetails, WasmFeatures};
+
+use super::VERSION;
+use crate::Fingerprint;
+
+/// Stack of a guest's own calls: what a native program gets on Linux. Pages of it are used when touched, not before.
+const GUEST_STACK: usize = 8 << 20;
+
+/// What host functions may use beyond that, on the same stack.
+const HOST_STACK: usize = 2 << 20;
+
+/// What wasm may use: the 3.0 standard (exceptions, garbage collection, tail calls, 64-bit and multiple memories, SIMD,
+/// threads' atomics and so on) and components.
+pub(super) const FEATURES: WasmFeatures =
+    WasmFeatures::WASM3.union(WasmFeatures::GC_TYPES).union(WasmFeatures::COMPONENT_MODEL);
+
+/// What native code depends on.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    /// Version of this list: raised when a field is added, removed or means something else.
+    format: u32,
+    /// Container format of the artifact.
+    artifact: &'static str,
+    engine: &'static str,
+    version: &'static str,
+    /// Target triple.
+    target: String,
+    /// CPU features the compiler uses, sorted, in its own words.
+    cpu: Vec<String>,
+    compiler: &'static str,
+    optimize: OptLevel,
+    canonical_nans: bool,
+    deterministic_relaxed_simd: bool,
+    inlining: Inlining,
+    features: WasmFeatures,
+    collector: Collector,
+    /// Address space per linear memory, in bytes: with all of 32 bits reserved, no access needs a bounds check.
+    memory_reservation: u64,
+    /// Unmapped space behind it, in bytes, for the offsets in load instructions.
+    memory_guard: u64,
+    guard_before_memory: bool,
+    memory_may_move: bool,
+    /// Data segments are laid out as pages, which an instance maps from the artifact instead of copying them.
+    memory_image: bool,
+    /// Largest such image with holes in it, in bytes.
+    dense_image: u64,
+    lazy_tables: bool,
+    trap_signals: bool,
+    fuel: bool,
+    epochs: bool,
+    concurrency: bool,
+    branch_hints: bool,
+    /// Native addresses are mapped to offsets in the wasm, for backtraces.
+    address_map: bool,
+    unwind_tables: bool,
+    native_symbols: bool,
+    native_debug_info: bool,
+    wasm_debug_info: bool,
+}
+
+impl Options {
+    /// Returns the options for code that this machine runs.
+    pub(super) fn host() -> Self {
+        Self {
+            format: 1,
+            artifact: "wasmtime-elf",
+            engine: "wasmtime",
+            version: VERSION,
+            target: target(),
+            cpu: cpu_features(),
+            compiler: "cranelift",
+            optimize: OptLevel::Speed,
+            canonical_nans: false,
+            deterministic_relaxed_simd: false,
+            inlining: Inlining::No,
+            features: FEATURES,
+            collector: Collector::Copying,
+            memory_reservation: 4 << 30,
+            memory_guard: 32 << 20,
+            guard_before_memory: true,
+            memory_may_move: true,
+            memory_image: true,
+            dense_image: 16 << 20,
+            lazy_tables: true,
+            trap_signals: true,
+            fuel: false,
+            epochs: false,
+            concurrency: false,
+            branch_hints: false,
+            address_map: true,
+            // Backtraces walk frame pointers. Registering these tables would read them all at each start.
+            unwind_tables: false,
+            // Names for backtraces come from the wasm's name section; these would only make the file larger.
+            native_symbols: false,
+            native_debug_info: false,
+            wasm_debug_info: false,
+        }
+    }
+
+    /// Hashes all of it, in the order of the struct.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let Self {
+            format,
+            artifact,
+            engine,
+            version,
+            target,
+            cpu,
+            compiler,
+            optimize,
+            canonical_nans,
+            deterministic_relaxed_simd,
+            inlining,
+            features,
+            collector,
+            memory_reservation,
+            memory_guard,
+            guard_before_memory,
+            memory_may_move,
+            memory_image,
+            dense_image,
+            lazy_tables,
+            trap_signals,
+            fuel,
+            epochs,
+            concurrency,
+            branch_hints,
+            address_map,
+            unwind_tables,
+            native_symbols,
+            native_debug_info,
+            wasm_debug_info,
+        } = self;
+        let mut features: Vec<_> = features.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+        features.sort();
+        Fingerprint::new([
+            ("fingerprint", format.to_string()),
+            ("artifact", artifact.to_string()),
+            ("engine", engine.to_string()),
+            ("version", version.to_string()),
+            ("target", target.clone()),
+            ("cpu", cpu.join(",")),
+            ("compiler", compiler.to_string()),
+            ("optimize", name_of_level(*optimize).to_string()),
+            ("canonical_nans", canonical_nans.to_string()),
+            ("deterministic_relaxed_simd", deterministic_relaxed_simd.to_string()),
+            ("inlining", name_of_inlining(*inlining).to_string()),
+            ("features", features.join(",")),
+            ("collector", name_of_collector(*collector).to_string()),
+            ("memory_reservation", memory_reservation.to_string()),
+            ("memory_guard", memory_guard.to_string()),
+            ("guard_before_memory", guard_before_memory.to_string()),
+            ("memory_may_move", memory_may_move.to_string()),
+            ("memory_image", memory_image.to_string()),
+            ("dense_image", dense_image.to_string()),
+            ("lazy_tables", lazy_tables.to_string()),
+            ("trap_signals", trap_signals.to_string()),
+            ("fuel", fuel.to_string()),
+            ("epochs", epochs.to_string()),
+            ("concurrency", concurrency.to_string()),
+            ("branch_hints", branch_hints.to_string()),
+            ("address_map", address_map.to_string()),
+            ("unwind_tables", unwind_tables.to_string()),
+            ("native_symbols", native_symbols.to_string()),
+            ("native_debug_info", native_debug_info.to_string()),
+            ("wasm_debug_info", wasm_debug_info.to_string()),
+        ])
+    }
+
+    /// Makes an engine that compiles, or one that cannot.
+    ///
+    /// # Errors
+    /// The machine or the options are not supported by wasmtime.
+    pub(super) fn engine(&self, compiles: bool) -> wasmtime::Result<wasmtime::Engine> {
+        let engine = wasmtime::Engine::new(&self.config(compiles)?)?;
+        super::traps::remember();
+        Ok(engine)
+    }
+
+    fn config(&self, compiles: bool) -> wasmtime::Result<Config> {
+        let mut config = Config::new();
+        config
+            .module_version(ModuleVersionStrategy::Custom(format!("{VERSION}-{}", &self.fingerprint().hex()[..12])))?
+            .wasm_features(self.features.complement(), false)
+            .wasm_features(self.features, true)
+            .collector(self.collector)
+            .relaxed_simd_deterministic(self.deterministic_relaxed_simd)
+            .compiler_inlining(self.inlining)
+            .memory_reservation(self.memory_reservation)
+            .memory_guard_size(self.memory_guard)
+            .guard_before_linear_memory(self.guard_before_memory)
+            .memory_may_move(self.memory_may_move)
+            .memory_init_cow(self.memory_image)
+            .memory_guaranteed_dense_image_size(self.dense_image)
+            .table_lazy_init(self.lazy_tables)
+            .signals_based_traps(self.trap_signals)
+            .consume_fuel(self.fuel)
+            .epoch_interruption(self.epochs)
+            .concurrency_support(self.concurrency)
+            .wasm_branch_hinting(self.branch_hints)
+            .generate_address_map(self.address_map)
+            .native_unwind_info(self.unwind_tables)
+            .debug_symbols(self.native_symbols)
+            .debug_info(self.native_debug_info)
+            .wasm_backtrace_details(if self.wasm_debug_info {
+                WasmBacktraceDetails::Enable
+            } else {
+                WasmBacktraceDetails::Disable
+            })
+            .max_wasm_stack(GUEST_STACK)
+            .async_stack_size(GUEST_STACK + HOST_STACK)
+            .parallel_compilation(true);
+        if compiles {
+            config.cranelift_opt_level(self.optimize).cranelift_nan_canonicalization(self.canonical_nans);
+        } else {
+            config.enable_compiler(false);
+        }
+        Ok(config)
+    }
+}
+
+fn name_of_level(level: OptLevel) -> &'static str {
+    match level {
+        OptLevel::None => "none",
+        OptLevel::Speed => "speed",
+        OptLevel::SpeedAndSize => "speed_and_size",
+        _ => "unknown",
+    }
+}
+
+fn name_of_inlining(inlining: Inlining) -> &'static str {
+    match inlining {
+        Inlining::No => "no",
+        Inlining::Yes => "yes",
+        Inlining::InterModule => "between_modules",
+        Inlining::InterModuleAndIntraGc => "between_modules_and_gc",
+        Inlining::Intrinsics => "intrinsics",
+    }
+}
+
+fn name_of_collector(collector: Collector) -> &'static str {
+    match collector {
+        Collector::Copying => "copying",
+        Collector::DeferredReferenceCounting => "deferred_reference_counting",
+        Collector::Null => "null",
+        _ => "unknown",
+    }
+}
+
+/// Returns the triple that the compiler compiles for when it is told none.
+fn target() -> String {
+    match cranelift_native::builder_with_options(false) {
+        Ok(builder) => builder.triple().to_string(),
+        Err(reason) => reason.to_string(),
+    }
+}
+
+/// Returns the CPU features that the compiler finds, which are those that it uses.
+fn cpu_features() -> Vec<String> {
+    let mut found = Enabled(Vec::new());
+    if let Err(reason) = cranelift_native::infer_native_flags(&mut found) {
+        found.0.push(reason.to_string());
+    }
+    found.0.sort();
+    found.0
+}
+
+/// Notes the settings that host detection makes.
+struct Enabled(Vec<String>);
+
+impl Configurable for Enabled {
+    fn set(&mut self, name: &str, value: &str) -> SetResult<()> {
+        self.0.push(format!("{name}:{value}"));
+        Ok(())
+    }
+
+    fn enable(&mut self, name: &str) -> SetResult<()> {
+        self.0.push(name.to_string());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "options/tests.rs"]
+mod tests;

@@ -1,0 +1,90 @@
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use super::*;
+
+type Change = fn(&mut Options);
+
+/// One change to each field.
+const CHANGES: [(&str, Change); 30] = [
+    ("fingerprint", |it| it.format += 1),
+    ("artifact", |it| it.artifact = "other"),
+    ("engine", |it| it.engine = "other"),
+    ("version", |it| it.version = "48.0.9"),
+    ("target", |it| it.target.push('x')),
+    ("cpu", |it| it.cpu.push("has_other".to_string())),
+    ("compiler", |it| it.compiler = "winch"),
+    ("optimize", |it| it.optimize = OptLevel::None),
+    ("canonical_nans", |it| it.canonical_nans ^= true),
+    ("deterministic_relaxed_simd", |it| it.deterministic_relaxed_simd ^= true),
+    ("inlining", |it| it.inlining = Inlining::Yes),
+    ("features", |it| it.features.remove(WasmFeatures::EXCEPTIONS)),
+    ("collector", |it| it.collector = Collector::DeferredReferenceCounting),
+    ("memory_reservation", |it| it.memory_reservation /= 2),
+    ("memory_guard", |it| it.memory_guard /= 2),
+    ("guard_before_memory", |it| it.guard_before_memory ^= true),
+    ("memory_may_move", |it| it.memory_may_move ^= true),
+    ("memory_image", |it| it.memory_image ^= true),
+    ("dense_image", |it| it.dense_image /= 2),
+    ("lazy_tables", |it| it.lazy_tables ^= true),
+    ("trap_signals", |it| it.trap_signals ^= true),
+    ("fuel", |it| it.fuel ^= true),
+    ("epochs", |it| it.epochs ^= true),
+    ("concurrency", |it| it.concurrency ^= true),
+    ("branch_hints", |it| it.branch_hints ^= true),
+    ("address_map", |it| it.address_map ^= true),
+    ("unwind_tables", |it| it.unwind_tables ^= true),
+    ("native_symbols", |it| it.native_symbols ^= true),
+    ("native_debug_info", |it| it.native_debug_info ^= true),
+    ("wasm_debug_info", |it| it.wasm_debug_info ^= true),
+];
+
+/// Each field is a line of its own, and a change to it changes that line and the hash.
+#[test]
+fn each_field_shapes_the_fingerprint() {
+    let original = Options::host().fingerprint();
+    assert_eq!(original.lines().lines().count(), CHANGES.len());
+    for (index, (name, change)) in CHANGES.iter().enumerate() {
+        let mut options = Options::host();
+        change(&mut options);
+        let changed = options.fingerprint();
+        assert_ne!(changed.hex(), original.hex(), "{name}");
+        let differing: Vec<_> = (original.lines().lines().zip(changed.lines().lines()).enumerate())
+            .filter(|(_, (before, after))| before != after)
+            .map(|(index, (before, _))| (index, before.split('=').next().unwrap()))
+            .collect();
+        assert_eq!(differing, [(index, *name)]);
+    }
+}
+
+/// Wherever wasmtime's own notion of compatible code changes with an option, so does the fingerprint; and what wasmtime
+/// is told is indeed what changes its notion.
+#[test]
+fn agrees_with_wasmtime() {
+    let hash = |options: &Options| {
+        let mut hasher = DefaultHasher::new();
+        options.engine(true).unwrap().precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    };
+    let original = hash(&Options::host());
+    assert_eq!(original, hash(&Options::host()));
+    // Facts of host and build, which are not told to wasmtime; and what this build of wasmtime does not offer.
+    let facts = ["artifact", "engine", "version", "target", "cpu", "compiler", "fingerprint", "concurrency"];
+    for (name, change) in CHANGES.iter().filter(|(name, _)| !facts.contains(name)) {
+        let mut options = Options::host();
+        change(&mut options);
+        if *name == "native_debug_info" {
+            options.native_symbols = true;
+        }
+        assert_ne!(hash(&options), original, "{name}");
+    }
+}
+
+/// The features of this CPU are found and sorted, in the compiler's words.
+#[test]
+fn cpu_is_detected() {
+    let cpu = cpu_features();
+    assert!(cpu.is_sorted());
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(std::is_x86_feature_detected!("avx2"), cpu.iter().any(|feature| feature == "has_avx2"));
+    assert!(target().starts_with(std::env::consts::ARCH), "{}", target());
+}
