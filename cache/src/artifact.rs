@@ -1,11 +1,23 @@
 //! Finding and keeping artifacts by labels on the blob that they were made from.
+//!
+//! The order of the steps of [`ArtifactCache::store`] is the contract: a process that dies between any two of them
+//! leaves what a look-up reports as a plain miss. Labels are named in [`ArtifactKey`], and nowhere else.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::{BlobFile, ContentStore, Digest, StoreError};
+use crate::stamp::Stamps;
+use crate::store::io_error;
+use crate::{BlobFile, BlobInfo, ContentStore, Digest, Lease, NewBlob, StoreError};
+
+/// The label of an artifact that names its source. Every artifact bears it.
+pub const SOURCE_LABEL: &str = "runwasi.io/precompiled";
+
+/// How long what an interrupted store has left behind is kept by containerd.
+const LEASE: Duration = Duration::from_secs(600);
 
 /// Everything that says which artifact is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,5 +65,173 @@ pub struct Artifact {
     pub blob: BlobFile,
 }
 
+impl ArtifactKey {
+    /// The label of the artifact that bears the full fingerprint, and of image records: engine and version are in
+    /// the key, so that no two of them overwrite each other.
+    pub fn label(&self) -> String {
+        format!("{SOURCE_LABEL}/{}/{}", self.engine, self.version)
+    }
+
+    /// The label of the anchor that names the artifact.
+    pub fn anchor_label(&self) -> String {
+        match self.source_in_anchor() {
+            Some(source) => format!("{}/{source}", self.label()),
+            None => self.label(),
+        }
+    }
+
+    /// The label of the anchor that keeps containerd's collector from the artifact.
+    pub fn keep_label(&self) -> String {
+        let label = format!("containerd.io/gc.ref.content.precompiled.{}.{}", self.engine, self.version);
+        match self.source_in_anchor() {
+            Some(source) => format!("{label}.{source}"),
+            None => label,
+        }
+    }
+
+    /// Sources that share an anchor are told apart by their digests' beginnings.
+    fn source_in_anchor(&self) -> Option<&str> {
+        (self.anchor != self.source).then(|| self.source.short())
+    }
+
+    /// The label by which an artifact names a further source that compiled to the very same bytes.
+    fn further_source_label(&self) -> String {
+        format!("runwasi.io/precompiled-from/{}", self.source.hex())
+    }
+
+    /// Says whether the artifact's own labels name this source and this fingerprint.
+    fn is_claimed_by(&self, artifact: &BlobInfo) -> bool {
+        let names_source = |label: &str| artifact.labels.get(label).is_some_and(|value| value == self.source.as_str());
+        artifact.labels.get(&self.label()) == Some(&self.fingerprint)
+            && (names_source(SOURCE_LABEL) || names_source(&self.further_source_label()))
+    }
+}
+
 /// Looks up and stores artifacts.
-pub struct ArtifactCache {}
+pub struct ArtifactCache {
+    store: Arc<dyn ContentStore>,
+    stamps: Stamps,
+}
+
+impl ArtifactCache {
+    /// Keeps artifacts in `store`; notes in the folder `stamps` (mode 0700, made when needed) which were verified.
+    pub fn new(store: Arc<dyn ContentStore>, stamps: PathBuf) -> Self {
+        Self { store, stamps: Stamps::new(stamps) }
+    }
+
+    /// Looks for the artifact of `key`, checks it, and opens it.
+    ///
+    /// # Errors
+    /// Only what the store itself fails with: an artifact that cannot be used is a [`Lookup::Miss`].
+    pub async fn lookup(&self, key: &ArtifactKey) -> Result<Lookup, StoreError> {
+        let Some(anchor) = self.store.info(&key.anchor).await? else { return Ok(Lookup::Miss(MissReason::Absent)) };
+        let Some(named) = anchor.labels.get(&key.anchor_label()) else { return Ok(Lookup::Miss(MissReason::Absent)) };
+        let Ok(digest) = named.parse::<Digest>() else { return Ok(Lookup::Miss(MissReason::Dangling)) };
+        let Some(artifact) = self.store.info(&digest).await? else { return Ok(Lookup::Miss(MissReason::Dangling)) };
+        if !key.is_claimed_by(&artifact) {
+            return Ok(Lookup::Miss(MissReason::Foreign));
+        }
+        match self.open_verified(&digest).await {
+            Ok(blob) => Ok(Lookup::Hit(Artifact { digest, blob })),
+            Err(StoreError::Corrupt { digest, .. }) => Ok(Lookup::Miss(MissReason::Corrupt(digest))),
+            Err(StoreError::NotFound { .. }) => Ok(Lookup::Miss(MissReason::Dangling)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores the `size` bytes of `file` as the artifact of `key`, with `details` as further labels, and opens it
+    /// as it then lies in the store. A damaged blob of the same digest is replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without the anchor; [`StoreError::Corrupt`] if a damaged blob of the same digest
+    /// cannot be got rid of, because another namespace keeps it. The caller has the bytes and can run from them.
+    pub async fn store(
+        &self,
+        key: &ArtifactKey,
+        file: &File,
+        size: u64,
+        details: &BTreeMap<String, String>,
+    ) -> Result<Artifact, StoreError> {
+        let digest = Digest::of_file(file, size).map_err(io_error("hash the artifact of", &key.source))?;
+        let lease = self.store.lease(LEASE).await?;
+        let stored = self.store_under(&lease, key, &digest, file, size, details).await;
+        if let Err(error) = self.store.release(lease).await {
+            tracing::debug!(%error, "a lease stays until it expires");
+        }
+        stored
+    }
+
+    async fn store_under(
+        &self,
+        lease: &Lease,
+        key: &ArtifactKey,
+        digest: &Digest,
+        file: &File,
+        size: u64,
+        details: &BTreeMap<String, String>,
+    ) -> Result<Artifact, StoreError> {
+        let labels = self.labels(key, digest, details).await?;
+        let blob = NewBlob { digest, size, file, labels: &labels };
+        self.store.write(lease, blob).await?;
+        self.repair(lease, blob).await?;
+        self.label_anchor(key, digest).await?;
+        self.check(key, digest).await
+    }
+
+    /// The labels that make a blob the artifact of `key`.
+    async fn labels(
+        &self,
+        key: &ArtifactKey,
+        digest: &Digest,
+        details: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, StoreError> {
+        let mut labels = details.clone();
+        labels.insert(key.label(), key.fingerprint.clone());
+        let existing = self.store.info(digest).await?;
+        let other =
+            existing.and_then(|info| info.labels.get(SOURCE_LABEL).filter(|s| *s != key.source.as_str()).cloned());
+        let source_label = if other.is_some() { key.further_source_label() } else { SOURCE_LABEL.to_owned() };
+        labels.insert(source_label, key.source.to_string());
+        Ok(labels)
+    }
+
+    /// Makes sure that what the store now has are the right bytes. They need not be: a blob that is there already
+    /// is left as it is by a write, even if its file was damaged meanwhile.
+    async fn repair(&self, lease: &Lease, blob: NewBlob<'_>) -> Result<(), StoreError> {
+        match self.open_verified(blob.digest).await {
+            Err(StoreError::Corrupt { .. }) => {}
+            answer => return answer.map(drop),
+        }
+        self.store.delete(blob.digest).await?;
+        self.store.write(lease, blob).await?;
+        self.open_verified(blob.digest).await.map(drop)
+    }
+
+    /// First what keeps the artifact, then what leads to it: in between it is merely not found.
+    async fn label_anchor(&self, key: &ArtifactKey, digest: &Digest) -> Result<(), StoreError> {
+        self.store.set_label(&key.anchor, &key.keep_label(), digest.as_str()).await?;
+        self.store.set_label(&key.anchor, &key.anchor_label(), digest.as_str()).await
+    }
+
+    /// Finds the artifact as the next start will.
+    async fn check(&self, key: &ArtifactKey, digest: &Digest) -> Result<Artifact, StoreError> {
+        match self.lookup(key).await? {
+            Lookup::Hit(artifact) => Ok(artifact),
+            Lookup::Miss(reason) => {
+                let subject = format!("artifact {digest} of {} just stored ({reason:?})", key.source);
+                Err(StoreError::NotFound { subject })
+            }
+        }
+    }
+
+    async fn open_verified(&self, digest: &Digest) -> Result<BlobFile, StoreError> {
+        let blob = self.store.open(digest).await?;
+        match self.stamps.verify(digest, &blob).await.map_err(io_error("verify blob", digest))? {
+            None => Ok(blob),
+            Some(actual) => Err(StoreError::Corrupt { digest: digest.clone(), actual }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

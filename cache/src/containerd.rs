@@ -1,4 +1,361 @@
 //! containerd's content store over gRPC.
+//!
+//! Every call carries the namespace, has a time limit, and is repeated while containerd is unavailable (all of them
+//! may be done twice). Messages stay far below containerd's 16 MiB. A label is changed by its own key alone. Work on
+//! local files is done in place, so that no thread is started in a process that may fork.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use containerd_client::services::v1::content_client::ContentClient;
+use containerd_client::services::v1::{
+    AddResourceRequest, DeleteContentRequest, GetContainerRequest, GetImageRequest, Image, Info, InfoRequest,
+    ListContentRequest, ListImagesRequest, ListNamespacesRequest, PluginsRequest, Resource, UpdateImageRequest,
+    UpdateRequest,
+};
+use prost_types::FieldMask;
+use tokio::sync::OnceCell;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+
+use crate::retry::{is_unavailable, pauses};
+use crate::store::{check_label, io_error};
+use crate::{BlobFile, BlobInfo, ContentStore, Digest, ImageRecord, Lease, Lock, NewBlob, StoreError};
+
+mod fetch;
+mod ingest;
+mod link;
+mod lock;
+mod upload;
+
+use link::{COLLECT, Link};
+use upload::{Failure, Outcome};
 
 /// A namespace of a containerd.
-pub struct ContainerdStore {}
+pub struct ContainerdStore {
+    link: Link,
+    local_files: bool,
+    /// Where containerd keeps its blobs, once it has been asked.
+    root: OnceCell<Option<PathBuf>>,
+}
+
+impl ContainerdStore {
+    /// Connects to the containerd behind the unix socket `address`; everything is read and written in `namespace`.
+    ///
+    /// # Errors
+    /// [`StoreError::Connect`] if nobody listens there.
+    pub async fn connect(address: &Path, namespace: &str) -> Result<Self, StoreError> {
+        let link = Link::connect(address, namespace).await?;
+        Ok(Self { link, local_files: true, root: OnceCell::new() })
+    }
+
+    /// Never opens containerd's own files: every blob is read over gRPC, as when containerd's folder is out of reach.
+    #[must_use]
+    pub fn without_local_files(self) -> Self {
+        Self { local_files: false, ..self }
+    }
+
+    /// Returns the name of the image that the container `id` was created from; `None` if its record names none.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such container.
+    pub async fn container_image(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let subject = format!("container {id}");
+        let request = GetContainerRequest { id: id.to_owned() };
+        let answer = self
+            .link
+            .call("read", &subject, self.link.containers(), request, |mut client, r| async move { client.get(r).await })
+            .await?;
+        Ok(answer.container.map(|container| container.image).filter(|image| !image.is_empty()))
+    }
+
+    /// Returns containerd's version, e.g. `2.1.9`.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn version(&self) -> Result<String, StoreError> {
+        let answer = self
+            .link
+            .call("ask for", "containerd's version", self.link.version(), (), |mut client, r| async move {
+                client.version(r).await
+            })
+            .await?;
+        Ok(answer.version)
+    }
+
+    /// Lists the names of all namespaces of this containerd.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn namespaces(&self) -> Result<Vec<String>, StoreError> {
+        let request = ListNamespacesRequest::default();
+        let answer =
+            self.link
+                .call("list", "namespaces", self.link.namespaces(), request, |mut client, r| async move {
+                    client.list(r).await
+                })
+                .await?;
+        Ok(answer.namespaces.into_iter().map(|namespace| namespace.name).collect())
+    }
+
+    /// Returns the folder of containerd's content store, if containerd says where it is.
+    async fn content_root(&self) -> Option<&PathBuf> {
+        let ask = async || {
+            let request = PluginsRequest { filters: vec!["type==io.containerd.content.v1".to_owned()] };
+            let answer = self
+                .link
+                .call(
+                    "ask for",
+                    "the content store's root",
+                    self.link.introspection(),
+                    request,
+                    |mut client, r| async move { client.plugins(r).await },
+                )
+                .await?;
+            Ok(answer.plugins.into_iter().find_map(|plugin| plugin.exports.get("root").map(PathBuf::from)))
+        };
+        match self.root.get_or_try_init(ask).await {
+            Ok(root) => root.as_ref(),
+            Err::<_, StoreError>(error) => {
+                tracing::debug!(%error, "reading blobs over gRPC");
+                None
+            }
+        }
+    }
+
+    /// Puts a blob that was there already under the lease and gives it its labels; `false` if it has just been
+    /// collected and must be written after all.
+    async fn adopt(&self, lease: &Lease, blob: NewBlob<'_>) -> Result<bool, StoreError> {
+        let subject = format!("blob {} to lease {}", blob.digest, lease.id());
+        let resource = Resource { id: blob.digest.to_string(), r#type: "content".to_owned() };
+        let request = AddResourceRequest { id: lease.id().to_owned(), resource: Some(resource) };
+        self.link
+            .call(
+                "add",
+                &subject,
+                self.link.leases(),
+                request,
+                |mut client, r| async move { client.add_resource(r).await },
+            )
+            .await?;
+        let Some(info) = self.info(blob.digest).await? else { return Ok(false) };
+        for (key, value) in blob.labels {
+            if info.labels.get(key) != Some(value) {
+                self.set_label(blob.digest, key, value).await?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl ContentStore for ContainerdStore {
+    fn describe(&self) -> String {
+        self.link.describe().to_owned()
+    }
+
+    async fn info(&self, digest: &Digest) -> Result<Option<BlobInfo>, StoreError> {
+        let request = InfoRequest { digest: digest.to_string() };
+        let answer = self
+            .link
+            .call("look at", &format!("blob {digest}"), self.link.content(), request, |mut client, r| async move {
+                client.info(r).await
+            })
+            .await;
+        match answer {
+            Ok(answer) => answer.info.map(blob_info).transpose(),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
+        let size = self.existing(digest).await?.size;
+        if size > limit {
+            return Err(StoreError::TooLarge { digest: digest.clone(), size, limit });
+        }
+        fetch::bytes(&self.link, digest, size).await
+    }
+
+    async fn open(&self, digest: &Digest) -> Result<BlobFile, StoreError> {
+        let size = self.existing(digest).await?.size;
+        if self.local_files
+            && let Some(root) = self.content_root().await
+            && let Some(blob) = fetch::local(root, digest, size)
+        {
+            return Ok(blob);
+        }
+        fetch::memfd(&self.link, digest, size).await
+    }
+
+    async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
+        self.link.lease(ttl).await
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        self.link.end_lease(lease, false).await
+    }
+
+    async fn write(&self, lease: &Lease, blob: NewBlob<'_>) -> Result<(), StoreError> {
+        let subject = format!("blob {}", blob.digest);
+        for (key, value) in blob.labels {
+            check_label(&subject, key, value)?;
+        }
+        let mut pauses = pauses();
+        loop {
+            let failure = match upload::upload(&self.link, lease, blob).await {
+                Ok(Outcome::Committed) => return Ok(()),
+                Ok(Outcome::Exists) if self.adopt(lease, blob).await? => return Ok(()),
+                Ok(Outcome::Exists) => Status::unavailable("the blob was collected while it was being leased"),
+                Err(Failure::Remote(status)) if is_unavailable(&status) => status,
+                Err(Failure::Remote(status)) => return Err(refused(blob, status)),
+                Err(Failure::Local(error)) => return Err(error),
+            };
+            match pauses.next() {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(link::failure("write", &subject, failure)),
+            }
+        }
+    }
+
+    async fn set_label(&self, digest: &Digest, key: &str, value: &str) -> Result<(), StoreError> {
+        let subject = format!("blob {digest}");
+        check_label(&subject, key, value)?;
+        let labels = [(key.to_owned(), value.to_owned())].into();
+        let info = Info { digest: digest.to_string(), labels, ..Info::default() };
+        let request = UpdateRequest { info: Some(info), update_mask: Some(one_label(key)) };
+        self.link
+            .call(
+                "label",
+                &subject,
+                self.link.content(),
+                request,
+                |mut client, r| async move { client.update(r).await },
+            )
+            .await?;
+        Ok(())
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+        let request = DeleteContentRequest { digest: digest.to_string() };
+        match self
+            .link
+            .call("delete", &format!("blob {digest}"), self.link.content(), request, |mut client, r| async move {
+                client.delete(r).await
+            })
+            .await
+        {
+            Ok(()) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let lease = self.link.lease(COLLECT).await?;
+        self.link.end_lease(lease, true).await
+    }
+
+    async fn labelled(&self, key: &str) -> Result<Vec<BlobInfo>, StoreError> {
+        let quoted = key.replace('\\', "\\\\").replace('"', "\\\"");
+        let request = ListContentRequest { filters: vec![format!("labels.\"{quoted}\"")] };
+        let list = |mut client: ContentClient<Channel>, r| async move {
+            let mut answers = client.list(r).await?;
+            let mut infos = Vec::new();
+            while let Some(answer) = answers.get_mut().message().await? {
+                infos.extend(answer.info);
+            }
+            Ok(Response::new(infos))
+        };
+        let subject = format!("blobs labelled {key}");
+        let infos = self.link.call("list", &subject, self.link.content(), request, list).await?;
+        infos.into_iter().map(blob_info).collect()
+    }
+
+    async fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
+        let request = ListImagesRequest::default();
+        let answer = self
+            .link
+            .call("list", "images", self.link.images(), request, |mut client, r| async move { client.list(r).await })
+            .await?;
+        answer.images.into_iter().map(image_record).collect()
+    }
+
+    async fn image(&self, name: &str) -> Result<Option<ImageRecord>, StoreError> {
+        let request = GetImageRequest { name: name.to_owned() };
+        match self
+            .link
+            .call("look up", &format!("image {name}"), self.link.images(), request, |mut client, r| async move {
+                client.get(r).await
+            })
+            .await
+        {
+            Ok(answer) => answer.image.map(image_record).transpose(),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set_image_label(&self, name: &str, key: &str, value: &str) -> Result<(), StoreError> {
+        let subject = format!("image {name}");
+        check_label(&subject, key, value)?;
+        let labels = [(key.to_owned(), value.to_owned())].into();
+        let image = Image { name: name.to_owned(), labels, ..Image::default() };
+        let request =
+            UpdateImageRequest { image: Some(image), update_mask: Some(one_label(key)), ..Default::default() };
+        self.link
+            .call("label", &subject, self.link.images(), request, |mut client, r| async move { client.update(r).await })
+            .await?;
+        Ok(())
+    }
+
+    async fn try_lock(&self, name: &str) -> Result<Option<Lock>, StoreError> {
+        lock::try_lock(&self.link, name).await
+    }
+}
+
+impl ContainerdStore {
+    /// Looks at a blob that is expected to be there.
+    async fn existing(&self, digest: &Digest) -> Result<BlobInfo, StoreError> {
+        self.info(digest).await?.ok_or_else(|| StoreError::NotFound { subject: format!("blob {digest}") })
+    }
+}
+
+/// Limits an update to one label. containerd takes all that follows `labels.` as the key, dots and slashes included.
+fn one_label(key: &str) -> FieldMask {
+    FieldMask { paths: vec![format!("labels.{key}")] }
+}
+
+/// Tells bytes that do not fit their digest from everything else that containerd may refuse.
+fn refused(blob: NewBlob<'_>, status: Status) -> StoreError {
+    if status.code() == Code::FailedPrecondition {
+        match Digest::of_file(blob.file, blob.size) {
+            Ok(actual) if actual != *blob.digest => return StoreError::Corrupt { digest: blob.digest.clone(), actual },
+            Ok(_) => {}
+            Err(error) => return io_error("hash what was to become blob", blob.digest)(error),
+        }
+    }
+    link::failure("write", &format!("blob {}", blob.digest), status)
+}
+
+fn blob_info(info: Info) -> Result<BlobInfo, StoreError> {
+    let digest: Digest = parse(&info.digest, "a blob's digest")?;
+    Ok(BlobInfo {
+        size: u64::try_from(info.size).unwrap_or(0),
+        labels: info.labels.into_iter().collect::<BTreeMap<_, _>>(),
+        created: info.created_at.and_then(|time| SystemTime::try_from(time).ok()),
+        digest,
+    })
+}
+
+fn image_record(image: Image) -> Result<ImageRecord, StoreError> {
+    let target = image.target.unwrap_or_default();
+    Ok(ImageRecord {
+        target: parse(&target.digest, &format!("the target of image {}", image.name))?,
+        media_type: target.media_type,
+        labels: image.labels.into_iter().collect(),
+        name: image.name,
+    })
+}
+
+fn parse(text: &str, subject: &str) -> Result<Digest, StoreError> {
+    text.parse().map_err(|error| StoreError::Malformed { subject: subject.to_owned(), source: Box::new(error) })
+}

@@ -1,7 +1,9 @@
 //! Content digests, `sha256:<64 lower-case hex digits>`, as in the OCI image specification.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,23 @@ impl Digest {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Hashes the first `size` bytes of `file`, read by position: its own offset is neither used nor moved.
+    ///
+    /// # Errors
+    /// Whatever reading fails with; a shorter file is [`io::ErrorKind::UnexpectedEof`].
+    pub fn of_file(file: &File, size: u64) -> io::Result<Self> {
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 256 * 1024];
+        let mut offset = 0;
+        while offset < size {
+            let wanted = buffer.len().min(usize::try_from(size - offset).unwrap_or(usize::MAX));
+            file.read_exact_at(&mut buffer[..wanted], offset)?;
+            hasher.update(&buffer[..wanted]);
+            offset += wanted as u64;
+        }
+        Ok(hasher.finish())
     }
 
     /// Returns the whole text, `sha256:` included.

@@ -1,11 +1,13 @@
 //! What every content store can do, whether containerd serves it or a folder is it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use rustix::fs::{Mode, OFlags};
 
 use crate::Digest;
 
@@ -38,7 +40,11 @@ pub trait ContentStore: Send + Sync {
     /// Gives a lease back; one that is gone already is no error.
     async fn release(&self, lease: Lease) -> Result<(), StoreError>;
 
-    /// Stores a blob. One that exists already is success: it is added to the lease and its labels are set one by one.
+    /// Stores a blob. One that exists already is success: it is added to the lease and its labels are set one by one
+    /// (its bytes are not compared; whoever must know opens and hashes them).
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the bytes are not those of the digest: then nothing is stored.
     async fn write(&self, lease: &Lease, blob: NewBlob<'_>) -> Result<(), StoreError>;
 
     /// Sets one label and touches no other; an empty `value` removes the key.
@@ -64,7 +70,8 @@ pub trait ContentStore: Send + Sync {
     async fn set_image_label(&self, name: &str, key: &str, value: &str) -> Result<(), StoreError>;
 
     /// Tries to take the lock called `name`; `None` while somebody else holds it. The lock is free at once when its
-    /// holder drops it or dies, and leaves nothing behind in either case beyond an expiring lease.
+    /// holder releases it, drops it or dies, and leaves nothing behind in either case beyond an expiring lease.
+    /// Asking in vain is cheap: it writes nothing.
     async fn try_lock(&self, name: &str) -> Result<Option<Lock>, StoreError>;
 }
 
@@ -130,9 +137,58 @@ impl Lease {
     }
 }
 
-/// A lock that is held until this value is dropped or the process dies.
+/// A lock that is held until it is released, this value is dropped, or the process dies.
+///
+/// Dropping it frees it too, but what has to be told to a daemon then happens in the background, and does not
+/// happen if the tokio runtime ends first; the store cleans up by itself later.
 #[must_use = "the lock is free as soon as this is dropped"]
-pub struct Lock(pub(crate) Box<dyn Send + Sync>);
+pub struct Lock(pub(crate) Box<dyn Held>);
+
+/// What a backend keeps for a lock; dropping it frees the lock.
+#[async_trait]
+pub(crate) trait Held: Send + Sync {
+    /// Frees the lock and waits until nothing of it is left in the store.
+    async fn release(self: Box<Self>);
+}
+
+impl Lock {
+    /// Frees the lock and waits until nothing of it is left in the store.
+    pub async fn release(self) {
+        self.0.release().await;
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
+/// The most bytes that containerd accepts for a label's key and value together.
+const LABEL_LIMIT: usize = 4096;
+
+/// Refuses a label that containerd would refuse, in every backend alike.
+pub(crate) fn check_label(subject: &str, key: &str, value: &str) -> Result<(), StoreError> {
+    if key.len() + value.len() <= LABEL_LIMIT {
+        return Ok(());
+    }
+    let key = if key.len() > 64 { format!("{}…", key.chars().take(64).collect::<String>()) } else { key.to_owned() };
+    Err(StoreError::LabelTooLong { subject: subject.to_owned(), key })
+}
+
+/// Opens a regular file for reading, never a link, a fifo or a device; returns its length too.
+pub(crate) fn open_regular(path: &Path) -> std::io::Result<(File, u64)> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(std::io::Error::other("not a regular file")) }
+}
+
+/// Makes the error of an operation on a file; `subject` names the file or blob.
+pub(crate) fn io_error(action: &'static str, subject: impl fmt::Display) -> impl FnOnce(std::io::Error) -> StoreError {
+    let subject = subject.to_string();
+    move |source| StoreError::Io { action, subject, source }
+}
 
 /// Says what a content store could not do.
 #[derive(Debug, thiserror::Error)]
