@@ -1,0 +1,123 @@
+//! What is refused before a container is even created.
+
+use prewasi_engines::{CompileError, Wasm, WasmError};
+
+use crate::common::{compile, compile_bytes, trials};
+
+trials![
+    unknown_import_is_named,
+    wrong_signature_is_refused,
+    unknown_import_of_a_component_is_named,
+    late_import_of_a_component_is_checked,
+    invalid_wasm_is_refused,
+    truncated_wasm_is_refused,
+    what_cannot_run_is_refused,
+    compiling_twice_gives_the_same_bytes,
+];
+
+fn unknown(result: Result<Vec<u8>, CompileError>) -> (String, String) {
+    match result {
+        Err(CompileError::UnknownImport { module, name }) => (module, name),
+        other => panic!("{:?}", other.map(|artifact| artifact.len())),
+    }
+}
+
+fn invalid(result: Result<Vec<u8>, CompileError>) -> String {
+    match result {
+        Err(CompileError::Invalid { reason }) => reason,
+        other => panic!("{:?}", other.map(|artifact| artifact.len())),
+    }
+}
+
+/// An import that nobody provides is named with its module, be it a function or anything else.
+fn unknown_import_is_named() {
+    for (text, module, name) in [
+        (r#"(module (import "env" "missing" (func)))"#, "env", "missing"),
+        (r#"(module (import "wasi_snapshot_preview1" "fd_fly" (func)))"#, "wasi_snapshot_preview1", "fd_fly"),
+        (r#"(module (import "env" "memory" (memory 1)))"#, "env", "memory"),
+        (
+            r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))
+                       (import "wasi" "thread-spawn" (func (param i32) (result i32))) (func (export "_start")))"#,
+            "wasi",
+            "thread-spawn",
+        ),
+    ] {
+        assert_eq!(unknown(compile(text)), (module.to_string(), name.to_string()));
+    }
+}
+
+/// A function that exists with another signature is as unknown as one that does not exist.
+fn wrong_signature_is_refused() {
+    let text = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32))))"#;
+    assert_eq!(unknown(compile(text)), ("wasi_snapshot_preview1".to_string(), "fd_write".to_string()));
+}
+
+/// A component's unknown import is named with its interface and, where it is a part of one, its own name.
+fn unknown_import_of_a_component_is_named() {
+    for (text, module, name) in [
+        (
+            r#"(component (import "wasi:http/types@0.2.0" (instance (export "fields" (type (sub resource))))))"#,
+            "wasi:http/types@0.2.0",
+            "fields",
+        ),
+        (
+            r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "no-such" (func)))))"#,
+            "wasi:cli/environment@0.2.0",
+            "no-such",
+        ),
+        (
+            r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "get-arguments" (func)))))"#,
+            "wasi:cli/environment@0.2.0",
+            "get-arguments",
+        ),
+        (r#"(component (import "lonely" (func)))"#, "lonely", ""),
+    ] {
+        assert_eq!(unknown(compile(text)), (module.to_string(), name.to_string()));
+    }
+}
+
+/// An import that stands behind code is found too.
+fn late_import_of_a_component_is_checked() {
+    let text = r#"(component (core module (func)) (import "lonely" (func)))"#;
+    assert_eq!(unknown(compile(text)).0, "lonely");
+}
+
+/// Wasm that breaks the rules is refused with what the validator says and where.
+fn invalid_wasm_is_refused() {
+    let reason = invalid(compile(r#"(module (func (result i32) (i64.const 1)))"#));
+    assert!(reason.contains("type mismatch") && reason.contains("offset"), "{reason}");
+}
+
+/// Wasm that ends early is refused wherever it ends, and never crashes the compiler.
+fn truncated_wasm_is_refused() {
+    let module = wat::parse_str(
+        r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))
+            (memory 1) (func (export "_start") (drop (call 0))) (data (i32.const 0) "data"))"#,
+    )
+    .unwrap();
+    let component = wat::parse_str(r#"(component (core module (func (export "f"))) (core instance (instantiate 0)))"#);
+    for whole in [module, component.unwrap()] {
+        let mut refused = 0;
+        for length in 8..whole.len() {
+            // What ends between two sections may be whole wasm, only smaller.
+            refused +=
+                usize::from(matches!(compile_bytes(whole[..length].to_vec()), Err(CompileError::Invalid { .. })));
+        }
+        assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
+    }
+    assert_eq!(Wasm::new(b"\0asm\x01".to_vec()), Err(WasmError::Truncated { size: 5 }));
+}
+
+/// Valid wasm that uses what is switched off is refused with the feature's name.
+fn what_cannot_run_is_refused() {
+    let reason = invalid(compile(r#"(module (memory 1 (pagesize 1)))"#));
+    assert!(reason.contains("custom page sizes"), "{reason}");
+}
+
+/// Compiling the same bytes gives the same artifact, so its digest can be compared.
+fn compiling_twice_gives_the_same_bytes() {
+    let functions: String =
+        (0..200).map(|n| format!("(func (export \"f{n}\") (result i32) (i32.const {n}))")).collect();
+    let text = format!("(module {functions})");
+    assert!(compile(&text).unwrap() == compile(&text).unwrap());
+}
