@@ -1,1 +1,23 @@
-//! placeholder
+//! Packs WebAssembly programs as OCI images and CNCF wasm artifacts, in one tar that `ctr` and Docker import.
+//!
+//! Bytes are checked before they are packed ([`Layer`]), documents are made from what the bytes say ([`Builder`]), and
+//! the archive is written at once or not at all ([`Image::write_file`]). The same input gives the same bytes.
+
+mod archive;
+mod build;
+mod digest;
+mod document;
+mod image;
+mod layer;
+mod output;
+mod reference;
+mod wasm;
+
+pub use archive::WriteError;
+pub use build::{BuildError, Builder};
+pub use digest::Digest;
+pub use document::media_type;
+pub use image::{Format, Image};
+pub use layer::{Layer, LayerError};
+pub use reference::{Problem, Reference, ReferenceError};
+pub use wasm::{Interface, Wasm, WasmError, WasmKind};
