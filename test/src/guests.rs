@@ -1,0 +1,173 @@
+//! The programs that tests run as containers, built from the sources in `guests/`: `demo.wasm` from C, the others from
+//! it or from WAT. No binary of them is kept in the repository.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+};
+use wit_component::ComponentEncoder;
+
+use crate::home;
+
+/// The demo program, a module. Without arguments it prints a line a second; `greet` is an export of it.
+pub const DEMO: &str = "demo.wasm";
+/// The demo program as a component.
+pub const DEMO_COMPONENT: &str = "demo-component.wasm";
+/// A module that imports what no engine offers.
+pub const UNKNOWN_IMPORT: &str = "unknown-import.wasm";
+/// A module with a table of 100,000 entries, which exits with 42.
+pub const LARGE_TABLE: &str = "large-table.wasm";
+
+/// Says why a guest could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The script that compiles the C sources failed.
+    #[error("cannot build the guests with {}: {reason}", script.display())]
+    Build {
+        /// The script.
+        script: PathBuf,
+        /// What it printed.
+        reason: String,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot access {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A WAT source has an error.
+    #[error("cannot translate {}", path.display())]
+    Text {
+        /// The source.
+        path: PathBuf,
+        /// What the parser says.
+        source: wat::Error,
+    },
+    /// A module cannot be made a component.
+    #[error("cannot make a component of the module: {reason}")]
+    Componentize {
+        /// What the encoder says.
+        reason: String,
+    },
+}
+
+/// Returns the path of a guest. All of them are built when the first is asked for.
+///
+/// # Panics
+/// If they cannot be built: no test can do without them.
+pub fn path(name: &str) -> PathBuf {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = home::home().join("guests");
+        build(&folder).unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+        folder
+    });
+    FOLDER.join(name)
+}
+
+/// Builds all guests into `folder`. Other processes may do so at the same time.
+///
+/// # Errors
+/// [`GuestError`] says which step failed.
+pub fn build(folder: &Path) -> Result<(), GuestError> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests");
+    let script = sources.join("build");
+    let output = Command::new(&script).arg(folder).output();
+    let output = output.map_err(|error| GuestError::Build { script: script.clone(), reason: error.to_string() })?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+        return Err(GuestError::Build { script, reason });
+    }
+    let demo = folder.join(DEMO);
+    let module = fs::read(&demo).map_err(|source| GuestError::File { path: demo, source })?;
+    write(&folder.join(DEMO_COMPONENT), &componentize(&module)?)?;
+    for name in [UNKNOWN_IMPORT, LARGE_TABLE] {
+        let path = sources.join(name).with_extension("wat");
+        let wasm = wat::parse_file(&path).map_err(|source| GuestError::Text { path, source })?;
+        write(&folder.join(name), &wasm)?;
+    }
+    Ok(())
+}
+
+/// Makes a command component of a module: WASI preview 1 is translated to preview 2 by wasmtime's adapter.
+///
+/// # Errors
+/// [`GuestError::Componentize`] if the module is none, or imports something else than WASI preview 1.
+pub fn componentize(module: &[u8]) -> Result<Vec<u8>, GuestError> {
+    let adapter = (WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER);
+    ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|encoder| encoder.adapter(adapter.0, adapter.1))
+        .and_then(|mut encoder| encoder.encode())
+        .map_err(|error| GuestError::Componentize { reason: format!("{error:#}") })
+}
+
+/// Writes a file that appears when it is complete.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), GuestError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let prefix = path.file_name().unwrap_or(OsStr::new("guest"));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::with_prefix_in(prefix, folder)?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    write().map(drop).map_err(|source| GuestError::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_tar_builder::{Layer, WasmKind, media_type};
+    use prewasi_engines::{Engine as _, Wasm, Wasmtime};
+
+    use super::*;
+
+    /// Every guest is valid, of the format that its name promises.
+    #[test]
+    fn guests_are_valid() {
+        for (name, kind) in [
+            (DEMO, WasmKind::Module),
+            (DEMO_COMPONENT, WasmKind::Component),
+            (UNKNOWN_IMPORT, WasmKind::Module),
+            (LARGE_TABLE, WasmKind::Module),
+        ] {
+            let layer = Layer::read(media_type::WASM, &path(name)).unwrap();
+            assert_eq!(layer.wasm().unwrap().kind, kind, "{name}");
+        }
+    }
+
+    /// The component is a command and needs nothing that a command's world does not have.
+    #[test]
+    fn component_is_a_command() {
+        let layer = Layer::read(media_type::WASM, &path(DEMO_COMPONENT)).unwrap();
+        let interface = layer.wasm().unwrap().interface.clone().unwrap();
+        assert!(interface.exports.iter().any(|name| name.starts_with("wasi:cli/run@0.2.")), "{interface:?}");
+        let foreign: Vec<_> = interface.imports.iter().filter(|name| !name.starts_with("wasi:")).collect();
+        assert!(foreign.is_empty(), "{foreign:?}");
+    }
+
+    /// The engine offers all that the guests import, save the one that is made to want more.
+    #[test]
+    fn engine_takes_the_guests() {
+        let engine = Wasmtime::new();
+        let compile = |name| engine.compile(&Wasm::new(fs::read(path(name)).unwrap()).unwrap());
+        for name in [DEMO, DEMO_COMPONENT, LARGE_TABLE] {
+            assert!(compile(name).is_ok(), "{name}: {:?}", compile(name).err());
+        }
+        assert!(compile(UNKNOWN_IMPORT).is_err());
+    }
+
+    /// What is no module becomes no component.
+    #[test]
+    fn only_modules_become_components() {
+        let error = componentize(b"\x7fELF").unwrap_err();
+        assert!(matches!(error, GuestError::Componentize { .. }), "{error}");
+    }
+}
