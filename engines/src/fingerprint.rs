@@ -31,6 +31,11 @@ impl Fingerprint {
         &self.hex
     }
 
+    /// Returns the value of one field (escaped), if there is such a field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    }
+
     /// Returns the lines that were hashed, for a person to read.
     pub fn lines(&self) -> &str {
         &self.lines

@@ -40,6 +40,12 @@ pub enum WasmError {
         /// The four bytes after the magic number, little endian.
         version: u32,
     },
+    /// It is wasm text with an error in it.
+    #[error("it is no wasm text: {reason}")]
+    Text {
+        /// What the parser says, with the line.
+        reason: String,
+    },
     /// It is something else.
     #[error("it is not wasm")]
     NotWasm,
@@ -57,6 +63,18 @@ impl Wasm {
     pub fn new(bytes: Vec<u8>) -> Result<Self, WasmError> {
         let kind = WasmKind::of(&bytes)?;
         Ok(Self { bytes, kind })
+    }
+
+    /// Translates the text format (`.wat`). The parser sees hostile text: call this in the sandbox.
+    ///
+    /// # Errors
+    /// [`WasmError::Text`] names the line.
+    pub fn from_text(text: &[u8]) -> Result<Self, WasmError> {
+        if text.starts_with(&MAGIC) {
+            return Self::new(text.to_vec());
+        }
+        let text = std::str::from_utf8(text).map_err(|error| WasmError::Text { reason: error.to_string() })?;
+        Self::new(wat::parse_str(text).map_err(|error| WasmError::Text { reason: error.to_string() })?)
     }
 
     /// Returns the bytes.

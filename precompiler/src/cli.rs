@@ -1,1 +1,173 @@
 //! The commands of `prewasi`, one file each; the shim binaries answer some of them too.
+//!
+//! Every command ends with a [`Status`]. Errors are printed once, here, with their whole chain.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use prewasi_engines::Engine;
+
+use crate::{PrepareError, Settings, StoreAddress, worker};
+
+mod precompile;
+mod progress;
+
+pub use precompile::Precompile;
+
+/// How a command ended, and thereby the process's exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// All was done: 0.
+    Done,
+    /// The input is wrong, an image for example: 1.
+    Input,
+    /// Something else went wrong, containerd does not answer for example: 2.
+    Unexpected,
+    /// The command line is wrong: 64.
+    Usage,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Done => Self::SUCCESS,
+            Status::Input => Self::from(1),
+            Status::Unexpected => Self::from(2),
+            Status::Usage => Self::from(64),
+        }
+    }
+}
+
+/// Compiles the wasm images of a node ahead of time.
+#[derive(Debug, Parser)]
+#[command(name = "prewasi", version, propagate_version = true)]
+struct Prewasi {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Precompile(Precompile),
+}
+
+/// Which store a command works on.
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// Socket of containerd
+    #[arg(
+        long,
+        short,
+        env = "CONTAINERD_ADDRESS",
+        default_value = "/run/containerd/containerd.sock",
+        value_name = "PATH"
+    )]
+    address: PathBuf,
+    /// Namespace of containerd
+    #[arg(long, short, env = "CONTAINERD_NAMESPACE", default_value = "default")]
+    namespace: String,
+    /// A store other than containerd: oci:PATH, a folder with an OCI image layout
+    #[arg(long, value_name = "STORE", value_parser = layout, conflicts_with_all = ["address", "namespace"])]
+    store: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    fn settings(&self) -> Settings {
+        Settings::for_store(match &self.store {
+            Some(path) => StoreAddress::Layout(path.clone()),
+            None => StoreAddress::Containerd { address: self.address.clone(), namespace: self.namespace.clone() },
+        })
+    }
+}
+
+fn layout(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("oci:") {
+        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+        _ => Err("expected oci:PATH".to_owned()),
+    }
+}
+
+/// Runs `prewasi`, or the compile worker if this process was started as one.
+pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
+    if args.get(1).is_some_and(|arg| arg == worker::SUBCOMMAND) {
+        return worker::main(engines, args);
+    }
+    log();
+    match Prewasi::try_parse_from(args) {
+        Ok(Prewasi { command: Command::Precompile(command) }) => command.execute(engines).into(),
+        Err(error) => usage(&error).into(),
+    }
+}
+
+/// Runs `precompile` of a shim binary; `args` begins with the word `precompile`.
+pub fn precompile(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
+    log();
+    match precompile::Alone::try_parse_from(args) {
+        Ok(alone) => alone.command.execute(engines).into(),
+        Err(error) => usage(&error).into(),
+    }
+}
+
+/// Sends the library's messages to standard error: warnings, or what `PREWASI_LOG` asks for.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PREWASI_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // A second call in one process, as tests make it, is no harm.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+}
+
+fn usage(error: &clap::Error) -> Status {
+    // Standard output may be closed; there is nobody to tell then.
+    let _ = error.print();
+    if error.use_stderr() { Status::Usage } else { Status::Done }
+}
+
+/// Prints an error and its causes, and what can be done about it.
+pub(crate) fn report(error: &dyn Error, hint: Option<&str>) {
+    let mut text = format!("error: {error}\n");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!("caused by: {error}\n"));
+        cause = error.source();
+    }
+    if let Some(hint) = hint {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    // If standard error is gone nobody can be told.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Joins an error and its causes to one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Says what can be done about an error that a user is likely to meet.
+fn hint(error: &PrepareError) -> Option<&'static str> {
+    match error {
+        PrepareError::Store(prewasi_cache::StoreError::Connect { .. }) => {
+            Some("is containerd running, and is --address (or CONTAINERD_ADDRESS) its socket?")
+        }
+        PrepareError::Image(crate::ImageError::NotFound { .. }) => {
+            Some("`ctr images ls` shows what there is; --namespace (or CONTAINERD_NAMESPACE) chooses where to look")
+        }
+        PrepareError::Worker { .. } => Some("the image was not changed; no other image is affected"),
+        _ => None,
+    }
+}
+
+/// Runs a future on a runtime of its own, in this one thread.
+fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
+}

@@ -3,35 +3,68 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where artifacts are kept, and images are read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAddress {
+    /// A containerd, by its gRPC socket.
+    Containerd {
+        /// Path of the socket.
+        address: PathBuf,
+        /// containerd namespace, e.g. `k8s.io`.
+        namespace: String,
+    },
+    /// A folder with an OCI image layout.
+    Layout(PathBuf),
+}
+
 /// What a precompiler needs to know before it does anything.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Path of containerd's gRPC socket.
-    pub address: PathBuf,
-    /// containerd namespace, e.g. `k8s.io`.
-    pub namespace: String,
-    /// Folder for what is forgotten at a reboot: stamps, the journal. `/run/prewasi` unless `PREWASI_RUNTIME_DIR` names another.
+    /// Where images are and artifacts go.
+    pub store: StoreAddress,
+    /// Folder for what is forgotten at a reboot: stamps, compile slots, the journal. `/run/prewasi` unless
+    /// `PREWASI_RUNTIME_DIR` names another.
     pub runtime_dir: PathBuf,
+    /// The binary that becomes the compile worker: this one, unless a test says otherwise.
+    pub worker: PathBuf,
     /// How long a compile may take, wall clock.
     pub compile_timeout: Duration,
+    /// How much processor time a compile may take, all threads together.
+    pub compile_cpu_time: Duration,
     /// How much memory a compile may use, bytes.
     pub compile_memory: u64,
+    /// How many layers are compiled at the same time on this node.
+    pub compile_slots: usize,
+    /// How long to wait for somebody else who compiles the same layer, before compiling without the lock.
+    pub lock_deadline: Duration,
 }
 
 impl Settings {
     /// Takes the defaults for a containerd socket and namespace.
     pub fn new(address: impl Into<PathBuf>, namespace: impl Into<String>) -> Self {
+        Self::for_store(StoreAddress::Containerd { address: address.into(), namespace: namespace.into() })
+    }
+
+    /// Takes the defaults for a store.
+    pub fn for_store(store: StoreAddress) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            address: address.into(),
-            namespace: namespace.into(),
+            store,
             runtime_dir: runtime_dir(),
+            // Names the running binary even if an upgrade has replaced its file.
+            worker: PathBuf::from("/proc/self/exe"),
             compile_timeout: Duration::from_secs(300),
+            compile_cpu_time: Duration::from_secs(900),
             compile_memory: 2 << 30,
+            compile_slots: cores,
+            lock_deadline: Duration::from_secs(120),
         }
     }
 }
 
 /// Returns the folder for what is forgotten at a reboot.
 pub fn runtime_dir() -> PathBuf {
-    std::env::var_os("PREWASI_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map_or_else(|| PathBuf::from("/run/prewasi"), PathBuf::from)
+    std::env::var_os("PREWASI_RUNTIME_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| PathBuf::from("/run/prewasi"), PathBuf::from)
 }

@@ -1,14 +1,122 @@
 //! The compile worker: a child process that turns hostile wasm into native code and can do nothing else.
+//!
+//! Standard input is the wasm (a file), standard output the artifact (a file), standard error the report: one line of JSON,
+//! the last. The worker enters its sandbox before it reads the first byte of wasm. It dies with the process that started it.
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
-use prewasi_engines::Engine;
+use clap::Parser;
+use prewasi_engines::{CompileError, Engine, Wasm, WasmError};
+use serde::{Deserialize, Serialize};
+
+mod sandbox;
+
+use self::sandbox::Limits;
 
 /// Name of the hidden subcommand by which a binary becomes the worker.
 pub const SUBCOMMAND: &str = "compile-worker";
 
-/// Compiles standard input (a file) to standard output (a file).
-pub fn main(engine: &dyn Engine) -> ExitCode {
-    let _ = engine;
-    ExitCode::FAILURE
+/// What the worker is told. Only [`crate::compile`] writes this command line.
+#[derive(Debug, Parser)]
+#[command(name = SUBCOMMAND, hide = true)]
+pub(crate) struct WorkerArgs {
+    /// Name of the engine.
+    pub(crate) engine: String,
+    /// Most memory, bytes.
+    #[arg(long)]
+    pub(crate) memory: u64,
+    /// Most processor time, seconds.
+    #[arg(long)]
+    pub(crate) cpu_seconds: u64,
+    /// Process id of the parent, without which there is no point in going on.
+    #[arg(long)]
+    pub(crate) parent: i32,
+    /// The input is wasm text.
+    #[arg(long)]
+    pub(crate) text: bool,
+}
+
+/// The worker's last line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// The artifact has been written.
+    Compiled {
+        /// Memory at its highest, bytes.
+        peak_memory: u64,
+    },
+    /// The bytes are no wasm.
+    NotWasm { reason: String },
+    /// See [`CompileError::Invalid`].
+    Invalid { reason: String },
+    /// See [`CompileError::UnknownImport`].
+    UnknownImport { module: String, name: String },
+    /// See [`CompileError::Unsupported`].
+    Unsupported { reason: String },
+    /// A system call failed.
+    Io { reason: String },
+}
+
+/// Runs the worker if the command line asks for it; `args` is the whole of it, the program's name first.
+pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
+    let report = match WorkerArgs::try_parse_from(&args[1..]) {
+        Ok(args) => work(engines, &args),
+        Err(error) => Report::Io { reason: error.to_string() },
+    };
+    let compiled = matches!(report, Report::Compiled { .. });
+    if let Ok(mut line) = serde_json::to_vec(&report) {
+        line.push(b'\n');
+        // Nobody is left to be told if this fails.
+        let _ = std::io::stderr().write_all(&line);
+    }
+    if compiled { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn work(engines: &[&dyn Engine], args: &WorkerArgs) -> Report {
+    let Some(engine) = engines.iter().find(|engine| engine.name() == args.engine) else {
+        return Report::Io { reason: format!("this binary has no engine {}", args.engine) };
+    };
+    let limits = Limits { memory: args.memory, cpu_seconds: args.cpu_seconds };
+    match sandbox::enter(limits, args.parent).and_then(|()| read(std::io::stdin().as_fd())) {
+        Ok(bytes) => compile(*engine, bytes, args.text),
+        Err(error) => Report::Io { reason: error.to_string() },
+    }
+}
+
+fn compile(engine: &dyn Engine, bytes: Vec<u8>, text: bool) -> Report {
+    let wasm = match if text { Wasm::from_text(&bytes) } else { Wasm::new(bytes) } {
+        Ok(wasm) => wasm,
+        Err(WasmError::Text { reason }) => return Report::Invalid { reason },
+        Err(error) => return Report::NotWasm { reason: error.to_string() },
+    };
+    match engine.compile(&wasm) {
+        Ok(artifact) => match write(std::io::stdout().as_fd(), &artifact) {
+            Ok(()) => Report::Compiled { peak_memory: peak_memory() },
+            Err(error) => Report::Io { reason: error.to_string() },
+        },
+        Err(CompileError::Invalid { reason }) => Report::Invalid { reason },
+        Err(CompileError::UnknownImport { module, name }) => Report::UnknownImport { module, name },
+        Err(CompileError::Unsupported { reason }) => Report::Unsupported { reason },
+    }
+}
+
+fn read(input: BorrowedFd<'_>) -> std::io::Result<Vec<u8>> {
+    let mut file = File::from(input.try_clone_to_owned()?);
+    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0));
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn write(output: BorrowedFd<'_>, artifact: &[u8]) -> std::io::Result<()> {
+    File::from(output.try_clone_to_owned()?).write_all(artifact)
+}
+
+/// Returns the most memory this process ever had resident, in bytes; 0 if the kernel does not say.
+fn peak_memory() -> u64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    usage.ok().and_then(|usage| u64::try_from(usage.max_rss()).ok()).map_or(0, |kib| kib << 10)
 }

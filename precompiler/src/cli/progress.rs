@@ -1,0 +1,40 @@
+//! Progress on a terminal: a spinner with the time it takes; nothing at all elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows which image of how many is being worked on, until it is dropped.
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Starts a bar over `images` images, if standard error is a terminal.
+    pub(super) fn new(images: usize) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new(images as u64);
+        let style = ProgressStyle::with_template("{spinner} [{pos}/{len}] {elapsed} {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self(bar)
+    }
+
+    /// Names the image that is being worked on.
+    pub(super) fn image(&self, name: &str) {
+        self.0.set_message(format!("compiling {name}"));
+    }
+
+    /// Counts an image as done and prints `line` to standard output, above the bar.
+    pub(super) fn done(&self, line: &str) {
+        self.0.inc(1);
+        self.0.suspend(|| super::precompile::print(line));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,190 @@
+//! Compiling in a child process: the parent's side.
+//!
+//! The worker is this same binary under another name of command. It gets the wasm and an empty memfd as descriptors, and
+//! nothing else; its output is only ever touched after it has ended, and sealed before anybody trusts it.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use prewasi_engines::{CompileError, Engine};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::unix::AsyncFd;
+
+use crate::worker::{self, Report};
+use crate::{Settings, WorkerError};
+
+/// The most that is kept of what a crashing worker said, bytes.
+const MESSAGE_LIMIT: u64 = 64 << 10;
+
+/// What a compile yields.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// The artifact, a sealed memfd.
+    pub(crate) file: File,
+    /// Length in bytes.
+    pub(crate) size: u64,
+    /// Wall clock.
+    pub(crate) elapsed: Duration,
+    /// Memory of the worker at its highest, bytes.
+    pub(crate) peak_memory: u64,
+}
+
+/// Says why there is no artifact: the wasm is at fault, or the worker.
+#[derive(Debug)]
+pub(crate) enum CompileFailure {
+    Refused(CompileError),
+    Worker(WorkerError),
+}
+
+/// The input of a compile.
+pub(crate) struct Input<'a> {
+    /// The wasm, read from offset 0.
+    pub(crate) file: &'a File,
+    /// It is wasm text.
+    pub(crate) text: bool,
+}
+
+/// Compiles in a worker. Dropping the future kills the worker.
+pub(crate) async fn compile(
+    settings: &Settings,
+    engine: &dyn Engine,
+    input: Input<'_>,
+) -> Result<Compiled, CompileFailure> {
+    let started = Instant::now();
+    let output = io("make the output of", rustix::fs::memfd_create("prewasi-artifact", flags()).map_err(Into::into))?;
+    let mut worker = Worker::spawn(settings, engine, &input, &output)?;
+    let status = worker.wait(settings.compile_timeout).await?;
+    let said = worker.said();
+    let report = report(settings, status, &said)?;
+    let peak_memory = match report {
+        Report::Compiled { peak_memory } => peak_memory,
+        refused => return Err(refusal(refused)),
+    };
+    let file = File::from(output);
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    io("seal the output of", rustix::fs::fcntl_add_seals(&file, seals).map_err(Into::into))?;
+    let size = io("measure the output of", file.metadata())?.len();
+    Ok(Compiled { file, size, elapsed: started.elapsed(), peak_memory })
+}
+
+fn flags() -> MemfdFlags {
+    MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING
+}
+
+fn io<T>(action: &'static str, result: std::io::Result<T>) -> Result<T, CompileFailure> {
+    result.map_err(|source| CompileFailure::Worker(WorkerError::Io { action, source }))
+}
+
+/// A running worker, killed and reaped when this is dropped.
+struct Worker {
+    child: Child,
+    pidfd: AsyncFd<OwnedFd>,
+    ended: bool,
+}
+
+impl Worker {
+    fn spawn(
+        settings: &Settings,
+        engine: &dyn Engine,
+        input: &Input<'_>,
+        output: &OwnedFd,
+    ) -> Result<Self, CompileFailure> {
+        let mut command = Command::new(&settings.worker);
+        command
+            .arg(worker::SUBCOMMAND)
+            .arg(engine.name())
+            .args(["--memory", &settings.compile_memory.to_string()])
+            .args(["--cpu-seconds", &settings.compile_cpu_time.as_secs().max(1).to_string()])
+            .args(["--parent", &std::process::id().to_string()])
+            .args(input.text.then_some("--text"))
+            .env_clear()
+            .current_dir("/")
+            .stdin(io("give the wasm to", input.file.try_clone())?)
+            .stdout(io("give an output to", output.try_clone())?)
+            .stderr(Stdio::piped());
+        let mut child = io("start", command.spawn())?;
+        match pidfd(&child) {
+            Ok(pidfd) => Ok(Self { child, pidfd, ended: false }),
+            Err(source) => {
+                let _ = child.kill().and_then(|()| child.wait());
+                Err(CompileFailure::Worker(WorkerError::Io { action: "watch", source }))
+            }
+        }
+    }
+
+    /// Waits for the end, at most `limit`.
+    async fn wait(&mut self, limit: Duration) -> Result<ExitStatus, CompileFailure> {
+        match tokio::time::timeout(limit, self.pidfd.readable()).await {
+            Ok(ready) => {
+                io("wait for", ready.map(drop))?;
+                self.ended = true;
+                io("wait for", self.child.wait())
+            }
+            Err(_) => Err(CompileFailure::Worker(WorkerError::Timeout { limit })),
+        }
+    }
+
+    /// Returns what the worker wrote to its standard error; call it after its end.
+    fn said(&mut self) -> String {
+        let mut bytes = Vec::new();
+        if let Some(stderr) = self.child.stderr.take() {
+            // A pipe holds no more than this anyway; what cannot be read is not worth an error of its own.
+            let _ = stderr.take(MESSAGE_LIMIT).read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn pidfd(child: &Child) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| std::io::Error::other("the worker has no process id"))?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+    // SAFETY: an `OwnedFd` answers with the same open descriptor for as long as it lives.
+    Ok(unsafe { AsyncFd::register(pidfd) }?)
+}
+
+/// Reads the worker's last line, or says how it died without one.
+fn report(settings: &Settings, status: ExitStatus, said: &str) -> Result<Report, CompileFailure> {
+    let last = said.lines().next_back().unwrap_or_default();
+    if status.code().is_some()
+        && let Ok(report) = serde_json::from_str::<Report>(last)
+        && matches!(report, Report::Compiled { .. }) == status.success()
+    {
+        return Ok(report);
+    }
+    let error = if said.contains("memory allocation of") || said.contains("Cannot allocate memory") {
+        WorkerError::OutOfMemory { limit: settings.compile_memory }
+    } else if status.signal() == Some(Signal::XCPU.as_raw()) {
+        WorkerError::CpuTime { limit: settings.compile_cpu_time }
+    } else {
+        WorkerError::Crash { status: status.to_string(), message: last.to_owned() }
+    };
+    Err(CompileFailure::Worker(error))
+}
+
+fn refusal(report: Report) -> CompileFailure {
+    CompileFailure::Refused(match report {
+        Report::Invalid { reason } | Report::NotWasm { reason } => CompileError::Invalid { reason },
+        Report::UnknownImport { module, name } => CompileError::UnknownImport { module, name },
+        Report::Unsupported { reason } => CompileError::Unsupported { reason },
+        Report::Io { reason } => {
+            let source = std::io::Error::other(reason);
+            return CompileFailure::Worker(WorkerError::Io { action: "run", source });
+        }
+        Report::Compiled { .. } => unreachable!("the caller has dealt with success"),
+    })
+}

@@ -1,0 +1,232 @@
+//! What can go wrong between an image's name and a program that is ready to run.
+
+use std::time::Duration;
+
+use prewasi_cache::{Digest, DigestError, StoreError};
+use prewasi_engines::{CompileError, LoadError, WasmError};
+
+/// Says why an image cannot be understood. Every message names the image, and the blob at fault by its digest.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// No image record has that name.
+    #[error("cannot find image {image}")]
+    NotFound {
+        /// As it was asked for.
+        image: String,
+    },
+    /// The store cannot be asked.
+    #[error("cannot read image {image}")]
+    Store {
+        /// Which image.
+        image: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The record points to something that is neither manifest nor index.
+    #[error("cannot use image {image}: {digest} is neither a manifest nor an index but {media_type:?}")]
+    NotAnImage {
+        /// Which image.
+        image: String,
+        /// What its record points to.
+        digest: Digest,
+        /// The type that the record gives.
+        media_type: String,
+    },
+    /// Indexes in indexes.
+    #[error("cannot use image {image}: its indexes are nested more than {limit} deep")]
+    TooDeep {
+        /// Which image.
+        image: String,
+        /// The most that is followed.
+        limit: usize,
+    },
+    /// An index without an entry for wasm or this machine.
+    #[error("cannot use image {image}: index {index} has no manifest for wasm or for this machine")]
+    NoPlatform {
+        /// Which image.
+        image: String,
+        /// The index.
+        index: Digest,
+    },
+    /// A blob that the image needs was never pulled or has been removed.
+    #[error("cannot use image {image}: {what} {digest} is not in the content store; pull the image again")]
+    MissingBlob {
+        /// Which image.
+        image: String,
+        /// What the blob is: manifest, config, layer.
+        what: &'static str,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A document does not parse.
+    #[error("cannot use image {image}: {what} {digest} is malformed")]
+    Malformed {
+        /// Which image.
+        image: String,
+        /// What the blob is.
+        what: &'static str,
+        /// Its digest.
+        digest: Digest,
+        /// Where and why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A digest of another algorithm, or none at all.
+    #[error("cannot use image {image}")]
+    Digest {
+        /// Which image.
+        image: String,
+        /// The digest and what is wrong with it.
+        #[source]
+        source: DigestError,
+    },
+    /// A layer that is neither wasm nor a file system.
+    #[error("cannot use image {image}: layer {layer} has the unknown type {media_type:?}")]
+    UnknownLayer {
+        /// Which image.
+        image: String,
+        /// The layer's digest.
+        layer: String,
+        /// Its type.
+        media_type: String,
+    },
+    /// The config promises wasm, and there is no layer at all that could hold it.
+    #[error("cannot use image {image}: its config says {platform}, but it has no layer with wasm")]
+    NoWasm {
+        /// Which image.
+        image: String,
+        /// `os/architecture` of the config.
+        platform: String,
+    },
+    /// There is a wasm layer, and the config says that the image is for something else.
+    #[error(
+        "cannot use image {image}: layer {layer} is wasm, but the config says {platform}; pack it with architecture wasm"
+    )]
+    ConfigNotWasm {
+        /// Which image.
+        image: String,
+        /// The wasm layer.
+        layer: Digest,
+        /// `os/architecture` of the config.
+        platform: String,
+    },
+    /// Several wasm layers, none of them titled like the entrypoint.
+    #[error("cannot choose a wasm layer of image {image}: entrypoint {entrypoint:?} is none of {titles}")]
+    Ambiguous {
+        /// Which image.
+        image: String,
+        /// What the container shall run.
+        entrypoint: String,
+        /// The titles (or digests) of the layers.
+        titles: String,
+    },
+}
+
+/// Says why an image, or a file in one, cannot be made ready to run.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The image itself is at fault, or cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// containerd cannot be asked.
+    #[error("cannot ask containerd")]
+    Store(#[from] StoreError),
+    /// The bytes are not what may be run.
+    #[error("cannot run {subject}")]
+    NotWasm {
+        /// Which layer of which image.
+        subject: String,
+        /// What the bytes are instead.
+        #[source]
+        source: WasmError,
+    },
+    /// The wasm cannot be compiled; its author has to change it.
+    #[error("cannot compile {subject}")]
+    Compile {
+        /// Which layer of which image.
+        subject: String,
+        /// What is at fault.
+        #[source]
+        source: CompileError,
+    },
+    /// The compile did not come to an end of its own.
+    #[error("cannot compile {subject}")]
+    Worker {
+        /// Which layer of which image.
+        subject: String,
+        /// What happened to the worker.
+        #[source]
+        source: WorkerError,
+    },
+    /// Code that has just been compiled cannot be loaded.
+    #[error("cannot load {subject}")]
+    Load {
+        /// Which layer of which image.
+        subject: String,
+        /// Why.
+        #[source]
+        source: LoadError,
+    },
+    /// A file in a container's root cannot be read.
+    #[error("cannot read {subject}")]
+    Io {
+        /// Which file.
+        subject: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl PrepareError {
+    /// Says whether the image is at fault (its author or user must act), rather than the node.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Image(error) => !matches!(error, ImageError::Store { .. }),
+            Self::NotWasm { .. } | Self::Compile { .. } | Self::Load { .. } => true,
+            Self::Worker { source, .. } => !matches!(source, WorkerError::Io { .. }),
+            Self::Store(_) | Self::Io { .. } => false,
+        }
+    }
+}
+
+/// Says how a compile worker ended that neither compiled nor refused.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// It took too long.
+    #[error("the compile was stopped after {} s; raise the limit if the program is meant to be that large", limit.as_secs())]
+    Timeout {
+        /// The limit, wall clock.
+        limit: Duration,
+    },
+    /// It used up its processor time.
+    #[error("the compile was stopped after {} s of processor time", limit.as_secs())]
+    CpuTime {
+        /// The limit.
+        limit: Duration,
+    },
+    /// It needed more memory than it may have.
+    #[error("the compile needed more than {} MiB of memory", limit >> 20)]
+    OutOfMemory {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// It died.
+    #[error("the compiler crashed ({status}): {message}")]
+    Crash {
+        /// Signal or exit code.
+        status: String,
+        /// The last it said.
+        message: String,
+    },
+    /// It cannot be started or talked to.
+    #[error("cannot {action} the compile worker")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,258 @@
+//! From an image's name to the wasm in it: record → (index → manifest) → config → layers.
+//!
+//! Everything read here comes from an image and is hostile: sizes are bounded before a byte is read, digests are checked,
+//! nesting is bounded. What an image *is* follows from its config and the layers' types; the bytes are looked at later.
+
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use prewasi_cache::{ContentStore, Digest, ImageRecord, StoreError};
+use serde::Deserialize;
+
+use crate::ImageError;
+
+/// Documents are read whole; registries and containerd itself accept no manifest above 4 MiB.
+const DOCUMENT_LIMIT: u64 = 4 << 20;
+/// An index may name indexes. Nobody nests deeper in earnest.
+const MAX_INDEX_DEPTH: usize = 3;
+
+const INDEX_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+const MANIFEST_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const ARTIFACT_CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
+/// The layer types under which wasm is met in registries.
+const WASM_LAYER_TYPES: [&str; 4] = [
+    "application/wasm",
+    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+    "application/vnd.wasm.content.layer.v1+wasm",
+    "application/vnd.w3c.wasm.module.v1+wasm",
+];
+const WASM_SYSTEMS: [&str; 3] = ["wasi", "wasip1", "wasip2"];
+const TITLE: &str = "org.opencontainers.image.title";
+
+/// An image whose manifest and config have been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Name of the image record.
+    pub name: String,
+    /// Digest of the manifest that was chosen.
+    pub manifest: Digest,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What an image holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Wasm layers, at least one.
+    Wasm(Vec<Layer>),
+    /// File system layers only; the entrypoint may still be a wasm file in one of them.
+    Files {
+        /// `os/architecture` as its config says.
+        platform: String,
+    },
+}
+
+/// A layer as the manifest describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Length in bytes, as claimed.
+    pub size: u64,
+    /// Name of the file it was made from, if the packer noted one.
+    pub title: Option<String>,
+}
+
+/// What is read of a config; CNCF wasm artifacts share these two fields with ordinary images.
+#[derive(Deserialize)]
+struct Platform {
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    os: String,
+}
+
+impl Platform {
+    fn is_wasm(&self) -> bool {
+        self.architecture == "wasm" || WASM_SYSTEMS.contains(&self.os.as_str())
+    }
+}
+
+impl Image {
+    /// Reads what an image record names.
+    ///
+    /// # Errors
+    /// [`ImageError`], with the image and the blob at fault.
+    pub async fn resolve(store: &dyn ContentStore, record: &ImageRecord) -> Result<Self, ImageError> {
+        let resolver = Resolver { store, image: &record.name };
+        let (digest, manifest) = resolver.manifest(record).await?;
+        let platform = resolver.platform(&manifest).await?;
+        let content = resolver.content(&manifest, &platform)?;
+        Ok(Self { name: record.name.clone(), manifest: digest, content })
+    }
+}
+
+impl Content {
+    /// Picks the layer that a container with this entrypoint runs: the only one, else the one titled like it.
+    pub fn entry<'a>(&'a self, image: &str, entrypoint: Option<&str>) -> Result<Option<&'a Layer>, ImageError> {
+        let layers = match self {
+            Self::Files { .. } => return Ok(None),
+            Self::Wasm(layers) => layers,
+        };
+        if let [layer] = layers.as_slice() {
+            return Ok(Some(layer));
+        }
+        let wanted = entrypoint.map(|name| name.trim_start_matches('/'));
+        layers.iter().find(|layer| layer.title.is_some() && layer.title.as_deref() == wanted).map(Some).ok_or_else(
+            || ImageError::Ambiguous {
+                image: image.to_owned(),
+                entrypoint: entrypoint.unwrap_or_default().to_owned(),
+                titles: layers
+                    .iter()
+                    .map(|l| l.title.as_deref().unwrap_or(l.digest.as_str()))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            },
+        )
+    }
+}
+
+struct Resolver<'a> {
+    store: &'a dyn ContentStore,
+    image: &'a str,
+}
+
+impl Resolver<'_> {
+    /// Follows indexes until a manifest is reached.
+    async fn manifest(&self, record: &ImageRecord) -> Result<(Digest, ImageManifest), ImageError> {
+        let mut digest = record.target.clone();
+        let mut media_type = record.media_type.clone();
+        for _ in 0..=MAX_INDEX_DEPTH {
+            if MANIFEST_TYPES.contains(&media_type.as_str()) {
+                let manifest = self.document("manifest", &digest).await?;
+                return Ok((digest, manifest));
+            }
+            if !INDEX_TYPES.contains(&media_type.as_str()) {
+                return Err(ImageError::NotAnImage { image: self.image.to_owned(), digest, media_type });
+            }
+            let index: ImageIndex = self.document("index", &digest).await?;
+            let chosen = self.choose(&digest, &index).await?;
+            media_type = chosen.media_type().to_string();
+            digest = self.digest(chosen)?;
+        }
+        Err(ImageError::TooDeep { image: self.image.to_owned(), limit: MAX_INDEX_DEPTH })
+    }
+
+    /// Chooses the manifest for wasm, else the one for this machine; among several, the first, as the OCI image index
+    /// specification has it. A manifest whose blob was never pulled is passed over while there is another.
+    async fn choose<'i>(&self, digest: &Digest, index: &'i ImageIndex) -> Result<&'i Descriptor, ImageError> {
+        let mut candidates: Vec<(u8, &Descriptor)> =
+            index.manifests().iter().filter_map(|m| rank(m).map(|rank| (rank, m))).collect();
+        candidates.sort_by_key(|(rank, _)| *rank);
+        let Some((_, first)) = candidates.first() else {
+            return Err(ImageError::NoPlatform { image: self.image.to_owned(), index: digest.clone() });
+        };
+        for (_, candidate) in &candidates {
+            if self.info(&self.digest(candidate)?).await?.is_some() {
+                return Ok(candidate);
+            }
+        }
+        Err(ImageError::MissingBlob { image: self.image.to_owned(), what: "manifest", digest: self.digest(first)? })
+    }
+
+    async fn platform(&self, manifest: &ImageManifest) -> Result<Platform, ImageError> {
+        let config = self.digest(manifest.config())?;
+        self.document("config", &config).await
+    }
+
+    /// Decides what the image holds.
+    fn content(&self, manifest: &ImageManifest, platform: &Platform) -> Result<Content, ImageError> {
+        let image = || self.image.to_owned();
+        let described = format!("{}/{}", platform.os, platform.architecture);
+        let mut wasm = Vec::new();
+        let mut files = false;
+        for layer in manifest.layers() {
+            let media_type = layer.media_type().to_string();
+            if WASM_LAYER_TYPES.contains(&media_type.as_str()) {
+                let title = layer.annotations().as_ref().and_then(|map| map.get(TITLE)).cloned();
+                wasm.push(Layer { digest: self.digest(layer)?, size: layer.size(), title });
+            } else if is_file_system(&media_type) {
+                files = true;
+            } else {
+                return Err(ImageError::UnknownLayer { image: image(), layer: layer.digest().to_string(), media_type });
+            }
+        }
+        let says_wasm = platform.is_wasm() || manifest.config().media_type().to_string() == ARTIFACT_CONFIG_TYPE;
+        match (says_wasm, wasm.is_empty()) {
+            (true, false) => Ok(Content::Wasm(wasm)),
+            (true, true) if !files => Err(ImageError::NoWasm { image: image(), platform: described }),
+            (false, false) => {
+                Err(ImageError::ConfigNotWasm { image: image(), layer: wasm[0].digest.clone(), platform: described })
+            }
+            (_, true) => Ok(Content::Files { platform: described }),
+        }
+    }
+
+    async fn document<T: for<'de> Deserialize<'de>>(
+        &self,
+        what: &'static str,
+        digest: &Digest,
+    ) -> Result<T, ImageError> {
+        let image = || self.image.to_owned();
+        let bytes = match self.store.read(digest, DOCUMENT_LIMIT).await {
+            Ok(bytes) => bytes,
+            Err(StoreError::NotFound { .. }) => {
+                return Err(ImageError::MissingBlob { image: image(), what, digest: digest.clone() });
+            }
+            Err(source) => return Err(ImageError::Store { image: image(), source }),
+        };
+        serde_json::from_slice(&bytes).map_err(|source| ImageError::Malformed {
+            image: image(),
+            what,
+            digest: digest.clone(),
+            source: source.into(),
+        })
+    }
+
+    async fn info(&self, digest: &Digest) -> Result<Option<prewasi_cache::BlobInfo>, ImageError> {
+        self.store.info(digest).await.map_err(|source| ImageError::Store { image: self.image.to_owned(), source })
+    }
+
+    fn digest(&self, descriptor: &Descriptor) -> Result<Digest, ImageError> {
+        let text = descriptor.digest().to_string();
+        text.parse().map_err(|source| ImageError::Digest { image: self.image.to_owned(), source })
+    }
+}
+
+/// Orders an index's entries: 0 for wasm, 1 for this machine, none for other machines and attestations.
+fn rank(descriptor: &Descriptor) -> Option<u8> {
+    let attestation = descriptor
+        .annotations()
+        .as_ref()
+        .is_some_and(|map| map.get("vnd.docker.reference.type").is_some_and(|value| value == "attestation-manifest"));
+    if attestation {
+        return None;
+    }
+    let Some(platform) = descriptor.platform() else { return Some(1) };
+    let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
+    if architecture == "wasm" && WASM_SYSTEMS.contains(&os.as_str()) {
+        Some(0)
+    } else {
+        (os == "linux" && architecture == host_architecture()).then_some(1)
+    }
+}
+
+/// Returns this machine's architecture as OCI platforms spell it (the Go name).
+fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn is_file_system(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.oci.image.layer.v1.tar")
+        || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
+        || media_type.starts_with("application/vnd.docker.image.rootfs.")
+}

@@ -1,0 +1,338 @@
+//! Look up, else compile and store: the one way by which an image or a file gets ready to run.
+//!
+//! A cache that fails never fails the caller: what was compiled is handed over from memory, with one warning and one line
+//! in the journal. An image that is at fault always does, with the image and the layer in the message.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prewasi_cache::{
+    ArtifactCache, ArtifactKey, ContainerdStore, ContentStore, Digest, Hasher, ImageRecord, LayoutStore, StoreError,
+};
+use prewasi_engines::{Engine, LoadError, NativeCode, Program, Wasm, WasmKind, version_label};
+
+use crate::journal::Journal;
+use crate::{Image, ImageError, Layer, PrepareError, Settings, StoreAddress};
+
+mod ready;
+
+pub use ready::{Origin, Ready};
+
+/// No wasm file is larger in earnest; what is read into memory or hashed must have a bound.
+const WASM_LIMIT: u64 = 1 << 30;
+
+/// Prepares the images of one store and namespace for engines.
+pub struct Precompiler {
+    store: Arc<dyn ContentStore>,
+    /// The same store, if it is a containerd, for what only a containerd can tell.
+    containerd: Option<Arc<ContainerdStore>>,
+    cache: ArtifactCache,
+    journal: Journal,
+    settings: Settings,
+}
+
+/// What an image turned out to be.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Native code that may be loaded.
+    Native(NativeCode),
+    /// Wasm for an engine that does not compile.
+    Wasm(Wasm),
+    /// No wasm image; its entrypoint may still be a wasm file in the root filesystem.
+    NotWasm,
+}
+
+/// Wasm to be prepared: where its bytes are, and how it is called in messages and in the cache.
+pub(crate) struct Source {
+    /// Which layer of which image, or which file.
+    subject: String,
+    digest: Digest,
+    /// The blob that bears the labels; none if there is no image to keep the artifact with.
+    anchor: Option<Digest>,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    /// A layer, opened when it is needed: on a hit it never is.
+    Layer { image: String },
+    /// A file of a container's root.
+    File { file: File, text: bool },
+}
+
+impl Precompiler {
+    /// Connects to the store of `settings`.
+    pub async fn connect(settings: Settings) -> Result<Self, PrepareError> {
+        let (store, containerd): (Arc<dyn ContentStore>, _) = match &settings.store {
+            StoreAddress::Containerd { address, namespace } => {
+                let store = Arc::new(ContainerdStore::connect(address, namespace).await?);
+                (store.clone(), Some(store))
+            }
+            StoreAddress::Layout(path) => (Arc::new(LayoutStore::open(path)?), None),
+        };
+        let cache = ArtifactCache::new(store.clone(), settings.runtime_dir.join("stamps"));
+        Ok(Self { store, containerd, cache, journal: Journal::new(&settings.runtime_dir), settings })
+    }
+
+    /// Returns the name of the image that a container was made from; `None` if it was made without one.
+    pub async fn image_of_container(&self, id: &str) -> Result<Option<String>, PrepareError> {
+        match &self.containerd {
+            Some(containerd) => Ok(containerd.container_image(id).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &dyn ContentStore {
+        &*self.store
+    }
+
+    /// Reads what the image of that name holds.
+    pub async fn resolve(&self, name: &str) -> Result<Image, ImageError> {
+        let error = |source| ImageError::Store { image: name.to_owned(), source };
+        let record = self.store.image(name).await.map_err(error)?;
+        let record = record.ok_or_else(|| ImageError::NotFound { image: name.to_owned() })?;
+        Image::resolve(&*self.store, &record).await
+    }
+
+    /// Reads what an image record names.
+    pub async fn resolve_record(&self, record: &ImageRecord) -> Result<Image, ImageError> {
+        Image::resolve(&*self.store, record).await
+    }
+
+    /// Prepares the wasm of an image: the only wasm layer, or the one titled like `entrypoint`.
+    ///
+    /// # Errors
+    /// [`PrepareError`] names image and layer. A cache that fails is no error.
+    pub async fn prepare(
+        &self,
+        image: &str,
+        entrypoint: Option<&str>,
+        engine: &dyn Engine,
+    ) -> Result<Prepared, PrepareError> {
+        match self.source_of_image(image, entrypoint).await? {
+            Some(source) => self.prepare_source(&source, engine).await,
+            None => Ok(Prepared::NotWasm),
+        }
+    }
+
+    /// Prepares an image as [`Self::prepare`] does and loads it; `None` if it is no wasm image.
+    pub async fn load(
+        &self,
+        image: &str,
+        entrypoint: Option<&str>,
+        engine: &dyn Engine,
+    ) -> Result<Option<Box<dyn Program>>, PrepareError> {
+        match self.source_of_image(image, entrypoint).await? {
+            Some(source) => self.load_source(&source, engine).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Prepares and loads a file of an ordinary image's root filesystem, binary or text (`name` ends in `.wat`).
+    /// `name` is the path as its user wrote it, for messages. `None` if the file is no wasm.
+    pub async fn load_file(
+        &self,
+        image: Option<&str>,
+        name: &str,
+        file: File,
+        engine: &dyn Engine,
+    ) -> Result<Option<Box<dyn Program>>, PrepareError> {
+        match self.source_of_file(image, name, file).await? {
+            Some(source) => self.load_source(&source, engine).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Prepares one wasm layer of an image that has been resolved.
+    pub async fn prepare_layer(
+        &self,
+        image: &Image,
+        layer: &Layer,
+        engine: &dyn Engine,
+    ) -> Result<Ready, PrepareError> {
+        let ready = self.obtain(&Source::layer(image, layer), engine).await?;
+        if let Some(digest) = &ready.stored {
+            self.mark_image(&image.name, engine, digest).await;
+        }
+        Ok(ready)
+    }
+
+    async fn source_of_image(&self, name: &str, entrypoint: Option<&str>) -> Result<Option<Source>, PrepareError> {
+        let image = self.resolve(name).await?;
+        let layer = image.content.entry(name, entrypoint)?;
+        Ok(layer.map(|layer| Source::layer(&image, layer)))
+    }
+
+    async fn source_of_file(
+        &self,
+        image: Option<&str>,
+        name: &str,
+        file: File,
+    ) -> Result<Option<Source>, PrepareError> {
+        let subject = match image {
+            Some(image) => format!("{name} of image {image}"),
+            None => name.to_owned(),
+        };
+        let io = |source| PrepareError::Io { subject: subject.clone(), source };
+        let text = name.ends_with(".wat");
+        if !text && WasmKind::of(&preamble(&file).map_err(io)?).is_err() && !name.ends_with(".wasm") {
+            return Ok(None);
+        }
+        let digest = hash(&file).map_err(io)?;
+        // Without the manifest there is nothing to keep the artifact with; the file is compiled all the same.
+        let anchor = match image {
+            Some(image) => self.resolve(image).await.ok().map(|image| image.manifest),
+            None => None,
+        };
+        Ok(Some(Source { subject, digest, anchor, bytes: Bytes::File { file, text } }))
+    }
+
+    async fn prepare_source(&self, source: &Source, engine: &dyn Engine) -> Result<Prepared, PrepareError> {
+        if !engine.compiles() {
+            return self.read_wasm(source).await.map(Prepared::Wasm);
+        }
+        let ready = self.obtain(source, engine).await?;
+        if let (Some(digest), Bytes::Layer { image }) = (&ready.stored, &source.bytes) {
+            self.mark_image(image, engine, digest).await;
+        }
+        Ok(Prepared::Native(trust(ready)))
+    }
+
+    async fn load_source(&self, source: &Source, engine: &dyn Engine) -> Result<Box<dyn Program>, PrepareError> {
+        let error = |error| PrepareError::Load { subject: source.subject.clone(), source: error };
+        match self.prepare_source(source, engine).await? {
+            Prepared::Native(code) => match engine.load(code) {
+                Err(LoadError::Incompatible { reason }) => {
+                    tracing::warn!(subject = source.subject, reason, "compiling again what cannot be loaded");
+                    let ready = self.replace(source, engine).await?;
+                    engine.load(trust(ready)).map_err(error)
+                }
+                loaded => loaded.map_err(error),
+            },
+            Prepared::Wasm(wasm) => engine.load_wasm(&wasm).map_err(error),
+            Prepared::NotWasm => unreachable!("a source is wasm"),
+        }
+    }
+
+    /// Opens the wasm and checks that its bytes are what they should be.
+    async fn open(&self, source: &Source) -> Result<(File, bool), PrepareError> {
+        let (file, text) = match &source.bytes {
+            Bytes::File { file, text } => {
+                let file = file.try_clone();
+                (file.map_err(|error| PrepareError::Io { subject: source.subject.clone(), source: error })?, *text)
+            }
+            Bytes::Layer { image } => (self.open_layer(image, source).await?, false),
+        };
+        if !text {
+            let io = |error| PrepareError::Io { subject: source.subject.clone(), source: error };
+            WasmKind::of(&preamble(&file).map_err(io)?)
+                .map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error })?;
+        }
+        Ok((file, text))
+    }
+
+    async fn open_layer(&self, image: &str, source: &Source) -> Result<File, PrepareError> {
+        let digest = &source.digest;
+        let missing = || ImageError::MissingBlob { image: image.to_owned(), what: "layer", digest: digest.clone() };
+        let store_error = |source| ImageError::Store { image: image.to_owned(), source };
+        let blob = match self.store.open(digest).await {
+            Ok(blob) => blob,
+            Err(StoreError::NotFound { .. }) => return Err(missing().into()),
+            Err(error) => return Err(store_error(error).into()),
+        };
+        let io = |error| PrepareError::Io { subject: source.subject.clone(), source: error };
+        let actual = hash(&blob.file).map_err(io)?;
+        if actual == *digest {
+            Ok(blob.file)
+        } else {
+            Err(store_error(StoreError::Corrupt { digest: digest.clone(), actual }).into())
+        }
+    }
+
+    async fn read_wasm(&self, source: &Source) -> Result<Wasm, PrepareError> {
+        let (file, text) = self.open(source).await?;
+        let io = |error| PrepareError::Io { subject: source.subject.clone(), source: error };
+        let bytes = read(&file).map_err(io)?;
+        let wasm = if text { Wasm::from_text(&bytes) } else { Wasm::new(bytes) };
+        wasm.map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error })
+    }
+
+    /// Notes on the image record, for people who read `ctr images ls`, which artifact belongs to it.
+    async fn mark_image(&self, image: &str, engine: &dyn Engine, artifact: &Digest) {
+        let key = format!("runwasi.io/precompiled/{}/{}", engine.name(), version_label(engine));
+        if let Err(error) = self.store.set_image_label(image, &key, artifact.as_str()).await {
+            tracing::debug!(image, error = &error as &dyn std::error::Error, "cannot label the image record");
+        }
+    }
+}
+
+impl Source {
+    fn layer(image: &Image, layer: &Layer) -> Self {
+        Self {
+            subject: format!("layer {} of image {}", layer.digest, image.name),
+            digest: layer.digest.clone(),
+            anchor: Some(layer.digest.clone()),
+            bytes: Bytes::Layer { image: image.name.clone() },
+        }
+    }
+
+    fn key(&self, engine: &dyn Engine) -> Option<ArtifactKey> {
+        Some(ArtifactKey {
+            source: self.digest.clone(),
+            anchor: self.anchor.clone()?,
+            engine: engine.name().to_owned(),
+            version: version_label(engine),
+            fingerprint: engine.fingerprint().hex().to_owned(),
+        })
+    }
+}
+
+/// Vouches for native code. The only place that does.
+fn trust(ready: Ready) -> NativeCode {
+    let Ready { file, size, .. } = ready;
+    // SAFETY: a `Ready` is made in two places (see `ready.rs`): from a look-up, which reached the artifact through our
+    // label on its source, found the artifact's own labels to name that source and the engine's full fingerprint, and
+    // checked its digest; or from the output of our own compile worker, sealed. Images cannot set labels. Blobs of the
+    // store are files that only root can change.
+    unsafe { NativeCode::trust(file, size) }
+}
+
+fn preamble(file: &File) -> std::io::Result<Vec<u8>> {
+    let mut start = [0; 16];
+    let length = file.read_at(&mut start, 0)?;
+    Ok(start[..length].to_vec())
+}
+
+fn hash(file: &File) -> std::io::Result<Digest> {
+    let mut hasher = Hasher::new();
+    for_each_piece(file, |piece| hasher.update(piece))?;
+    Ok(hasher.finish())
+}
+
+fn read(file: &File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for_each_piece(file, |piece| bytes.extend_from_slice(piece))?;
+    Ok(bytes)
+}
+
+/// Reads by position, because the descriptor may be shared with a worker.
+fn for_each_piece(file: &File, mut take: impl FnMut(&[u8])) -> std::io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        let length = file.read_at(&mut buffer, offset)?;
+        if length == 0 {
+            return Ok(());
+        }
+        offset += length as u64;
+        if offset > WASM_LIMIT {
+            return Err(std::io::Error::other(format!("it has more than {WASM_LIMIT} bytes")));
+        }
+        take(&buffer[..length]);
+    }
+}
+
+/// How often a waiter looks whether somebody else's compile is done.
+const POLL: Duration = Duration::from_millis(100);

@@ -1,0 +1,218 @@
+//! Getting an artifact that may be trusted: from the cache, from whoever is compiling it just now, or from a compile.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use prewasi_cache::{Artifact, ArtifactKey, Digest, Lock, Lookup, MissReason};
+use prewasi_engines::{Engine, version_label};
+
+use super::{POLL, Precompiler, Source, hash};
+use crate::PrepareError;
+use crate::compile::{self, CompileFailure, Compiled, Input};
+use crate::journal::Event;
+use crate::slots;
+
+/// An artifact, ready to be loaded.
+#[derive(Debug)]
+pub struct Ready {
+    /// The bytes: the store's own file, or a sealed memfd.
+    pub(super) file: File,
+    /// Length in bytes.
+    pub size: u64,
+    /// Digest under which it is stored; `None` if the store failed.
+    pub stored: Option<Digest>,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where an artifact came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was there.
+    Cached,
+    /// Somebody else was compiling it; this call waited.
+    Awaited,
+    /// This call compiled it.
+    Compiled {
+        /// Wall clock.
+        elapsed: Duration,
+        /// Memory of the worker at its highest, bytes.
+        peak_memory: u64,
+    },
+}
+
+/// Whose turn it is to compile.
+enum Turn {
+    /// Ours, under a lock if one could be had.
+    Ours(Option<Lock>),
+    /// Somebody else was quicker.
+    Done(Ready),
+}
+
+impl Precompiler {
+    /// Looks up, else waits for whoever compiles the same, else compiles and stores.
+    pub(super) async fn obtain(&self, source: &Source, engine: &dyn Engine) -> Result<Ready, PrepareError> {
+        let Some(key) = source.key(engine) else {
+            return self.compile(source, engine).await.map(Ready::unstored);
+        };
+        if let Some(ready) = self.look_up(&key, Origin::Cached).await {
+            return Ok(ready);
+        }
+        // A layer that cannot be compiled at all must not first wait for its turn.
+        self.open(source).await?;
+        match self.turn(&key, &source.subject).await {
+            Turn::Done(ready) => Ok(ready),
+            Turn::Ours(lock) => {
+                let ready = self.compile_and_store(source, engine, &key).await;
+                if let Some(lock) = lock {
+                    lock.release().await;
+                }
+                ready
+            }
+        }
+    }
+
+    /// Compiles although there is an artifact, because it is of no use.
+    pub(super) async fn replace(&self, source: &Source, engine: &dyn Engine) -> Result<Ready, PrepareError> {
+        match source.key(engine) {
+            Some(key) => self.compile_and_store(source, engine, &key).await,
+            None => self.compile(source, engine).await.map(Ready::unstored),
+        }
+    }
+
+    async fn look_up(&self, key: &ArtifactKey, origin: Origin) -> Option<Ready> {
+        match self.cache.lookup(key).await {
+            Ok(Lookup::Hit(artifact)) => Some(Ready::stored(artifact, origin)),
+            Ok(Lookup::Miss(MissReason::Absent)) => None,
+            Ok(Lookup::Miss(reason)) => {
+                tracing::warn!(source = %key.source, ?reason, "an artifact cannot be used; compiling again");
+                None
+            }
+            Err(error) => {
+                self.cache_failure(key, "look up an artifact", &error);
+                None
+            }
+        }
+    }
+
+    /// Waits until the artifact is there or it is our turn to make it. Trouble with the lock, or a deadline passed, means
+    /// that it is our turn.
+    async fn turn(&self, key: &ArtifactKey, subject: &str) -> Turn {
+        let name = format!("{}/{}/{}", key.source, key.engine, key.version);
+        let started = Instant::now();
+        let mut said = false;
+        loop {
+            let lock = match self.store.try_lock(&name).await {
+                Ok(lock) => lock,
+                Err(error) => {
+                    self.cache_failure(key, "take the compile lock", &error);
+                    return Turn::Ours(None);
+                }
+            };
+            let origin = if said { Origin::Awaited } else { Origin::Cached };
+            // The one who held the lock until just now has stored what we want, or has died.
+            let ready = self.look_up(key, origin).await;
+            match (ready, lock) {
+                (Some(ready), lock) => {
+                    if let Some(lock) = lock {
+                        lock.release().await;
+                    }
+                    return Turn::Done(ready);
+                }
+                (None, Some(lock)) => return Turn::Ours(Some(lock)),
+                (None, None) if started.elapsed() > self.settings.lock_deadline => {
+                    tracing::warn!(subject, waited = ?started.elapsed(), "compiling without the lock");
+                    return Turn::Ours(None);
+                }
+                (None, None) => {}
+            }
+            if !said {
+                tracing::debug!(subject, "waiting for another process that compiles the same");
+                said = true;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn compile_and_store(
+        &self,
+        source: &Source,
+        engine: &dyn Engine,
+        key: &ArtifactKey,
+    ) -> Result<Ready, PrepareError> {
+        let compiled = self.compile(source, engine).await?;
+        match self.cache.store(key, &compiled.file, compiled.size, &details(&compiled, engine)).await {
+            Ok(artifact) => Ok(Ready::stored(artifact, compiled.origin())),
+            Err(error) => {
+                self.cache_failure(key, "store an artifact", &error);
+                Ok(Ready::unstored(compiled))
+            }
+        }
+    }
+
+    async fn compile(&self, source: &Source, engine: &dyn Engine) -> Result<Compiled, PrepareError> {
+        let (file, text) = self.open(source).await?;
+        let _slot = slots::acquire(&self.settings).await;
+        let started = Instant::now();
+        let result = compile::compile(&self.settings, engine, Input { file: &file, text }).await;
+        let (outcome, peak_memory) = result.as_ref().map_or(("failed", 0), |compiled| ("ok", compiled.peak_memory));
+        self.journal.note(&Event::Compile {
+            source: source.digest.as_str(),
+            engine: engine.name(),
+            version: &version_label(engine),
+            outcome,
+            seconds: started.elapsed().as_secs_f64(),
+            peak_memory,
+        });
+        let subject = source.subject.clone();
+        result.map_err(|failure| match failure {
+            CompileFailure::Refused(source) => PrepareError::Compile { subject, source },
+            CompileFailure::Worker(source) => PrepareError::Worker { subject, source },
+        })
+    }
+
+    /// Says once, and counts, that the cache failed where the caller goes on without it.
+    fn cache_failure(&self, key: &ArtifactKey, action: &str, error: &(dyn std::error::Error + 'static)) {
+        tracing::warn!(source = %key.source, error, "cannot {action}; going on without the cache");
+        self.journal.note(&Event::CacheFailure { source: key.source.as_str(), error: crate::cli::chain(error) });
+    }
+}
+
+impl Ready {
+    fn stored(artifact: Artifact, origin: Origin) -> Self {
+        Self { file: artifact.blob.file, size: artifact.blob.size, stored: Some(artifact.digest), origin }
+    }
+
+    fn unstored(compiled: Compiled) -> Self {
+        Self { origin: compiled.origin(), file: compiled.file, size: compiled.size, stored: None }
+    }
+
+    /// Hashes the artifact, whether it is stored or not.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn digest(&self) -> std::io::Result<Digest> {
+        self.stored.clone().map_or_else(|| hash(&self.file), Ok)
+    }
+}
+
+impl Compiled {
+    fn origin(&self) -> Origin {
+        Origin::Compiled { elapsed: self.elapsed, peak_memory: self.peak_memory }
+    }
+}
+
+/// Labels that tell a person about an artifact.
+fn details(compiled: &Compiled, engine: &dyn Engine) -> BTreeMap<String, String> {
+    [
+        ("target", engine.fingerprint().field("target").unwrap_or_default().to_owned()),
+        ("compile-milliseconds", compiled.elapsed.as_millis().to_string()),
+        ("compile-peak-bytes", compiled.peak_memory.to_string()),
+        ("size-bytes", compiled.size.to_string()),
+        ("created", jiff::Timestamp::now().to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (format!("prewasi.io/{name}"), value))
+    .collect()
+}

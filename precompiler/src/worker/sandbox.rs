@@ -1,0 +1,181 @@
+//! What the compile worker takes away from itself before it reads the first byte of wasm.
+//!
+//! A compiler that hostile input has taken over finds: no descriptor but its input and its output, no file system, no
+//! network, no other process to signal or trace, no privilege, little memory and little time. Each measure stands alone, and those
+//! that a kernel may lack (Landlock, namespaces without privilege) are backed by another that it has.
+
+use std::io::{Error, Result};
+
+use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr};
+use nix::sched::CloneFlags;
+use nix::unistd::{Gid, Uid};
+use rustix::process::{Resource, Rlimit, Signal};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// The user and group `nobody`, who own nothing.
+const NOBODY: u32 = 65534;
+/// The standard descriptors are all that a worker needs.
+const FIRST_FOREIGN_DESCRIPTOR: u32 = 3;
+
+/// What a worker may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Writable private memory, bytes.
+    pub(crate) memory: u64,
+    /// Processor time of all threads, seconds.
+    pub(crate) cpu_seconds: u64,
+}
+
+/// Enters the sandbox. There is no way back; the process must have one thread.
+///
+/// # Errors
+/// What the kernel refused. The caller must not go on then.
+pub(crate) fn enter(limits: Limits, parent: i32) -> Result<()> {
+    close_descriptors()?;
+    leave_namespaces();
+    drop_privileges()?;
+    limit(limits)?;
+    // The kernel forgets this setting when the user changes, so it comes after that.
+    die_with(parent)?;
+    deny_files()?;
+    filter_system_calls()
+}
+
+fn close_descriptors() -> Result<()> {
+    // SAFETY: descriptors from 3 on belong to nobody in this process: it has only just begun, and what it inherited by
+    // mistake is what must be closed.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST_FOREIGN_DESCRIPTOR, u32::MAX, 0) };
+    if result == 0 { Ok(()) } else { Err(Error::last_os_error()) }
+}
+
+/// Moves to namespaces without network, mounts of their own, other processes' IPC. Without privilege the kernel may
+/// refuse; the system-call filter, which allows no socket, holds in any case.
+fn leave_namespaces() {
+    let wanted =
+        CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let user = if Uid::effective().is_root() { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
+    let _ = nix::sched::unshare(wanted | user);
+}
+
+fn drop_privileges() -> Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::process::nice(10)?;
+    if Uid::effective().is_root() {
+        caps::clear(None, caps::CapSet::Bounding).map_err(Error::other)?;
+        nix::unistd::setgroups(&[])?;
+        nix::unistd::setresgid(Gid::from_raw(NOBODY), Gid::from_raw(NOBODY), Gid::from_raw(NOBODY))?;
+        nix::unistd::setresuid(Uid::from_raw(NOBODY), Uid::from_raw(NOBODY), Uid::from_raw(NOBODY))?;
+    }
+    for set in [caps::CapSet::Ambient, caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted] {
+        caps::clear(None, set).map_err(Error::other)?;
+    }
+    Ok(())
+}
+
+fn limit(limits: Limits) -> Result<()> {
+    let limits = [
+        // Counts writable private memory. RLIMIT_AS would also count what allocators merely reserve per thread.
+        (Resource::Data, limits.memory, limits.memory),
+        // SIGXCPU first, so that the parent sees why; SIGKILL for what ignores it.
+        (Resource::Cpu, limits.cpu_seconds, limits.cpu_seconds.saturating_add(5)),
+        // A core dump would write a hostile image's bytes to the node's disk.
+        (Resource::Core, 0, 0),
+        (Resource::Fsize, u64::from(u32::MAX), u64::from(u32::MAX)),
+    ];
+    for (resource, current, maximum) in limits {
+        rustix::process::setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })?;
+    }
+    Ok(())
+}
+
+fn die_with(parent: i32) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
+        return Err(Error::other("the process that asked for this compile is gone"));
+    }
+    Ok(())
+}
+
+/// Denies every access to files and, where the kernel can, TCP, by an empty Landlock rule set.
+fn deny_files() -> Result<()> {
+    let denied = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(ABI::V5))
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V5)))
+        .and_then(Ruleset::create)
+        .and_then(|rules| rules.restrict_self());
+    denied.map(drop).map_err(Error::other)
+}
+
+/// Allows what computing in threads needs, and answers everything else with EPERM.
+fn filter_system_calls() -> Result<()> {
+    let errno = |code: i32| Ok::<_, Error>(SeccompAction::Errno(u32::try_from(code).map_err(Error::other)?));
+    // A filter cannot look into clone3's arguments. The C library falls back to clone where clone3 does not exist.
+    apply([(libc::SYS_clone3, Vec::new())], SeccompAction::Allow, errno(libc::ENOSYS)?)?;
+    let thread = u64::try_from(libc::CLONE_THREAD).map_err(Error::other)?;
+    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), thread);
+    let threads_only = SeccompRule::new(vec![condition.map_err(Error::other)?]).map_err(Error::other)?;
+    let computing = ALLOWED.iter().map(|number| (*number, Vec::new()));
+    let rules = computing.chain([(libc::SYS_clone3, Vec::new()), (libc::SYS_clone, vec![threads_only])]);
+    apply(rules, errno(libc::EPERM)?, SeccompAction::Allow)
+}
+
+fn apply(
+    rules: impl IntoIterator<Item = (libc::c_long, Vec<SeccompRule>)>,
+    otherwise: SeccompAction,
+    on_match: SeccompAction,
+) -> Result<()> {
+    let arch = std::env::consts::ARCH.try_into().map_err(Error::other)?;
+    let filter = SeccompFilter::new(rules.into_iter().collect(), otherwise, on_match, arch).map_err(Error::other)?;
+    let program: BpfProgram = filter.try_into().map_err(Error::other)?;
+    seccompiler::apply_filter(&program).map_err(Error::other)
+}
+
+/// Memory, time, waiting for each other, and reading and writing open descriptors.
+const ALLOWED: [libc::c_long; 40] = [
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_close,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fstat,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_getrusage,
+    libc::SYS_gettid,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_membarrier,
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_prctl,
+    libc::SYS_pread64,
+    libc::SYS_prlimit64,
+    libc::SYS_pwrite64,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_restart_syscall,
+    libc::SYS_rseq,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_set_robust_list,
+    libc::SYS_set_tid_address,
+    libc::SYS_sigaltstack,
+    libc::SYS_statx,
+    libc::SYS_tgkill,
+    libc::SYS_write,
+    libc::SYS_writev,
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Tries, from inside the sandbox, what a compiler that was taken over would try.
+//!
+//! A sandbox cannot be left, so each attempt is made in a child: this test binary, started again to run [`inside`] alone.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+
+use super::{Limits, enter};
+
+const ATTEMPT: &str = "PREWASI_TEST_ATTEMPT";
+const LIMITS: Limits = Limits { memory: 64 << 20, cpu_seconds: 1 };
+
+/// Makes the attempt that the environment names; run by itself it has nothing to do and passes.
+#[test]
+fn inside() {
+    let Ok(attempt) = std::env::var(ATTEMPT) else { return };
+    let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get();
+    enter(LIMITS, parent).expect("enter the sandbox");
+    std::io::stderr().write_all(b"entered\n").expect("stderr works");
+    let result = match attempt.as_str() {
+        "nothing" => Ok(()),
+        "file" => File::open("/etc/passwd").map(drop),
+        "write" => File::create("/tmp/prewasi-sandbox-leak").map(drop),
+        "tcp" => TcpStream::connect("127.0.0.1:1").map(drop),
+        "udp" => UdpSocket::bind("127.0.0.1:0").map(drop),
+        "unix" => UnixStream::pair().map(drop),
+        "exec" => Command::new("/bin/true").status().map(drop),
+        "thread" => std::thread::spawn(|| ()).join().map_err(|_| std::io::Error::other("panic")),
+        "kill" => nix::sys::signal::kill(nix::unistd::getppid(), None).map_err(Into::into),
+        "root" => nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).map_err(Into::into),
+        "trace" => nix::unistd::chroot("/").map_err(Into::into),
+        "descriptor" => rustix::io::fcntl_getfd(rustix_fd(9)).map(drop).map_err(Into::into),
+        "memory" => Ok(drop(std::hint::black_box(vec![1_u8; 256 << 20]))),
+        "time" => loop {
+            std::hint::black_box(0);
+        },
+        other => panic!("unknown attempt {other}"),
+    };
+    // exit_group: the test harness itself could not end properly in here.
+    std::process::exit(match result {
+        Ok(()) => 0,
+        Err(error) => {
+            let text = format!("{}\n", error.raw_os_error().unwrap_or_default());
+            std::io::stderr().write_all(text.as_bytes()).expect("stderr works");
+            7
+        }
+    });
+}
+
+fn rustix_fd(number: i32) -> std::os::fd::BorrowedFd<'static> {
+    // SAFETY: asking for the flags of a descriptor that may be closed is what is tested; nothing is done with it.
+    unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
+}
+
+/// Makes an attempt in a child; returns how it ended and what it said after it had entered the sandbox.
+fn attempt(name: &str) -> (ExitStatus, String) {
+    let mut child = Command::new(std::env::current_exe().expect("test binary"))
+        .args(["--exact", "worker::sandbox::tests::inside", "--nocapture", "--test-threads=1"])
+        .env(ATTEMPT, name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start the child");
+    let mut said = String::new();
+    child.stderr.take().expect("stderr").read_to_string(&mut said).expect("read");
+    let status = child.wait().expect("wait");
+    let (_, rest) = said.split_once("entered\n").unwrap_or_else(|| panic!("{name}: no sandbox was entered: {said}"));
+    (status, rest.to_owned())
+}
+
+fn assert_denied(name: &str) {
+    let (status, said) = attempt(name);
+    assert_eq!(status.code(), Some(7), "{name}: {said}");
+    let code: i32 = said.lines().next_back().unwrap_or_default().parse().unwrap_or_else(|_| panic!("{name}: {said}"));
+    assert!([libc::EPERM, libc::EACCES, libc::EBADF].contains(&code), "{name}: errno {code}");
+}
+
+/// The sandbox lets a process start threads and end well, so that the denials below mean something.
+#[test]
+fn allows_threads() {
+    for name in ["nothing", "thread"] {
+        let (status, said) = attempt(name);
+        assert_eq!(status.code(), Some(0), "{name}: {said}");
+    }
+}
+
+/// No file can be read or made.
+#[test]
+fn denies_files() {
+    assert_denied("file");
+    assert_denied("write");
+}
+
+/// No socket of any family can be had.
+#[test]
+fn denies_sockets() {
+    assert_denied("tcp");
+    assert_denied("udp");
+    assert_denied("unix");
+}
+
+/// No program can be started, no process be signalled, no privilege be regained, no other root be entered.
+#[test]
+fn denies_other_processes_and_privileges() {
+    assert_denied("exec");
+    assert_denied("kill");
+    assert_denied("root");
+    assert_denied("trace");
+}
+
+/// Descriptors that were inherited by mistake are closed.
+#[test]
+fn closes_descriptors() {
+    assert_denied("descriptor");
+}
+
+/// Too much memory ends in the allocator's message, which the parent knows.
+#[test]
+fn limits_memory() {
+    let (status, said) = attempt("memory");
+    assert!(!status.success());
+    assert!(said.contains("memory allocation of"), "{said}");
+}
+
+/// Too much processor time ends in SIGXCPU.
+#[test]
+fn limits_processor_time() {
+    let (status, said) = attempt("time");
+    assert_eq!(status.signal(), Some(libc::SIGXCPU), "{said}");
+}
