@@ -1,1 +1,36 @@
-//! placeholder
+//! A containerd shim that runs WebAssembly containers from native code compiled ahead of time.
+//!
+//! One binary is three things, by its command: `start`, which containerd calls to get the address of a daemon; the
+//! daemon, one per pod, a process of one thread; `delete`, which cleans up after a daemon that died. See
+//! `docs/architecture.md` for the processes and `docs/task-api.md` for the calls.
+
+mod args;
+mod bootstrap;
+mod cgroup;
+mod command;
+mod container;
+mod daemon;
+mod delete;
+mod entrypoint;
+mod error;
+mod events;
+mod executor;
+mod folders;
+mod group;
+mod helper;
+mod info;
+mod job;
+mod log;
+mod mounts;
+mod process;
+mod reaper;
+mod record;
+mod service;
+mod shim;
+mod spec;
+mod start;
+mod stats;
+mod stdio;
+mod time;
+
+pub use command::{EngineConstructor, main};

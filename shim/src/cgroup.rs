@@ -1,0 +1,215 @@
+//! The cgroups of a container, found where its init process really is.
+//!
+//! libcontainer makes and removes them. What the shim does itself (count, read, kill) goes by the folders that
+//! `/proc` names, so it is the same for both versions and both drivers, and works after the spec is gone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::process::signal_child;
+
+/// The folders of a process, by controller.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cgroup {
+    /// With cgroup v1 one for each hierarchy, controllers joined by commas; with v2 one under the empty name.
+    folders: Vec<(String, PathBuf)>,
+}
+
+impl Cgroup {
+    /// Finds the cgroups that a process has been moved to. Those that it shares with the calling process are left out:
+    /// they are not the container's own, and to kill what is in them would be fatal.
+    ///
+    /// # Errors
+    /// What the system says, if the process has ended above all.
+    pub(crate) fn of_process(pid: i32) -> io::Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        Ok(Self { folders: folders(&cgroups, &own, &mounts) })
+    }
+
+    /// Returns the folder of a v1 controller.
+    pub(crate) fn controller(&self, name: &str) -> Option<&Path> {
+        let of = |list: &str| list.split(',').any(|controller| controller == name);
+        self.folders.iter().find(|(list, _)| of(list)).map(|(_, folder)| folder.as_path())
+    }
+
+    /// Returns the only folder of a system that has cgroup v2 alone.
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        match self.folders.as_slice() {
+            [(name, folder)] if name.is_empty() => Some(folder),
+            _ => None,
+        }
+    }
+
+    /// Lists the processes in the cgroups and those below them.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        // Every process is in every hierarchy; where one is missing, a controller may have been moved by hand.
+        let mut pids = Vec::new();
+        for (_, folder) in &self.folders {
+            collect_pids(folder, &mut pids);
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// Kills all processes and waits until they are gone or `limit` is over. Says whether they are.
+    pub(crate) fn kill_all(&self, limit: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            let pids = self.pids();
+            if pids.is_empty() {
+                return true;
+            }
+            for pid in pids {
+                // One that has just ended is what was wanted.
+                let _ = signal_child(pid, nix::libc::SIGKILL);
+            }
+            self.thaw();
+            if start.elapsed() > limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Lets frozen processes go on, so that a signal reaches them.
+    fn thaw(&self) {
+        if let Some(folder) = self.controller("freezer") {
+            // A container that is not frozen need not be thawed.
+            let _ = fs::write(folder.join("freezer.state"), "THAWED");
+        }
+    }
+
+    /// Removes the folders that are left, those below them first. Says whether all are gone.
+    pub(crate) fn remove(&self) -> bool {
+        self.folders.iter().filter(|(_, folder)| !remove_folder(folder)).count() == 0
+    }
+}
+
+fn collect_pids(folder: &Path, pids: &mut Vec<i32>) {
+    if let Ok(text) = fs::read_to_string(folder.join("cgroup.procs")) {
+        pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    }
+    for child in child_folders(folder) {
+        collect_pids(&child, pids);
+    }
+}
+
+fn remove_folder(folder: &Path) -> bool {
+    for child in child_folders(folder) {
+        remove_folder(&child);
+    }
+    match fs::remove_dir(folder) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+fn child_folders(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    entries.flatten().filter(is_folder).map(|entry| entry.path()).collect()
+}
+
+/// Joins `/proc/PID/cgroup` (`id:controllers:path`) with the mount points of the hierarchies, without what is in `own`.
+fn folders(cgroups: &str, own: &str, mounts: &str) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for line in cgroups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        if path == "/" || own.lines().any(|own| own == line) {
+            continue;
+        }
+        let mount = mounts.lines().filter_map(Hierarchy::parse).find(|mount| mount.is_of(controllers));
+        if let Some(folder) = mount.and_then(|mount| mount.folder(path)) {
+            found.push((controllers.to_owned(), folder));
+        }
+    }
+    found
+}
+
+/// A mount of a cgroup hierarchy.
+struct Hierarchy<'a> {
+    root: &'a str,
+    point: &'a str,
+    unified: bool,
+    options: &'a str,
+}
+
+impl<'a> Hierarchy<'a> {
+    /// Parses a line of `mountinfo`: `id parent dev ROOT POINT options [tags] - TYPE source SUPER`.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (first, second) = line.split_once(" - ")?;
+        let mut first = first.split(' ').skip(3);
+        let (root, point) = (first.next()?, first.next()?);
+        let mut second = second.split(' ');
+        let unified = match second.next()? {
+            "cgroup" => false,
+            "cgroup2" => true,
+            _ => return None,
+        };
+        Some(Self { root, point, unified, options: second.nth(1)? })
+    }
+
+    fn is_of(&self, controllers: &str) -> bool {
+        if controllers.is_empty() {
+            return self.unified;
+        }
+        let mut wanted = controllers.split(',');
+        !self.unified && wanted.all(|controller| self.options.split(',').any(|option| option == controller))
+    }
+
+    fn folder(&self, path: &str) -> Option<PathBuf> {
+        let below = Path::new(path).strip_prefix(self.root).ok()?;
+        Some(Path::new(self.point).join(below))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+30 24 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755
+31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+33 30 0:29 /docker/x /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory
+34 30 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
+
+    /// Each hierarchy's mount point is found by its controllers, and a mount's own root is cut off.
+    #[test]
+    fn hierarchies_are_found() {
+        let cgroups = "5:name=systemd:/k/a\n4:cpu,cpuacct:/k/a\n3:memory:/docker/x/k/a\n0::/";
+        let cgroup = Cgroup { folders: folders(cgroups, "4:cpu,cpuacct:/", HYBRID) };
+        assert_eq!(cgroup.controller("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct/k/a")));
+        assert_eq!(cgroup.controller("memory"), Some(Path::new("/sys/fs/cgroup/memory/k/a")));
+        assert_eq!(cgroup.controller("name=systemd"), Some(Path::new("/sys/fs/cgroup/systemd/k/a")));
+        assert_eq!(cgroup.controller("pids"), None);
+        assert_eq!(cgroup.unified(), None);
+    }
+
+    /// A cgroup that the container shares with the shim, such as containerd's own, is never taken for the container's.
+    #[test]
+    fn shared_cgroups_are_left_out() {
+        let cgroups = "5:name=systemd:/system.slice/containerd.service\n3:memory:/docker/x/k/a";
+        let own = "5:name=systemd:/system.slice/containerd.service\n3:memory:/system.slice/containerd.service";
+        let cgroup = Cgroup { folders: folders(cgroups, own, HYBRID) };
+        assert_eq!(cgroup.controller("name=systemd"), None);
+        assert_eq!(cgroup.controller("memory"), Some(Path::new("/sys/fs/cgroup/memory/k/a")));
+        assert!(Cgroup::of_process(std::process::id().cast_signed()).unwrap().folders.is_empty());
+    }
+
+    /// A system with version 2 alone has one folder.
+    #[test]
+    fn unified() {
+        let mounts = "31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
+        let cgroup = Cgroup { folders: folders("0::/kubepods/a\n", "0::/", mounts) };
+        assert_eq!(cgroup.unified(), Some(Path::new("/sys/fs/cgroup/kubepods/a")));
+    }
+}

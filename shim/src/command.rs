@@ -1,0 +1,63 @@
+//! The commands of a shim binary.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use prewasi_engines::Engine;
+use prewasi_precompiler::{cli, worker};
+
+use crate::args::Flags;
+use crate::error::chain;
+use crate::{daemon, delete, info, log, start};
+
+/// Makes the engine of a binary. Called where the engine is needed, never in a daemon, which stays small.
+pub type EngineConstructor = fn() -> Box<dyn Engine>;
+
+/// Exit code for a command line that is wrong.
+const USAGE: u8 = 64;
+
+/// Runs a shim binary: does what its command line says, and says how it ended.
+pub fn main(engine: EngineConstructor) -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    match args.get(1).and_then(|command| command.to_str()) {
+        Some("precompile") => return cli::precompile(&[&*engine()], &args[1..]),
+        Some(worker::SUBCOMMAND) => return worker::main(&[&*engine()], &args),
+        _ => {}
+    }
+    let flags = match Flags::parse(args.into_iter().skip(1)) {
+        Ok(flags) => flags,
+        Err(error) => return fail(&error, USAGE),
+    };
+    let result: Result<(), Box<dyn Error>> = match flags.action.as_str() {
+        _ if flags.version => info::print_version(&*engine()).map_err(Into::into),
+        _ if flags.info => info::print_info(&*engine()).map_err(Into::into),
+        "start" => start::run(&flags).map_err(Into::into),
+        "delete" => {
+            log::init(flags.debug);
+            delete::run(&flags).map_err(Into::into)
+        }
+        "daemon" => {
+            log::init(flags.debug);
+            daemon::run(&flags, engine).map_err(Into::into)
+        }
+        "version" => info::print_version(&*engine()).map_err(Into::into),
+        "" => return usage("no command was given"),
+        unknown => return usage(&format!("no command is called {unknown:?}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&*error, 1),
+    }
+}
+
+fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    eprintln!("error: {}", chain(error));
+    ExitCode::from(code)
+}
+
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("error: {problem}");
+    eprintln!("hint: containerd calls this program with `start` and `delete`; by hand, use `precompile` and `version`");
+    ExitCode::from(USAGE)
+}

@@ -1,0 +1,79 @@
+//! `delete`: cleans up after a daemon that died, from what is on disk. containerd calls it, with the bundle as the
+//! working directory, when it cannot reach the daemon.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use containerd_shim_protos::protobuf::{Error as ProtobufError, Message as _};
+
+use crate::args::Flags;
+use crate::error::Failure;
+use crate::folders;
+use crate::job::Remove;
+use crate::process::Exit;
+use crate::record::Record;
+use crate::service::deleted;
+use crate::shim::is_id;
+
+/// Says why a container could not be cleaned up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeleteError {
+    #[error("cannot use {id:?} as the id of a container")]
+    Id { id: String },
+    #[error("cannot find the bundle")]
+    Bundle(#[source] io::Error),
+    #[error("cannot delete container {id}")]
+    Remove {
+        id: String,
+        #[source]
+        source: Failure,
+    },
+    #[error("cannot encode the answer")]
+    Encode(#[source] ProtobufError),
+    #[error("cannot print the answer")]
+    Output(#[source] io::Error),
+}
+
+/// Removes all that is left of a container and prints how it ended.
+///
+/// # Errors
+/// [`DeleteError`]; whatever could be removed is gone all the same.
+pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
+    let id = flags.id.clone();
+    if !is_id(&id) {
+        return Err(DeleteError::Id { id });
+    }
+    let bundle = match &flags.bundle {
+        Some(bundle) => bundle.clone(),
+        None => std::env::current_dir().map_err(DeleteError::Bundle)?,
+    };
+    let record = Record::load(&bundle).unwrap_or_default();
+    let remove = Remove {
+        state: folders::containers(&flags.address, &flags.namespace).join(&id),
+        rootfs: bundle.join("rootfs"),
+        init: record.init,
+        cgroup: record.cgroup,
+    };
+    // The mount to be taken away must not be kept busy.
+    std::env::set_current_dir("/").map_err(DeleteError::Bundle)?;
+    let removed = remove.run();
+    remove_dead_socket(&bundle);
+    removed.map_err(|source| DeleteError::Remove { id, source })?;
+    let exit = record.exit.map_or_else(Exit::killed, Exit::from);
+    let pid = record.init.map_or(0, |init| init.pid.cast_unsigned());
+    let answer = deleted(pid, exit).write_to_bytes().map_err(DeleteError::Encode)?;
+    io::stdout().write_all(&answer).map_err(DeleteError::Output)
+}
+
+/// Removes the socket that `start` has noted in the bundle, if nobody answers it. Another container of the pod may still
+/// be served.
+fn remove_dead_socket(bundle: &Path) {
+    let Ok(address) = fs::read_to_string(bundle.join("address")) else { return };
+    let Some(path) = address.strip_prefix("unix://").map(PathBuf::from) else { return };
+    if UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        // Somebody else may have been faster.
+        let _ = fs::remove_file(path);
+    }
+}

@@ -1,0 +1,182 @@
+//! Finds the file that a container's first argument names, inside its root filesystem.
+//!
+//! Everything in the root filesystem is hostile: links are resolved by the kernel as if the root filesystem were `/`,
+//! and nothing but a regular file is ever read.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
+
+/// The first argument of a container, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entrypoint {
+    /// The program: a path or a name.
+    pub(crate) program: String,
+    /// The export to be called, after the last `#`.
+    pub(crate) function: Option<String>,
+}
+
+impl Entrypoint {
+    /// Takes an argument apart: `file.wasm#function` calls that export.
+    pub(crate) fn parse(argument: &str) -> Self {
+        match argument.rsplit_once('#') {
+            Some((program, function)) if !function.is_empty() && !program.is_empty() => {
+                Self { program: program.to_owned(), function: Some(function.to_owned()) }
+            }
+            _ => Self { program: argument.to_owned(), function: None },
+        }
+    }
+
+    /// Says whether the name alone says that it is wasm.
+    pub(crate) fn is_named_wasm(&self) -> bool {
+        let extension = Path::new(&self.program).extension();
+        extension.is_some_and(|extension| extension == "wasm" || extension == "wat")
+    }
+
+    /// Opens the program in a root filesystem; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// What the system says, other than that there is none.
+    pub(crate) fn open(&self, root: &Path, cwd: &Path, search: &str) -> io::Result<Option<File>> {
+        let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        for path in self.candidates(cwd, search) {
+            // Not to wait for a fifo, nor to take a terminal.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+            match openat2(
+                root.as_fd(),
+                &path,
+                flags,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            ) {
+                Ok(fd) if FileType::from_raw_mode(fstat(&fd)?.st_mode) == FileType::RegularFile => {
+                    return Ok(Some(fd.into()));
+                }
+                Ok(_) => {}
+                Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::NXIO) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lists where the program may be: a path where it says, a name in the search path, wasm in the working directory first.
+    fn candidates(&self, cwd: &Path, search: &str) -> Vec<PathBuf> {
+        if self.program.contains('/') {
+            return vec![cwd.join(&self.program)];
+        }
+        let own = self.is_named_wasm().then(|| cwd.join(&self.program));
+        let others =
+            search.split(':').filter(|folder| !folder.is_empty()).map(|folder| cwd.join(folder).join(&self.program));
+        own.into_iter().chain(others).collect()
+    }
+}
+
+/// Reads the first bytes of a file without moving its position.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn starts_with(file: &File, magic: &[u8]) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt as _;
+    let mut start = vec![0; magic.len()];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) => Ok(start == magic),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read as _;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("prewasi-entrypoint-{name}-{}", std::process::id()));
+            fs::create_dir_all(dir.join("root/bin")).unwrap();
+            fs::write(dir.join("secret"), "outside").unwrap();
+            fs::write(dir.join("root/app.wasm"), "\0asm").unwrap();
+            fs::write(dir.join("root/bin/sh"), "#!").unwrap();
+            Self(dir)
+        }
+
+        fn read(&self, program: &str, cwd: &str) -> Option<String> {
+            let file = Entrypoint::parse(program).open(&self.0.join("root"), Path::new(cwd), "/usr/bin:/bin").unwrap();
+            file.map(|mut file| {
+                let mut text = String::new();
+                file.read_to_string(&mut text).unwrap();
+                text
+            })
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    /// The function is what stands after the last `#`.
+    #[test]
+    fn functions() {
+        let parse = |argument| {
+            let entrypoint = Entrypoint::parse(argument);
+            (entrypoint.program, entrypoint.function)
+        };
+        assert_eq!(parse("/a.wasm#run"), ("/a.wasm".to_owned(), Some("run".to_owned())));
+        assert_eq!(parse("/a#b.wasm#run"), ("/a#b.wasm".to_owned(), Some("run".to_owned())));
+        assert_eq!(parse("/a.wasm"), ("/a.wasm".to_owned(), None));
+        assert_eq!(parse("#run"), ("#run".to_owned(), None));
+    }
+
+    /// Paths, names in the working directory and names in the search path are found.
+    #[test]
+    fn finds_programs() {
+        let root = Root::new("finds");
+        assert_eq!(root.read("/app.wasm", "/").as_deref(), Some("\0asm"));
+        assert_eq!(root.read("app.wasm", "/").as_deref(), Some("\0asm"));
+        assert_eq!(root.read("../app.wasm", "/bin").as_deref(), Some("\0asm"));
+        assert_eq!(root.read("sh", "/").as_deref(), Some("#!"));
+        assert_eq!(root.read("nothing", "/"), None);
+        assert_eq!(root.read("/bin", "/"), None);
+    }
+
+    /// Links and dots do not lead out of the root filesystem.
+    #[test]
+    fn stays_inside() {
+        let root = Root::new("inside");
+        symlink("../secret", root.0.join("root/up.wasm")).unwrap();
+        symlink(root.0.join("secret"), root.0.join("root/absolute.wasm")).unwrap();
+        symlink("/bin/sh", root.0.join("root/good.wasm")).unwrap();
+        assert_eq!(root.read("/up.wasm", "/"), None);
+        assert_eq!(root.read("/absolute.wasm", "/"), None);
+        assert_eq!(root.read("/../secret", "/"), None);
+        assert_eq!(root.read("/good.wasm", "/").as_deref(), Some("#!"));
+    }
+
+    /// A fifo is not waited for.
+    #[test]
+    fn fifos_are_no_programs() {
+        let root = Root::new("fifo");
+        nix::unistd::mkfifo(&root.0.join("root/f.wasm"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(root.read("/f.wasm", "/"), None);
+    }
+
+    /// The first bytes are compared, and a shorter file does not match.
+    #[test]
+    fn magic() {
+        let root = Root::new("magic");
+        let file = File::open(root.0.join("root/app.wasm")).unwrap();
+        assert!(starts_with(&file, b"\0asm").unwrap());
+        assert!(!starts_with(&file, b"\0asm\x01").unwrap());
+    }
+}

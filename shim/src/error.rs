@@ -1,0 +1,168 @@
+//! What the task API answers when a call fails: a code, and the whole chain of reasons as text.
+//!
+//! The text is all that a user of `ctr` or `kubectl describe` sees, so nothing may be left out of it.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use ttrpc::proto::Code;
+
+/// Why a call fails, as far as a client must be able to tell cases apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// The request, the image or the spec is wrong.
+    Invalid,
+    /// What is asked for is not there, or no more.
+    NotFound,
+    /// There already is one.
+    Exists,
+    /// Not possible in the state that the container is in.
+    State,
+    /// The shim does not do that.
+    Unsupported,
+    /// containerd or the node does not answer now.
+    Unavailable,
+    /// Something else went wrong.
+    Internal,
+}
+
+impl Kind {
+    fn code(self) -> Code {
+        match self {
+            Self::Invalid => Code::INVALID_ARGUMENT,
+            Self::NotFound => Code::NOT_FOUND,
+            Self::Exists => Code::ALREADY_EXISTS,
+            Self::State => Code::FAILED_PRECONDITION,
+            Self::Unsupported => Code::UNIMPLEMENTED,
+            Self::Unavailable => Code::UNAVAILABLE,
+            Self::Internal => Code::INTERNAL,
+        }
+    }
+}
+
+/// Says why a helper process did not do its job; it crosses the process boundary as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    /// For the client's program.
+    pub(crate) kind: Kind,
+    /// For the user: the chain of reasons.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    /// Takes an error with all its reasons.
+    pub(crate) fn new(kind: Kind, error: &dyn Error) -> Self {
+        Self { kind, message: chain(error) }
+    }
+}
+
+/// Says why a call of the task API fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TaskError {
+    #[error("cannot find container {id}")]
+    NoContainer { id: String },
+    #[error("cannot find process {exec_id} of container {id}")]
+    NoProcess { id: String, exec_id: String },
+    #[error("cannot use {id:?} as the id of a container")]
+    Id { id: String },
+    #[error("cannot create container {id}: it exists already")]
+    Exists { id: String },
+    #[error("cannot {action} container {id}: it is {state}")]
+    State { action: &'static str, id: String, state: &'static str },
+    #[error("cannot signal container {id}: its process has ended")]
+    Ended { id: String },
+    #[error("cannot signal container {id} with {signal}: no such signal exists")]
+    Signal { id: String, signal: u32 },
+    #[error("cannot {what}: this shim does not support it")]
+    Unsupported { what: &'static str },
+    #[error("cannot {action} container {id}")]
+    Failed {
+        action: &'static str,
+        id: String,
+        #[source]
+        source: Failure,
+    },
+    #[error("cannot open {} for container {id}", path.display())]
+    Stdio {
+        id: String,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot use {uri:?} for the output of container {id}: only fifos and file:// are supported")]
+    StdioUri { id: String, uri: String },
+    #[error("cannot {action} container {id}")]
+    Io {
+        action: &'static str,
+        id: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl TaskError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoContainer { .. } | Self::NoProcess { .. } | Self::Ended { .. } => Kind::NotFound,
+            Self::Id { .. } | Self::Signal { .. } | Self::StdioUri { .. } => Kind::Invalid,
+            Self::Exists { .. } => Kind::Exists,
+            Self::State { .. } => Kind::State,
+            Self::Unsupported { .. } => Kind::Unsupported,
+            Self::Failed { source, .. } => source.kind,
+            Self::Stdio { .. } | Self::Io { .. } => Kind::Internal,
+        }
+    }
+}
+
+impl From<TaskError> for ttrpc::Error {
+    fn from(error: TaskError) -> Self {
+        Self::RpcStatus(ttrpc::get_status(error.kind().code(), chain(&error)))
+    }
+}
+
+/// Joins an error and its reasons with colons. A reason that the text before it already ends with is not repeated.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(reason) = next {
+        let reason_text = reason.to_string();
+        if !text.ends_with(&reason_text) {
+            text = format!("{text}: {reason_text}");
+        }
+        next = reason.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message holds every reason once.
+    #[test]
+    fn the_whole_chain_is_told() {
+        let source = Failure { kind: Kind::Invalid, message: "cannot compile layer sha256:1: bad magic".to_owned() };
+        let error = TaskError::Failed { action: "create", id: "a".to_owned(), source };
+        assert_eq!(chain(&error), "cannot create container a: cannot compile layer sha256:1: bad magic");
+
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: {0}")]
+        struct Repeats(#[source] std::io::Error);
+        assert_eq!(chain(&Repeats(std::io::Error::other("inner"))), "outer: inner");
+    }
+
+    /// The code of a helper's failure reaches the client.
+    #[test]
+    fn codes_are_kept() {
+        let source = Failure { kind: Kind::Unavailable, message: "x".to_owned() };
+        let error = TaskError::Failed { action: "create", id: "a".to_owned(), source };
+        let ttrpc::Error::RpcStatus(status) = error.into() else { panic!("not a status") };
+        assert_eq!(status.code(), Code::UNAVAILABLE);
+        let ttrpc::Error::RpcStatus(status) = (TaskError::Unsupported { what: "checkpoint" }).into() else {
+            panic!("not a status")
+        };
+        assert_eq!(status.code(), Code::UNIMPLEMENTED);
+    }
+}

@@ -1,0 +1,98 @@
+//! Native programs: side-cars, and the pause container of a pod.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+
+use super::{CANNOT_RUN, NOT_THERE, exit, tell};
+use crate::spec::{self, DEFAULT_PATH};
+
+/// Replaces the process by the program that the spec names.
+#[derive(Clone)]
+pub(crate) struct NativeExecutor;
+
+/// Says why a program cannot be executed.
+#[derive(Debug, thiserror::Error)]
+enum NativeError {
+    #[error("cannot execute an empty command")]
+    Empty,
+    #[error("cannot execute {program:?}: executable file not found in $PATH")]
+    NotInPath { program: String },
+    #[error("cannot execute {program:?}")]
+    Program {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl NativeExecutor {
+    fn check(spec: &Spec) -> Result<(), NativeError> {
+        let program = spec::args(spec).first().ok_or(NativeError::Empty)?;
+        let env = spec::env(spec);
+        let search = env.iter().rfind(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value.as_str());
+        let found = if program.contains('/') {
+            is_executable(Path::new(program))
+        } else {
+            let mut candidates = search.split(':').map(|folder| PathBuf::from(folder).join(program));
+            match candidates.find(|path| is_executable(path).is_ok()) {
+                Some(_) => Ok(()),
+                None => return Err(NativeError::NotInPath { program: program.clone() }),
+            }
+        };
+        found.map_err(|source| NativeError::Program { program: program.clone(), source })
+    }
+}
+
+impl Executor for NativeExecutor {
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        Self::check(spec).map_err(|error| ExecutorValidationError::ArgValidationError(crate::error::chain(&error)))
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let Some((program, args)) = spec::args(spec).split_first() else {
+            tell(&NativeError::Empty);
+            exit(CANNOT_RUN)
+        };
+        let mut command = Command::new(program);
+        command.args(args);
+        if std::env::var_os("PATH").is_none() {
+            command.env("PATH", DEFAULT_PATH);
+        }
+        // The standard library's `exec` restores ignored and blocked signals, which the program would inherit.
+        let source = command.exec();
+        let code = if source.kind() == io::ErrorKind::NotFound { NOT_THERE } else { CANNOT_RUN };
+        tell(&NativeError::Program { program: program.clone(), source });
+        exit(code)
+    }
+}
+
+fn is_executable(path: &Path) -> io::Result<()> {
+    let metadata = path.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Folders and files without the bit are no programs, each with its own reason.
+    #[test]
+    fn programs() {
+        assert!(is_executable(Path::new("/bin/sh")).is_ok());
+        assert_eq!(is_executable(Path::new("/bin")).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(is_executable(Path::new("/etc/passwd")).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(is_executable(Path::new("/nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,100 @@
+//! Wasm programs: loaded before the container was built, run inside it.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::thread;
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use prewasi_engines::{Guest, Outcome, Program, RunError};
+
+use super::{TRAPPED, exit, signals, tell};
+
+/// Stack of the thread that runs the guest; pages that are not touched cost nothing.
+const STACK: usize = 8 << 20;
+
+/// Runs a loaded program in the process that has become the container.
+#[derive(Clone)]
+pub(crate) struct WasmExecutor {
+    program: Arc<dyn Program>,
+    guest: Guest,
+    /// Descriptors that belong to the program.
+    kept: Vec<RawFd>,
+}
+
+impl WasmExecutor {
+    /// Takes a program and the descriptors that it needs; all others are closed before it runs.
+    pub(crate) fn new(program: Arc<dyn Program>, guest: Guest, mut kept: Vec<RawFd>) -> Self {
+        kept.sort_unstable();
+        Self { program, guest, kept }
+    }
+
+    fn run(&self) -> u8 {
+        let program = self.program.clone();
+        let guest = self.guest.clone();
+        let thread = thread::Builder::new().name("guest".to_owned()).stack_size(STACK);
+        match thread.spawn(move || program.run(&guest)).map(thread::JoinHandle::join) {
+            Ok(Ok(Ok(Outcome::Exit(code)))) => code,
+            Ok(Ok(Err(error))) => {
+                tell(&error);
+                error.exit_code()
+            }
+            // The panic's message has been written already.
+            Ok(Err(_)) => TRAPPED,
+            Err(error) => {
+                let error = RunError::Setup { reason: format!("cannot start a thread: {error}") };
+                tell(&error);
+                error.exit_code()
+            }
+        }
+    }
+
+    /// Closes every descriptor from 3 on that is not the program's.
+    fn close_others(&self) {
+        let mut next: u32 = 3;
+        for kept in self.kept.iter().filter_map(|fd| u32::try_from(*fd).ok()) {
+            if kept > next {
+                close_range(next, kept - 1);
+            }
+            next = next.max(kept + 1);
+        }
+        close_range(next, u32::MAX);
+    }
+}
+
+impl Executor for WasmExecutor {
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        // From here on the container can be stopped, even if it is never started.
+        signals::end_on_signals()
+            .map_err(|error| ExecutorValidationError::ArgValidationError(format!("cannot handle signals: {error}")))
+    }
+
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The guest gets its environment from the spec; what this process inherited is nobody's business.
+        let names: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
+        for name in names {
+            // SAFETY: libcontainer calls this in a process that has one thread.
+            unsafe { std::env::remove_var(name) };
+        }
+        Ok(())
+    }
+
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        self.close_others();
+        let code = self.run();
+        // Nobody is left to be told if this fails.
+        let _ = std::io::stdout().flush();
+        exit(code)
+    }
+}
+
+fn close_range(first: u32, last: u32) {
+    // SAFETY: the values that own these descriptors are never used or dropped: the process ends with `_exit`.
+    let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
+    if result != 0 {
+        // Kernels before 5.9: what stays open is of no use to a guest, which has no descriptors but those of WASI.
+        tracing::debug!(first, last, "cannot close descriptors");
+    }
+}

@@ -1,0 +1,245 @@
+//! Helpers: short-lived processes forked from the daemon, one for each job.
+//!
+//! libcontainer forks, and changes the working directory, the OOM score and more of the calling process; engines and
+//! gRPC clients allocate and start threads. All that happens in a helper, so that the daemon stays small, with one
+//! thread, and never blocks. A helper tells its result through a pipe; one that dies without a word has failed.
+//!
+//! The fork itself is done by the main thread outside the runtime (see [`crate::daemon`]). The child uses nothing of the
+//! parent's runtime, closes its descriptors, and ends with `_exit`.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
+use rustix::pipe::{PipeFlags, pipe_with};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cgroup::Cgroup;
+use crate::command::EngineConstructor;
+use crate::error::{Failure, Kind};
+use crate::job::Job;
+use crate::process::{Exit, ProcessId};
+use crate::reaper::Reaper;
+
+/// Where a helper finds its end of the pipe.
+const REPORT_FD: i32 = 3;
+/// Longest message that goes through the pipe; its buffer holds 64 KiB, and nobody reads before the helper has ended.
+const MESSAGE_MAX: usize = 16 << 10;
+
+/// What a helper has to say.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// A process of a container is there.
+    Process { id: ProcessId, cgroup: Cgroup },
+    /// The job is done.
+    Done,
+    /// The job has failed.
+    Failed(Failure),
+}
+
+/// A job that waits for the main thread to fork.
+pub(crate) struct ForkRequest {
+    job: Job,
+    reply: oneshot::Sender<io::Result<Running>>,
+}
+
+/// A helper that has been forked.
+struct Running {
+    pid: i32,
+    report: OwnedFd,
+    exit: oneshot::Receiver<Exit>,
+}
+
+/// Has jobs done by helpers.
+#[derive(Clone)]
+pub(crate) struct Helpers {
+    requests: mpsc::UnboundedSender<ForkRequest>,
+    reaper: Arc<Reaper>,
+}
+
+/// What a job that makes a process of a container leads to.
+pub(crate) struct NewProcess {
+    pub(crate) id: ProcessId,
+    pub(crate) cgroup: Cgroup,
+    /// Resolves when the process has ended.
+    pub(crate) exit: oneshot::Receiver<Exit>,
+}
+
+impl Helpers {
+    /// Makes the asynchronous side; requests go to the main thread.
+    pub(crate) fn new(reaper: Arc<Reaper>) -> (Self, mpsc::UnboundedReceiver<ForkRequest>) {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        (Self { requests, reaper }, receiver)
+    }
+
+    /// Has a job done that makes a process of a container. `started` gets the helper's number, to be given to
+    /// [`cancel`] if the job must not go on.
+    ///
+    /// # Errors
+    /// [`Failure`] tells why, also of a helper that died.
+    pub(crate) async fn make_process(&self, job: Job, started: impl FnOnce(i32)) -> Result<NewProcess, Failure> {
+        // The process may end before its helper has reported its number: ends that nobody waits for are kept.
+        let keeping = self.reaper.keep_unclaimed();
+        let report = self.run(job, started).await;
+        let made = match report {
+            Ok(Report::Process { id, cgroup }) => Ok(NewProcess { id, cgroup, exit: self.reaper.watch(id.pid) }),
+            Ok(Report::Done) => Err(broken("it made no process")),
+            Ok(Report::Failed(failure)) => Err(failure),
+            Err(failure) => Err(failure),
+        };
+        drop(keeping);
+        made
+    }
+
+    /// Has any other job done.
+    ///
+    /// # Errors
+    /// [`Failure`] tells why, also of a helper that died.
+    pub(crate) async fn work(&self, job: Job) -> Result<(), Failure> {
+        match self.run(job, |_| {}).await? {
+            Report::Done => Ok(()),
+            Report::Process { .. } => Err(broken("it made a process")),
+            Report::Failed(failure) => Err(failure),
+        }
+    }
+
+    async fn run(&self, job: Job, started: impl FnOnce(i32)) -> Result<Report, Failure> {
+        let (reply, running) = oneshot::channel();
+        if self.requests.send(ForkRequest { job, reply }).is_err() {
+            return Err(broken("the shim is shutting down"));
+        }
+        let running = running.await.map_err(|_| broken("the shim is shutting down"))?;
+        let running = running.map_err(|error| Failure::new(Kind::Internal, &error))?;
+        started(running.pid);
+        let exit = running.exit.await.map_err(|_| broken("nobody saw it end"))?;
+        read_report(running.report).ok_or_else(|| {
+            // What it had started must not go on without it.
+            cancel(running.pid);
+            broken(&format!("it ended with status {} and no report", exit.status))
+        })
+    }
+}
+
+/// Stops a helper and all it has started, whatever it is doing.
+pub(crate) fn cancel(helper: i32) {
+    // It leads a process group of its own. If it has just ended, so much the better.
+    let _ = kill(Pid::from_raw(-helper), Signal::SIGKILL);
+}
+
+impl ForkRequest {
+    /// Forks. Must be called by the main thread outside any runtime.
+    pub(crate) fn fork(self, reaper: &Reaper, engine: EngineConstructor) {
+        let running = start(&self.job, reaper, engine);
+        // Who asked may have gone; the helper then does its job all the same.
+        let _ = self.reply.send(running);
+    }
+}
+
+fn start(job: &Job, reaper: &Reaper, engine: EngineConstructor) -> io::Result<Running> {
+    let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let parent = nix::unistd::getpid();
+    // SAFETY: this process has one thread, so the child finds no lock held and may do all that a process may do.
+    match unsafe { fork() }? {
+        ForkResult::Child => child(job, parent, &sender, engine),
+        ForkResult::Parent { child } => {
+            let exit = reaper.watch(child.as_raw());
+            Ok(Running { pid: child.as_raw(), report, exit })
+        }
+    }
+}
+
+fn child(job: &Job, parent: Pid, sender: &OwnedFd, engine: EngineConstructor) -> ! {
+    let report = match prepare(parent, sender) {
+        Ok(()) => catch_unwind(AssertUnwindSafe(|| job.run(engine)))
+            .unwrap_or_else(|_| Report::Failed(broken("it panicked; see the log of the shim"))),
+        Err(error) => Report::Failed(Failure::new(Kind::Internal, &error)),
+    };
+    let mut pipe = {
+        use std::os::fd::FromRawFd as _;
+        // SAFETY: `prepare` has put the pipe there, and nothing else owns that number; if it failed before, writing fails.
+        unsafe { File::from_raw_fd(REPORT_FD) }
+    };
+    let report = serde_json::to_vec(&shortened(report)).unwrap_or_default();
+    // A parent that is gone need not be told.
+    let _ = pipe.write_all(&report);
+    // SAFETY: _exit runs no destructors: what is owned here belongs to the parent.
+    unsafe { nix::libc::_exit(0) }
+}
+
+/// Turns a copy of the daemon into a process of its own: its signals, its group, no descriptors but the standard ones
+/// and the pipe.
+fn prepare(parent: Pid, sender: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the values that own the descriptors are never used or dropped in this process.
+    unsafe {
+        if nix::libc::dup2(sender.as_raw_fd(), REPORT_FD) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        nix::libc::syscall(nix::libc::SYS_close_range, REPORT_FD + 1, nix::libc::c_int::MAX, 0);
+    }
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    if getppid() != parent {
+        return Err(io::Error::other("the shim has ended"));
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    // The bundle, where the daemon was started, may be gone by now.
+    std::env::set_current_dir("/")
+}
+
+fn shortened(report: Report) -> Report {
+    match report {
+        Report::Failed(Failure { kind, message }) if message.len() > MESSAGE_MAX => {
+            let end = message.floor_char_boundary(MESSAGE_MAX);
+            Report::Failed(Failure { kind, message: format!("{} […]", &message[..end]) })
+        }
+        report => report,
+    }
+}
+
+/// Reads what a helper that has ended has written. The pipe does not end as long as the container's init lives, which
+/// has inherited it.
+fn read_report(pipe: OwnedFd) -> Option<Report> {
+    let mut bytes = Vec::new();
+    match File::from(pipe).read_to_end(&mut bytes) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(_) => return None,
+    }
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn broken(why: &str) -> Failure {
+    Failure { kind: Kind::Internal, message: format!("the helper process failed: {why}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A report is read although somebody still holds the writing end.
+    #[test]
+    fn reports_do_not_need_an_end() {
+        let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        let failure = Failure { kind: Kind::Invalid, message: "x".repeat(MESSAGE_MAX + 1) };
+        let bytes = serde_json::to_vec(&shortened(Report::Failed(failure))).unwrap();
+        let mut writer = File::from(sender.try_clone().unwrap());
+        writer.write_all(&bytes).unwrap();
+        let Some(Report::Failed(failure)) = read_report(report) else { panic!("no report") };
+        assert_eq!(failure.kind, Kind::Invalid);
+        assert!(failure.message.ends_with("x […]"));
+        drop(sender);
+    }
+
+    /// A helper that died has left nothing that could be taken for a report.
+    #[test]
+    fn silence_is_no_report() {
+        let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        drop(sender);
+        assert!(read_report(report).is_none());
+    }
+}

@@ -1,0 +1,38 @@
+//! `-info` and `-v`: what this shim is, for programs and for people.
+
+use std::io::{self, Write as _};
+
+use containerd_shim_protos::protobuf::{Message as _, MessageField};
+use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
+use prewasi_engines::{Engine, version_label};
+
+/// Prints containerd's `RuntimeInfo`.
+///
+/// # Errors
+/// What the system says of standard output.
+pub(crate) fn print_info(engine: &dyn Engine) -> io::Result<()> {
+    let version = RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), ..RuntimeVersion::default() };
+    let info = RuntimeInfo {
+        name: format!("io.containerd.{}.v1", engine.name()),
+        version: MessageField::some(version),
+        annotations: [(format!("prewasi.engine.{}", engine.name()), version_label(engine))].into(),
+        ..RuntimeInfo::default()
+    };
+    io::stdout().write_all(&info.write_to_bytes().map_err(io::Error::other)?)
+}
+
+/// Prints names and versions of the shim and its engine.
+///
+/// # Errors
+/// What the system says of standard output.
+pub(crate) fn print_version(engine: &dyn Engine) -> io::Result<()> {
+    writeln!(
+        io::stdout(),
+        "containerd-shim-{}-v1:\n  Version:  {}\n  Engine:   {} {}\n  Artifact: {}",
+        engine.name(),
+        env!("CARGO_PKG_VERSION"),
+        engine.name(),
+        engine.version(),
+        version_label(engine)
+    )
+}

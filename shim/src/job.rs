@@ -1,0 +1,35 @@
+//! What helpers do: the jobs that need libcontainer, mounts or an engine.
+
+mod create;
+mod remove;
+mod start;
+
+pub(crate) use create::Create;
+pub(crate) use remove::Remove;
+pub(crate) use start::Start;
+
+use crate::command::EngineConstructor;
+use crate::helper::Report;
+
+/// One job of a helper.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Mount the root filesystem, prepare the program, build the container around it.
+    Create(Box<Create>),
+    /// Let the init process of a container go on.
+    Start(Start),
+    /// Take away all that is left of a container.
+    Remove(Remove),
+}
+
+impl Job {
+    /// Does the job. Called in a helper only: it changes process-wide state.
+    pub(crate) fn run(&self, engine: EngineConstructor) -> Report {
+        let result = match self {
+            Self::Create(create) => create.run(engine),
+            Self::Start(start) => start.run().map(|()| Report::Done),
+            Self::Remove(remove) => remove.run().map(|()| Report::Done),
+        };
+        result.unwrap_or_else(Report::Failed)
+    }
+}

@@ -1,0 +1,274 @@
+//! Mounts the root filesystem that containerd's snapshotter describes, and takes it away again.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// Length of what mount(2) reads of its options: one page, the byte that ends it included.
+const DATA_MAX: usize = 4095;
+
+/// One mount as containerd describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// `overlay`, `bind`, or another type of the kernel's.
+    pub(crate) kind: String,
+    pub(crate) source: String,
+    /// Path below the root filesystem; usually empty.
+    pub(crate) target: String,
+    /// As in `mount -o`.
+    pub(crate) options: Vec<String>,
+}
+
+/// Says why a root filesystem cannot be mounted or unmounted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MountError {
+    #[error("cannot make {}", path.display())]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot mount {kind} on {}: target {target:?} leaves the root filesystem", path.display())]
+    Target { kind: String, path: PathBuf, target: String },
+    #[error("cannot mount {kind} on {}: option {option:?} needs a program that this shim does not have", path.display())]
+    Option { kind: String, path: PathBuf, option: String },
+    #[error("cannot mount {kind} on {} ({options})", path.display())]
+    Mount {
+        kind: String,
+        path: PathBuf,
+        options: String,
+        #[source]
+        source: Errno,
+    },
+    #[error("cannot read the list of mounts")]
+    List(#[source] io::Error),
+    #[error("cannot unmount {}", path.display())]
+    Unmount {
+        path: PathBuf,
+        #[source]
+        source: Errno,
+    },
+}
+
+/// Mounts all on `rootfs`, in order. Changes the working directory for a while.
+///
+/// # Errors
+/// [`MountError`]; what has been mounted stays, for the caller to unmount.
+pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), MountError> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(rootfs).map_err(|source| MountError::Folder { path: rootfs.to_owned(), source })?;
+    mounts.iter().try_for_each(|mount| mount.mount(rootfs))
+}
+
+/// Unmounts `rootfs` and all below it. That nothing is mounted there is as good.
+///
+/// # Errors
+/// [`MountError`] if something stays mounted.
+pub(crate) fn unmount_all(rootfs: &Path) -> Result<(), MountError> {
+    let list = fs::read("/proc/self/mountinfo").map_err(MountError::List)?;
+    for path in mounts_below(&list, rootfs).into_iter().rev() {
+        let result = match umount2(&path, MntFlags::UMOUNT_NOFOLLOW) {
+            // Something still looks at it; it goes away with the last one that does.
+            Err(Errno::EBUSY) => umount2(&path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH),
+            other => other,
+        };
+        match result {
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(source) => return Err(MountError::Unmount { path, source }),
+        }
+    }
+    Ok(())
+}
+
+impl Mount {
+    fn mount(&self, rootfs: &Path) -> Result<(), MountError> {
+        let path = self.path(rootfs)?;
+        let (mut flags, data) = self.flags_and_data(&path)?;
+        let is_bind = matches!(self.kind.as_str(), "bind" | "rbind");
+        if is_bind {
+            flags |= MsFlags::MS_BIND;
+        }
+        let kind = (!is_bind).then_some(self.kind.as_str());
+        let failed = |options: &str| {
+            let (kind, path, options) = (self.kind.clone(), path.clone(), options.to_owned());
+            move |source| MountError::Mount { kind, path, options, source }
+        };
+        let (folder, data) = shorten(&data);
+        if let Some(folder) = folder {
+            std::env::set_current_dir(&folder).map_err(|source| MountError::Folder { path: folder, source })?;
+        }
+        let result = mount(Some(self.source.as_str()), &path, kind, flags, Some(data.as_str())).map_err(failed(&data));
+        // Back to where no mount can be kept busy.
+        let root = std::env::set_current_dir("/");
+        result?;
+        root.map_err(|source| MountError::Folder { path: "/".into(), source })?;
+        if flags.contains(MsFlags::MS_BIND | MsFlags::MS_RDONLY) {
+            // A bind mount takes its other flags only when it is mounted a second time.
+            let again = flags | MsFlags::MS_REMOUNT;
+            mount(None::<&str>, &path, None::<&str>, again, None::<&str>).map_err(failed("ro"))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, rootfs: &Path) -> Result<PathBuf, MountError> {
+        let below = self.target.trim_start_matches('/');
+        let leaves = Path::new(below).components().any(|part| !matches!(part, std::path::Component::Normal(_)));
+        if leaves {
+            let (kind, target) = (self.kind.clone(), self.target.clone());
+            return Err(MountError::Target { kind, path: rootfs.to_owned(), target });
+        }
+        Ok(if below.is_empty() { rootfs.to_owned() } else { rootfs.join(below) })
+    }
+
+    fn flags_and_data(&self, path: &Path) -> Result<(MsFlags, String), MountError> {
+        let mut flags = MsFlags::empty();
+        let mut data = Vec::new();
+        for option in &self.options {
+            match option.as_str() {
+                "loop" => {
+                    let (kind, option) = (self.kind.clone(), option.clone());
+                    return Err(MountError::Option { kind, path: path.to_owned(), option });
+                }
+                option => match flag(option) {
+                    Some((true, flag)) => flags |= flag,
+                    Some((false, flag)) => flags -= flag,
+                    None => data.push(option),
+                },
+            }
+        }
+        Ok((flags, data.join(",")))
+    }
+}
+
+/// Translates an option to a flag and whether it is set or cleared; `None` if it is for the file system itself.
+fn flag(option: &str) -> Option<(bool, MsFlags)> {
+    Some(match option {
+        "defaults" => (true, MsFlags::empty()),
+        "ro" => (true, MsFlags::MS_RDONLY),
+        "rw" => (false, MsFlags::MS_RDONLY),
+        "bind" => (true, MsFlags::MS_BIND),
+        "rbind" => (true, MsFlags::MS_BIND | MsFlags::MS_REC),
+        "nosuid" => (true, MsFlags::MS_NOSUID),
+        "suid" => (false, MsFlags::MS_NOSUID),
+        "nodev" => (true, MsFlags::MS_NODEV),
+        "dev" => (false, MsFlags::MS_NODEV),
+        "noexec" => (true, MsFlags::MS_NOEXEC),
+        "exec" => (false, MsFlags::MS_NOEXEC),
+        "sync" => (true, MsFlags::MS_SYNCHRONOUS),
+        "async" => (false, MsFlags::MS_SYNCHRONOUS),
+        "dirsync" => (true, MsFlags::MS_DIRSYNC),
+        "noatime" => (true, MsFlags::MS_NOATIME),
+        "atime" => (false, MsFlags::MS_NOATIME),
+        "nodiratime" => (true, MsFlags::MS_NODIRATIME),
+        "diratime" => (false, MsFlags::MS_NODIRATIME),
+        "relatime" => (true, MsFlags::MS_RELATIME),
+        "norelatime" => (false, MsFlags::MS_RELATIME),
+        "strictatime" => (true, MsFlags::MS_STRICTATIME),
+        "nostrictatime" => (false, MsFlags::MS_STRICTATIME),
+        _ => return None,
+    })
+}
+
+/// Makes the options of an overlay of many layers fit: paths of lower folders become relative to what they share.
+fn shorten(data: &str) -> (Option<PathBuf>, String) {
+    const LOWER: &str = "lowerdir=";
+    let lower = data.split(',').find_map(|option| option.strip_prefix(LOWER));
+    let (true, Some(lower)) = (data.len() > DATA_MAX, lower) else { return (None, data.to_owned()) };
+    let mut layers = lower.split(':');
+    let first = layers.next().unwrap_or_default();
+    let shared = layers.fold(first.rfind('/').map_or("", |end| &first[..=end]), |shared, layer| {
+        let same = shared.bytes().zip(layer.bytes()).take_while(|(a, b)| a == b).count();
+        shared.get(..same).and_then(|same| same.rfind('/').map(|end| &same[..=end])).unwrap_or_default()
+    });
+    if shared.len() < 2 {
+        return (None, data.to_owned());
+    }
+    let relative: Vec<&str> = lower.split(':').map(|layer| &layer[shared.len()..]).collect();
+    (Some(shared.into()), data.replacen(lower, &relative.join(":"), 1))
+}
+
+/// Lists mount points at and below a folder in the order in which they were mounted.
+fn mounts_below(list: &[u8], folder: &Path) -> Vec<PathBuf> {
+    let lines = list.split(|byte| *byte == b'\n');
+    let points = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(unescape);
+    points.filter(|point| point.starts_with(folder)).collect()
+}
+
+/// Resolves `\040` and its like, by which the kernel writes spaces and backslashes.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) if byte == b'\\' => {
+                bytes.push(escaped);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay(options: &[&str]) -> Mount {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        Mount { kind: "overlay".into(), source: "overlay".into(), options, ..Mount::default() }
+    }
+
+    /// Options become flags or data; a later one wins over an earlier one.
+    #[test]
+    fn options() {
+        let mount = overlay(&["ro", "nodev", "index=off", "dev", "upperdir=/u", "noatime"]);
+        let (flags, data) = mount.flags_and_data(Path::new("/r")).unwrap();
+        assert_eq!(flags, MsFlags::MS_RDONLY | MsFlags::MS_NOATIME);
+        assert_eq!(data, "index=off,upperdir=/u");
+        let error = overlay(&["loop"]).flags_and_data(Path::new("/r"));
+        assert!(matches!(error, Err(MountError::Option { .. })));
+    }
+
+    /// A target stays below the root filesystem.
+    #[test]
+    fn targets() {
+        let mount = |target: &str| Mount { target: target.to_owned(), ..Mount::default() };
+        assert_eq!(mount("").path(Path::new("/r")).unwrap(), Path::new("/r"));
+        assert_eq!(mount("/a/b").path(Path::new("/r")).unwrap(), Path::new("/r/a/b"));
+        assert!(matches!(mount("a/../../b").path(Path::new("/r")), Err(MountError::Target { .. })));
+    }
+
+    /// The options of a hundred layers are cut to less than a page and still name the same folders.
+    #[test]
+    fn many_layers_fit() {
+        let layers: Vec<String> = (0..100).map(|n| format!("/var/lib/containerd/snapshots/{n}/fs")).collect();
+        let data = format!("index=off,upperdir=/u,lowerdir={}", layers.join(":"));
+        let (folder, short) = shorten(&data);
+        assert_eq!(folder.as_deref(), Some(Path::new("/var/lib/containerd/snapshots/")));
+        assert!(short.len() <= DATA_MAX && short.starts_with("index=off,upperdir=/u,lowerdir=0/fs:1/fs"), "{short}");
+        let few = "lowerdir=/a/1:/a/2";
+        assert_eq!(shorten(few), (None, few.to_owned()));
+    }
+
+    /// Mounts are found by whole path components, spaces included, in the order of mounting.
+    #[test]
+    fn finds_mounts() {
+        let list = b"1 0 0:1 / / rw - ext4 d rw\n\
+            2 1 0:2 / /b/root\\040fs rw - overlay o rw\n\
+            3 2 0:3 / /b/root\\040fs/x rw - tmpfs t rw\n\
+            4 1 0:4 / /b/root\\040fs2 rw - tmpfs t rw\n";
+        let found = mounts_below(list, Path::new("/b/root fs"));
+        assert_eq!(found, [Path::new("/b/root fs"), Path::new("/b/root fs/x")]);
+    }
+}

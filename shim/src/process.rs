@@ -1,0 +1,100 @@
+//! Processes by number, made safe against numbers that are used again.
+
+use std::fs;
+use std::io;
+use std::time::SystemTime;
+
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// A process: its number and when it was started, in clock ticks since the boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessId {
+    pub(crate) pid: i32,
+    pub(crate) start_time: u64,
+}
+
+/// How and when a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// The exit code, or 128 and the number of the signal that ended it.
+    pub(crate) status: u32,
+    pub(crate) at: SystemTime,
+}
+
+impl Exit {
+    /// What is reported for a process that was killed and whose end nobody saw.
+    pub(crate) fn killed() -> Self {
+        Self { status: 128 + 9, at: SystemTime::now() }
+    }
+}
+
+impl ProcessId {
+    /// Identifies a process that is there now.
+    ///
+    /// # Errors
+    /// What the system says, if there is no such process above all.
+    pub(crate) fn of(pid: i32) -> io::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let start_time = start_time(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is malformed")))?;
+        Ok(Self { pid, start_time })
+    }
+
+    /// Kills the process if it is still the one that was meant.
+    pub(crate) fn kill(self) {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        // The descriptor holds the number: if the start time is right now, it stays right.
+        if Self::of(self.pid).is_ok_and(|found| found == self) {
+            // It may end by itself first, which is as good.
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+
+    /// Says whether the process runs; one that has ended and waits for its parent does not.
+    pub(crate) fn is_running(self) -> bool {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        start_time(&stat) == Some(self.start_time) && !matches!(state, Some('Z' | 'X'))
+    }
+}
+
+/// Sends a signal to a child that has not been waited for yet, so that its number is certainly its own.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn signal_child(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill has no memory effects.
+    let result = unsafe { nix::libc::kill(Pid::from_raw(pid).as_raw(), signal) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Finds the 22nd field of `/proc/PID/stat`. The second, the name, may itself hold spaces and parentheses.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name with parentheses and spaces does not shift the fields.
+    #[test]
+    fn names_do_not_confuse() {
+        let fields: Vec<String> = (4..=22).map(|n| n.to_string()).collect();
+        assert_eq!(start_time(&format!("1 (a) R 1 ) (b) S {}", fields.join(" "))), Some(22));
+    }
+
+    /// A process is itself, and a process with its number but another start time is not.
+    #[test]
+    fn numbers_are_not_enough() {
+        let own = ProcessId::of(std::process::id().cast_signed()).unwrap();
+        assert!(own.is_running());
+        let earlier = ProcessId { start_time: own.start_time + 1, ..own };
+        assert!(!earlier.is_running());
+        // Would end this test run if it did not look at the start time.
+        earlier.kill();
+    }
+}

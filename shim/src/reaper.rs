@@ -1,0 +1,145 @@
+//! Waits for children: helpers, and the processes of containers, which libcontainer makes children of the daemon.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::process::Exit;
+
+/// Collects the ends of children and hands each to whoever waits for it.
+#[derive(Default)]
+pub(crate) struct Reaper {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    waiting: HashMap<i32, oneshot::Sender<Exit>>,
+    /// Ends that came before anybody waited for them.
+    unclaimed: HashMap<i32, Exit>,
+    keepers: usize,
+}
+
+/// As long as it lives, ends that nobody waits for are kept.
+pub(crate) struct Keeping(Arc<Reaper>);
+
+impl Reaper {
+    /// Returns what resolves when a child has ended.
+    pub(crate) fn watch(&self, pid: i32) -> oneshot::Receiver<Exit> {
+        let (sender, receiver) = oneshot::channel();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match inner.unclaimed.remove(&pid) {
+            // The receiver is right here.
+            Some(exit) => drop(sender.send(exit)),
+            None => drop(inner.waiting.insert(pid, sender)),
+        }
+        receiver
+    }
+
+    /// Keeps ends that nobody waits for until the result is dropped.
+    pub(crate) fn keep_unclaimed(self: &Arc<Self>) -> Keeping {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).keepers += 1;
+        Keeping(self.clone())
+    }
+
+    /// Collects children whenever the system says that one has ended; never returns.
+    ///
+    /// # Errors
+    /// What the system says of the signal descriptor.
+    pub(crate) async fn run(&self, signals: SignalFd) -> io::Result<()> {
+        // SAFETY: the descriptor belongs to the value, which gives the same one each time and closes it when dropped.
+        let signals = unsafe { AsyncFd::register_with_interest(signals, Interest::READABLE) }?;
+        loop {
+            self.reap();
+            let mut ready = signals.readable().await?;
+            // Several ends may share one signal: what counts is that there was any.
+            while signals.get_ref().read_signal().is_ok_and(|signal| signal.is_some()) {}
+            ready.clear_ready();
+        }
+    }
+
+    fn reap(&self) {
+        loop {
+            // Processes cloned without a signal, as libcontainer may, show only with __WALL.
+            let status = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+                Err(Errno::EINTR) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "cannot wait for children");
+                    return;
+                }
+                Ok(status) => status,
+            };
+            match status {
+                WaitStatus::Exited(pid, code) => self.ended(pid.as_raw(), code.cast_unsigned()),
+                WaitStatus::Signaled(pid, signal, _) => self.ended(pid.as_raw(), 128 + (signal as i32).cast_unsigned()),
+                _ => {}
+            }
+        }
+    }
+
+    fn ended(&self, pid: i32, status: u32) {
+        let exit = Exit { status, at: SystemTime::now() };
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match inner.waiting.remove(&pid) {
+            // Who waited may have lost interest.
+            Some(sender) => drop(sender.send(exit)),
+            None if inner.keepers > 0 => drop(inner.unclaimed.insert(pid, exit)),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.keepers -= 1;
+        if inner.keepers == 0 {
+            inner.unclaimed.clear();
+        }
+    }
+}
+
+/// Blocks SIGCHLD and returns the descriptor that tells of it. Must be called before the runtime is made.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn signals() -> io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An end reaches who waits for it, and one that came too early is kept only while somebody may ask for it.
+    #[test]
+    fn ends_are_handed_out() {
+        let reaper = Arc::new(Reaper::default());
+        let mut first = reaper.watch(10);
+        reaper.ended(10, 7);
+        assert_eq!(first.try_recv().map(|exit| exit.status), Ok(7));
+
+        let keeping = reaper.keep_unclaimed();
+        reaper.ended(11, 1);
+        assert_eq!(reaper.watch(11).try_recv().map(|exit| exit.status), Ok(1));
+        reaper.ended(12, 1);
+        drop(keeping);
+        assert!(reaper.watch(12).try_recv().is_err());
+        reaper.ended(13, 1);
+        assert!(reaper.watch(13).try_recv().is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! What the daemon knows of a container, kept in the bundle so that `delete` can clean up without the daemon.
+//!
+//! It is a help, not a condition: a node whose disk is full runs its containers all the same, and `delete` gets by
+//! with the bundle's config alone.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::process::{Exit, ProcessId};
+
+/// Version of the format; a record of another version is ignored.
+const VERSION: u32 = 1;
+/// Name of the file in the bundle.
+const FILE: &str = "prewasi.json";
+
+/// A container as `delete` needs to know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    /// The init process, once there is one.
+    pub(crate) init: Option<ProcessId>,
+    /// Its cgroups, once it is in them.
+    pub(crate) cgroup: Option<Cgroup>,
+    /// How it ended.
+    pub(crate) exit: Option<RecordedExit>,
+}
+
+/// An exit status with its time as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecordedExit {
+    status: u32,
+    /// Seconds since 1970.
+    seconds: u64,
+    nanos: u32,
+}
+
+impl Record {
+    /// Reads the record of a bundle; `None` if there is none that can be used.
+    pub(crate) fn load(bundle: &Path) -> Option<Self> {
+        let bytes = fs::read(bundle.join(FILE)).ok()?;
+        let record: Self = serde_json::from_slice(&bytes).ok()?;
+        (record.version == VERSION).then_some(record)
+    }
+
+    /// Replaces the record of a bundle.
+    ///
+    /// # Errors
+    /// What the system says; the old record is then still there.
+    pub(crate) fn save(&mut self, bundle: &Path) -> io::Result<()> {
+        self.version = VERSION;
+        let new: PathBuf = bundle.join(format!("{FILE}.{}", std::process::id()));
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            file.sync_all()?;
+            fs::rename(&new, bundle.join(FILE))
+        };
+        write().inspect_err(|_| {
+            // The error that counts is the first one.
+            let _ = fs::remove_file(&new);
+        })
+    }
+}
+
+impl From<Exit> for RecordedExit {
+    fn from(exit: Exit) -> Self {
+        let since = exit.at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Self { status: exit.status, seconds: since.as_secs(), nanos: since.subsec_nanos() }
+    }
+}
+
+impl From<RecordedExit> for Exit {
+    fn from(exit: RecordedExit) -> Self {
+        let at: SystemTime = UNIX_EPOCH + Duration::new(exit.seconds, exit.nanos);
+        Self { status: exit.status, at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("prewasi-record-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// What is saved is read back, with the time to the nanosecond, and nothing else is left in the bundle.
+    #[test]
+    fn round_trip() {
+        let bundle = bundle("round-trip");
+        let exit = Exit { status: 137, at: UNIX_EPOCH + Duration::new(1_700_000_000, 5) };
+        let mut record =
+            Record { init: Some(ProcessId { pid: 42, start_time: 7 }), exit: Some(exit.into()), ..Record::default() };
+        record.save(&bundle).unwrap();
+        let loaded = Record::load(&bundle).unwrap();
+        assert_eq!(loaded, record);
+        assert_eq!(loaded.exit.map(Exit::from), Some(exit));
+        assert_eq!(fs::read_dir(&bundle).unwrap().count(), 1);
+        fs::remove_dir_all(bundle).unwrap();
+    }
+
+    /// A missing, torn or foreign record counts as none.
+    #[test]
+    fn unusable_records_are_ignored() {
+        let bundle = bundle("unusable");
+        assert_eq!(Record::load(&bundle), None);
+        fs::write(bundle.join(FILE), b"{\"version\":1,\"ini").unwrap();
+        assert_eq!(Record::load(&bundle), None);
+        fs::write(bundle.join(FILE), br#"{"version":9,"init":null,"cgroup":null,"exit":null}"#).unwrap();
+        assert_eq!(Record::load(&bundle), None);
+        fs::remove_dir_all(bundle).unwrap();
+    }
+}

@@ -1,0 +1,191 @@
+//! The task API on the wire: messages in, messages out. What the calls do is in [`crate::shim`].
+//!
+//! Versions 2 and 3 have the same messages and differ in the service's name alone; both are served. Every method is
+//! written out, because the generated default answers `NotFound`, which containerd takes for a container that is gone.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use containerd_shim_protos::api::{
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
+    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
+    ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest,
+    StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
+};
+use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
+use containerd_shim_protos::shim_async::{Task, create_task};
+use ttrpc::r#async::{Service, TtrpcContext};
+
+use crate::container::Phase;
+use crate::error::{TaskError, chain};
+use crate::mounts::Mount;
+use crate::process::Exit;
+use crate::shim::{CreateRequest, Shim};
+use crate::stats;
+use crate::stdio::StdioPaths;
+use crate::time::timestamp;
+
+/// Names under which the service is known to containerd 1.7 and 2.x, and to what the bindings are generated from.
+const NAMES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+
+/// Answers the calls of the task API.
+#[derive(Clone)]
+struct TaskService(Arc<Shim>);
+
+/// Returns the services of a shim, by name.
+pub(crate) fn services(shim: &Arc<Shim>) -> HashMap<String, Service> {
+    let service = || create_task(Arc::new(TaskService(shim.clone()))).into_values();
+    NAMES.iter().flat_map(|name| service().map(|service| ((*name).to_owned(), service))).collect()
+}
+
+/// Does a call to its end even if the client goes away: half of a creation would leave a container nobody knows.
+async fn to_the_end<T: Send + 'static>(
+    call: impl Future<Output = Result<T, TaskError>> + Send + 'static,
+) -> ttrpc::Result<T> {
+    match tokio::spawn(call).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+            ttrpc::Code::INTERNAL,
+            format!("the shim failed in this call: {}", chain(&error)),
+        ))),
+    }
+}
+
+fn unsupported<T>(what: &'static str) -> ttrpc::Result<T> {
+    Err(TaskError::Unsupported { what }.into())
+}
+
+#[async_trait]
+impl Task for TaskService {
+    async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
+        let container = self.0.container(&request.id, &request.exec_id)?;
+        let status = match container.state().phase {
+            Phase::Creating | Phase::Created => Status::CREATED,
+            Phase::Starting | Phase::Running => Status::RUNNING,
+            Phase::Stopped => Status::STOPPED,
+        };
+        let exit = container.exit();
+        Ok(StateResponse {
+            id: request.id,
+            bundle: container.bundle.display().to_string(),
+            pid: container.pid(),
+            status: EnumOrUnknown::new(status),
+            stdin: container.stdio.stdin.clone(),
+            stdout: container.stdio.stdout.clone(),
+            stderr: container.stdio.stderr.clone(),
+            exit_status: exit.map_or(0, |exit| exit.status),
+            exited_at: exit.map_or_else(MessageField::none, |exit| timestamp(exit.at)),
+            exec_id: request.exec_id,
+            ..StateResponse::default()
+        })
+    }
+
+    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
+        if request.terminal {
+            return unsupported("give a container a terminal");
+        }
+        if !request.checkpoint.is_empty() {
+            return unsupported("create a container from a checkpoint");
+        }
+        let create = CreateRequest {
+            id: request.id,
+            bundle: request.bundle.into(),
+            rootfs: request.rootfs.into_iter().map(Mount::from).collect(),
+            stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
+        };
+        let pid = to_the_end(self.0.clone().create(create)).await?;
+        Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
+        let pid = to_the_end(self.0.clone().start(request.id, request.exec_id)).await?;
+        Ok(StartResponse { pid, ..StartResponse::default() })
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
+        let (pid, exit) = to_the_end(self.0.clone().delete(request.id, request.exec_id)).await?;
+        Ok(deleted(pid, exit))
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
+        let process = |pid| ProcessInfo { pid, ..ProcessInfo::default() };
+        let processes = self.0.pids(&request.id)?.into_iter().map(process).collect();
+        Ok(PidsResponse { processes, ..PidsResponse::default() })
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
+        self.0.kill(request.id, &request.exec_id, request.signal, request.all)?;
+        Ok(Empty::new())
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
+        let exit = self.0.container(&request.id, &request.exec_id)?.wait().await;
+        Ok(WaitResponse { exit_status: exit.status, exited_at: timestamp(exit.at), ..WaitResponse::default() })
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
+        let container = self.0.container(&request.id, "")?;
+        Ok(ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: container.pid(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..ConnectResponse::default()
+        })
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
+        let container = self.0.container(&request.id, "")?;
+        let cgroup = container.state().cgroup.clone().unwrap_or_default();
+        let stats = stats::read(&cgroup).map_err(|error| ttrpc::Error::Others(error.to_string()))?;
+        Ok(StatsResponse { stats: MessageField::some(stats), ..StatsResponse::default() })
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
+        if request.stdin {
+            self.0.close_stdin(&request.id, &request.exec_id)?;
+        }
+        Ok(Empty::new())
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
+        self.0.shut_down();
+        Ok(Empty::new())
+    }
+
+    async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> ttrpc::Result<Empty> {
+        unsupported("execute another process in a container")
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, _: ResizePtyRequest) -> ttrpc::Result<Empty> {
+        unsupported("resize a terminal")
+    }
+
+    async fn pause(&self, _: &TtrpcContext, _: PauseRequest) -> ttrpc::Result<Empty> {
+        unsupported("pause a container")
+    }
+
+    async fn resume(&self, _: &TtrpcContext, _: ResumeRequest) -> ttrpc::Result<Empty> {
+        unsupported("resume a container")
+    }
+
+    async fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        unsupported("change the limits of a container")
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
+        unsupported("checkpoint a container")
+    }
+}
+
+/// Makes the answer to a deletion, by call or by command.
+pub(crate) fn deleted(pid: u32, exit: Exit) -> DeleteResponse {
+    DeleteResponse { pid, exit_status: exit.status, exited_at: timestamp(exit.at), ..DeleteResponse::default() }
+}
+
+impl From<containerd_shim_protos::api::Mount> for Mount {
+    fn from(mount: containerd_shim_protos::api::Mount) -> Self {
+        Self { kind: mount.type_, source: mount.source, target: mount.target, options: mount.options }
+    }
+}

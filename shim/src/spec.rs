@@ -1,0 +1,155 @@
+//! What the shim reads from a bundle's `config.json`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
+use prewasi_engines::{Guest, Preopen};
+use serde::Deserialize;
+
+use crate::entrypoint::Entrypoint;
+
+/// Where programs are looked for if the environment does not say it.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Says why a bundle's config cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpecError {
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot parse {}", path.display())]
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Reads the whole config of a bundle.
+///
+/// # Errors
+/// [`SpecError`] names the file.
+pub(crate) fn load(bundle: &Path) -> Result<Spec, SpecError> {
+    read(bundle)
+}
+
+/// Reads only the annotations of a bundle's config.
+///
+/// # Errors
+/// [`SpecError`] names the file.
+pub(crate) fn annotations(bundle: &Path) -> Result<HashMap<String, String>, SpecError> {
+    #[derive(Deserialize)]
+    struct Annotated {
+        annotations: Option<HashMap<String, String>>,
+    }
+    let config: Annotated = read(bundle)?;
+    Ok(config.annotations.unwrap_or_default())
+}
+
+fn read<T: for<'de> Deserialize<'de>>(bundle: &Path) -> Result<T, SpecError> {
+    let path = bundle.join("config.json");
+    let bytes = fs::read(&path).map_err(|source| SpecError::Read { path: path.clone(), source })?;
+    serde_json::from_slice(&bytes).map_err(|source| SpecError::Parse { path, source })
+}
+
+/// Returns the arguments.
+pub(crate) fn args(spec: &Spec) -> &[String] {
+    spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default()
+}
+
+/// Returns the environment in the order given. What is no `NAME=VALUE` is left out.
+pub(crate) fn env(spec: &Spec) -> Vec<(String, String)> {
+    let lines = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
+    lines
+        .iter()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Returns the working directory.
+pub(crate) fn cwd(spec: &Spec) -> PathBuf {
+    let cwd = spec.process().as_ref().map(|process| process.cwd().clone()).unwrap_or_default();
+    if cwd.is_absolute() { cwd } else { Path::new("/").join(cwd) }
+}
+
+/// Returns the root filesystem.
+pub(crate) fn root(spec: &Spec, bundle: &Path) -> PathBuf {
+    let root = spec.root().as_ref().map_or_else(|| PathBuf::from("rootfs"), |root| root.path().clone());
+    bundle.join(root)
+}
+
+/// Says whether the container's processes die with its init, because they have a pid namespace of their own.
+pub(crate) fn has_own_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
+}
+
+/// Says whether the cgroup path is one for systemd (`slice:prefix:name`) rather than a path.
+pub(crate) fn has_systemd_cgroup(spec: &Spec) -> bool {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    path.is_some_and(|path| !path.is_absolute() && path.to_string_lossy().split(':').count() == 3)
+}
+
+/// Makes the guest that the spec describes: all of the container's root filesystem is its own.
+pub(crate) fn guest(spec: &Spec, entrypoint: &Entrypoint) -> Guest {
+    let mut args = args(spec).to_vec();
+    if let Some(first) = args.first_mut() {
+        first.clone_from(&entrypoint.program);
+    }
+    Guest {
+        args,
+        env: env(spec),
+        cwd: cwd(spec),
+        preopens: vec![Preopen { host: "/".into(), guest: "/".to_owned() }],
+        function: entrypoint.function.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: &str) -> Spec {
+        serde_json::from_str(json).unwrap()
+    }
+
+    /// The guest gets arguments, environment and working directory as the spec says, without the function's name.
+    #[test]
+    fn guests() {
+        let spec = spec(
+            r#"{"ociVersion":"1.1.0","process":{"cwd":"/w","args":["/a.wasm#f","x"],"env":["B=2","A=1=1","broken","A="],
+                "user":{"uid":0,"gid":0}},"root":{"path":"rootfs"}}"#,
+        );
+        let guest = guest(&spec, &Entrypoint::parse("/a.wasm#f"));
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(guest.args, ["/a.wasm", "x"]);
+        assert_eq!(guest.env, [pair("B", "2"), pair("A", "1=1"), pair("A", "")]);
+        assert_eq!((guest.cwd.as_path(), guest.function.as_deref()), (Path::new("/w"), Some("f")));
+        assert_eq!(root(&spec, Path::new("/b")), Path::new("/b/rootfs"));
+    }
+
+    /// The form of the cgroup path says which driver made it.
+    #[test]
+    fn cgroup_drivers() {
+        let with = |path: &str| spec(&format!(r#"{{"ociVersion":"1.1.0","linux":{{"cgroupsPath":"{path}"}}}}"#));
+        assert!(has_systemd_cgroup(&with("kubepods-pod1.slice:cri-containerd:a")));
+        assert!(!has_systemd_cgroup(&with("/kubepods/pod1/a")));
+        assert!(!has_systemd_cgroup(&with("/odd:path:name")));
+    }
+
+    /// Only a pid namespace of the container's own takes all processes with it.
+    #[test]
+    fn pid_namespaces() {
+        let with = |list: &str| spec(&format!(r#"{{"ociVersion":"1.1.0","linux":{{"namespaces":[{list}]}}}}"#));
+        assert!(has_own_pids(&with(r#"{"type":"mount"},{"type":"pid"}"#)));
+        assert!(!has_own_pids(&with(r#"{"type":"pid","path":"/proc/1/ns/pid"}"#)));
+        assert!(!has_own_pids(&with(r#"{"type":"mount"}"#)));
+    }
+}
