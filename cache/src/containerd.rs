@@ -15,6 +15,7 @@ use containerd_client::services::v1::{
     ListContentRequest, ListImagesRequest, ListNamespacesRequest, PluginsRequest, Resource, UpdateImageRequest,
     UpdateRequest,
 };
+use containerd_client::types::Descriptor;
 use prost_types::FieldMask;
 use tokio::sync::OnceCell;
 use tonic::transport::Channel;
@@ -298,7 +299,9 @@ impl ContentStore for ContainerdStore {
         let subject = format!("image {name}");
         check_label(&subject, key, value)?;
         let labels = [(key.to_owned(), value.to_owned())].into();
-        let image = Image { name: name.to_owned(), labels, ..Image::default() };
+        // The mask keeps the target from being changed; but without one in the message containerd 1.7 and 2.1 crash.
+        let target = Some(Descriptor::default());
+        let image = Image { name: name.to_owned(), labels, target, ..Image::default() };
         let request =
             UpdateImageRequest { image: Some(image), update_mask: Some(one_label(key)), ..Default::default() };
         self.link

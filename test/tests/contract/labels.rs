@@ -1,0 +1,82 @@
+//! Clauses on labels of blobs.
+
+use prewasi_cache::{Digest, StoreError};
+
+use super::{Subject, owned, unique};
+
+/// A label is set without touching any other, whatever dots and slashes its key has.
+pub(super) async fn one_label_at_a_time(subject: Subject) {
+    let digest = subject.put(&unique("labelled")).await;
+    let labels = [
+        ("containerd.io/gc.ref.content.precompiled.wasmtime.48.0.8-0123456789ab", "1"),
+        ("plain", "2"),
+        ("runwasi.io/precompiled", "3"),
+        ("runwasi.io/precompiled/wasmtime/48.0.8-0123456789ab", "4"),
+    ];
+    for (key, value) in labels {
+        subject.store.set_label(&digest, key, value).await.expect("a label is set");
+    }
+    assert_eq!(subject.labels(&digest).await, owned(&labels));
+    subject.store.set_label(&digest, "plain", "5").await.expect("a label is changed");
+    assert_eq!(subject.labels(&digest).await["plain"], "5");
+    subject.finish().await;
+}
+
+/// An empty value removes the key, and that of a label which is not there is no error.
+pub(super) async fn empty_value_removes_the_label(subject: Subject) {
+    let digest = subject.put(&unique("unlabelled")).await;
+    for (key, value) in [("a/b.c", "1"), ("other", "1"), ("a/b.c", ""), ("never", "")] {
+        subject.store.set_label(&digest, key, value).await.expect("a label is set or removed");
+    }
+    assert_eq!(subject.labels(&digest).await, owned(&[("other", "1")]));
+    subject.finish().await;
+}
+
+/// Key and value may have 4096 bytes together and not one more, in whichever way the label comes.
+pub(super) async fn long_label_is_refused(subject: Subject) {
+    let bytes = unique("long");
+    let digest = subject.put(&bytes).await;
+    let (longest, longer) = ("v".repeat(4093), "v".repeat(4094));
+    subject.store.set_label(&digest, "key", &longest).await.expect("the longest is accepted");
+    let answer = subject.store.set_label(&digest, "key", &longer).await;
+    assert!(matches!(&answer, Err(StoreError::LabelTooLong { key, .. }) if key == "key"), "{answer:?}");
+    let answer = subject.write(&digest, &bytes, &[("key", &longer)]).await;
+    assert!(matches!(answer, Err(StoreError::LabelTooLong { .. })), "{answer:?}");
+    let answer = subject.store.set_image_label("image", &"k".repeat(5000), "").await;
+    assert!(matches!(&answer, Err(StoreError::LabelTooLong { key, .. }) if key.len() < 100), "{answer:?}");
+    assert_eq!(subject.labels(&digest).await, owned(&[("key", &longest)]));
+    subject.finish().await;
+}
+
+/// Labels that are set at the same time are all there afterwards.
+pub(super) async fn simultaneous_labels_all_stay(subject: Subject) {
+    let digest = subject.put(&unique("simultaneous")).await;
+    let set = async |key: &str| subject.store.set_label(&digest, key, "1").await.expect("a label is set");
+    tokio::join!(set("a"), set("b"), set("c"), set("d"), set("e"), set("f"));
+    assert_eq!(subject.labels(&digest).await.len(), 6);
+    subject.finish().await;
+}
+
+/// What is not there cannot be labelled.
+pub(super) async fn label_without_blob_is_not_found(subject: Subject) {
+    let answer = subject.store.set_label(&Digest::of(&unique("missing")), "key", "1").await;
+    assert!(matches!(answer, Err(StoreError::NotFound { .. })), "{answer:?}");
+    let answer = subject.store.set_image_label("nobody/knows:this", "key", "1").await;
+    assert!(matches!(answer, Err(StoreError::NotFound { .. })), "{answer:?}");
+    subject.finish().await;
+}
+
+/// Blobs are listed by a label's key, not by another that it begins like.
+pub(super) async fn blobs_are_listed_by_label(subject: Subject) {
+    let (one, two, three) = (unique("one"), unique("two"), unique("three"));
+    let key = "runwasi.io/precompiled";
+    subject.write(&Digest::of(&one), &one, &[(key, "1")]).await.expect("it is written");
+    subject.write(&Digest::of(&two), &two, &[(key, "2"), ("runwasi.io/other", "1")]).await.expect("it is written");
+    subject.write(&Digest::of(&three), &three, &[("runwasi.io/precompiled/e/1", "1")]).await.expect("it is written");
+    let mut found = subject.store.labelled(key).await.expect("the store answers");
+    found.sort_by(|a, b| a.labels[key].cmp(&b.labels[key]));
+    let digests: Vec<&Digest> = found.iter().map(|info| &info.digest).collect();
+    assert_eq!(digests, [&Digest::of(&one), &Digest::of(&two)]);
+    assert_eq!(found[1].size, two.len() as u64);
+    subject.finish().await;
+}

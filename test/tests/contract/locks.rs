@@ -1,0 +1,62 @@
+//! Clauses on locks.
+
+use std::time::Duration;
+
+use prewasi_cache::Lock;
+use prewasi_test::eventually;
+
+use super::{Subject, containerd};
+
+/// How soon a lock must be free whose holder has just gone. The release is at once; the machine may be busy.
+const SOON: Duration = Duration::from_secs(10);
+
+async fn try_lock(subject: &Subject, name: &str) -> Option<Lock> {
+    subject.store.try_lock(name).await.expect("the store answers")
+}
+
+/// A lock has one holder; another lock is another lock; released, it is free before the release returns.
+pub(super) async fn lock_has_one_holder(subject: Subject) {
+    let name = format!("sha256:{}/engine/version with spaces/{}", "0".repeat(64), "long".repeat(100));
+    let held = try_lock(&subject, &name).await.expect("the lock is free");
+    for _ in 0..3 {
+        assert!(try_lock(&subject, &name).await.is_none(), "two hold the lock");
+    }
+    let other = try_lock(&subject, "another").await.expect("another lock is free");
+    other.release().await;
+    held.release().await;
+    let held = try_lock(&subject, &name).await.expect("the released lock is free");
+    held.release().await;
+    subject.assert_no_ingest().await;
+    subject.finish().await;
+}
+
+/// A dropped lock is free soon, and leaves nothing.
+pub(super) async fn dropped_lock_is_free(subject: Subject) {
+    let held = try_lock(&subject, "dropped").await.expect("the lock is free");
+    assert!(try_lock(&subject, "dropped").await.is_none(), "two hold the lock");
+    drop(held);
+    let held = becomes_free(&subject, "dropped").await;
+    held.release().await;
+    subject.assert_no_ingest().await;
+    subject.finish().await;
+}
+
+/// The lock of a process that is killed is free at once, and leaves no more than an expiring lease.
+pub(super) async fn killed_holder_frees_the_lock(subject: Subject) {
+    let mut holder = subject.hold_elsewhere("killed");
+    assert!(try_lock(&subject, "killed").await.is_none(), "two hold the lock");
+    holder.kill().expect("the holder can be killed");
+    holder.wait().expect("the holder can be waited for");
+    let held = becomes_free(&subject, "killed").await;
+    held.release().await;
+    subject.assert_no_ingest().await;
+    if let Some(namespace) = subject.namespace() {
+        containerd::end_expiring_leases(namespace, subject.lease(), 1).await;
+    }
+    subject.finish().await;
+}
+
+async fn becomes_free(subject: &Subject, name: &str) -> Lock {
+    let probe = async || try_lock(subject, name).await.ok_or_else(|| "it is held".to_owned());
+    eventually(&format!("the lock {name:?}"), SOON, probe).await
+}
