@@ -3,6 +3,9 @@
 //! A guest runs on the stdio of its process, and its process is made by a fork. Both need a process of their own for each
 //! guest: this binary starts itself with `run-guest`, and is then a small copy of what a shim does.
 
+// A test that fails panics, and a guest process talks through its stdout.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 #[path = "wasmtime/common.rs"]
 mod common;
 #[path = "wasmtime/compiling.rs"]

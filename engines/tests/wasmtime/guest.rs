@@ -96,7 +96,7 @@ fn print_mappings(artifact: &std::path::Path) {
             if ours {
                 print!("\nmapping permissions={second}");
             }
-        } else if ours && ["Size:", "Rss:", "Pss:", "Private_Dirty:", "Anonymous:"].contains(&first) {
+        } else if ours && ["Size:", "Rss:", "Pss:", "Anonymous:"].contains(&first) {
             print!(" {}={second}", first.trim_end_matches(':'));
         }
     }
