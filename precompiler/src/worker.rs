@@ -4,8 +4,7 @@
 //! the last. The worker enters its sandbox before it reads the first byte of wasm. It dies with the process that started it.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
@@ -105,14 +104,23 @@ fn compile(engine: &dyn Engine, bytes: Vec<u8>, text: bool) -> Report {
 }
 
 fn read(input: BorrowedFd<'_>) -> std::io::Result<Vec<u8>> {
-    let mut file = File::from(input.try_clone_to_owned()?);
-    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0));
-    file.read_to_end(&mut bytes)?;
+    let size = usize::try_from(rustix::fs::fstat(input)?.st_size).map_err(std::io::Error::other)?;
+    let mut bytes = vec![0; size];
+    let mut read = 0;
+    while read < size {
+        match rustix::io::pread(input, &mut bytes[read..], read as u64)? {
+            0 => return Err(std::io::Error::other(format!("the wasm ends at {read} of {size} bytes"))),
+            length => read += length,
+        }
+    }
     Ok(bytes)
 }
 
-fn write(output: BorrowedFd<'_>, artifact: &[u8]) -> std::io::Result<()> {
-    File::from(output.try_clone_to_owned()?).write_all(artifact)
+fn write(output: BorrowedFd<'_>, mut artifact: &[u8]) -> std::io::Result<()> {
+    while !artifact.is_empty() {
+        artifact = &artifact[rustix::io::write(output, artifact)?..];
+    }
+    Ok(())
 }
 
 /// Returns the most memory this process ever had resident, in bytes; 0 if the kernel does not say.
