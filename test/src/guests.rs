@@ -9,15 +9,15 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use wasi_preview1_component_adapter_provider::{
-    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
 };
-use wit_component::ComponentEncoder;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata, metadata};
 
 use crate::home;
 
 /// The demo program, a module. Without arguments it prints a line a second; `greet` is an export of it.
 pub const DEMO: &str = "demo.wasm";
-/// The demo program as a component.
+/// The demo program as a component, which keeps its exit codes.
 pub const DEMO_COMPONENT: &str = "demo-component.wasm";
 /// A module that imports what no engine offers.
 pub const UNKNOWN_IMPORT: &str = "unknown-import.wasm";
@@ -64,12 +64,11 @@ pub enum GuestError {
 /// # Panics
 /// If they cannot be built: no test can do without them.
 pub fn path(name: &str) -> PathBuf {
-    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    static FOLDER: LazyLock<Result<PathBuf, GuestError>> = LazyLock::new(|| {
         let folder = home::home().join("guests");
-        build(&folder).unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
-        folder
+        build(&folder).map(|()| folder)
     });
-    FOLDER.join(name)
+    FOLDER.as_ref().expect("the guests can be built").join(name)
 }
 
 /// Builds all guests into `folder`. Other processes may do so at the same time.
@@ -85,8 +84,8 @@ pub fn build(folder: &Path) -> Result<(), GuestError> {
         let reason = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
         return Err(GuestError::Build { script, reason });
     }
-    let demo = folder.join(DEMO);
-    let module = fs::read(&demo).map_err(|source| GuestError::File { path: demo, source })?;
+    let core = folder.join("demo-core.wasm");
+    let module = fs::read(&core).map_err(|source| GuestError::File { path: core, source })?;
     write(&folder.join(DEMO_COMPONENT), &componentize(&module)?)?;
     for name in [UNKNOWN_IMPORT, LARGE_TABLE] {
         let path = sources.join(name).with_extension("wat");
@@ -96,18 +95,29 @@ pub fn build(folder: &Path) -> Result<(), GuestError> {
     Ok(())
 }
 
-/// Makes a command component of a module: WASI preview 1 is translated to preview 2 by wasmtime's adapter.
+/// Makes a command component of a module: WASI preview 1 is translated to preview 2 by wasmtime's adapter. Functions of
+/// preview 2 may be imported too, under the version that the adapter has.
 ///
 /// # Errors
-/// [`GuestError::Componentize`] if the module is none, or imports something else than WASI preview 1.
+/// [`GuestError::Componentize`] if the module is none, or imports something else than WASI.
 pub fn componentize(module: &[u8]) -> Result<Vec<u8>, GuestError> {
-    let adapter = (WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER);
-    ComponentEncoder::default()
-        .validate(true)
-        .module(module)
-        .and_then(|encoder| encoder.adapter(adapter.0, adapter.1))
-        .and_then(|mut encoder| encoder.encode())
-        .map_err(|error| GuestError::Componentize { reason: format!("{error:#}") })
+    let encode = || {
+        // The world of the adapter without `run` is all that a command may import.
+        let (_, mut imports) = metadata::decode(WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?;
+        // Both adapters' worlds have the same name, under which two different ones cannot be merged.
+        if let Some(package) = imports.resolve.worlds[imports.world].package {
+            imports.resolve.packages[package].name.name = "guest".to_owned();
+        }
+        let mut module = module.to_vec();
+        embed_component_metadata(&mut module, &imports.resolve, imports.world, StringEncoding::UTF8)?;
+        ComponentEncoder::default()
+            .validate(true)
+            .module(&module)?
+            .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER)?
+            .encode()
+    };
+    // The encoder's error is not one of the standard library's.
+    encode().map_err(|error| GuestError::Componentize { reason: format!("{error:#}") })
 }
 
 /// Writes a file that appears when it is complete.

@@ -1,1 +1,25 @@
-//! placeholder
+//! The harness of the integration tests and benchmarks: private containerds, what a client does with them, and what must be
+//! left when it is done.
+//!
+//! Nothing here touches the system's own containerd: every daemon lives in a folder of its own, which is gone afterwards
+//! even if the test process is killed. `docs/testing.md` tells how a test is written.
+
+pub mod container;
+pub mod containerd;
+pub mod events;
+pub mod eventually;
+pub mod guests;
+pub mod home;
+pub mod image;
+pub mod journal;
+pub mod leaks;
+pub mod namespace;
+pub mod process;
+mod spec;
+mod stdio;
+pub mod trial;
+
+pub use container::{Container, Exited};
+pub use containerd::{Containerd, Series};
+pub use eventually::eventually;
+pub use namespace::Namespace;

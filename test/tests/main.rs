@@ -1,1 +1,25 @@
-fn main(){}
+//! The integration tests: every behaviour that a user relies on, against real containerds. `docs/testing.md` says how to add one.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::Arguments;
+use prewasi_test::trial::{Daemons, trials};
+
+mod contract;
+mod run;
+
+fn main() -> ExitCode {
+    contract::hold_lock_if_asked();
+    let arguments = Arguments::from_args();
+    let daemons = Arc::new(Daemons::default());
+    let cases = [contract::cases(), run::cases()].into_iter().flatten().collect();
+    let mut trials = trials(cases, &daemons);
+    trials.extend(contract::layout_trials());
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let left = Arc::into_inner(daemons).map(Daemons::finish).unwrap_or_default();
+    for leak in &left {
+        eprintln!("left behind: {leak}");
+    }
+    if left.is_empty() { conclusion.exit_code() } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,50 @@
+# Verbs for people; cargo does the work.
+
+PREWASI_HOME ?= $(HOME)/.cache/prewasi
+# Outside the checkout: a fresh clone on the same machine builds on what is there.
+export CARGO_TARGET_DIR := $(PREWASI_HOME)/target
+export PREWASI_HOME
+PREFIX ?= /usr/local
+CARGO ?= cargo
+# Containers need root.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
+PROGRAMS := prewasi containerd-shim-wasmtime-v1 oci-tar-builder
+
+.PHONY: help setup build check test demo bench install clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+setup: ## Get what the tests need and this machine lacks
+	@test/setup test
+
+build: ## Build the programs in release mode
+	$(CARGO) build --release --workspace --bins
+
+check: ## Formatting, lints, the crates' edges, the documentation
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test -q -p prewasi-test --test edges
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --no-deps
+
+test: ## Run every test, against real containerd 1.7 and 2.1, as root
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace --exclude prewasi-test
+	$(CARGO) test -p prewasi-test --no-run
+	$(ROOT) $(CARGO) test -p prewasi-test
+
+demo: ## Pack, pre-warm and run a wasm program under a private containerd
+	@test/setup demo
+	@test/demo
+
+bench: ## Measure cold and warm starts beside runc
+	@test/setup test
+	$(CARGO) build --release --workspace --bins
+	$(ROOT) $(CARGO) run --release -p prewasi-test --bin bench
+
+install: build ## Install the programs into PREFIX/bin (/usr/local/bin)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PROGRAMS:%=$(CARGO_TARGET_DIR)/release/%) $(DESTDIR)$(PREFIX)/bin
+
+clean: ## Delete everything that was built; what setup has fetched stays
+	$(CARGO) clean

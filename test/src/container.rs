@@ -1,0 +1,340 @@
+//! Containers and their tasks over containerd's own API, with the standard streams in fifos.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use containerd_client::services::v1::container::Runtime;
+use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest};
+use containerd_client::services::v1::{
+    Container as ContainerRecord, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteResponse,
+    DeleteTaskRequest, GetRequest, KillRequest, ListPidsRequest, MetricsRequest, StartRequest, WaitRequest,
+    WaitResponse,
+};
+use containerd_client::types::v1::{Process, ProcessInfo};
+use containerd_client::types::{Metric, Mount};
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use crate::eventually::eventually;
+use crate::image::Config;
+use crate::namespace::Namespace;
+use crate::spec::Spec;
+use crate::stdio::Stream;
+
+/// How long a container may take to end by itself: the compile of a big module is not in it.
+const LIMIT: Duration = Duration::from_secs(30);
+const SNAPSHOTTER: &str = "overlayfs";
+
+/// Describes a container that is to be made.
+pub struct Builder {
+    namespace: Namespace,
+    image: String,
+    runtime: String,
+    args: Option<Vec<String>>,
+    env: Vec<String>,
+    mounts: Vec<Value>,
+}
+
+/// A container with a task, created and perhaps started.
+pub struct Container {
+    namespace: Namespace,
+    id: String,
+    pid: u32,
+    stdout: Stream,
+    stderr: Stream,
+    waiter: Option<JoinHandle<Result<WaitResponse, Status>>>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exited {
+    /// Exit status as containerd reports it.
+    pub code: u32,
+    /// Everything on standard output.
+    pub stdout: String,
+    /// Everything on standard error.
+    pub stderr: String,
+}
+
+impl Builder {
+    pub(crate) fn new(namespace: Namespace, image: &str) -> Self {
+        let runtime = "io.containerd.wasmtime.v1".to_owned();
+        Self { namespace, image: image.to_owned(), runtime, args: None, env: Vec::new(), mounts: Vec::new() }
+    }
+
+    /// Takes another runtime than the wasmtime shim.
+    pub fn runtime(mut self, runtime: &str) -> Self {
+        runtime.clone_into(&mut self.runtime);
+        self
+    }
+
+    /// Sets the arguments behind the image's entrypoint.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args = Some(args.iter().map(|&arg| arg.to_owned()).collect());
+        self
+    }
+
+    /// Adds a variable `NAME=VALUE` to the image's environment.
+    pub fn env(mut self, variable: &str) -> Self {
+        self.env.push(variable.to_owned());
+        self
+    }
+
+    /// Adds a mount as the runtime specification has it.
+    pub fn mount(mut self, mount: Value) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// Makes container and task, and runs it to its end.
+    ///
+    /// # Panics
+    /// If it cannot be created or started, or does not end.
+    pub async fn run(self) -> Exited {
+        let mut container = self.create().await;
+        container.start().await;
+        container.finish().await
+    }
+
+    /// Makes container and task.
+    ///
+    /// # Panics
+    /// If containerd or the shim refuses.
+    pub async fn create(self) -> Container {
+        let image = self.image.clone();
+        self.try_create().await.unwrap_or_else(|status| panic!("cannot create a container of {image}: {status}"))
+    }
+
+    /// Makes container and task.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    ///
+    /// # Panics
+    /// If containerd refuses the container or its snapshot.
+    pub async fn try_create(self) -> Result<Container, Status> {
+        let id = self.namespace.fresh_id("container");
+        let mounts = self.prepare(&id).await;
+        let folder = self.namespace.folder().join(&id);
+        std::fs::create_dir(&folder).expect("the namespace's folder is ours");
+        let stdout = Stream::open(folder.join("stdout"));
+        let stderr = Stream::open(folder.join("stderr"));
+        let request = CreateTaskRequest {
+            container_id: id.clone(),
+            rootfs: mounts,
+            stdout: stdout.path().to_string_lossy().into_owned(),
+            stderr: stderr.path().to_string_lossy().into_owned(),
+            ..Default::default()
+        };
+        let answer = self.namespace.client().tasks().create(self.namespace.request(request)).await;
+        match answer {
+            Ok(answer) => {
+                let pid = answer.into_inner().pid;
+                Ok(Container { namespace: self.namespace, id, pid, stdout, stderr, waiter: None })
+            }
+            Err(status) => {
+                remove(&self.namespace, &id).await;
+                Err(status)
+            }
+        }
+    }
+
+    /// Makes the record and its snapshot, under a lease until the record keeps the snapshot.
+    async fn prepare(&self, id: &str) -> Vec<Mount> {
+        let namespace = &self.namespace;
+        let config = Config::of(namespace, &self.image).await;
+        let lease = namespace.lease().await;
+        let request = PrepareSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: id.to_owned(),
+            parent: config.chain_id(),
+            ..Default::default()
+        };
+        let mounts = namespace.client().snapshots().prepare(namespace.leased(&lease, request)).await;
+        let mounts = mounts.expect("a snapshot of the image can be prepared").into_inner().mounts;
+        let record = ContainerRecord {
+            id: id.to_owned(),
+            image: self.image.clone(),
+            runtime: Some(Runtime { name: self.runtime.clone(), options: None }),
+            spec: Some(self.spec(id, &config).pack()),
+            snapshotter: SNAPSHOTTER.to_owned(),
+            snapshot_key: id.to_owned(),
+            ..Default::default()
+        };
+        let request = CreateContainerRequest { container: Some(record) };
+        let answer = namespace.client().containers().create(namespace.leased(&lease, request)).await;
+        answer.expect("a container can be made");
+        namespace.release(lease).await;
+        mounts
+    }
+
+    fn spec(&self, id: &str, config: &Config) -> Spec {
+        let args = self.args.as_ref().unwrap_or(&config.cmd);
+        Spec {
+            args: config.entrypoint.iter().chain(args).cloned().collect(),
+            env: config.env.iter().chain(&self.env).cloned().collect(),
+            cwd: config.working_dir.clone(),
+            cgroup: format!("/{}/{id}", self.namespace.name()),
+            hostname: id.to_owned(),
+            mounts: self.mounts.clone(),
+        }
+    }
+}
+
+impl Container {
+    /// Returns its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the process id that the shim gave.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Returns its bundle.
+    pub fn bundle(&self) -> PathBuf {
+        let state = self.namespace.daemon().folder().join("state/io.containerd.runtime.v2.task");
+        state.join(self.namespace.name()).join(&self.id)
+    }
+
+    /// Starts the task; from then on somebody waits for its end.
+    ///
+    /// # Panics
+    /// If the shim refuses.
+    pub async fn start(&mut self) {
+        self.try_start().await.unwrap_or_else(|status| panic!("cannot start {}: {status}", self.id));
+    }
+
+    /// Starts the task; from then on somebody waits for its end.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn try_start(&mut self) -> Result<(), Status> {
+        let request = WaitRequest { container_id: self.id.clone(), exec_id: String::new() };
+        let (mut client, request) = (self.namespace.client().tasks(), self.namespace.request(request));
+        self.waiter = Some(tokio::spawn(async move { Ok(client.wait(request).await?.into_inner()) }));
+        let request = StartRequest { container_id: self.id.clone(), exec_id: String::new() };
+        self.namespace.client().tasks().start(self.namespace.request(request)).await?;
+        Ok(())
+    }
+
+    /// Waits for the end of the task and returns its exit status.
+    ///
+    /// # Panics
+    /// If it was not started, or does not end in time.
+    pub async fn wait(&mut self) -> u32 {
+        let waiter = self.waiter.take().expect("only a started container ends");
+        let answer = tokio::time::timeout(LIMIT, waiter).await;
+        let answer = answer.unwrap_or_else(|_| {
+            let (out, err) = (self.stdout(), self.stderr());
+            panic!("{} had not ended after {} s; it printed {out:?} and {err:?}", self.id, LIMIT.as_secs())
+        });
+        answer.expect("the waiter does not panic").unwrap_or_else(|status| panic!("cannot wait: {status}")).exit_status
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn kill(&self, signal: Signal) -> Result<(), Status> {
+        let signal = signal.as_raw().cast_unsigned();
+        let request = KillRequest { container_id: self.id.clone(), signal, ..Default::default() };
+        self.namespace.client().tasks().kill(self.namespace.request(request)).await?;
+        Ok(())
+    }
+
+    /// Returns what containerd knows of the task's process.
+    ///
+    /// # Errors
+    /// What containerd or the shim answers.
+    pub async fn state(&self) -> Result<Process, Status> {
+        let request = GetRequest { container_id: self.id.clone(), exec_id: String::new() };
+        let answer = self.namespace.client().tasks().get(self.namespace.request(request)).await?;
+        answer.into_inner().process.ok_or_else(|| Status::internal("an answer without a process"))
+    }
+
+    /// Lists the processes in the container.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn pids(&self) -> Result<Vec<ProcessInfo>, Status> {
+        let request = ListPidsRequest { container_id: self.id.clone() };
+        let answer = self.namespace.client().tasks().list_pids(self.namespace.request(request)).await?;
+        Ok(answer.into_inner().processes)
+    }
+
+    /// Returns the container's figures.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn metrics(&self) -> Result<Vec<Metric>, Status> {
+        let request = MetricsRequest { filters: vec![format!("id=={}", self.id)] };
+        let answer = self.namespace.client().tasks().metrics(self.namespace.request(request)).await?;
+        Ok(answer.into_inner().metrics)
+    }
+
+    /// Returns what was printed on standard output so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Returns what was printed on standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits until standard output contains `part`.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub async fn prints(&self, part: &str) {
+        eventually(&format!("{part:?} on standard output"), LIMIT, async || {
+            let (out, err) = (self.stdout(), self.stderr());
+            if out.contains(part) { Ok(()) } else { Err(format!("{out:?}, and on standard error {err:?}")) }
+        })
+        .await;
+    }
+
+    /// Deletes the task, leaves the container.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn delete_task(&self) -> Result<DeleteResponse, Status> {
+        let request = DeleteTaskRequest { container_id: self.id.clone() };
+        Ok(self.namespace.client().tasks().delete(self.namespace.request(request)).await?.into_inner())
+    }
+
+    /// Waits for the end, then deletes task and container.
+    ///
+    /// # Panics
+    /// If it does not end or cannot be deleted, or its exit status changes meanwhile.
+    pub async fn finish(mut self) -> Exited {
+        let code = self.wait().await;
+        let deleted = self.delete_task().await.unwrap_or_else(|status| panic!("cannot delete {}: {status}", self.id));
+        assert_eq!(deleted.exit_status, code, "Wait and Delete report the same exit status");
+        remove(&self.namespace, &self.id).await;
+        Exited { code, stdout: self.stdout(), stderr: self.stderr() }
+    }
+
+    /// Deletes the task, which has ended or never started, and the container.
+    ///
+    /// # Panics
+    /// If it cannot be deleted.
+    pub async fn delete(self) -> DeleteResponse {
+        let deleted = self.delete_task().await.unwrap_or_else(|status| panic!("cannot delete {}: {status}", self.id));
+        remove(&self.namespace, &self.id).await;
+        deleted
+    }
+}
+
+/// Removes a container's record and snapshot.
+async fn remove(namespace: &Namespace, id: &str) {
+    let request = DeleteContainerRequest { id: id.to_owned() };
+    namespace.client().containers().delete(namespace.request(request)).await.expect("a container can be deleted");
+    let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.to_owned() };
+    // Without the container nothing keeps the snapshot: a collection may have been faster.
+    let _ = namespace.client().snapshots().remove(namespace.request(request)).await;
+}

@@ -1,0 +1,213 @@
+//! A private containerd: own root, state and sockets in one folder, the workspace's shims first in its PATH.
+//!
+//! A second process, the reaper, waits until this one has stopped the daemon or died, and then ends what still runs,
+//! unmounts, and deletes the folder. So nothing is left even after a SIGKILL of the test run.
+
+mod config;
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use containerd_client::Client;
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::eventually::eventually;
+use crate::home;
+use crate::journal::Journal;
+
+/// How long a daemon may take to serve, or to end.
+const LIMIT: Duration = Duration::from_secs(30);
+
+const REAPER: &str = include_str!("containerd/reap.sh");
+
+/// The releases of containerd that everything is tested on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Series {
+    /// Task API version 2, config version 2.
+    V1_7,
+    /// Task API version 3, config version 3.
+    V2_1,
+}
+
+impl Series {
+    /// All of them, oldest first.
+    pub const ALL: [Self; 2] = [Self::V1_7, Self::V2_1];
+
+    /// Returns the folder with its programs.
+    pub fn programs(self) -> PathBuf {
+        home::part(self.to_string()).join("bin")
+    }
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1_7 => "containerd-1.7",
+            Self::V2_1 => "containerd-2.1",
+        })
+    }
+}
+
+/// A running daemon. Dropping it ends it and everything that was started through it.
+#[derive(Debug)]
+pub struct Containerd {
+    series: Series,
+    folder: PathBuf,
+    daemon: Mutex<Child>,
+    reaper: Child,
+}
+
+impl Containerd {
+    /// Starts a daemon and waits until it serves.
+    ///
+    /// # Panics
+    /// If it does not, with the end of its log.
+    pub async fn start(series: Series) -> Self {
+        // The paths of unix sockets end at 107 bytes: no long prefix here. The reaper deletes the folder.
+        let folder = TempDir::with_prefix_in("pw", "/tmp").expect("/tmp is writable").keep();
+        fs::create_dir(folder.join("run")).expect("the folder is new");
+        fs::write(folder.join("config.toml"), config::text(series, &folder)).expect("the folder is writable");
+        let reaper = Command::new("/bin/sh")
+            .args(["-c", REAPER, "reap"])
+            .arg(&folder)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Ctrl-C ends the tests, not the one who cleans up after them.
+            .process_group(0)
+            .spawn()
+            .expect("/bin/sh starts");
+        let daemon = Mutex::new(spawn(series, &folder));
+        let this = Self { series, folder, daemon, reaper };
+        this.serves().await;
+        this
+    }
+
+    /// Ends the daemon with `signal` and starts it again on the same folder; what runs below it goes on.
+    ///
+    /// # Panics
+    /// If it does not end or does not serve again.
+    pub async fn restart(&self, signal: Signal) {
+        self.signal(signal);
+        eventually(&format!("the end of {}", self.series), LIMIT, async || {
+            let mut daemon = self.daemon.lock().expect("no holder panics");
+            match daemon.try_wait() {
+                Ok(Some(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        *self.daemon.lock().expect("no holder panics") = spawn(self.series, &self.folder);
+        self.serves().await;
+    }
+
+    /// Returns which release this is.
+    pub fn series(&self) -> Series {
+        self.series
+    }
+
+    /// Returns the daemon's own folder; everything of it lies below.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns a short name that no other daemon has: every namespace of this one begins with it.
+    pub fn id(&self) -> &str {
+        self.folder.file_name().and_then(|name| name.to_str()).expect("the folder was named by us")
+    }
+
+    /// Returns the path of the gRPC socket.
+    pub fn address(&self) -> PathBuf {
+        self.folder.join("c.sock")
+    }
+
+    /// Returns the runtime folder of the shims and programs that belong to this daemon.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
+    /// Returns the path of a blob's file.
+    pub fn blob_path(&self, digest: &str) -> PathBuf {
+        let (algorithm, hex) = digest.split_once(':').expect("a digest has a colon");
+        self.folder.join("root/io.containerd.content.v1.content/blobs").join(algorithm).join(hex)
+    }
+
+    /// Returns what was compiled under this daemon.
+    pub fn journal(&self) -> Journal {
+        Journal::new(&self.runtime_dir())
+    }
+
+    /// Makes a command whose environment is that of the daemon: its PATH, its runtime folder.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        set_environment(&mut command, self.series, &self.folder);
+        command
+    }
+
+    /// Returns how long the log is now, so that [`Self::log_since`] can begin here.
+    pub fn log_length(&self) -> usize {
+        fs::metadata(log(&self.folder)).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(usize::MAX))
+    }
+
+    /// Returns the last lines of the log behind a position.
+    pub fn log_since(&self, position: usize, lines: usize) -> String {
+        let text = fs::read(log(&self.folder)).unwrap_or_default();
+        let text = String::from_utf8_lossy(text.get(position..).unwrap_or_default()).into_owned();
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let daemon = self.daemon.lock().expect("no holder panics");
+        let pid = Pid::from_raw(daemon.id().cast_signed()).expect("a process has an id");
+        rustix::process::kill_process(pid, signal).expect("the daemon is our child");
+    }
+
+    async fn serves(&self) {
+        eventually(&format!("{} at {}", self.series, self.address().display()), LIMIT, async || {
+            let ended = self.daemon.lock().expect("no holder panics").try_wait().expect("the daemon is our child");
+            assert!(ended.is_none(), "{} ended at once ({ended:?}):\n{}", self.series, self.log_since(0, 20));
+            let client = Client::from_path(self.address()).await.map_err(|error| error.to_string())?;
+            client.version().version(()).await.map_err(|error| error.to_string())
+        })
+        .await;
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // The end of its input is the reaper's signal; it kills the daemon too.
+        drop(self.reaper.stdin.take());
+        let daemon = self.daemon.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Both are our children, and there is nobody to tell if waiting fails.
+        let _ = daemon.wait();
+        let _ = self.reaper.wait();
+    }
+}
+
+fn spawn(series: Series, folder: &Path) -> Child {
+    let log = OpenOptions::new().create(true).append(true).open(log(folder)).expect("the folder is writable");
+    let clone = |file: &File| file.try_clone().expect("a descriptor can be duplicated");
+    let mut command = Command::new(series.programs().join("containerd"));
+    command.arg("--config").arg(folder.join("config.toml")).stdin(Stdio::null()).stdout(clone(&log)).stderr(log);
+    set_environment(&mut command, series, folder);
+    command.process_group(0).spawn().unwrap_or_else(|error| panic!("cannot start {series}: {error}; run `make setup`"))
+}
+
+fn set_environment(command: &mut Command, series: Series, folder: &Path) {
+    let path = [home::programs(), series.programs()].map(|path| path.to_string_lossy().into_owned());
+    command.env("PATH", format!("{}:{}:/usr/sbin:/usr/bin:/sbin:/bin", path[0], path[1]));
+    command.env("PREWASI_RUNTIME_DIR", folder.join("run"));
+}
+
+fn log(folder: &Path) -> PathBuf {
+    folder.join("containerd.log")
+}

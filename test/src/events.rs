@@ -1,0 +1,71 @@
+//! The events that containerd publishes in one namespace, in the order of their arrival.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use containerd_client::Client;
+use containerd_client::services::v1::SubscribeRequest;
+use containerd_client::types::Envelope;
+use prost::Message;
+use tokio::task::JoinHandle;
+
+use crate::eventually::eventually;
+
+/// A subscription that lasts until it is dropped.
+#[derive(Debug)]
+pub struct Events {
+    seen: Arc<Mutex<Vec<Envelope>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Events {
+    /// Subscribes to everything in a namespace.
+    ///
+    /// # Panics
+    /// If containerd refuses.
+    pub async fn subscribe(client: &Client, namespace: &str) -> Self {
+        let filters = vec![format!("namespace=={namespace}")];
+        let stream = client.events().subscribe(SubscribeRequest { filters }).await;
+        let mut stream = stream.expect("containerd takes subscribers").into_inner();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let reader = tokio::spawn({
+            let seen = seen.clone();
+            async move {
+                while let Ok(Some(envelope)) = stream.message().await {
+                    seen.lock().expect("no holder panics").push(envelope);
+                }
+            }
+        });
+        Self { seen, reader }
+    }
+
+    /// Waits until an event of this topic has arrived, and returns it.
+    ///
+    /// # Panics
+    /// If none comes in time, or it is no `M`.
+    pub async fn next<M: Message + Default>(&self, topic: &str) -> M {
+        eventually(&format!("an event {topic}"), Duration::from_secs(10), async || {
+            let seen = self.seen.lock().expect("no holder panics");
+            match seen.iter().find(|envelope| envelope.topic == topic) {
+                Some(envelope) => {
+                    let event = envelope.event.as_ref().expect("an envelope holds an event");
+                    Ok(M::decode(event.value.as_slice()).expect("the event has the type of its topic"))
+                }
+                None => Err(format!("{:?}", seen.iter().map(|envelope| envelope.topic.as_str()).collect::<Vec<_>>())),
+            }
+        })
+        .await
+    }
+
+    /// Returns the topics that begin with `prefix`, in the order of their arrival.
+    pub fn topics(&self, prefix: &str) -> Vec<String> {
+        let seen = self.seen.lock().expect("no holder panics");
+        seen.iter().map(|envelope| envelope.topic.clone()).filter(|topic| topic.starts_with(prefix)).collect()
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}

@@ -1,0 +1,129 @@
+//! Images for tests, packed by `oci-tar-builder` and imported.
+
+mod config;
+
+pub use config::Config;
+
+use std::fs;
+use std::path::Path;
+
+use oci_tar_builder::{Builder, Format, Layer, media_type};
+use sha2::{Digest as _, Sha256};
+
+use crate::guests;
+use crate::namespace::Namespace;
+
+/// Name of the part that is a big wasm module: the Yosys synthesis suite, which prints its version for `-V`.
+pub const BIG_MODULE: &str = "yosys.wasm";
+
+/// An image that has been imported.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// Name of its record.
+    pub name: String,
+    /// Digest of its manifest, or of the index around it.
+    pub digest: String,
+}
+
+/// Packs an image with what `describe` adds, and imports it as `localhost/<name>:latest`.
+///
+/// # Panics
+/// If it cannot be packed or imported.
+pub fn import(namespace: &Namespace, name: &str, describe: impl FnOnce(Builder) -> Builder) -> Imported {
+    import_as(Format::Image, namespace, name, describe)
+}
+
+/// Packs a CNCF wasm artifact, and imports it as [`import`] does.
+///
+/// # Panics
+/// If it cannot be packed or imported.
+pub fn import_artifact(namespace: &Namespace, name: &str, layer: Layer) -> Imported {
+    import_as(Format::Artifact, namespace, name, |builder| builder.layer(layer))
+}
+
+fn import_as(format: Format, namespace: &Namespace, name: &str, describe: impl FnOnce(Builder) -> Builder) -> Imported {
+    let reference = format!("localhost/{name}:latest").parse().expect("test images have plain names");
+    let image = describe(Builder::new(format, reference)).build().expect("the image is well described");
+    let tar = namespace.folder().join(format!("{name}.tar"));
+    image.write_file(&tar).expect("the folder is ours");
+    namespace.import(&tar);
+    Imported { name: image.reference().to_string(), digest: image.digest().to_string() }
+}
+
+/// A wasm program of which nobody else has the very same bytes: tests count compiles by digest.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The wasm.
+    pub bytes: Vec<u8>,
+    /// Its digest, which is that of the layer it becomes.
+    pub digest: String,
+}
+
+impl Program {
+    /// Reads one of the [`guests`] and marks it as the namespace's own.
+    ///
+    /// # Panics
+    /// If it cannot be built.
+    pub fn guest(namespace: &Namespace, name: &str) -> Self {
+        Self::file(namespace, &guests::path(name))
+    }
+
+    /// Reads a file and marks it as the namespace's own.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    pub fn file(namespace: &Namespace, path: &Path) -> Self {
+        let wasm = fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+        Self::new(marked(&wasm, namespace.name()))
+    }
+
+    /// Takes bytes as they are.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        let digest = digest(&bytes);
+        Self { bytes, digest }
+    }
+
+    /// Makes a wasm layer of it, with the title `name`.
+    ///
+    /// # Panics
+    /// If it is not valid.
+    pub fn layer(&self, name: &str) -> Layer {
+        Layer::from_bytes(media_type::WASM, name, self.bytes.clone()).expect("the program is valid wasm")
+    }
+
+    /// Makes a wasm layer of it whatever it is.
+    pub fn unchecked(&self) -> Layer {
+        Layer::unchecked(media_type::WASM, self.bytes.clone())
+    }
+}
+
+/// Packs files (path, bytes, mode) as a file system layer.
+///
+/// # Panics
+/// If a path cannot be put into a tar.
+pub fn files(files: &[(&str, &[u8], u32)]) -> Layer {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, bytes, mode) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(*mode);
+        tar.append_data(&mut header, path.trim_start_matches('/'), *bytes).expect("memory can be written");
+    }
+    let bytes = tar.into_inner().expect("memory can be written");
+    Layer::from_bytes(media_type::TAR, "files.tar", bytes).expect("it is a tar")
+}
+
+/// Returns the digest of bytes.
+pub fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// Appends a custom section, which changes the digest of wasm and nothing else.
+fn marked(wasm: &[u8], mark: &str) -> Vec<u8> {
+    let name = b"test";
+    let length = 1 + name.len() + mark.len();
+    let byte = |length: usize| u8::try_from(length).ok().filter(|byte| *byte < 0x80).expect("the mark is short");
+    let section = [&[0, byte(length), byte(name.len())], name.as_slice(), mark.as_bytes()].concat();
+    [wasm, &section].concat()
+}

@@ -1,0 +1,59 @@
+//! The precompiler's journal: what was compiled on this node, by whomever.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Reads the journal of one runtime folder.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    path: PathBuf,
+}
+
+/// A compile that came to an end.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Compile {
+    /// Digest of what was compiled.
+    pub source: String,
+    /// Name of the engine.
+    pub engine: String,
+    /// Engine version and fingerprint.
+    pub version: String,
+    /// `ok` or `failed`.
+    pub outcome: String,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Line {
+    Compile(Compile),
+    #[serde(other)]
+    Other,
+}
+
+impl Journal {
+    /// Names the journal in a runtime folder.
+    pub fn new(runtime_dir: &Path) -> Self {
+        Self { path: runtime_dir.join("journal.jsonl") }
+    }
+
+    /// Returns every compile of one source so far.
+    ///
+    /// # Panics
+    /// If a line is no JSON object with an event.
+    pub fn compiles(&self, source: &str) -> Vec<Compile> {
+        let rotated = self.path.with_extension("jsonl.1");
+        let text = [rotated, self.path.clone()].map(|path| fs::read_to_string(path).unwrap_or_default()).concat();
+        let lines = text.lines().map(|line| {
+            serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("a line of the journal is malformed: {error}: {line}"))
+        });
+        lines
+            .filter_map(|line| match line {
+                Line::Compile(compile) if compile.source == source => Some(compile),
+                Line::Compile(_) | Line::Other => None,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,138 @@
+//! What must not be left behind by containers and compiles.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use containerd_client::services::v1::{ListContainersRequest, ListRequest, ListStatusesRequest, ListTasksRequest};
+
+use crate::{Containerd, Namespace};
+
+/// Lists tasks, containers, leases, ingests, bundles, mounts, cgroups, processes and sockets of a namespace.
+///
+/// # Panics
+/// If containerd does not answer.
+pub async fn of_namespace(namespace: &Namespace) -> Vec<String> {
+    let mut left = of_api(namespace).await;
+    let daemon = namespace.daemon();
+    let name = namespace.name();
+    for parent in ["root", "state"] {
+        let bundles = daemon.folder().join(parent).join("io.containerd.runtime.v2.task").join(name);
+        left.extend(entries(&bundles).map(|path| format!("bundle {}", path.display())));
+    }
+    left.extend(mounts(&format!("/{name}/")));
+    left.extend(cgroups(|cgroup| cgroup == name));
+    left.extend(processes(daemon).filter(|process| process.mentions(name)).map(|process| process.to_string()));
+    left
+}
+
+/// Lists processes, mounts, cgroups and sockets that outlive all namespaces of a daemon.
+pub fn of_daemon(daemon: &Containerd) -> Vec<String> {
+    let processes = processes(daemon).filter(|process| !process.command.contains("containerd --config"));
+    let mut left: Vec<String> = processes.map(|process| process.to_string()).collect();
+    left.extend(mounts(&format!("{}/state/io.containerd.runtime.v2.task/", daemon.folder().display())));
+    left.extend(cgroups(|cgroup| cgroup.strip_prefix(daemon.id()).is_some_and(|rest| rest.starts_with('-'))));
+    left.extend(sockets(&daemon.runtime_dir()));
+    left
+}
+
+async fn of_api(namespace: &Namespace) -> Vec<String> {
+    let client = namespace.client();
+    let answered = "containerd answers";
+    let tasks = client.tasks().list(namespace.request(ListTasksRequest::default())).await.expect(answered);
+    let containers = client.containers().list(namespace.request(ListContainersRequest::default())).await;
+    let leases = client.leases().list(namespace.request(ListRequest::default())).await.expect(answered);
+    let ingests = client.content().list_statuses(namespace.request(ListStatusesRequest::default())).await;
+    let mut left: Vec<String> = tasks.into_inner().tasks.iter().map(|task| format!("task {}", task.id)).collect();
+    left.extend(containers.expect(answered).into_inner().containers.iter().map(|c| format!("container {}", c.id)));
+    let leases = leases.into_inner().leases;
+    left.extend(leases.iter().filter(|lease| !is_expired(&lease.labels)).map(|lease| format!("lease {}", lease.id)));
+    left.extend(ingests.expect(answered).into_inner().statuses.iter().map(|s| format!("ingest {}", s.r#ref)));
+    left
+}
+
+/// An expired lease is no leak: its owner was killed, and the next collection removes it.
+fn is_expired(labels: &std::collections::HashMap<String, String>) -> bool {
+    let expiry = labels.get("containerd.io/gc.expire").and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    expiry.is_some_and(|expiry| expiry < jiff::Timestamp::now())
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+fn mounts(part: &str) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    points.filter(|point| point.contains(part)).map(|point| format!("mount {point}")).collect()
+}
+
+/// Lists what lies below the cgroups whose name is a namespace of interest. That cgroup itself stays, as with runc.
+fn cgroups(is_namespace: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut left = Vec::new();
+    let mut pending = vec![(PathBuf::from("/sys/fs/cgroup"), false)];
+    while let Some((folder, inside)) = pending.pop() {
+        for child in entries(&folder).filter(|path| path.is_dir() && !path.is_symlink()) {
+            if inside {
+                left.push(format!("cgroup {}", child.display()));
+            }
+            let name = child.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            pending.push((child, inside || is_namespace(&name)));
+        }
+    }
+    left
+}
+
+/// A process that was started below a daemon.
+struct Process {
+    id: u32,
+    command: String,
+    cgroup: String,
+}
+
+impl Process {
+    fn mentions(&self, namespace: &str) -> bool {
+        let exactly = |text: &str, separators: &[char]| text.split(separators).any(|part| part == namespace);
+        exactly(&self.command, &[' ']) || exactly(&self.cgroup, &['/', '\n', ':'])
+    }
+}
+
+impl std::fmt::Display for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} `{}`", self.id, self.command)
+    }
+}
+
+/// Lists the processes with the daemon's runtime folder in their environment.
+fn processes(daemon: &Containerd) -> impl Iterator<Item = Process> + use<> {
+    let mark = format!("PREWASI_RUNTIME_DIR={}", daemon.runtime_dir().display());
+    let ids = entries(Path::new("/proc")).filter_map(|path| path.file_name()?.to_str()?.parse::<u32>().ok());
+    ids.filter_map(move |id| {
+        // A process that ends while it is looked at is none.
+        let environment = fs::read(format!("/proc/{id}/environ")).ok()?;
+        if !environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+            return None;
+        }
+        let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let cgroup = fs::read_to_string(format!("/proc/{id}/cgroup")).unwrap_or_default();
+        Some(Process { id, command, cgroup })
+    })
+}
+
+/// Lists the sockets below the runtime folder.
+fn sockets(runtime_dir: &Path) -> Vec<String> {
+    use std::os::unix::fs::FileTypeExt;
+    let mut left = Vec::new();
+    let mut pending = vec![runtime_dir.to_owned()];
+    while let Some(folder) = pending.pop() {
+        for path in entries(&folder) {
+            let Ok(kind) = path.symlink_metadata().map(|meta| meta.file_type()) else { continue };
+            if kind.is_socket() {
+                left.push(format!("socket {}", path.display()));
+            } else if kind.is_dir() {
+                pending.push(path);
+            }
+        }
+    }
+    left
+}

@@ -1,0 +1,297 @@
+//! A containerd namespace of one test's own: images, blobs and their labels, programs run on it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use containerd_client::Client;
+use containerd_client::services::v1::{
+    CreateImageRequest, CreateRequest as CreateLeaseRequest, DeleteContainerRequest, DeleteContentRequest,
+    DeleteImageRequest, DeleteRequest as DeleteLeaseRequest, GetImageRequest, Image as ImageRecord, InfoRequest,
+    ListContainersRequest, ListImagesRequest, ListTasksRequest, UpdateRequest as UpdateContentRequest,
+};
+use containerd_client::services::v1::{DeleteTaskRequest, Info, KillRequest, WaitRequest};
+use containerd_client::types::Descriptor;
+use tonic::{Code, Request, Status};
+
+use crate::container::Builder;
+use crate::containerd::Containerd;
+use crate::events::Events;
+use crate::home;
+use crate::leaks;
+use crate::process::{self, Output};
+
+/// How long a program may take that works on the namespace; a big module may be compiled by it.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(240);
+/// The reference that [`Namespace::collect_garbage`] makes and removes.
+const UNRELATED: &str = "localhost/unrelated:latest";
+
+/// A namespace; clones are the same one.
+#[derive(Clone)]
+pub struct Namespace {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    daemon: Arc<Containerd>,
+    name: String,
+    folder: PathBuf,
+    client: Client,
+    containers: AtomicUsize,
+}
+
+impl Namespace {
+    /// Makes a namespace that nobody else uses.
+    ///
+    /// # Panics
+    /// If containerd cannot be reached.
+    pub async fn create(daemon: Arc<Containerd>) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("{}-{}", daemon.id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = daemon.folder().join(&name);
+        std::fs::create_dir(&folder).expect("the daemon's folder is ours");
+        let client = Client::from_path(daemon.address()).await.expect("containerd is reachable");
+        Self { inner: Arc::new(Inner { daemon, name, folder, client, containers: AtomicUsize::new(0) }) }
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Returns the containerd it lies in.
+    pub fn daemon(&self) -> &Containerd {
+        &self.inner.daemon
+    }
+
+    /// Returns a folder of the test's own.
+    pub fn folder(&self) -> &Path {
+        &self.inner.folder
+    }
+
+    /// Returns the client; requests to it are made by [`Self::request`].
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// Puts a message into a request on this namespace.
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("containerd-namespace", self.name().parse().expect("the name is ASCII"));
+        request
+    }
+
+    /// Puts a message into a request on this namespace, under a lease.
+    pub fn leased<T>(&self, lease: &str, message: T) -> Request<T> {
+        let mut request = self.request(message);
+        request.metadata_mut().insert("containerd-lease", lease.parse().expect("the id is ASCII"));
+        request
+    }
+
+    /// Takes a lease that lasts until it is given back.
+    ///
+    /// # Panics
+    /// If containerd refuses.
+    pub async fn lease(&self) -> String {
+        let id = self.fresh_id("lease");
+        let request = CreateLeaseRequest { id: id.clone(), ..Default::default() };
+        self.client().leases().create(self.request(request)).await.expect("a lease can be had");
+        id
+    }
+
+    /// Gives a lease back.
+    ///
+    /// # Panics
+    /// If containerd refuses.
+    pub async fn release(&self, lease: String) {
+        let request = DeleteLeaseRequest { id: lease, sync: false };
+        self.client().leases().delete(self.request(request)).await.expect("a lease can be given back");
+    }
+
+    /// Returns an id that nothing else in this namespace has.
+    pub fn fresh_id(&self, kind: &str) -> String {
+        format!("{kind}-{}", self.inner.containers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Begins the description of a container of an image.
+    pub fn container(&self, image: &str) -> Builder {
+        Builder::new(self.clone(), image)
+    }
+
+    /// Subscribes to the namespace's events.
+    pub async fn events(&self) -> Events {
+        Events::subscribe(self.client(), self.name()).await
+    }
+
+    // --- Programs ---------------------------------------------------------------------------------------------------
+
+    /// Runs the daemon's own `ctr` on this namespace to its end.
+    pub fn ctr(&self, args: &[&str]) -> Output {
+        let program = self.daemon().series().programs().join("ctr");
+        let mut command = self.daemon().command(program);
+        command.arg("--address").arg(self.daemon().address()).args(["--namespace", self.name()]).args(args);
+        process::run(&mut command, PROGRAM_LIMIT)
+    }
+
+    /// Runs a container of an image by `ctr run --rm`, with the wasmtime shim.
+    pub fn ctr_run(&self, image: &str, args: &[&str]) -> Output {
+        let id = self.fresh_id("ctr");
+        self.ctr(&[&["run", "--rm", "--runtime", "io.containerd.wasmtime.v1", image, id.as_str()], args].concat())
+    }
+
+    /// Runs `prewasi VERB` on this namespace to its end.
+    pub fn prewasi(&self, verb: &str, args: &[&str]) -> Output {
+        self.program("prewasi", verb, args)
+    }
+
+    /// Runs a verb of one of the workspace's programs on this namespace to its end.
+    pub fn program(&self, program: &str, verb: &str, args: &[&str]) -> Output {
+        let mut command = self.daemon().command(home::program(program));
+        command.arg(verb).arg("--address").arg(self.daemon().address()).args(["--namespace", self.name()]).args(args);
+        process::run(&mut command, PROGRAM_LIMIT)
+    }
+
+    // --- Images -----------------------------------------------------------------------------------------------------
+
+    /// Imports a tar of images, of whatever platform.
+    ///
+    /// # Panics
+    /// If `ctr` fails.
+    pub fn import(&self, tar: &Path) {
+        self.ctr(&["images", "import", "--all-platforms", &tar.to_string_lossy()]).success();
+    }
+
+    /// Returns an image record.
+    ///
+    /// # Panics
+    /// If containerd answers with an error other than `NotFound`.
+    pub async fn image(&self, name: &str) -> Option<ImageRecord> {
+        let request = GetImageRequest { name: name.to_owned() };
+        let answer = found(self.client().images().get(self.request(request)).await);
+        answer.and_then(|answer| answer.into_inner().image)
+    }
+
+    /// Removes an image and waits until everything that it alone kept is collected.
+    ///
+    /// # Panics
+    /// If containerd refuses.
+    pub async fn remove_image(&self, name: &str) {
+        let request = DeleteImageRequest { name: name.to_owned(), sync: true, ..Default::default() };
+        self.client().images().delete(self.request(request)).await.expect("an image can be removed");
+    }
+
+    /// Has containerd collect its garbage, and waits for it: an unrelated image is made and removed.
+    ///
+    /// # Panics
+    /// If containerd refuses.
+    pub async fn collect_garbage(&self) {
+        let target = Descriptor {
+            media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+            digest: format!("sha256:{:064x}", 1),
+            size: 1,
+            ..Default::default()
+        };
+        let image = ImageRecord { name: UNRELATED.to_owned(), target: Some(target), ..Default::default() };
+        let request = CreateImageRequest { image: Some(image), ..Default::default() };
+        self.client().images().create(self.request(request)).await.expect("an image can be made");
+        self.remove_image(UNRELATED).await;
+    }
+
+    // --- Content ----------------------------------------------------------------------------------------------------
+
+    /// Returns what containerd knows of a blob.
+    ///
+    /// # Panics
+    /// If containerd answers with an error other than `NotFound`.
+    pub async fn blob(&self, digest: &str) -> Option<Info> {
+        let request = InfoRequest { digest: digest.to_owned() };
+        found(self.client().content().info(self.request(request)).await).and_then(|answer| answer.into_inner().info)
+    }
+
+    /// Returns the labels of a blob that has to be there.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub async fn labels(&self, digest: &str) -> BTreeMap<String, String> {
+        let info = self.blob(digest).await.unwrap_or_else(|| panic!("blob {digest} is not there"));
+        info.labels.into_iter().collect()
+    }
+
+    /// Sets one label of a blob; an empty value removes it.
+    ///
+    /// # Panics
+    /// If containerd refuses.
+    pub async fn set_label(&self, digest: &str, key: &str, value: &str) {
+        let labels = HashMap::from([(key.to_owned(), value.to_owned())]);
+        let request = UpdateContentRequest {
+            info: Some(Info { digest: digest.to_owned(), labels, ..Default::default() }),
+            update_mask: Some(prost_types::FieldMask { paths: vec![format!("labels.{key}")] }),
+        };
+        self.client().content().update(self.request(request)).await.expect("a label can be set");
+    }
+
+    /// Deletes a blob, whoever refers to it.
+    ///
+    /// # Panics
+    /// If containerd refuses.
+    pub async fn delete_blob(&self, digest: &str) {
+        let request = DeleteContentRequest { digest: digest.to_owned() };
+        self.client().content().delete(self.request(request)).await.expect("a blob can be deleted");
+    }
+
+    // --- The end ----------------------------------------------------------------------------------------------------
+
+    /// Ends and deletes every task and container, and removes every image, in so far as that succeeds.
+    pub async fn clear(&self) {
+        self.clear_tasks().await;
+        let containers = self.client().containers().list(self.request(ListContainersRequest::default())).await;
+        for container in containers.map(|answer| answer.into_inner().containers).unwrap_or_default() {
+            let request = DeleteContainerRequest { id: container.id };
+            // What cannot be removed is found by the check for leaks.
+            let _ = self.client().containers().delete(self.request(request)).await;
+        }
+        let images = self.client().images().list(self.request(ListImagesRequest::default())).await;
+        for image in images.map(|answer| answer.into_inner().images).unwrap_or_default() {
+            let request = DeleteImageRequest { name: image.name, sync: true, ..Default::default() };
+            let _ = self.client().images().delete(self.request(request)).await;
+        }
+    }
+
+    async fn clear_tasks(&self) {
+        let tasks = self.client().tasks().list(self.request(ListTasksRequest::default())).await;
+        for task in tasks.map(|answer| answer.into_inner().tasks).unwrap_or_default() {
+            let container_id = task.id;
+            let mut client = self.client().tasks();
+            let wait = WaitRequest { container_id: container_id.clone(), exec_id: String::new() };
+            let kill = KillRequest { container_id: container_id.clone(), signal: 9, all: true, ..Default::default() };
+            // A task that never ran or has ended cannot be killed, and is deleted all the same.
+            if client.kill(self.request(kill)).await.is_ok() {
+                let _ = tokio::time::timeout(Duration::from_secs(5), client.wait(self.request(wait))).await;
+            }
+            let _ = client.delete(self.request(DeleteTaskRequest { container_id })).await;
+        }
+    }
+
+    /// Waits until nothing is left of any container of this namespace, nor of any write to its content store.
+    ///
+    /// # Panics
+    /// With what is left, if it does not go.
+    pub async fn assert_clean(&self) {
+        crate::eventually("a clean namespace", Duration::from_secs(10), async || {
+            let left = leaks::of_namespace(self).await;
+            if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
+        })
+        .await;
+    }
+}
+
+/// Turns `NotFound` into `None`.
+fn found<T>(answer: Result<T, Status>) -> Option<T> {
+    match answer {
+        Ok(value) => Some(value),
+        Err(status) if status.code() == Code::NotFound => None,
+        Err(status) => panic!("containerd answers with an error: {status}"),
+    }
+}

@@ -1,0 +1,162 @@
+//! From async test functions to the trials of one test binary: each test on each containerd.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use crate::home;
+use crate::{Containerd, Namespace, Series};
+
+/// The longest that any test may take: the compile of a big module on a busy machine fits in.
+const LIMIT: Duration = Duration::from_secs(300);
+
+type Body = fn(Namespace) -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// A test that has not been bound to a containerd yet. [`case!`](crate::case) makes it.
+pub struct Case {
+    /// Module and function.
+    pub name: &'static str,
+    /// What is run.
+    pub body: Body,
+    /// What must be there beyond containerd.
+    pub needs: &'static [Need],
+}
+
+/// A part that a machine may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The big wasm module.
+    BigModule,
+    /// An interpreter of processes: `runc`.
+    Runc,
+    /// A shell without libraries: `busybox`.
+    Busybox,
+}
+
+/// Makes a [`Case`] of an `async fn(Namespace)`: `case!(name)`, `case!(name, needs BigModule)`.
+#[macro_export]
+macro_rules! case {
+    ($body:ident $(, needs $($need:ident)+)?) => {
+        $crate::trial::Case {
+            name: concat!(module_path!(), "::", stringify!($body)),
+            body: |namespace| Box::pin($body(namespace)),
+            needs: &[$($($crate::trial::Need::$need),+)?],
+        }
+    };
+}
+
+impl Need {
+    /// Says what is missing, if it is.
+    fn missing(self) -> Option<String> {
+        let program = |name: &str| {
+            let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+            let found = folders.iter().any(|folder| std::path::Path::new(folder).join(name).exists());
+            (!found).then(|| format!("there is no {name}"))
+        };
+        match self {
+            Self::BigModule => {
+                let path = home::part(crate::image::BIG_MODULE);
+                (!path.exists()).then(|| format!("there is no {}", path.display()))
+            }
+            Self::Runc => program("runc"),
+            Self::Busybox => program("busybox"),
+        }
+    }
+}
+
+/// Says why this machine can run no container at all, or none with this containerd.
+fn obstacle(series: Series, needs: &[Need]) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("containers need root".to_owned());
+    }
+    let daemon = series.programs().join("containerd");
+    if !daemon.exists() {
+        return Some(format!("there is no {}", daemon.display()));
+    }
+    needs.iter().find_map(|need| need.missing())
+}
+
+/// The daemons that the tests share, each started when it is first asked for and ended with the last reference.
+#[derive(Debug, Default)]
+pub struct Daemons {
+    running: [tokio::sync::Mutex<Option<Arc<Containerd>>>; Series::ALL.len()],
+}
+
+impl Daemons {
+    async fn get(&self, series: Series) -> Arc<Containerd> {
+        let mut slot = self.running[series as usize].lock().await;
+        if slot.is_none() {
+            *slot = Some(Arc::new(Containerd::start(series).await));
+        }
+        slot.clone().expect("it has just been filled")
+    }
+
+    /// Ends all of them and says what the tests have left behind.
+    pub fn finish(self) -> Vec<String> {
+        let daemons = self.running.into_iter().filter_map(tokio::sync::Mutex::into_inner);
+        daemons.flat_map(|daemon| crate::leaks::of_daemon(&daemon)).collect()
+    }
+}
+
+/// Binds each case to each containerd.
+pub fn trials(cases: Vec<Case>, daemons: &Arc<Daemons>) -> Vec<Trial> {
+    let bind = |series: Series| {
+        let daemons = Arc::downgrade(daemons);
+        move |case: &Case| {
+            let (body, needs, daemons) = (case.body, case.needs, daemons.clone());
+            let name = format!("{series}::{}", case.name.split_once("::").map_or(case.name, |(_, name)| name));
+            let title = name.clone();
+            Trial::ignorable_test(name, move || match obstacle(series, needs) {
+                None => run(series, body, &daemons).map(|()| Completion::Completed),
+                Some(reason) if home::is_ci() => Err(Failed::from(format!("cannot run here: {reason}"))),
+                Some(reason) => {
+                    eprintln!("not run: {title}: {reason}");
+                    Ok(Completion::ignored_with(reason))
+                }
+            })
+        }
+    };
+    Series::ALL.into_iter().flat_map(|series| cases.iter().map(bind(series)).collect::<Vec<_>>()).collect()
+}
+
+/// Runs a test in a fresh namespace; whatever happens, the namespace is emptied, and must then be empty.
+fn run(series: Series, body: Body, daemons: &Weak<Daemons>) -> Result<(), Failed> {
+    let daemons = daemons.upgrade().expect("the daemons outlive the trials");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let daemon = runtime.block_on(daemons.get(series));
+    let start = daemon.log_length();
+    let namespace = runtime.block_on(Namespace::create(daemon.clone()));
+    let caught = |part: Pin<Box<dyn Future<Output = ()>>>| catch_unwind(AssertUnwindSafe(|| runtime.block_on(part)));
+    let outcome = caught(Box::pin({
+        let test = body(namespace.clone());
+        async { tokio::time::timeout(LIMIT, test).await.expect("the test ends in time") }
+    }));
+    // A failed test is cleaned up after, but what it leaves is not its own failure.
+    let cleared = caught(Box::pin({
+        let (namespace, passed) = (namespace.clone(), outcome.is_ok());
+        async move {
+            namespace.clear().await;
+            if passed {
+                namespace.assert_clean().await;
+            }
+        }
+    }));
+    outcome.and(cleared).map_err(|panic| {
+        let tail = daemon.log_since(start, 60);
+        Failed::from(format!(
+            "{} (namespace {})\n--- end of {series}'s log\n{tail}",
+            message(panic.as_ref()),
+            namespace.name()
+        ))
+    })
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the test panicked")
+}

@@ -1,0 +1,60 @@
+//! The direction of knowledge between the crates, as `docs/architecture.md` draws it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{Metadata, MetadataCommand, Package};
+
+/// Each crate with the crates of this workspace that it may know: no fewer, no more.
+const EDGES: [(&str, &[&str]); 5] = [
+    ("oci-tar-builder", &[]),
+    ("prewasi-cache", &[]),
+    ("prewasi-engines", &[]),
+    ("prewasi-precompiler", &["prewasi-cache", "prewasi-engines"]),
+    ("prewasi-shim", &["prewasi-engines", "prewasi-precompiler"]),
+];
+
+/// Crates from elsewhere that would carry knowledge into the wrong crate, by the beginning of their name.
+const FOREIGN: [(&str, &[&str]); 4] = [
+    ("oci-tar-builder", &["containerd", "tonic", "wasmtime", "wasmer"]),
+    ("prewasi-cache", &["wasm", "wat", "wit"]),
+    ("prewasi-engines", &["containerd", "oci-spec", "tonic", "ttrpc"]),
+    ("prewasi-shim", &["wasmtime", "wasmer", "wasmedge"]),
+];
+
+fn workspace() -> Metadata {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let mut command = MetadataCommand::new();
+    command.manifest_path(manifest).no_deps().other_options(["--offline".to_owned()]);
+    command.exec().expect("cargo reads its own workspace")
+}
+
+fn dependencies(package: &Package) -> impl Iterator<Item = &str> {
+    package.dependencies.iter().map(|dependency| dependency.name.as_str())
+}
+
+/// Between the crates there are the edges of the design and no others; nobody depends on the tests.
+#[test]
+fn edges_are_those_of_the_design() {
+    let metadata = workspace();
+    let names: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+    let found: BTreeMap<&str, BTreeSet<&str>> = metadata
+        .packages
+        .iter()
+        .filter(|package| package.name.as_str() != "prewasi-test")
+        .map(|package| (package.name.as_str(), dependencies(package).filter(|name| names.contains(name)).collect()))
+        .collect();
+    let designed = EDGES.iter().map(|(name, edges)| (*name, edges.iter().copied().collect())).collect();
+    assert_eq!(found, designed);
+}
+
+/// The store knows nothing of wasm, the engines nothing of containerd, the shim nothing of any one engine.
+#[test]
+fn no_crate_knows_what_is_not_its_own() {
+    let metadata = workspace();
+    for (name, prefixes) in FOREIGN {
+        let package = metadata.packages.iter().find(|package| package.name.as_str() == name).expect("it is a member");
+        let foreign: Vec<&str> =
+            dependencies(package).filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))).collect();
+        assert!(foreign.is_empty(), "{name} depends on {foreign:?}");
+    }
+}
