@@ -138,7 +138,7 @@ fn wasi(guest: &Guest) -> Result<WasiCtxBuilder, RunError> {
         .allow_blocking_current_thread(true)
         .inherit_network()
         .allow_ip_name_lookup(true);
-    if let Some(cwd) = guest.cwd.to_str() {
+    if let Some(cwd) = guest.cwd.to_str().filter(|cwd| !cwd.is_empty()) {
         wasi.initial_cwd(cwd);
     }
     for Folder { host, guest, required } in preopens::resolve(&guest.preopens, &guest.cwd) {
