@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -125,7 +126,9 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), GuestError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let prefix = path.file_name().unwrap_or(OsStr::new("guest"));
     let write = || {
-        let mut file = tempfile::NamedTempFile::with_prefix_in(prefix, folder)?;
+        // Tests run as root may build what others run later.
+        let permissions = fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().prefix(prefix).permissions(permissions).tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.persist(path).map_err(|error| error.error)
     };
@@ -135,7 +138,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), GuestError> {
 #[cfg(test)]
 mod tests {
     use oci_tar_builder::{Layer, WasmKind, media_type};
-    use prewasi_engines::{Engine as _, Wasm, Wasmtime};
+    use prewasi_engines::{Engine as _, Guest, NativeCode, Outcome, Preopen, RunError, Wasm, Wasmtime};
 
     use super::*;
 
@@ -172,6 +175,55 @@ mod tests {
             assert!(compile(name).is_ok(), "{name}: {:?}", compile(name).err());
         }
         assert!(compile(UNKNOWN_IMPORT).is_err());
+    }
+
+    /// Compiles a guest and runs it in this process, with `folder` as its root.
+    fn run(name: &str, args: &[&str], folder: &Path) -> Result<Outcome, RunError> {
+        let engine = Wasmtime::new();
+        let native = engine.compile(&Wasm::new(fs::read(path(name)).unwrap()).unwrap()).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&native).unwrap();
+        // SAFETY: this very engine compiled it a moment ago, into a file that nobody else can reach.
+        let code = unsafe { NativeCode::trust(file, native.len() as u64) };
+        let guest = Guest {
+            args: [&["demo"], args].concat().iter().map(|&arg| arg.to_owned()).collect(),
+            cwd: "/".into(),
+            preopens: vec![Preopen { host: folder.to_owned(), guest: "/".to_owned() }],
+            ..Guest::default()
+        };
+        std::thread::spawn(move || engine.load(code).unwrap().run(&guest)).join().unwrap()
+    }
+
+    /// Module and component end with the code that they are told to, or with their own for wrong usage and failure.
+    #[test]
+    fn guests_end_with_their_codes() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [DEMO, DEMO_COMPONENT] {
+            for (args, code) in [
+                (&["exit", "0"][..], 0),
+                (&["exit", "7"], 7),
+                (&["exit", "255"], 255),
+                (&["no"], 64),
+                (&["read", "/no"], 1),
+            ] {
+                let outcome = run(name, args, folder.path());
+                assert!(matches!(outcome, Ok(Outcome::Exit(c)) if c == code), "{name} {args:?}: {outcome:?}");
+            }
+            let outcome = run(name, &["trap"], folder.path());
+            assert!(matches!(outcome, Err(RunError::Trap { .. })), "{name}: {outcome:?}");
+        }
+        assert!(matches!(run(LARGE_TABLE, &[], folder.path()), Ok(Outcome::Exit(42))));
+    }
+
+    /// Module and component write the file that they are told to.
+    #[test]
+    fn guests_write_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [DEMO, DEMO_COMPONENT] {
+            let outcome = run(name, &["write", "/file", name], folder.path());
+            assert!(matches!(outcome, Ok(Outcome::Exit(0))), "{name}: {outcome:?}");
+            assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), format!("{name}\n"));
+        }
     }
 
     /// What is no module becomes no component.

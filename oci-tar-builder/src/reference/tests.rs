@@ -194,7 +194,7 @@ fn refuses_long_names() {
     let longest = 255 - "docker.io/library/".len();
     assert!("a".repeat(longest).parse::<Reference>().is_ok());
     assert_eq!(problem(&"a".repeat(longest + 1)), Problem::TooLong);
-    assert_eq!(problem(&"a/".repeat(1 << 20).trim_end_matches('/').to_owned()), Problem::TooLong);
+    assert_eq!(problem("a/".repeat(1 << 20).trim_end_matches('/')), Problem::TooLong);
 }
 
 /// A name that is 64 hex digits would be taken for an image id.
