@@ -23,11 +23,10 @@ pub(crate) fn pauses() -> impl backon::Backoff {
         .build()
 }
 
-/// Says whether an answer means that nobody could answer: the server said so, or the connection broke.
+/// Says whether an answer means that nobody could answer: the server said so, or the connection broke. What a server
+/// says has no source; what this side makes of a broken connection has, under whatever code.
 pub(crate) fn is_unavailable(status: &Status) -> bool {
-    status.code() == Code::Unavailable
-        || status.code() == Code::Unknown
-            && status.source().is_some_and(|source| source.is::<tonic::transport::Error>())
+    status.code() == Code::Unavailable || status.source().is_some()
 }
 
 #[cfg(test)]
@@ -42,10 +41,11 @@ mod tests {
         assert!(all.iter().sum::<Duration>() <= PATIENCE + Duration::from_secs(2), "{all:?}");
     }
 
-    /// A refusal is no reason to ask again; an unavailable server is.
+    /// A refusal is no reason to ask again; an unavailable server and a broken connection are.
     #[test]
     fn tells_refusal_from_absence() {
         assert!(is_unavailable(&Status::unavailable("starting")));
+        assert!(is_unavailable(&Status::from_error("connection reset".into())));
         assert!(!is_unavailable(&Status::not_found("blob")));
         assert!(!is_unavailable(&Status::unknown("failed")));
     }

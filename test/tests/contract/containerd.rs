@@ -28,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(records_are_read),
         case!(nobody_answers),
         case!(restart_is_survived),
+        case!(restart_while_writing_is_survived),
     ]
 }
 
@@ -249,5 +250,20 @@ async fn restart_is_survived(namespace: Namespace) {
     subject.store.release(lease).await.expect("containerd answers again");
     let lock = subject.store.try_lock("kept").await.expect("containerd answers").expect("the lock is free");
     lock.release().await;
+    subject.finish().await;
+}
+
+/// A write that containerd is killed under begins again when it is back.
+async fn restart_while_writing_is_survived(namespace: Namespace) {
+    let daemon = std::sync::Arc::new(prewasi_test::Containerd::start(namespace.daemon().series()).await);
+    let namespace = Namespace::create(daemon.clone()).await;
+    let subject = Subject::containerd(namespace).await;
+    let mut bytes = unique("interrupted");
+    bytes.resize(24 << 20, 7);
+    let digest = Digest::of(&bytes);
+    let (answer, ()) = tokio::join!(subject.write(&digest, &bytes, &[]), daemon.restart(Signal::KILL));
+    answer.expect("it is written");
+    assert!(subject.opened(&digest).await == bytes, "the blob is another");
+    subject.assert_no_ingest().await;
     subject.finish().await;
 }
