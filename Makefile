@@ -21,26 +21,30 @@ setup: ## Get what the tests need and this machine lacks
 build: ## Build the programs in release mode
 	$(CARGO) build --release --workspace --bins
 
+# Always the whole workspace with all its targets: cargo chooses a crate's features by what is built beside it, and a
+# different choice would compile the engine once more.
+ALL := --workspace --all-targets
+
 check: ## Formatting, lints, the crates' edges, the documentation
 	$(CARGO) fmt --all -- --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) test -q -p prewasi-test --test edges
+	$(CARGO) clippy $(ALL) -- -D warnings
+	$(CARGO) test -q --workspace --test edges
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --no-deps
 
 test: ## Run every test, against real containerd 1.7 and 2.1, as root
-	$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace --exclude prewasi-test
-	$(CARGO) test -p prewasi-test --no-run
-	$(ROOT) $(CARGO) test -p prewasi-test
+	$(CARGO) build $(ALL)
+	$(ROOT) $(CARGO) test --workspace --lib --bins --tests
 
 demo: ## Pack, pre-warm and run a wasm program under a private containerd
 	@test/setup demo
-	@test/demo
+	$(CARGO) build --release --workspace --bins
+	@test/guests/build $(PREWASI_HOME)/guests
+	@PREWASI_BIN=$(CARGO_TARGET_DIR)/release PREWASI_GUESTS=$(PREWASI_HOME)/guests test/demo
 
 bench: ## Measure cold and warm starts beside runc
 	@test/setup test
 	$(CARGO) build --release --workspace --bins
-	$(ROOT) $(CARGO) run --release -p prewasi-test --bin bench
+	$(ROOT) $(CARGO_TARGET_DIR)/release/bench
 
 install: build ## Install the programs into PREFIX/bin (/usr/local/bin)
 	install -d $(DESTDIR)$(PREFIX)/bin
