@@ -34,13 +34,10 @@ pub fn main(engine: EngineConstructor) -> ExitCode {
         _ if flags.info => info::print_info(&*engine()).map_err(Into::into),
         "start" => start::run(&flags).map_err(Into::into),
         "delete" => {
-            log::init(flags.debug);
+            log::to_stderr(flags.debug);
             delete::run(&flags).map_err(Into::into)
         }
-        "daemon" => {
-            log::init(flags.debug);
-            daemon::run(&flags, engine).map_err(Into::into)
-        }
+        "daemon" => daemon::run(&flags, engine).map_err(Into::into),
         "version" => info::print_version(&*engine()).map_err(Into::into),
         "" => return usage("no command was given"),
         unknown => return usage(&format!("no command is called {unknown:?}")),

@@ -19,6 +19,7 @@ use crate::args::Flags;
 use crate::command::EngineConstructor;
 use crate::events::Events;
 use crate::helper::{ForkRequest, Helpers};
+use crate::log;
 use crate::reaper::{self, Reaper};
 use crate::service;
 use crate::shim::Shim;
@@ -50,9 +51,13 @@ enum Next {
 /// # Errors
 /// [`DaemonError`].
 pub(crate) fn run(flags: &Flags, engine: EngineConstructor) -> Result<(), DaemonError> {
+    // Started through /proc/self/exe, it would show as `exe` in lists of processes.
+    rustix::thread::set_name(c"containerd-shim").map_err(|error| DaemonError::Process(error.into()))?;
+    log::to_copy(flags.debug).map_err(DaemonError::Process)?;
     let listener = take_listener().map_err(DaemonError::Socket)?;
     // Orphans of the pod's processes become children of the daemon, which waits for them.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| DaemonError::Process(error.into()))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| DaemonError::Process(error.into()))?;
     let signals = reaper::signals().map_err(DaemonError::Process)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
     let reaper = Arc::new(Reaper::default());

@@ -23,11 +23,12 @@ use crate::cgroup::Cgroup;
 use crate::command::EngineConstructor;
 use crate::error::{Failure, Kind};
 use crate::job::Job;
+use crate::log;
 use crate::process::{Exit, ProcessId};
 use crate::reaper::Reaper;
 
-/// Where a helper finds its end of the pipe.
-const REPORT_FD: i32 = 3;
+/// Where a helper finds its end of the pipe, next to [`log::FD`].
+const REPORT_FD: i32 = log::FD - 1;
 /// Longest message that goes through the pipe; its buffer holds 64 KiB, and nobody reads before the helper has ended.
 const MESSAGE_MAX: usize = 16 << 10;
 
@@ -171,15 +172,15 @@ fn child(job: &Job, parent: Pid, sender: &OwnedFd, engine: EngineConstructor) ->
     unsafe { nix::libc::_exit(0) }
 }
 
-/// Turns a copy of the daemon into a process of its own: its signals, its group, no descriptors but the standard ones
-/// and the pipe.
+/// Turns a copy of the daemon into a process of its own: its signals, its group, no descriptors but the standard ones,
+/// the pipe and the log.
 fn prepare(parent: Pid, sender: &OwnedFd) -> io::Result<()> {
     // SAFETY: the values that own the descriptors are never used or dropped in this process.
     unsafe {
         if nix::libc::dup2(sender.as_raw_fd(), REPORT_FD) < 0 {
             return Err(io::Error::last_os_error());
         }
-        nix::libc::syscall(nix::libc::SYS_close_range, REPORT_FD + 1, nix::libc::c_int::MAX, 0);
+        nix::libc::syscall(nix::libc::SYS_close_range, log::FD + 1, nix::libc::c_int::MAX, 0);
     }
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;

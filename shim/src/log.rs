@@ -1,13 +1,16 @@
-//! The daemon's log: lines of `key=value` on standard error, which is the fifo that containerd reads.
+//! The daemon's log: lines of `key=value` in the fifo that containerd reads.
 //!
 //! The fifo is opened for reading and writing and never blocks: while containerd is away nothing stalls, and what does
-//! not fit is lost.
+//! not fit is lost. The daemon gets it as its standard error and logs to a copy, because libcontainer puts the
+//! container's own standard error in that place.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{FromRawFd as _, RawFd};
 use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use tracing::field::{Field, Visit};
@@ -19,6 +22,11 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Name of the fifo in the bundle.
 const FIFO: &str = "log";
+/// Where a daemon and its helpers have the copy of their standard error.
+pub(crate) const FD: RawFd = 4;
+
+static COPY: OnceLock<File> = OnceLock::new();
+static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Opens the fifo that containerd reads, or `/dev/null` where there is none.
 ///
@@ -32,23 +40,63 @@ pub(crate) fn open(bundle: &Path) -> io::Result<File> {
     }
 }
 
-/// Sends what is logged from now on to standard error.
-pub(crate) fn init(debug: bool) {
+/// Logs to standard error from now on.
+pub(crate) fn to_stderr(debug: bool) {
+    init(debug, io::stderr);
+}
+
+/// Logs to a copy of standard error from now on. Must be the first thing that a daemon does: it takes [`FD`].
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn to_copy(debug: bool) -> io::Result<()> {
+    // SAFETY: dup3 has no memory effects; nothing else has taken that number yet.
+    if unsafe { nix::libc::dup3(nix::libc::STDERR_FILENO, FD, nix::libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor has just been made and has no other owner.
+    COPY.get_or_init(|| unsafe { File::from_raw_fd(FD) });
+    init(debug, Copy::default);
+    Ok(())
+}
+
+/// Logs nothing more: the container's own program is about to run in this process.
+pub(crate) fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+fn init<W: io::Write + 'static>(debug: bool, writer: impl Fn() -> W + Send + Sync + 'static) {
     // libcontainer logs each step on the way up; its errors reach us as values.
-    let default = if debug { "debug,h2=info,hyper=info,tower=info" } else { "info,libcontainer=off,libcgroups=off" };
+    let default = if debug {
+        "debug,libcontainer=warn,libcgroups=warn,h2=info,hyper=info,hyper_util=info,tower=info"
+    } else {
+        "info,libcontainer=off,libcgroups=off"
+    };
     let filter = std::env::var("PREWASI_LOG").unwrap_or_else(|_| default.to_owned());
     let subscriber = tracing_subscriber::fmt()
         .event_format(Logfmt)
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .finish();
     // Fails only if it is called twice; then the first stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Says whether standard error is still there, for the sake of a daemon that was started by hand.
-pub(crate) fn is_open() -> bool {
-    rustix::fs::fstat(io::stderr().as_fd()).is_ok()
+/// The copy of standard error as a writer.
+#[derive(Default)]
+struct Copy;
+
+impl io::Write for Copy {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match COPY.get() {
+            Some(mut copy) if !SILENT.load(Ordering::Relaxed) => copy.write(bytes),
+            _ => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Formats an event as one line of `key=value`.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::cgroup::Cgroup;
 use crate::container::{Container, Phase};
 use crate::error::TaskError;
 use crate::events::{Event, Events};
@@ -13,7 +14,7 @@ use crate::folders;
 use crate::helper::{self, Helpers};
 use crate::job::{Create, Job, Remove, Start};
 use crate::mounts::Mount;
-use crate::process::{Exit, ProcessId, signal_child};
+use crate::process::{Exit, signal_child};
 use crate::record::Record;
 use crate::spec;
 use crate::stdio::{Stdio, StdioPaths};
@@ -187,7 +188,7 @@ impl Shim {
         };
         let signal = signal.cast_signed();
         if all {
-            for pid in cgroup.iter().flat_map(crate::cgroup::Cgroup::pids).filter(|pid| *pid != init.pid) {
+            for pid in cgroup.iter().flat_map(Cgroup::pids).filter(|pid| *pid != init.pid) {
                 // One that has just ended needs no signal.
                 let _ = signal_child(pid, signal);
             }
@@ -238,20 +239,17 @@ impl Shim {
         Ok((pid, exit))
     }
 
-    /// Lists the processes of a container.
+    /// Lists the processes of a container, its init process first, even if that has ended: a containerd that has been
+    /// restarted takes a container without processes for one that was never made, and forgets how it ended.
     ///
     /// # Errors
     /// [`TaskError::NoContainer`].
     pub(crate) fn pids(&self, id: &str) -> Result<Vec<u32>, TaskError> {
         let container = self.container(id, "")?;
         let state = container.state();
-        let mut pids = state.cgroup.as_ref().map(crate::cgroup::Cgroup::pids).unwrap_or_default();
-        if let Some(ProcessId { pid, .. }) = state.init.filter(|_| state.phase != Phase::Stopped)
-            && !pids.contains(&pid)
-        {
-            pids.insert(0, pid);
-        }
-        Ok(pids.into_iter().map(i32::cast_unsigned).collect())
+        let init = state.init.map(|init| init.pid);
+        let others = state.cgroup.iter().flat_map(Cgroup::pids).filter(|pid| Some(*pid) != init);
+        Ok(init.into_iter().chain(others).map(i32::cast_unsigned).collect())
     }
 
     /// Lets the standard input of a container end.

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -131,7 +132,9 @@ fn spawn(
     listener: UnixListener,
 ) -> Result<(), StartError> {
     let log = log::open(bundle).map_err(file("open", Path::new("/dev/null")))?;
+    // The binary that runs now, even if an upgrade has replaced its file; under its own name in a list of processes.
     let mut command = Command::new("/proc/self/exe");
+    command.arg0(std::env::args_os().next().unwrap_or_default());
     command.args(["-namespace", &flags.namespace, "-id", &flags.id]);
     command.arg("-address").arg(&flags.address).arg("-socket").arg(socket);
     if bootstrap.debug {

@@ -41,7 +41,7 @@ pub(crate) struct Stdio {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     stdin: Option<OwnedFd>,
-    outputs: Vec<OwnedFd>,
+    _outputs: Vec<OwnedFd>,
 }
 
 impl Stdio {
@@ -70,7 +70,7 @@ impl Stdio {
             Stream::Null | Stream::File(_) => Ok(None),
         };
         let outputs = [hold(&self.stdout)?, hold(&self.stderr)?];
-        Ok(Held { stdin: hold(&self.stdin)?, outputs: outputs.into_iter().flatten().collect() })
+        Ok(Held { stdin: hold(&self.stdin)?, _outputs: outputs.into_iter().flatten().collect() })
     }
 
     /// Opens the streams for the container's process: input, output, errors. The fifos must be held.

@@ -1,8 +1,10 @@
 //! Wasm programs: loaded before the container was built, run inside it.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::io::Write as _;
 use std::os::fd::RawFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -82,11 +84,23 @@ impl Executor for WasmExecutor {
     }
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        crate::log::silence();
+        name_process(&self.guest);
         self.close_others();
         let code = self.run();
         // Nobody is left to be told if this fails.
         let _ = std::io::stdout().flush();
         exit(code)
+    }
+}
+
+/// Shows the guest's own name in lists of processes.
+fn name_process(guest: &Guest) {
+    let file = guest.args.first().and_then(|program| Path::new(program).file_name());
+    let name = file.and_then(|file| CString::new(file.as_encoded_bytes()).ok());
+    if let Some(name) = name {
+        // Only a name.
+        let _ = rustix::thread::set_name(&name);
     }
 }
 
