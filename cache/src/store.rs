@@ -70,8 +70,8 @@ pub trait ContentStore: Send + Sync {
     async fn set_image_label(&self, name: &str, key: &str, value: &str) -> Result<(), StoreError>;
 
     /// Tries to take the lock called `name`; `None` while somebody else holds it. The lock is free at once when its
-    /// holder releases it, drops it or dies, and leaves nothing behind in either case beyond an expiring lease.
-    /// Asking in vain is cheap: it writes nothing.
+    /// holder releases it, and within two seconds when it dies; a dead holder leaves nothing behind beyond an
+    /// expiring lease. Asking in vain is cheap: it writes nothing.
     async fn try_lock(&self, name: &str) -> Result<Option<Lock>, StoreError>;
 }
 

@@ -70,7 +70,8 @@ clauses! {
     labels: one_label_at_a_time empty_value_removes_the_label long_label_is_refused simultaneous_labels_all_stay
         label_without_blob_is_not_found blobs_are_listed_by_label;
     images: images_are_listed image_labels_are_set_one_by_one;
-    locks: lock_has_one_holder dropped_lock_is_free killed_holder_frees_the_lock;
+    locks: lock_has_one_holder dropped_lock_is_free killed_holder_frees_the_lock
+        one_of_many_gets_the_lock;
 }
 
 /// All that runs on a containerd.

@@ -16,6 +16,7 @@ pub(super) struct Ingest {
     reference: String,
     requests: mpsc::Sender<WriteContentRequest>,
     responses: Streaming<WriteContentResponse>,
+    offset: i64,
 }
 
 impl Ingest {
@@ -28,9 +29,24 @@ impl Ingest {
         let mut client = link.content();
         let request = link.request(ReceiverStream::new(receiver), lease);
         let responses = within(ANSWER, client.write(request)).await?.into_inner();
-        let mut ingest = Self { reference, requests, responses };
+        let mut ingest = Self { reference, requests, responses, offset: 0 };
         ingest.answer(ANSWER).await?;
         Ok(ingest)
+    }
+
+    /// Returns how many bytes have been appended.
+    pub(super) fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// Appends `data` to what this stream has written. The first bytes are written at offset 0, which truncates what
+    /// an earlier writer may have left.
+    pub(super) async fn append(&mut self, data: Vec<u8>, limit: Duration) -> Result<(), Status> {
+        let (action, length) = (WriteAction::Write.into(), i64::try_from(data.len()).unwrap_or(i64::MAX));
+        let request = WriteContentRequest { action, offset: self.offset, data, ..Default::default() };
+        self.exchange(request, limit).await?;
+        self.offset += length;
+        Ok(())
     }
 
     /// Sends one message and waits for the answer to it.
@@ -48,18 +64,20 @@ impl Ingest {
         within(limit, self.responses.message()).await?.ok_or_else(|| Status::unavailable("the write stream ended"))
     }
 
-    /// Removes what was written, while the ref is still held (so that no successor's bytes can be meant), then
-    /// ends the stream and waits until the ref is free.
-    pub(super) async fn abort(mut self, link: &Link, lease: Option<&Lease>) -> Result<(), Status> {
+    /// Removes what was written, while the ref is still held, so that it cannot be a successor's bytes.
+    pub(super) async fn abort(&self, link: &Link, lease: Option<&Lease>) -> Result<(), Status> {
         let request = link.request(AbortRequest { r#ref: self.reference.clone() }, lease);
-        let aborted = match within(ANSWER, link.content().abort(request)).await {
+        match within(ANSWER, link.content().abort(request)).await {
             Err(status) if status.code() != Code::NotFound => Err(status),
             _ => Ok(()),
-        };
+        }
+    }
+
+    /// Ends the stream and waits until the ref is free.
+    pub(super) async fn close(mut self) {
         drop(self.requests);
         // The stream's end is sent after the ref is free; how it ended does not matter.
         while let Ok(Some(_)) = within(ANSWER, self.responses.message()).await {}
-        aborted
     }
 }
 

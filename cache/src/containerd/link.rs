@@ -10,7 +10,7 @@ use containerd_client::services::v1::introspection_client::IntrospectionClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::version_client::VersionClient;
-use containerd_client::services::v1::{CreateRequest, CreateResponse, DeleteRequest};
+use containerd_client::services::v1::{CreateRequest, DeleteRequest};
 use jiff::Timestamp;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
@@ -133,21 +133,37 @@ impl Link {
 
     /// Takes a lease with a random id.
     pub(super) async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
-        let id = format!("prewasi-{}", uuid::Uuid::new_v4());
-        let subject = format!("lease {id}");
-        let expires = Timestamp::try_from(SystemTime::now() + ttl)
-            .map_err(|error| StoreError::Malformed { subject: subject.clone(), source: Box::new(error) })?;
-        let labels = [("containerd.io/gc.expire".to_owned(), expires.to_string())].into();
-        let request = CreateRequest { id: id.clone(), labels };
-        let create = |mut client: LeasesClient<Channel>, r| async move {
-            match client.create(r).await {
+        let lease = Lease(format!("prewasi-{}", uuid::Uuid::new_v4()));
+        let mut pauses = pauses();
+        loop {
+            match self.create_lease(&lease, ttl).await {
+                Ok(()) => return Ok(lease),
                 // Nobody else draws the same id: it is this call's own first attempt, whose answer got lost.
-                Err(status) if status.code() == Code::AlreadyExists => Ok(Response::new(CreateResponse::default())),
-                answer => answer,
+                Err(status) if status.code() == Code::AlreadyExists => return Ok(lease),
+                Err(status) => match pauses.next().filter(|_| is_unavailable(&status)) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(failure("take", &format!("lease {}", lease.id()), status)),
+                },
             }
-        };
-        self.call("take", &subject, self.leases(), request, create).await?;
-        Ok(Lease(id))
+        }
+    }
+
+    /// Creates a lease that ends by itself after `ttl`; once, whatever the answer.
+    pub(super) async fn create_lease(&self, lease: &Lease, ttl: Duration) -> Result<(), Status> {
+        let expires = Timestamp::try_from(SystemTime::now() + ttl)
+            .map_err(|error| Status::invalid_argument(format!("a lease cannot last {ttl:?}: {error}")))?;
+        let labels = [("containerd.io/gc.expire".to_owned(), expires.to_string())].into();
+        let request = self.request(CreateRequest { id: lease.id().to_owned(), labels }, None);
+        within(ANSWER, self.leases().create(request)).await.map(drop)
+    }
+
+    /// Deletes a lease, which may be gone; once, whatever the answer.
+    pub(super) async fn delete_lease(&self, lease: &Lease) -> Result<(), Status> {
+        let request = self.request(DeleteRequest { id: lease.id().to_owned(), sync: false }, None);
+        match within(ANSWER, self.leases().delete(request)).await {
+            Err(status) if status.code() != Code::NotFound => Err(status),
+            _ => Ok(()),
+        }
     }
 
     /// Deletes a lease; with `collect`, returns when the garbage collector has run.

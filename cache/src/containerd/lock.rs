@@ -1,14 +1,15 @@
 //! Locks: an ingest ref held open. containerd lets one stream at a time have a ref, and frees it when the connection
 //! ends, however the process ended.
 //!
-//! A holder that was killed leaves an empty ingest, which stays until its lease expires. To tell it from one that is
-//! held, it must be opened; that is done without a lease, so that asking in vain costs containerd neither a write
-//! nor a garbage collection, however many wait.
+//! That alone keeps two holders apart; all else here is for those who wait. Asking for a ref that is held is dear:
+//! containerd 1.7 answers after half a second, in which nobody can write to its database. So the holder first takes a
+//! lease named after the lock, which containerd decides at once, and then shows that it lives by adding a byte to the
+//! ingest now and then. Who asks reads that, and goes on to the ref itself only if there has been no sign for a while.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use containerd_client::services::v1::StatusRequest;
+use containerd_client::services::v1::{ListRequest, StatusRequest};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
@@ -19,8 +20,18 @@ use crate::retry::{is_unavailable, pauses};
 use crate::store::Held;
 use crate::{Digest, Lease, Lock, StoreError};
 
-/// How long the trace of a holder that was killed may stay. The lock itself outlives its lease.
-const TTL: Duration = Duration::from_secs(600);
+/// How long containerd keeps the trace of a holder that was killed, if nobody asks for the lock again. The lock itself
+/// outlives its lease.
+const TTL: Duration = Duration::from_secs(1800);
+
+/// How often a holder shows that it lives.
+const BEAT: Duration = Duration::from_millis(300);
+
+/// How long without a sign of life until it is worth asking for the ref itself.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+/// Those who notice the silence ask one after the other, spread over this time; the first one clears up for all.
+const SPREAD: Duration = Duration::from_millis(500);
 
 /// A task that holds the stream until it is told, or sees, that the lock is no longer wanted.
 struct Holder {
@@ -40,21 +51,20 @@ impl Held for Holder {
 
 /// Tries to take the lock `name`.
 pub(super) async fn try_lock(link: &Link, name: &str) -> Result<Option<Lock>, StoreError> {
-    // A name may be longer than a ref should be, or hold what a ref should not.
-    let reference = format!("prewasi-lock-{}", Digest::of(name.as_bytes()).hex());
+    // A name may be longer than a ref should be, or hold what a ref should not. Ref and lease are called the same.
+    let lease = Lease(format!("prewasi-lock-{}", Digest::of(name.as_bytes()).hex()));
     let mut pauses = pauses();
     loop {
-        let status = match free(link, &reference).await {
-            Ok(true) => match take(link, &reference).await? {
-                Ok(lock) => return Ok(Some(lock)),
-                Err(status) => status,
-            },
-            Ok(false) => return Ok(None),
+        let status = match attempt(link, &lease).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(ingest)) => {
+                let (wanted, unwanted) = oneshot::channel();
+                let task = tokio::spawn(hold(link.clone(), lease, ingest, unwanted));
+                return Ok(Some(Lock(Box::new(Holder { wanted, task }))));
+            }
+            Err(status) if is_locked(&status) => return Ok(None),
             Err(status) => status,
         };
-        if is_locked(&status) {
-            return Ok(None);
-        }
         match pauses.next().filter(|_| is_unavailable(&status)) {
             Some(pause) => tokio::time::sleep(pause).await,
             None => return Err(failure("take", &format!("lock {name}"), status)),
@@ -62,43 +72,76 @@ pub(super) async fn try_lock(link: &Link, name: &str) -> Result<Option<Lock>, St
     }
 }
 
-/// Says whether nobody holds the ref, and removes what a dead holder left there.
-async fn free(link: &Link, reference: &str) -> Result<bool, Status> {
-    let request = link.request(StatusRequest { r#ref: reference.to_owned() }, None);
-    match within(ANSWER, link.content().status(request)).await {
-        Err(status) if status.code() == Code::NotFound => return Ok(true),
+async fn attempt(link: &Link, lease: &Lease) -> Result<Option<Ingest>, Status> {
+    loop {
+        let Some(sign) = last_sign(link, lease).await? else { return take(link, lease).await };
+        // A sign from the future is as good as none: the clock was set.
+        if SystemTime::now().duration_since(sign).is_ok_and(|silence| silence < SILENCE) {
+            return Ok(None);
+        }
+        let random = uuid::Uuid::new_v4().as_u128() % SPREAD.as_millis();
+        tokio::time::sleep(Duration::from_millis(u64::try_from(random).unwrap_or(0))).await;
+        if last_sign(link, lease).await? == Some(sign) {
+            bury(link, lease).await?;
+        }
+    }
+}
+
+/// When the holder last showed that it lives; `None` if there is no trace of one.
+async fn last_sign(link: &Link, lease: &Lease) -> Result<Option<SystemTime>, Status> {
+    let request = link.request(StatusRequest { r#ref: lease.id().to_owned() }, None);
+    let updated = match within(ANSWER, link.content().status(request)).await {
+        Ok(answer) => answer.into_inner().status.and_then(|status| status.updated_at),
+        Err(status) if status.code() == Code::NotFound => {
+            let request = link.request(ListRequest { filters: vec![format!("id==\"{}\"", lease.id())] }, None);
+            let answer = within(ANSWER, link.leases().list(request)).await?.into_inner();
+            let Some(found) = answer.leases.into_iter().next() else { return Ok(None) };
+            found.created_at
+        }
         Err(status) => return Err(status),
-        Ok(_) => {}
-    }
-    match Ingest::open(link, None, stat(reference.to_owned())).await {
-        Ok(leftover) => leftover.abort(link, None).await.map(|()| true),
-        Err(status) if is_locked(&status) => Ok(false),
-        Err(status) => Err(status),
-    }
+    };
+    Ok(Some(updated.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)))
 }
 
-async fn take(link: &Link, reference: &str) -> Result<Result<Lock, Status>, StoreError> {
-    let lease = link.lease(TTL).await?;
-    match Ingest::open(link, Some(&lease), stat(reference.to_owned())).await {
-        Ok(ingest) => {
-            let (wanted, unwanted) = oneshot::channel();
-            let task = tokio::spawn(hold(link.clone(), lease, ingest, unwanted));
-            Ok(Ok(Lock(Box::new(Holder { wanted, task }))))
-        }
+/// Takes the lease, and with it the right to ask for the ref; `None` if another was faster.
+async fn take(link: &Link, lease: &Lease) -> Result<Option<Ingest>, Status> {
+    match link.create_lease(lease, TTL).await {
+        Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
+        answer => answer?,
+    }
+    match Ingest::open(link, Some(lease), stat(lease.id().to_owned())).await {
+        Ok(ingest) => Ok(Some(ingest)),
         Err(status) => {
-            link.end_lease(lease, false).await?;
-            Ok(Err(status))
+            link.delete_lease(lease).await?;
+            Err(status)
         }
     }
 }
 
-async fn hold(link: Link, lease: Lease, ingest: Ingest, unwanted: oneshot::Receiver<()>) {
-    // Both ways for the sender to go, release and drop, come as the same error.
-    let _ = unwanted.await;
-    if let Err(status) = ingest.abort(&link, Some(&lease)).await {
-        tracing::debug!(%status, "a lock's ingest stays until its lease expires");
+/// Removes what a holder has left that is dead; one that lives answers "locked".
+async fn bury(link: &Link, lease: &Lease) -> Result<(), Status> {
+    let ingest = Ingest::open(link, None, stat(lease.id().to_owned())).await?;
+    clear(link, lease, None, ingest).await
+}
+
+/// Removes ingest and lease while the ref is held, so that they cannot be a successor's; then lets go of the ref.
+async fn clear(link: &Link, lease: &Lease, under: Option<&Lease>, ingest: Ingest) -> Result<(), Status> {
+    let aborted = ingest.abort(link, under).await;
+    let deleted = link.delete_lease(lease).await;
+    ingest.close().await;
+    aborted.and(deleted)
+}
+
+async fn hold(link: Link, lease: Lease, mut ingest: Ingest, mut unwanted: oneshot::Receiver<()>) {
+    // Both ways for the sender to go, release and drop, end the wait in the same way.
+    while tokio::time::timeout(BEAT, &mut unwanted).await.is_err() {
+        if let Err(status) = ingest.append(vec![0], ANSWER).await {
+            tracing::debug!(%status, "a lock was lost");
+            let _ = unwanted.await;
+            break;
+        }
     }
-    if let Err(error) = link.end_lease(lease, false).await {
-        tracing::debug!(%error, "a lock's lease stays until it expires");
+    if let Err(status) = clear(&link, &lease, Some(&lease), ingest).await {
+        tracing::debug!(%status, "the trace of a lock stays until the next holder or the collector removes it");
     }
 }

@@ -65,17 +65,15 @@ async fn fill(ingest: &mut Ingest, blob: NewBlob<'_>, size: i64) -> Result<(), F
             .read_exact_at(&mut data, offset)
             .map_err(io_error("read what is to become blob", blob.digest))
             .map_err(Failure::Local)?;
-        // Writing at offset 0 truncates what an earlier writer may have left under this ref.
-        let at = i64::try_from(offset).unwrap_or(i64::MAX);
-        let action = WriteAction::Write.into();
-        ingest.exchange(WriteContentRequest { action, offset: at, data, ..Default::default() }, ANSWER).await?;
+        ingest.append(data, ANSWER).await?;
         offset += length as u64;
     }
     let commit = WriteContentRequest {
         action: WriteAction::Commit.into(),
         total: size,
         expected: blob.digest.to_string(),
-        offset: size,
+        // At any other offset than the end, committing would truncate.
+        offset: ingest.offset(),
         labels: blob.labels.clone().into_iter().collect(),
         ..Default::default()
     };
@@ -94,7 +92,11 @@ async fn abandon(link: &Link, lease: &Lease, reference: String, ingest: Ingest, 
         }
     };
     let aborted = match held {
-        Ok(ingest) => ingest.abort(link, Some(lease)).await,
+        Ok(ingest) => {
+            let aborted = ingest.abort(link, Some(lease)).await;
+            ingest.close().await;
+            aborted
+        }
         Err(status) => Err(status),
     };
     if let Err(status) = aborted
