@@ -157,11 +157,11 @@ impl Containerd {
         fs::metadata(log(&self.folder)).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(usize::MAX))
     }
 
-    /// Returns the last lines of the log behind a position.
+    /// Returns the last lines of the log behind a position, those that only debug left out.
     pub fn log_since(&self, position: usize, lines: usize) -> String {
         let text = fs::read(log(&self.folder)).unwrap_or_default();
         let text = String::from_utf8_lossy(text.get(position..).unwrap_or_default()).into_owned();
-        let all: Vec<&str> = text.lines().collect();
+        let all: Vec<&str> = text.lines().filter(|line| !line.contains(" level=debug ")).collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 

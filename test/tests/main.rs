@@ -6,14 +6,30 @@ use std::sync::Arc;
 use libtest_mimic::Arguments;
 use prewasi_test::trial::{Daemons, trials};
 
+mod big;
 mod contract;
+mod damage;
+mod labels;
+mod refusals;
 mod run;
+mod signals;
+mod task_api;
 
 fn main() -> ExitCode {
     contract::hold_lock_if_asked();
     let arguments = Arguments::from_args();
     let daemons = Arc::new(Daemons::default());
-    let cases = [contract::cases(), run::cases()].into_iter().flatten().collect();
+    let cases = [
+        run::cases(),
+        labels::cases(),
+        refusals::cases(),
+        signals::cases(),
+        task_api::cases(),
+        damage::cases(),
+        big::cases(),
+        contract::cases(),
+    ];
+    let cases = cases.into_iter().flatten().collect();
     let mut trials = trials(cases, &daemons);
     trials.extend(contract::layout_trials());
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -173,11 +173,11 @@ async fn large_table_is_no_obstacle(namespace: Namespace) {
 /// `ctr run` shows a guest's output on the right stream and ends with its exit code.
 async fn ctr_shows_output_and_exit_code(namespace: Namespace) {
     let image = demo(&namespace);
-    let output = namespace.ctr_run(&image, &["echo", "by", "ctr"]).success();
+    let output = namespace.ctr_run(&image, &["demo.wasm", "echo", "by", "ctr"]).success();
     assert_eq!((&*output.stdout, &*output.stderr), ("by ctr\n", ""));
-    let output = namespace.ctr_run(&image, &["stderr", "by ctr"]).success();
+    let output = namespace.ctr_run(&image, &["demo.wasm", "stderr", "by ctr"]).success();
     assert_eq!((&*output.stdout, &*output.stderr), ("", "by ctr\n"));
     for code in CODES {
-        namespace.ctr_run(&image, &["exit", &code.to_string()]).fails_with(code.cast_signed());
+        namespace.ctr_run(&image, &["demo.wasm", "exit", &code.to_string()]).fails_with(code.cast_signed());
     }
 }

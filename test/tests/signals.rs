@@ -1,0 +1,112 @@
+//! Signals end containers, at once and with the exit code of the signal.
+
+use std::time::{Duration, Instant};
+
+use prewasi_test::guests::{DEMO, DEMO_COMPONENT};
+use prewasi_test::image::{self, Program};
+use prewasi_test::trial::Case;
+use prewasi_test::{Namespace, case};
+use rustix::process::Signal;
+use tonic::Code;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(sigterm_ends_a_module),
+        case!(sigterm_ends_a_component),
+        case!(sigkill_ends_a_module),
+        case!(sigkill_ends_a_component),
+        case!(busy_guest_is_ended_too),
+        case!(signal_to_an_ended_container_is_not_found),
+        case!(created_container_can_be_killed),
+    ]
+}
+
+/// The longest that a signal may take, from sending it to the end of the task.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Runs a guest that ticks for ever, sends it a signal, and asserts that it ends in time and with `code`.
+async fn assert_ends(namespace: Namespace, guest: &str, signal: Signal, code: u32) {
+    let program = Program::guest(&namespace, guest);
+    let image = image::import(&namespace, "ticking", |image| image.layer(program.layer("demo.wasm")));
+    let mut container = namespace.container(&image.name).create().await;
+    container.start().await;
+    container.prints("tick 1\n").await;
+    let start = Instant::now();
+    container.kill(signal).await.expect("a running container can be killed");
+    assert_eq!(container.wait().await, code);
+    let took = start.elapsed();
+    assert!(took < LIMIT, "it took {took:?} to end");
+    assert_eq!(container.delete().await.exit_status, code);
+}
+
+/// SIGTERM ends a module within a second, exit code 143.
+async fn sigterm_ends_a_module(namespace: Namespace) {
+    assert_ends(namespace, DEMO, Signal::TERM, 143).await;
+}
+
+/// SIGTERM ends a component within a second, exit code 143.
+async fn sigterm_ends_a_component(namespace: Namespace) {
+    assert_ends(namespace, DEMO_COMPONENT, Signal::TERM, 143).await;
+}
+
+/// SIGKILL ends a module within a second, exit code 137.
+async fn sigkill_ends_a_module(namespace: Namespace) {
+    assert_ends(namespace, DEMO, Signal::KILL, 137).await;
+}
+
+/// SIGKILL ends a component within a second, exit code 137.
+async fn sigkill_ends_a_component(namespace: Namespace) {
+    assert_ends(namespace, DEMO_COMPONENT, Signal::KILL, 137).await;
+}
+
+/// SIGTERM ends a guest that computes without ever calling the system.
+async fn busy_guest_is_ended_too(namespace: Namespace) {
+    let wasm = wat::parse_str(
+        r#"(module
+            (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\08\00\00\00\05\00\00\00busy\n")
+            (func (export "_start")
+                (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 100)))
+                (loop (br 0))))"#,
+    );
+    let program = Program::new(wasm.expect("the text is valid"));
+    let image = image::import(&namespace, "busy", |image| image.layer(program.layer("busy.wasm")));
+    let mut container = namespace.container(&image.name).create().await;
+    container.start().await;
+    container.prints("busy\n").await;
+    let start = Instant::now();
+    container.kill(Signal::TERM).await.expect("a running container can be killed");
+    assert_eq!(container.wait().await, 143);
+    assert!(start.elapsed() < LIMIT, "it took {:?} to end", start.elapsed());
+    container.delete().await;
+}
+
+/// Kill answers `NotFound` once the container has ended, which is the one answer that CRI takes for success.
+async fn signal_to_an_ended_container_is_not_found(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "ended", |image| image.layer(program.layer("demo.wasm")));
+    let mut container = namespace.container(&image.name).args(&["exit", "3"]).create().await;
+    container.start().await;
+    assert_eq!(container.wait().await, 3);
+    let status = container.kill(Signal::TERM).await.expect_err("there is nobody to be killed");
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    assert_eq!(container.delete().await.exit_status, 3);
+}
+
+/// A container that was created and never started can be killed and deleted.
+async fn created_container_can_be_killed(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "created", |image| image.layer(program.layer("demo.wasm")));
+    let container = namespace.container(&image.name).create().await;
+    container.kill(Signal::KILL).await.expect("a created container can be killed");
+    prewasi_test::eventually("the end of a created container", LIMIT, async || {
+        let state = container.state().await.expect("the task is there");
+        match state.status() {
+            containerd_client::types::v1::Status::Stopped => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(container.delete().await.exit_status, 137);
+}
