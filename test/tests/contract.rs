@@ -234,9 +234,9 @@ pub(crate) fn unique(text: &str) -> Vec<u8> {
 /// What tells a copy of this program to hold a lock: backend, folder or socket, namespace, name; a line each.
 const HOLD: &str = "PREWASI_TEST_HOLD_LOCK";
 
-/// Holds a lock until killed, if this process was started by [`Subject::hold_elsewhere`].
-pub(crate) fn hold_lock_if_asked() {
-    let Ok(order) = std::env::var(HOLD) else { return };
+/// Holds a lock until killed, if this process was started by [`Subject::hold_elsewhere`]; says whether it was.
+pub(crate) fn held_lock_as_asked() -> bool {
+    let Ok(order) = std::env::var(HOLD) else { return false };
     run(async {
         let [kind, place, namespace, name] = order.split('\n').collect::<Vec<_>>()[..] else { panic!("{order:?}") };
         let place = std::path::Path::new(place);
@@ -250,5 +250,5 @@ pub(crate) fn hold_lock_if_asked() {
         // Until the parent kills this process, or is gone itself.
         let _ = std::io::stdin().read(&mut [0]);
     });
-    std::process::exit(0);
+    true
 }
