@@ -2,6 +2,7 @@
 
 mod create;
 mod remove;
+mod seal;
 mod start;
 
 pub(crate) use create::Create;

@@ -249,10 +249,10 @@ mod tests {
         assert!(matches!(mount("a/../../b").path(Path::new("/r")), Err(MountError::Target { .. })));
     }
 
-    /// The options of a hundred layers are cut to less than a page and still name the same folders.
+    /// The options of many layers are cut to less than a page and still name the same folders.
     #[test]
     fn many_layers_fit() {
-        let layers: Vec<String> = (0..100).map(|n| format!("/var/lib/containerd/snapshots/{n}/fs")).collect();
+        let layers: Vec<String> = (0..150).map(|n| format!("/var/lib/containerd/snapshots/{n}/fs")).collect();
         let data = format!("index=off,upperdir=/u,lowerdir={}", layers.join(":"));
         let (folder, short) = shorten(&data);
         assert_eq!(folder.as_deref(), Some(Path::new("/var/lib/containerd/snapshots/")));

@@ -16,10 +16,11 @@ use libcontainer::syscall::syscall::SyscallType;
 use prewasi_engines::{Guest, Program, RunError};
 use prewasi_precompiler::{Precompiler, PrepareError, Settings};
 
+use super::seal::seal;
 use crate::cgroup::Cgroup;
 use crate::command::EngineConstructor;
 use crate::entrypoint::{self, Entrypoint};
-use crate::error::{Failure, Kind};
+use crate::error::{Failure, Kind, chain};
 use crate::executor::{NativeExecutor, WasmExecutor};
 use crate::helper::Report;
 use crate::mounts::{self, Mount, MountError};
@@ -71,8 +72,8 @@ enum CreateError {
     Runtime(#[source] io::Error),
     #[error("cannot open the standard streams")]
     Stdio(#[source] io::Error),
-    #[error("cannot build the container")]
-    Build(#[source] LibcontainerError),
+    #[error("cannot build the container: {reason}")]
+    Build { reason: String },
     #[error("cannot find the init process of the container")]
     Init(#[source] io::Error),
 }
@@ -115,7 +116,10 @@ impl Create {
         let Some((subject, program)) = loaded else { return Ok(Payload::Native) };
         let guest = spec::guest(spec, &entrypoint);
         program.check(&guest).map_err(|source| CreateError::Check { subject, source })?;
-        let kept = open_descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
+        let kept: Vec<RawFd> = open_descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
+        if let Err(error) = seal(&kept) {
+            tracing::warn!(%error, id = self.id, "cannot protect native code from its container: the kernel is too old");
+        }
         Ok(Payload::Wasm { program: program.into(), guest, kept })
     }
 
@@ -161,7 +165,7 @@ impl Create {
         let [stdin, stdout, stderr] = streams;
         let builder = ContainerBuilder::new(self.id.clone(), SyscallType::default())
             .with_root_path(&self.containers)
-            .map_err(CreateError::Build)?
+            .map_err(build_error)?
             .with_stdin(stdin)
             .with_stdout(stdout)
             .with_stderr(stderr);
@@ -174,7 +178,7 @@ impl Create {
             .with_systemd(spec::has_systemd_cgroup(spec))
             .as_sibling(true)
             .build()
-            .map_err(CreateError::Build)?;
+            .map_err(build_error)?;
         let pid = container.pid().map(|pid| pid.as_raw());
         pid.ok_or_else(|| CreateError::Init(io::Error::other("libcontainer did not name it")))
     }
@@ -192,10 +196,26 @@ impl CreateError {
             | Self::Entrypoint { .. }
             | Self::Runtime(_)
             | Self::Stdio(_)
-            | Self::Build(_)
+            | Self::Build { .. }
             | Self::Init(_) => Kind::Internal,
         }
     }
+}
+
+/// Takes off what libcontainer's processes put before a reason as they hand it on to each other.
+fn build_error(error: LibcontainerError) -> CreateError {
+    const HANDED_ON: [&str; 4] = [
+        "failed to create container: ",
+        "exec process failed with error ",
+        "error in executing process : ",
+        "intermediate process error ",
+    ];
+    let text = chain(&error);
+    let mut reason = text.as_str();
+    while let Some(rest) = HANDED_ON.iter().find_map(|before| reason.strip_prefix(before)) {
+        reason = rest;
+    }
+    CreateError::Build { reason: reason.to_owned() }
 }
 
 /// Lets a program that does not run as root open its own streams again, by `/dev/stdout` for example.
@@ -218,4 +238,19 @@ fn open_descriptors() -> Vec<RawFd> {
     // The folder itself was open while it was read.
     listed.retain(|fd| fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
     listed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The user reads the reason, not the way it took through libcontainer's processes.
+    #[test]
+    fn reasons_are_plain() {
+        let text = "exec process failed with error error in executing process : cannot execute \"/x\"";
+        let CreateError::Build { reason } = build_error(LibcontainerError::Other(text.to_owned())) else {
+            panic!("another error")
+        };
+        assert_eq!(reason, "cannot execute \"/x\"");
+    }
 }

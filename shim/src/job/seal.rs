@@ -1,0 +1,86 @@
+//! Takes away the way from a descriptor for reading back to the file for writing.
+//!
+//! An engine may keep the file of its native code open, which is a blob in the node's content store that other
+//! containers run too. Whoever gets control of a container's process could open it again for writing through
+//! `/proc/self/fd`, as root of the container. A descriptor that was opened through a read-only mount refuses that.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+
+use nix::libc;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+/// Puts in the place of each descriptor of a regular file one that leads to the same file through a mount that is
+/// read-only and in no folder.
+///
+/// # Errors
+/// What the system says; Linux has this since 5.12.
+pub(super) fn seal(fds: &[RawFd]) -> io::Result<()> {
+    fds.iter().filter(|fd| is_file(**fd)).try_for_each(|fd| seal_one(*fd))
+}
+
+fn seal_one(fd: RawFd) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{fd}");
+    let tree = open_tree(rustix::fs::CWD, &path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    make_read_only(&tree)?;
+    let path = format!("/proc/self/fd/{}", tree.as_raw_fd());
+    let sealed = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // SAFETY: the owner of `fd` keeps a descriptor of the same file, opened for reading; only its number counts.
+    if unsafe { libc::dup3(sealed.as_raw_fd(), fd, libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn make_read_only(tree: &OwnedFd) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the kernel reads an empty path and one structure of the size given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn is_file(fd: RawFd) -> bool {
+    // SAFETY: the value is forgotten before it could close a descriptor that belongs to somebody else.
+    let borrowed = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
+    rustix::fs::fstat(&*borrowed).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::Read as _;
+
+    use super::*;
+
+    /// After sealing, the file is still read through the same number and cannot be opened for writing through it.
+    #[test]
+    fn sealed_files_cannot_be_written() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root may clone mounts");
+            assert!(std::env::var_os("CI").is_none(), "CI runs as root");
+            return;
+        }
+        let path = std::env::temp_dir().join(format!("prewasi-seal-{}", std::process::id()));
+        fs::write(&path, "code").unwrap();
+        let mut file = File::open(&path).unwrap();
+        let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+        assert!(File::options().write(true).open(&again).is_ok());
+        seal(&[file.as_raw_fd()]).unwrap();
+        let error = File::options().write(true).open(&again).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "code");
+        fs::remove_file(path).unwrap();
+    }
+}
