@@ -1,14 +1,16 @@
 //! Containers and their tasks over containerd's own API, with the standard streams in fifos.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest};
 use containerd_client::services::v1::{
-    Container as ContainerRecord, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteResponse,
-    DeleteTaskRequest, GetRequest, KillRequest, ListPidsRequest, MetricsRequest, StartRequest, WaitRequest,
-    WaitResponse,
+    CloseIoRequest, Container as ContainerRecord, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
+    DeleteResponse, DeleteTaskRequest, GetRequest, KillRequest, ListPidsRequest, MetricsRequest, StartRequest,
+    WaitRequest, WaitResponse,
 };
 use containerd_client::types::v1::{Process, ProcessInfo};
 use containerd_client::types::{Metric, Mount};
@@ -21,7 +23,7 @@ use crate::eventually::eventually;
 use crate::image::Config;
 use crate::namespace::Namespace;
 use crate::spec::Spec;
-use crate::stdio::Stream;
+use crate::stdio::{self, Stream};
 
 /// How long a container may take to end by itself: the compile of a big module is not in it.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -35,6 +37,7 @@ pub struct Builder {
     args: Option<Vec<String>>,
     env: Vec<String>,
     mounts: Vec<Value>,
+    stdin: bool,
 }
 
 /// A container with a task, created and perhaps started.
@@ -42,6 +45,7 @@ pub struct Container {
     namespace: Namespace,
     id: String,
     pid: u32,
+    stdin: Option<File>,
     stdout: Stream,
     stderr: Stream,
     waiter: Option<JoinHandle<Result<WaitResponse, Status>>>,
@@ -61,7 +65,15 @@ pub struct Exited {
 impl Builder {
     pub(crate) fn new(namespace: Namespace, image: &str) -> Self {
         let runtime = "io.containerd.wasmtime.v1".to_owned();
-        Self { namespace, image: image.to_owned(), runtime, args: None, env: Vec::new(), mounts: Vec::new() }
+        Self {
+            namespace,
+            image: image.to_owned(),
+            runtime,
+            args: None,
+            env: Vec::new(),
+            mounts: Vec::new(),
+            stdin: false,
+        }
     }
 
     /// Takes another runtime than the wasmtime shim.
@@ -85,6 +97,12 @@ impl Builder {
     /// Adds a mount as the runtime specification has it.
     pub fn mount(mut self, mount: Value) -> Self {
         self.mounts.push(mount);
+        self
+    }
+
+    /// Gives it a standard input, for [`Container::write`].
+    pub fn stdin(mut self) -> Self {
+        self.stdin = true;
         self
     }
 
@@ -121,9 +139,11 @@ impl Builder {
         std::fs::create_dir(&folder).expect("the namespace's folder is ours");
         let stdout = Stream::open(folder.join("stdout"));
         let stderr = Stream::open(folder.join("stderr"));
+        let stdin = self.stdin.then(|| stdio::input(&folder.join("stdin")));
         let request = CreateTaskRequest {
             container_id: id.clone(),
             rootfs: mounts,
+            stdin: stdin.as_ref().map(|_| folder.join("stdin").to_string_lossy().into_owned()).unwrap_or_default(),
             stdout: stdout.path().to_string_lossy().into_owned(),
             stderr: stderr.path().to_string_lossy().into_owned(),
             ..Default::default()
@@ -132,7 +152,7 @@ impl Builder {
         match answer {
             Ok(answer) => {
                 let pid = answer.into_inner().pid;
-                Ok(Container { namespace: self.namespace, id, pid, stdout, stderr, waiter: None })
+                Ok(Container { namespace: self.namespace, id, pid, stdin, stdout, stderr, waiter: None })
             }
             Err(status) => {
                 remove(&self.namespace, &id).await;
@@ -274,6 +294,26 @@ impl Container {
         let request = MetricsRequest { filters: vec![format!("id=={}", self.id)] };
         let answer = self.namespace.client().tasks().metrics(self.namespace.request(request)).await?;
         Ok(answer.into_inner().metrics)
+    }
+
+    /// Writes on the container's standard input.
+    ///
+    /// # Panics
+    /// If it has none, or nobody reads and the pipe is full.
+    pub fn write(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("the container was made with standard input");
+        stdin.write_all(text.as_bytes()).expect("the pipe has room");
+    }
+
+    /// Ends the container's standard input.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn close_stdin(&mut self) -> Result<(), Status> {
+        self.stdin = None;
+        let request = CloseIoRequest { container_id: self.id.clone(), stdin: true, ..Default::default() };
+        self.namespace.client().tasks().close_io(self.namespace.request(request)).await?;
+        Ok(())
     }
 
     /// Returns what was printed on standard output so far.

@@ -3,13 +3,18 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use containerd_client::Client;
-use containerd_client::services::v1::SubscribeRequest;
+use containerd_client::services::v1::{PublishRequest, SubscribeRequest};
 use containerd_client::types::Envelope;
 use prost::Message;
 use tokio::task::JoinHandle;
 
 use crate::eventually::eventually;
+use crate::namespace::Namespace;
+
+/// How long an event may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Topic of the event by which a subscriber learns that it is one.
+const READY: &str = "/prewasi-test/ready";
 
 /// A subscription that lasts until it is dropped.
 #[derive(Debug)]
@@ -19,24 +24,35 @@ pub struct Events {
 }
 
 impl Events {
-    /// Subscribes to everything in a namespace.
+    /// Subscribes to everything in a namespace, and waits until the subscription stands.
     ///
     /// # Panics
     /// If containerd refuses.
-    pub async fn subscribe(client: &Client, namespace: &str) -> Self {
-        let filters = vec![format!("namespace=={namespace}")];
-        let stream = client.events().subscribe(SubscribeRequest { filters }).await;
-        let mut stream = stream.expect("containerd takes subscribers").into_inner();
+    pub async fn subscribe(namespace: &Namespace) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
+        let filters = vec![format!("namespace=={}", namespace.name())];
+        let mut client = namespace.client().events();
         let reader = tokio::spawn({
             let seen = seen.clone();
             async move {
+                // Answered with the first event, not before.
+                let stream = client.subscribe(SubscribeRequest { filters }).await;
+                let mut stream = stream.expect("containerd takes subscribers").into_inner();
                 while let Ok(Some(envelope)) = stream.message().await {
                     seen.lock().expect("no holder panics").push(envelope);
                 }
             }
         });
-        Self { seen, reader }
+        let this = Self { seen, reader };
+        eventually("an event of our own", LIMIT, async || {
+            let event = prost_types::Any { type_url: "prewasi.test/Ready".to_owned(), value: Vec::new() };
+            let request = PublishRequest { topic: READY.to_owned(), event: Some(event) };
+            let published = namespace.client().events().publish(namespace.request(request)).await;
+            published.map_err(|status| status.to_string())?;
+            if this.topics(READY).is_empty() { Err("nothing".to_owned()) } else { Ok(()) }
+        })
+        .await;
+        this
     }
 
     /// Waits until an event of this topic has arrived, and returns it.
@@ -44,7 +60,7 @@ impl Events {
     /// # Panics
     /// If none comes in time, or it is no `M`.
     pub async fn next<M: Message + Default>(&self, topic: &str) -> M {
-        eventually(&format!("an event {topic}"), Duration::from_secs(10), async || {
+        eventually(&format!("an event {topic}"), LIMIT, async || {
             let seen = self.seen.lock().expect("no holder panics");
             match seen.iter().find(|envelope| envelope.topic == topic) {
                 Some(envelope) => {

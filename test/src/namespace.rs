@@ -122,7 +122,7 @@ impl Namespace {
 
     /// Subscribes to the namespace's events.
     pub async fn events(&self) -> Events {
-        Events::subscribe(self.client(), self.name()).await
+        Events::subscribe(self).await
     }
 
     // --- Programs ---------------------------------------------------------------------------------------------------
@@ -155,12 +155,15 @@ impl Namespace {
 
     // --- Images -----------------------------------------------------------------------------------------------------
 
-    /// Imports a tar of images, of whatever platform.
+    /// Imports a tar with images for this machine, or with wasm images for `<os>/wasm`.
     ///
     /// # Panics
     /// If `ctr` fails.
-    pub fn import(&self, tar: &Path) {
-        self.ctr(&["images", "import", "--all-platforms", &tar.to_string_lossy()]).success();
+    pub fn import(&self, tar: &Path, os: &str) {
+        // By default `ctr` 2.1 leaves out what is not for this machine, and 1.7 fails to unpack it.
+        let platform = format!("--platform={os}/wasm");
+        let platform = if os.starts_with("wasi") { &platform } else { "--all-platforms" };
+        self.ctr(&["images", "import", platform, &tar.to_string_lossy()]).success();
     }
 
     /// Returns an image record.

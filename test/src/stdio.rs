@@ -1,12 +1,30 @@
 //! Standard streams of a container, as fifos that are read all the time.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use tokio::net::unix::pipe::{OpenOptions, Receiver};
 use tokio::task::JoinHandle;
+
+/// Makes the fifo of a standard input and opens it for writing.
+pub(crate) fn input(path: &Path) -> File {
+    fifo(path);
+    // Opened for reading too, so that it opens before the container does.
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .expect("the fifo is there")
+}
+
+fn fifo(path: &Path) {
+    rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("the folder is ours");
+}
 
 /// Reads one stream of a container.
 #[derive(Debug)]
@@ -40,7 +58,7 @@ impl Shared {
 impl Stream {
     /// Makes the fifo and begins to read.
     pub(crate) fn open(path: PathBuf) -> Self {
-        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("the folder is ours");
+        fifo(&path);
         // Opened for writing too, so that the pipe never is at its end: containers come and go.
         let pipe = OpenOptions::new().read_write(true).open_receiver(&path).expect("the fifo is there");
         let shared = Arc::new(Shared { pipe, bytes: Mutex::default() });

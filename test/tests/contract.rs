@@ -173,7 +173,7 @@ impl Subject {
             Backend::Layout(folder) => ("layout", folder.path().to_owned(), ""),
             Backend::Containerd(namespace) => ("containerd", namespace.daemon().address(), namespace.name()),
         };
-        let mut child = Command::new(std::env::current_exe().expect("this program has a path"))
+        let mut child = Command::new("/proc/self/exe")
             .env(HOLD, [kind, &place.to_string_lossy(), namespace, name].join("\n"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,9 +1,7 @@
 //! The task API, call by call, as a client of containerd sees it.
 
 use containerd_client::events::{TaskCreate, TaskDelete, TaskExit, TaskStart};
-use containerd_client::services::v1::{
-    CloseIoRequest, PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, UpdateTaskRequest,
-};
+use containerd_client::services::v1::{PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, UpdateTaskRequest};
 use containerd_client::types::v1::Status;
 use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Program};
@@ -18,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(events_tell_the_whole_life),
         case!(pids_are_those_of_the_container),
         case!(metrics_are_there),
+        case!(stdin_reaches_the_guest_and_ends),
         case!(unsupported_calls_say_so),
         case!(created_task_can_be_deleted),
         case!(running_task_cannot_be_deleted),
@@ -103,6 +102,20 @@ async fn metrics_are_there(namespace: Namespace) {
     end(container).await;
 }
 
+/// Standard input reaches the guest, and its end does when the client closes it.
+async fn stdin_reaches_the_guest_and_ends(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "cat", |image| image.layer(program.layer("demo.wasm")));
+    let mut container = namespace.container(&image.name).args(&["cat"]).stdin().create().await;
+    container.start().await;
+    container.write("one line\n");
+    container.prints("one line\n").await;
+    container.write("and another\n");
+    container.close_stdin().await.expect("the shim closes it");
+    let exited = container.finish().await;
+    assert_eq!((exited.code, &*exited.stdout, &*exited.stderr), (0, "one line\nand another\n", ""));
+}
+
 /// Calls that the shim does not offer are answered with `Unimplemented`, never with `NotFound`: the task is there.
 async fn unsupported_calls_say_so(namespace: Namespace) {
     let mut container = demo(&namespace, &["sleep", "60"]).await;
@@ -129,12 +142,6 @@ async fn unsupported_calls_say_so(namespace: Namespace) {
         (
             "resize",
             tasks.resize_pty(namespace.request(ResizePtyRequest { container_id: id(), ..Default::default() })).await,
-        ),
-        (
-            "close_io",
-            tasks
-                .close_io(namespace.request(CloseIoRequest { container_id: id(), stdin: true, ..Default::default() }))
-                .await,
         ),
     ];
     for (call, answer) in answers {
