@@ -101,37 +101,34 @@ impl Precompiler {
     async fn turn(&self, key: &ArtifactKey, subject: &str) -> Turn {
         let name = format!("{}/{}/{}", key.source, key.engine, key.version);
         let started = Instant::now();
-        let mut said = false;
+        let mut waited = false;
         loop {
-            let lock = match self.store.try_lock(&name).await {
-                Ok(lock) => lock,
+            match self.store.try_lock(&name).await {
+                Ok(Some(lock)) => {
+                    // The one who held the lock until just now has stored what we want, or has died.
+                    let origin = if waited { Origin::Awaited } else { Origin::Cached };
+                    let Some(ready) = self.look_up(key, origin).await else { return Turn::Ours(Some(lock)) };
+                    lock.release().await;
+                    return Turn::Done(ready);
+                }
+                Ok(None) => {}
                 Err(error) => {
                     self.cache_failure(key, "take the compile lock", &error);
                     return Turn::Ours(None);
                 }
-            };
-            let origin = if said { Origin::Awaited } else { Origin::Cached };
-            // The one who held the lock until just now has stored what we want, or has died.
-            let ready = self.look_up(key, origin).await;
-            match (ready, lock) {
-                (Some(ready), lock) => {
-                    if let Some(lock) = lock {
-                        lock.release().await;
-                    }
-                    return Turn::Done(ready);
-                }
-                (None, Some(lock)) => return Turn::Ours(Some(lock)),
-                (None, None) if started.elapsed() > self.settings.lock_deadline => {
-                    tracing::warn!(subject, waited = ?started.elapsed(), "compiling without the lock");
-                    return Turn::Ours(None);
-                }
-                (None, None) => {}
             }
-            if !said {
+            if !waited {
                 tracing::debug!(subject, "waiting for another process that compiles the same");
-                said = true;
+                waited = true;
             }
             tokio::time::sleep(POLL).await;
+            if let Some(ready) = self.look_up(key, Origin::Awaited).await {
+                return Turn::Done(ready);
+            }
+            if started.elapsed() > self.settings.lock_deadline {
+                tracing::warn!(subject, waited = ?started.elapsed(), "compiling without the lock");
+                return Turn::Ours(None);
+            }
         }
     }
 
