@@ -108,9 +108,7 @@ async fn stdin_reaches_the_guest_and_ends(namespace: Namespace) {
     let image = image::import(&namespace, "cat", |image| image.layer(program.layer("demo.wasm")));
     let mut container = namespace.container(&image.name).args(&["cat"]).stdin().create().await;
     container.start().await;
-    container.write("one line\n");
-    container.prints("one line\n").await;
-    container.write("and another\n");
+    container.write("one line\nand another\n");
     container.close_stdin().await.expect("the shim closes it");
     let exited = container.finish().await;
     assert_eq!((exited.code, &*exited.stdout, &*exited.stderr), (0, "one line\nand another\n", ""));
