@@ -32,6 +32,16 @@ impl Cgroup {
         Ok(Self { folders: folders(&cgroups, &own, &mounts) })
     }
 
+    /// Names the cgroups that a container will have been moved to, from the path in its spec: for a container whose init
+    /// process was never seen. The path of a driver for systemd means a scope only with cgroup v2, as in libcontainer.
+    ///
+    /// # Errors
+    /// What the system says of the list of mounts.
+    pub(crate) fn of_path(path: &Path) -> io::Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(Self { folders: folders_at(path, &mounts) })
+    }
+
     /// Returns the folder of a v1 controller.
     pub(crate) fn controller(&self, name: &str) -> Option<&Path> {
         let of = |list: &str| list.split(',').any(|controller| controller == name);
@@ -55,6 +65,8 @@ impl Cgroup {
         }
         pids.sort_unstable();
         pids.dedup();
+        // Whatever a spec names, the shim never takes itself for a process of the container.
+        pids.retain(|pid| *pid != std::process::id().cast_signed());
         pids
     }
 
@@ -134,6 +146,30 @@ fn folders(cgroups: &str, own: &str, mounts: &str) -> Vec<(String, PathBuf)> {
     found
 }
 
+/// Joins the path of a spec with the mount points of the hierarchies that have it.
+fn folders_at(path: &Path, mounts: &str) -> Vec<(String, PathBuf)> {
+    let text = path.to_string_lossy();
+    let scope = match text.split(':').collect::<Vec<_>>().as_slice() {
+        [slice, prefix, name] if !path.is_absolute() => Some(slice_path(slice).join(format!("{prefix}-{name}.scope"))),
+        _ => None,
+    };
+    let legacy = mounts.lines().filter_map(Hierarchy::parse).any(|mount| !mount.unified);
+    let path = if legacy { path.to_owned() } else { scope.unwrap_or_else(|| path.to_owned()) };
+    let below: PathBuf = path.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
+    if below.as_os_str().is_empty() {
+        return Vec::new();
+    }
+    let hierarchies = mounts.lines().filter_map(Hierarchy::parse).filter(|mount| mount.unified != legacy);
+    hierarchies.map(|mount| (mount.controllers(), Path::new(mount.point).join(&below))).collect()
+}
+
+/// Expands `a-b.slice` to `a.slice/a-b.slice`.
+fn slice_path(slice: &str) -> PathBuf {
+    let name = slice.trim_end_matches(".slice");
+    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]).filter(|end| *end > 0);
+    ends.map(|end| format!("{}.slice", &name[..end])).collect()
+}
+
 /// A mount of a cgroup hierarchy.
 struct Hierarchy<'a> {
     root: &'a str,
@@ -163,6 +199,13 @@ impl<'a> Hierarchy<'a> {
         }
         let mut wanted = controllers.split(',');
         !self.unified && wanted.all(|controller| self.options.split(',').any(|option| option == controller))
+    }
+
+    /// Returns the controllers as `/proc/PID/cgroup` lists them.
+    fn controllers(&self) -> String {
+        let flags = ["rw", "ro", "nosuid", "nodev", "noexec", "relatime", "xattr", "clone_children", "noprefix"];
+        let own = |option: &&str| !self.unified && !flags.contains(option) && !option.starts_with("release_agent");
+        self.options.split(',').filter(own).collect::<Vec<_>>().join(",")
     }
 
     fn folder(&self, path: &str) -> Option<PathBuf> {
@@ -203,6 +246,22 @@ mod tests {
         assert_eq!(cgroup.controller("name=systemd"), None);
         assert_eq!(cgroup.controller("memory"), Some(Path::new("/sys/fs/cgroup/memory/k/a")));
         assert!(Cgroup::of_process(std::process::id().cast_signed()).unwrap().folders.is_empty());
+    }
+
+    /// The path of a spec leads to a folder in each hierarchy, and never to a hierarchy's root.
+    #[test]
+    fn paths_of_specs() {
+        let cgroup = Cgroup { folders: folders_at(Path::new("/k/../a"), HYBRID) };
+        assert_eq!(cgroup.controller("cpu"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct/k/a")));
+        assert_eq!(cgroup.controller("name=systemd"), Some(Path::new("/sys/fs/cgroup/systemd/k/a")));
+        assert_eq!(cgroup.folders.len(), 3);
+        for root in ["", "/", "/.."] {
+            assert!(folders_at(Path::new(root), HYBRID).is_empty(), "{root:?}");
+        }
+        let mounts = "31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate";
+        let scope = folders_at(Path::new("kubepods-pod1.slice:cri-containerd:a"), mounts);
+        let expected = "/sys/fs/cgroup/kubepods.slice/kubepods-pod1.slice/cri-containerd-a.scope";
+        assert_eq!(scope, [(String::new(), PathBuf::from(expected))]);
     }
 
     /// A system with version 2 alone has one folder.

@@ -54,7 +54,7 @@ pub(crate) struct State {
     pub(crate) init: Option<ProcessId>,
     pub(crate) cgroup: Option<Cgroup>,
     /// The helper that builds it.
-    pub(crate) helper: Option<i32>,
+    pub(crate) helper: Option<ProcessId>,
     /// Whoever asked for it wants it no more.
     pub(crate) unwanted: bool,
     /// The end of a process that was still being started.

@@ -5,8 +5,12 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use containerd_shim_protos::api::ShutdownRequest;
 use containerd_shim_protos::protobuf::{Error as ProtobufError, Message as _};
+use containerd_shim_protos::shim_sync::{Client, TaskClient};
+use ttrpc::context;
 
 use crate::args::Flags;
 use crate::error::Failure;
@@ -16,6 +20,9 @@ use crate::process::Exit;
 use crate::record::Record;
 use crate::service::deleted;
 use crate::shim::is_id;
+
+/// How long a daemon may take to answer.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Says why a container could not be cleaned up.
 #[derive(Debug, thiserror::Error)]
@@ -52,14 +59,16 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
     let record = Record::load(&bundle).unwrap_or_default();
     let remove = Remove {
         state: folders::containers(&flags.address, &flags.namespace).join(&id),
-        rootfs: bundle.join("rootfs"),
+        id: id.clone(),
+        bundle: bundle.clone(),
+        helper: record.helper,
         init: record.init,
         cgroup: record.cgroup,
     };
     // The mount to be taken away must not be kept busy.
     std::env::set_current_dir("/").map_err(DeleteError::Bundle)?;
     let removed = remove.run();
-    remove_dead_socket(&bundle);
+    end_daemon(&bundle);
     removed.map_err(|source| DeleteError::Remove { id, source })?;
     let exit = record.exit.map_or_else(Exit::killed, Exit::from);
     let pid = record.init.map_or(0, |init| init.pid.cast_unsigned());
@@ -67,13 +76,26 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
     io::stdout().write_all(&answer).map_err(DeleteError::Output)
 }
 
-/// Removes the socket that `start` has noted in the bundle, if nobody answers it. Another container of the pod may still
-/// be served.
-fn remove_dead_socket(bundle: &Path) {
+/// Removes the socket that `start` has noted in the bundle, if nobody answers it. A daemon that does is asked to end; it
+/// refuses if it serves other containers of the pod, and ends if containerd died before it gave it any.
+fn end_daemon(bundle: &Path) {
     let Ok(address) = fs::read_to_string(bundle.join("address")) else { return };
     let Some(path) = address.strip_prefix("unix://").map(PathBuf::from) else { return };
-    if UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        // Somebody else may have been faster.
-        let _ = fs::remove_file(path);
+    match UnixStream::connect(&path) {
+        Ok(_) => {
+            if let Err(error) = shut_down(&address) {
+                tracing::warn!(%error, address, "cannot ask the daemon to end");
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            // Somebody else may have been faster.
+            let _ = fs::remove_file(path);
+        }
+        Err(_) => {}
     }
+}
+
+fn shut_down(address: &str) -> ttrpc::Result<()> {
+    let client = TaskClient::new(Client::connect(address)?);
+    client.shutdown(context::with_duration(SHUTDOWN_LIMIT), &ShutdownRequest::default()).map(|_| ())
 }

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Exists,
     /// Not possible in the state that the container is in.
     State,
+    /// Whoever asked for it wants it no more.
+    GivenUp,
     /// The shim does not do that.
     Unsupported,
     /// containerd or the node does not answer now.
@@ -34,6 +36,7 @@ impl Kind {
             Self::NotFound => Code::NOT_FOUND,
             Self::Exists => Code::ALREADY_EXISTS,
             Self::State => Code::FAILED_PRECONDITION,
+            Self::GivenUp => Code::CANCELLED,
             Self::Unsupported => Code::UNIMPLEMENTED,
             Self::Unavailable => Code::UNAVAILABLE,
             Self::Internal => Code::INTERNAL,
@@ -52,6 +55,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Makes the failure of what was stopped on request.
+    pub(crate) fn given_up() -> Self {
+        Self { kind: Kind::GivenUp, message: "it was stopped before it was done".to_owned() }
+    }
+
     /// Takes an error with all its reasons.
     pub(crate) fn new(kind: Kind, error: &dyn Error) -> Self {
         Self { kind, message: chain(error) }

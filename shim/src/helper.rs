@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ pub(crate) struct ForkRequest {
 
 /// A helper that has been forked.
 struct Running {
-    pid: i32,
+    id: ProcessId,
     report: OwnedFd,
     exit: oneshot::Receiver<Exit>,
 }
@@ -78,12 +78,12 @@ impl Helpers {
         (Self { requests, reaper }, receiver)
     }
 
-    /// Has a job done that makes a process of a container. `started` gets the helper's number, to be given to
-    /// [`cancel`] if the job must not go on.
+    /// Has a job done that makes a process of a container. `started` gets the helper's number, whose
+    /// process group is to be killed if the job must not go on.
     ///
     /// # Errors
     /// [`Failure`] tells why, also of a helper that died.
-    pub(crate) async fn make_process(&self, job: Job, started: impl FnOnce(i32)) -> Result<NewProcess, Failure> {
+    pub(crate) async fn make_process(&self, job: Job, started: impl FnOnce(ProcessId)) -> Result<NewProcess, Failure> {
         // The process may end before its helper has reported its number: ends that nobody waits for are kept.
         let keeping = self.reaper.keep_unclaimed();
         let report = self.run(job, started).await;
@@ -109,27 +109,21 @@ impl Helpers {
         }
     }
 
-    async fn run(&self, job: Job, started: impl FnOnce(i32)) -> Result<Report, Failure> {
+    async fn run(&self, job: Job, started: impl FnOnce(ProcessId)) -> Result<Report, Failure> {
         let (reply, running) = oneshot::channel();
         if self.requests.send(ForkRequest { job, reply }).is_err() {
             return Err(broken("the shim is shutting down"));
         }
         let running = running.await.map_err(|_| broken("the shim is shutting down"))?;
         let running = running.map_err(|error| Failure::new(Kind::Internal, &error))?;
-        started(running.pid);
+        started(running.id);
         let exit = running.exit.await.map_err(|_| broken("nobody saw it end"))?;
         read_report(running.report).ok_or_else(|| {
             // What it had started must not go on without it.
-            cancel(running.pid);
+            running.id.kill_group();
             broken(&format!("it ended with status {} and no report", exit.status))
         })
     }
-}
-
-/// Stops a helper and all it has started, whatever it is doing.
-pub(crate) fn cancel(helper: i32) {
-    // It leads a process group of its own. If it has just ended, so much the better.
-    let _ = kill(Pid::from_raw(-helper), Signal::SIGKILL);
 }
 
 impl ForkRequest {
@@ -149,7 +143,8 @@ fn start(job: &Job, reaper: &Reaper, engine: EngineConstructor) -> io::Result<Ru
         ForkResult::Child => child(job, parent, &sender, engine),
         ForkResult::Parent { child } => {
             let exit = reaper.watch(child.as_raw());
-            Ok(Running { pid: child.as_raw(), report, exit })
+            // Nobody has waited for it yet: it is there, whatever it does.
+            Ok(Running { id: ProcessId::of(child.as_raw())?, report, exit })
         }
     }
 }

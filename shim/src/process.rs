@@ -52,6 +52,16 @@ impl ProcessId {
         }
     }
 
+    /// Kills the process group that the process leads or has led.
+    pub(crate) fn kill_group(self) {
+        // A number is not used again while a group bears it: if another process has it, the group is gone.
+        if Self::of(self.pid).is_ok_and(|found| found != self) {
+            return;
+        }
+        // That nobody is left is as good.
+        let _ = signal_child(-self.pid, nix::libc::SIGKILL);
+    }
+
     /// Says whether the process runs; one that has ended and waits for its parent does not.
     pub(crate) fn is_running(self) -> bool {
         let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };

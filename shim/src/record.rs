@@ -22,6 +22,8 @@ const FILE: &str = "prewasi.json";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     version: u32,
+    /// The helper that builds the container, while it does.
+    pub(crate) helper: Option<ProcessId>,
     /// The init process, once there is one.
     pub(crate) init: Option<ProcessId>,
     /// Its cgroups, once it is in them.
@@ -113,7 +115,7 @@ mod tests {
         assert_eq!(Record::load(&bundle), None);
         fs::write(bundle.join(FILE), b"{\"version\":1,\"ini").unwrap();
         assert_eq!(Record::load(&bundle), None);
-        fs::write(bundle.join(FILE), br#"{"version":9,"init":null,"cgroup":null,"exit":null}"#).unwrap();
+        fs::write(bundle.join(FILE), br#"{"version":9,"helper":null,"init":null,"cgroup":null,"exit":null}"#).unwrap();
         assert_eq!(Record::load(&bundle), None);
         fs::remove_dir_all(bundle).unwrap();
     }

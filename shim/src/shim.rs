@@ -8,13 +8,13 @@ use tokio::sync::Notify;
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Phase};
-use crate::error::TaskError;
+use crate::error::{Failure, TaskError};
 use crate::events::{Event, Events};
 use crate::folders;
-use crate::helper::{self, Helpers};
+use crate::helper::Helpers;
 use crate::job::{Create, Job, Remove, Start};
 use crate::mounts::Mount;
-use crate::process::{Exit, signal_child};
+use crate::process::{Exit, ProcessId, signal_child};
 use crate::record::Record;
 use crate::spec;
 use crate::stdio::{Stdio, StdioPaths};
@@ -89,18 +89,22 @@ impl Shim {
             address: self.address.clone(),
             namespace: self.namespace.clone(),
         }));
-        let started = |helper| {
-            let mut state = container.state();
-            state.helper = Some(helper);
-            if state.unwanted {
-                helper::cancel(helper);
+        let started = |helper: ProcessId| {
+            let unwanted = {
+                let mut state = container.state();
+                state.helper = Some(helper);
+                state.unwanted
+            };
+            save(&container);
+            if unwanted {
+                helper.kill_group();
             }
         };
         let made = self.helpers.make_process(job, started).await;
-        container.state().helper = None;
         let process = match made {
             Ok(process) => process,
             Err(source) => {
+                let source = if container.state().unwanted { Failure::given_up() } else { source };
                 self.clear(&container).await;
                 self.forget(&container);
                 container.end(Exit::killed());
@@ -111,6 +115,7 @@ impl Shim {
         {
             let mut state = container.state();
             state.phase = Phase::Created;
+            state.helper = None;
             state.init = Some(process.id);
             state.cgroup = Some(process.cgroup);
         }
@@ -181,7 +186,7 @@ impl Shim {
         let Some(init) = init else {
             if let Some(helper) = helper.filter(|_| signal == nix::libc::SIGKILL.cast_unsigned()) {
                 container.state().unwanted = true;
-                helper::cancel(helper);
+                helper.kill_group();
                 return Ok(());
             }
             return Err(TaskError::Ended { id });
@@ -279,7 +284,7 @@ impl Shim {
         if state.phase == Phase::Creating {
             state.unwanted = true;
             if let Some(helper) = state.helper {
-                helper::cancel(helper);
+                helper.kill_group();
             }
         }
     }
@@ -310,8 +315,10 @@ impl Shim {
     fn remains(&self, container: &Container) -> Remove {
         let state = container.state();
         Remove {
+            id: container.id.clone(),
+            bundle: container.bundle.clone(),
             state: self.state_folder().join(&container.id),
-            rootfs: container.bundle.join("rootfs"),
+            helper: state.helper,
             init: state.init,
             cgroup: state.cgroup.clone(),
         }
@@ -335,6 +342,7 @@ fn save(container: &Container) {
     let mut record = Record::default();
     {
         let state = container.state();
+        record.helper = state.helper;
         record.init = state.init;
         record.cgroup.clone_from(&state.cgroup);
     }

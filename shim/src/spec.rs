@@ -91,6 +91,12 @@ pub(crate) fn has_own_pids(spec: &Spec) -> bool {
     namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
+/// Returns the cgroup path; the one that libcontainer takes if the spec names none.
+pub(crate) fn cgroup_path(spec: &Spec, id: &str) -> PathBuf {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    path.unwrap_or_else(|| PathBuf::from(format!(":youki:{id}")))
+}
+
 /// Says whether the cgroup path is one for systemd (`slice:prefix:name`) rather than a path.
 pub(crate) fn has_systemd_cgroup(spec: &Spec) -> bool {
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());

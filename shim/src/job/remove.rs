@@ -12,17 +12,22 @@ use crate::cgroup::Cgroup;
 use crate::error::{Failure, Kind};
 use crate::mounts::{self, MountError};
 use crate::process::ProcessId;
+use crate::spec;
 
 /// How long killed processes may take to go.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Take away all that is left of a container.
 #[derive(Debug)]
 pub(crate) struct Remove {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
     /// libcontainer's folder of the container.
     pub(crate) state: PathBuf,
-    /// The root filesystem that was mounted.
-    pub(crate) rootfs: PathBuf,
+    /// The helper that was building it, if it did not come to an end.
+    pub(crate) helper: Option<ProcessId>,
     /// The init process, if there was one.
     pub(crate) init: Option<ProcessId>,
     /// Its cgroups, if they are known.
@@ -34,8 +39,6 @@ pub(crate) struct Remove {
 enum RemoveError {
     #[error("cannot end the processes of the container: {0:?} are left")]
     Processes(Vec<i32>),
-    #[error("cannot remove the container")]
-    Container(#[source] libcontainer::error::LibcontainerError),
     #[error("cannot remove {}", path.display())]
     State {
         path: PathBuf,
@@ -51,22 +54,31 @@ enum RemoveError {
 impl Remove {
     /// Ends the processes, removes cgroups and state, unmounts. The first failure is told; the rest is done all the same.
     pub(crate) fn run(&self) -> Result<(), Failure> {
+        let cgroup = self.cgroup.clone().or_else(|| self.expected_cgroup()).unwrap_or_default();
         let steps = [
-            self.end_processes(),
+            self.end_processes(&cgroup),
+            remove_cgroup(&cgroup),
             self.remove_container(),
-            self.remove_cgroup(),
-            mounts::unmount_all(&self.rootfs).map_err(RemoveError::from),
+            mounts::unmount_all(&self.bundle.join("rootfs")).map_err(RemoveError::from),
         ];
         steps.into_iter().collect::<Result<(), RemoveError>>().map_err(|error| Failure::new(Kind::Internal, &error))
     }
 
-    fn end_processes(&self) -> Result<(), RemoveError> {
+    /// Finds the cgroups of a container whose init process was never seen.
+    fn expected_cgroup(&self) -> Option<Cgroup> {
+        let spec = spec::load(&self.bundle).ok()?;
+        Cgroup::of_path(&spec::cgroup_path(&spec, &self.id)).ok()
+    }
+
+    /// Kills what a helper has started first: once that is dead, nothing new can get into the cgroups from outside.
+    fn end_processes(&self, cgroup: &Cgroup) -> Result<(), RemoveError> {
+        if let Some(helper) = self.helper {
+            helper.kill_group();
+        }
         if let Some(init) = self.init {
             init.kill();
         }
-        if let Some(cgroup) = &self.cgroup
-            && !cgroup.kill_all(KILL_LIMIT)
-        {
+        if !cgroup.kill_all(KILL_LIMIT) {
             return Err(RemoveError::Processes(cgroup.pids()));
         }
         let start = Instant::now();
@@ -74,7 +86,7 @@ impl Remove {
             if start.elapsed() > KILL_LIMIT {
                 return Err(RemoveError::Processes(vec![init.pid]));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(PAUSE);
         }
         Ok(())
     }
@@ -84,23 +96,25 @@ impl Remove {
         if !self.state.exists() {
             return Ok(());
         }
-        let removed = Container::load(self.state.clone()).and_then(|mut container| container.delete(true));
-        // A state that libcontainer cannot read is of no use to anybody.
-        let left = remove_folder(&self.state);
-        removed.map_err(RemoveError::Container)?;
-        left
-    }
-
-    fn remove_cgroup(&self) -> Result<(), RemoveError> {
-        let start = Instant::now();
-        while self.cgroup.as_ref().is_some_and(|cgroup| !cgroup.remove()) {
-            if start.elapsed() > KILL_LIMIT {
-                return Err(RemoveError::Cgroup);
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        if let Err(error) = Container::load(self.state.clone()).and_then(|mut container| container.delete(true)) {
+            // A state that was never finished cannot be read, and a hook that fails is no reason to keep the container.
+            tracing::warn!(%error, id = self.id, "libcontainer cannot remove the container");
         }
-        Ok(())
+        remove_folder(&self.state)
     }
+}
+
+fn remove_cgroup(cgroup: &Cgroup) -> Result<(), RemoveError> {
+    let start = Instant::now();
+    while !cgroup.remove() {
+        if start.elapsed() > KILL_LIMIT {
+            return Err(RemoveError::Cgroup);
+        }
+        // Somebody may have got in on the way to its end.
+        cgroup.kill_all(PAUSE);
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 fn remove_folder(path: &Path) -> Result<(), RemoveError> {
