@@ -233,12 +233,17 @@ impl Container {
     /// # Errors
     /// What the shim answers.
     pub async fn try_start(&mut self) -> Result<(), Status> {
-        let request = WaitRequest { container_id: self.id.clone(), exec_id: String::new() };
-        let (mut client, request) = (self.namespace.client().tasks(), self.namespace.request(request));
-        self.waiter = Some(tokio::spawn(async move { Ok(client.wait(request).await?.into_inner()) }));
+        self.wait_again();
         let request = StartRequest { container_id: self.id.clone(), exec_id: String::new() };
         self.namespace.client().tasks().start(self.namespace.request(request)).await?;
         Ok(())
+    }
+
+    /// Begins to wait for the end of the task: when it is started, and when a restart of containerd has ended the wait.
+    pub fn wait_again(&mut self) {
+        let request = WaitRequest { container_id: self.id.clone(), exec_id: String::new() };
+        let (mut client, request) = (self.namespace.client().tasks(), self.namespace.request(request));
+        self.waiter = Some(tokio::spawn(async move { Ok(client.wait(request).await?.into_inner()) }));
     }
 
     /// Waits for the end of the task and returns its exit status.

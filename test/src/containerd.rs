@@ -96,6 +96,14 @@ impl Containerd {
     /// # Panics
     /// If it does not end or does not serve again.
     pub async fn restart(&self, signal: Signal) {
+        self.restart_after(signal, || ()).await;
+    }
+
+    /// Ends the daemon with `signal`, does what is to be done while it is away, and starts it again on the same folder.
+    ///
+    /// # Panics
+    /// If it does not end or does not serve again.
+    pub async fn restart_after(&self, signal: Signal, meanwhile: impl FnOnce()) {
         self.signal(signal);
         eventually(&format!("the end of {}", self.series), LIMIT, async || {
             let mut daemon = self.daemon.lock().expect("no holder panics");
@@ -105,6 +113,7 @@ impl Containerd {
             }
         })
         .await;
+        meanwhile();
         *self.daemon.lock().expect("no holder panics") = spawn(self.series, &self.folder);
         self.serves().await;
     }

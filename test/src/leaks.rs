@@ -21,18 +21,41 @@ pub async fn of_namespace(namespace: &Namespace) -> Vec<String> {
     }
     left.extend(mounts(&format!("/{name}/")));
     left.extend(cgroups(|cgroup| cgroup == name));
-    left.extend(processes(daemon).filter(|process| process.mentions(name)).map(|process| process.to_string()));
+    left.extend(
+        processes(&daemon.runtime_dir()).filter(|process| process.mentions(name)).map(|process| process.to_string()),
+    );
     left
 }
 
 /// Lists processes, mounts, cgroups and sockets that outlive all namespaces of a daemon.
 pub fn of_daemon(daemon: &Containerd) -> Vec<String> {
-    let processes = processes(daemon).filter(|process| !process.command.contains("containerd --config"));
+    let processes = processes(&daemon.runtime_dir()).filter(|process| !process.command.contains("containerd --config"));
     let mut left: Vec<String> = processes.map(|process| process.to_string()).collect();
     left.extend(mounts(&format!("{}/state/io.containerd.runtime.v2.task/", daemon.folder().display())));
-    left.extend(cgroups(|cgroup| cgroup.strip_prefix(daemon.id()).is_some_and(|rest| rest.starts_with('-'))));
+    left.extend(cgroups(|cgroup| is_of(cgroup, daemon.id())));
     left.extend(sockets(&daemon.runtime_dir()));
     left
+}
+
+/// Lists what is left of a daemon that has ended, its folder too.
+pub fn of_folder(folder: &Path) -> Vec<String> {
+    let mut left: Vec<String> = processes(&folder.join("run")).map(|process| process.to_string()).collect();
+    left.extend(mounts(&format!("{}/", folder.display())));
+    let id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    left.extend(cgroups(|cgroup| is_of(cgroup, &id)));
+    left.extend(folder.exists().then(|| format!("folder {}", folder.display())));
+    left
+}
+
+/// Returns the process ids of a namespace's shim daemons, which are the parents of its containers.
+pub fn daemons(namespace: &Namespace) -> Vec<u32> {
+    let shims = processes(&namespace.daemon().runtime_dir()).filter(|process| process.mentions(namespace.name()));
+    shims.filter(|process| !process.cgroup.contains(namespace.name())).map(|process| process.id).collect()
+}
+
+/// Says whether a name is that of a namespace of the daemon called `id`.
+fn is_of(name: &str, id: &str) -> bool {
+    name.strip_prefix(id).is_some_and(|rest| rest.starts_with('-'))
 }
 
 async fn of_api(namespace: &Namespace) -> Vec<String> {
@@ -102,9 +125,9 @@ impl std::fmt::Display for Process {
     }
 }
 
-/// Lists the processes with the daemon's runtime folder in their environment.
-fn processes(daemon: &Containerd) -> impl Iterator<Item = Process> + use<> {
-    let mark = format!("PREWASI_RUNTIME_DIR={}", daemon.runtime_dir().display());
+/// Lists the processes with a daemon's runtime folder in their environment.
+fn processes(runtime_dir: &Path) -> impl Iterator<Item = Process> + use<> {
+    let mark = format!("PREWASI_RUNTIME_DIR={}", runtime_dir.display());
     let ids = entries(Path::new("/proc")).filter_map(|path| path.file_name()?.to_str()?.parse::<u32>().ok());
     ids.filter_map(move |id| {
         // A process that ends while it is looked at is none.

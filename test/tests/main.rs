@@ -10,13 +10,15 @@ mod big;
 mod contract;
 mod damage;
 mod labels;
+mod reference;
 mod refusals;
 mod run;
 mod signals;
+mod survival;
 mod task_api;
 
 fn main() -> ExitCode {
-    if contract::held_lock_as_asked() {
+    if contract::held_lock_as_asked() || survival::ran_until_killed_as_asked() {
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::from_args();
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         signals::cases(),
         task_api::cases(),
         damage::cases(),
+        survival::cases(),
+        reference::cases(),
         big::cases(),
         contract::cases(),
     ];

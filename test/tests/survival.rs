@@ -1,0 +1,145 @@
+//! What is killed, and what survives it: containerd, the shim's daemon, the tests themselves.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use containerd_client::types::v1::Status;
+use prewasi_test::guests::DEMO;
+use prewasi_test::image::{self, Program};
+use prewasi_test::trial::Case;
+use prewasi_test::{Container, Containerd, Namespace, Series, case, eventually, leaks};
+use rustix::process::{Pid, Signal, kill_process};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(containerd_restart_keeps_the_task),
+        case!(exit_during_a_restart_is_reported),
+        case!(killed_daemon_leaves_nothing),
+        case!(killed_test_run_leaves_nothing),
+    ]
+}
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Makes a namespace on a containerd that this test alone uses, because it is going to be killed.
+async fn own(namespace: &Namespace) -> Namespace {
+    Namespace::create(Arc::new(Containerd::start(namespace.daemon().series()).await)).await
+}
+
+/// Runs a container that ticks for ever.
+async fn ticking(namespace: &Namespace) -> Container {
+    let program = Program::guest(namespace, DEMO);
+    let image = image::import(namespace, "ticking", |image| image.layer(program.layer("demo.wasm")));
+    let mut container = namespace.container(&image.name).create().await;
+    container.start().await;
+    container.prints("tick 1\n").await;
+    container
+}
+
+/// After a SIGKILL of containerd and its restart the task is found again, same process, and can be ended and deleted.
+async fn containerd_restart_keeps_the_task(namespace: Namespace) {
+    let namespace = own(&namespace).await;
+    let mut container = ticking(&namespace).await;
+    namespace.daemon().restart(Signal::KILL).await;
+    let state = container.state().await.expect("the task is found again");
+    assert_eq!((state.status(), state.pid), (Status::Running, container.pid()));
+    let pids: Vec<u32> = container.pids().await.expect("the shim answers").iter().map(|process| process.pid).collect();
+    assert!(pids.contains(&container.pid()), "{} in {pids:?}", container.pid());
+    container.wait_again();
+    container.kill(Signal::TERM).await.expect("a running container can be killed");
+    assert_eq!(container.wait().await, 143);
+    container.delete().await;
+    namespace.clear().await;
+    namespace.assert_clean().await;
+}
+
+/// A task that ends while containerd is away has its exit code when containerd is back.
+async fn exit_during_a_restart_is_reported(namespace: Namespace) {
+    let namespace = own(&namespace).await;
+    let container = ticking(&namespace).await;
+    let pid = Pid::from_raw(container.pid().cast_signed()).expect("a process has an id");
+    namespace
+        .daemon()
+        .restart_after(Signal::KILL, || kill_process(pid, Signal::KILL).expect("the container runs"))
+        .await;
+    eventually("the end of the task", LIMIT, async || {
+        let state = container.state().await.map_err(|status| status.to_string())?;
+        match state.status() {
+            Status::Stopped if state.exit_status == 137 => Ok(()),
+            other => Err(format!("{other:?} {}", state.exit_status)),
+        }
+    })
+    .await;
+    assert_eq!(container.delete().await.exit_status, 137);
+    namespace.clear().await;
+    namespace.assert_clean().await;
+}
+
+/// After a SIGKILL of the shim's daemon its container is killed too, and nothing of it is left.
+async fn killed_daemon_leaves_nothing(namespace: Namespace) {
+    let container = ticking(&namespace).await;
+    let process = format!("/proc/{}", container.pid());
+    for pid in leaks::daemons(&namespace) {
+        let pid = Pid::from_raw(pid.cast_signed()).expect("a process has an id");
+        kill_process(pid, Signal::KILL).expect("the daemon runs");
+    }
+    eventually("the end of the container", LIMIT, async || {
+        if Path::new(&process).exists() { Err(format!("{process} is there")) } else { Ok(()) }
+    })
+    .await;
+    eventually("the end of the task", LIMIT, async || match container.state().await {
+        Err(_) => Ok(()),
+        Ok(state) if state.status() == Status::Stopped => Ok(()),
+        Ok(state) => Err(format!("{state:?}")),
+    })
+    .await;
+    // What a client does then; containerd may have forgotten the task already.
+    let _ = container.delete_task().await;
+    namespace.clear().await;
+    namespace.assert_clean().await;
+}
+
+/// Tells a copy of this program to run a container until it is killed, on this series.
+const RUN: &str = "PREWASI_TEST_RUN_UNTIL_KILLED";
+
+/// Runs a container until killed, if this process was started by [`killed_test_run_leaves_nothing`]; says whether it was.
+pub(crate) fn ran_until_killed_as_asked() -> bool {
+    let Ok(series) = std::env::var(RUN) else { return false };
+    let series = Series::ALL.into_iter().find(|known| known.to_string() == series).expect("the series is known");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
+    runtime.block_on(async {
+        let namespace = Namespace::create(Arc::new(Containerd::start(series).await)).await;
+        let _container = ticking(&namespace).await;
+        let mut stdout = std::io::stdout();
+        writeln!(stdout, "{}", namespace.daemon().folder().display()).expect("the parent listens");
+        stdout.flush().expect("the parent listens");
+        // Until the parent kills this process, or is gone itself.
+        let _ = std::io::stdin().read(&mut [0]);
+    });
+    true
+}
+
+/// A test run that is killed with SIGKILL leaves no containerd, no shim, no container, no mount, no folder.
+async fn killed_test_run_leaves_nothing(namespace: Namespace) {
+    let mut child = Command::new("/proc/self/exe")
+        .env(RUN, namespace.daemon().series().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program starts again");
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("stdout is piped"));
+    std::io::BufRead::read_line(&mut stdout, &mut line).expect("the child says where");
+    let folder = PathBuf::from(line.trim_end());
+    assert!(folder.join("c.sock").exists(), "{} is a containerd's folder", folder.display());
+    child.kill().expect("the child runs");
+    child.wait().expect("the child is ours");
+    eventually("nothing", LIMIT, async || {
+        let left = leaks::of_folder(&folder);
+        if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
+    })
+    .await;
+}
