@@ -68,7 +68,7 @@ pub(crate) fn silence() {
 fn init<W: io::Write + 'static>(debug: bool, writer: impl Fn() -> W + Send + Sync + 'static) {
     // libcontainer logs each step on the way up; its errors reach us as values.
     let default = if debug {
-        "debug,libcontainer=warn,libcgroups=warn,h2=info,hyper=info,hyper_util=info,tower=info"
+        "debug,libcontainer=error,libcgroups=error,h2=info,hyper=info,hyper_util=info,tower=info"
     } else {
         "info,libcontainer=off,libcgroups=off"
     };

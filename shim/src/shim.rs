@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -65,6 +66,7 @@ impl Shim {
     /// # Errors
     /// [`TaskError`]; nothing of the container is left then.
     pub(crate) async fn create(self: Arc<Self>, request: CreateRequest) -> Result<u32, TaskError> {
+        let begun = Instant::now();
         let id = request.id;
         if !is_id(&id) {
             return Err(TaskError::Id { id });
@@ -131,7 +133,7 @@ impl Shim {
                 shim.ended(&watched, exit);
             }
         });
-        tracing::info!(id, pid, "container created");
+        tracing::info!(id, pid, ms = begun.elapsed().as_millis(), "container created");
         Ok(pid)
     }
 
@@ -140,6 +142,7 @@ impl Shim {
     /// # Errors
     /// [`TaskError`].
     pub(crate) async fn start(self: Arc<Self>, id: String, exec_id: String) -> Result<u32, TaskError> {
+        let begun = Instant::now();
         let container = self.container(&id, &exec_id)?;
         let _turn = container.turn.lock().await;
         {
@@ -157,7 +160,7 @@ impl Shim {
                 if let Some(exit) = container.started() {
                     self.ended(&container, exit);
                 }
-                tracing::info!(id, pid, "container started");
+                tracing::info!(id, pid, ms = begun.elapsed().as_millis(), "container started");
                 Ok(pid)
             }
             Err(source) => {
@@ -211,6 +214,7 @@ impl Shim {
     /// # Errors
     /// [`TaskError::State`] if it runs.
     pub(crate) async fn delete(self: Arc<Self>, id: String, exec_id: String) -> Result<(u32, Exit), TaskError> {
+        let begun = Instant::now();
         let container = self.container(&id, &exec_id)?;
         self.abandon(&container);
         let _turn = container.turn.lock().await;
@@ -240,7 +244,7 @@ impl Shim {
         removed.map_err(|source| TaskError::Failed { action: "delete", id: id.clone(), source })?;
         self.forget(&container);
         self.events.publish(&id, Event::Delete { pid, exit });
-        tracing::info!(id, pid, status = exit.status, "container deleted");
+        tracing::info!(id, pid, status = exit.status, ms = begun.elapsed().as_millis(), "container deleted");
         Ok((pid, exit))
     }
 
