@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::{Fingerprint, Wasm, WasmKind};
+use crate::{Fingerprint, Machine, MachineError, Wasm, WasmKind};
 
 /// An engine, cheap to make: `compile` runs in a sandboxed child process, `load` and `run` in the process that becomes
 /// the container. Making an engine starts no thread and installs no signal handler before `load`.
@@ -20,6 +20,20 @@ pub trait Engine: Send + Sync {
     /// Says whether the engine can compile ahead of time; one that cannot runs the wasm itself.
     fn compiles(&self) -> bool {
         true
+    }
+
+    /// Returns the machine that the engine was asked to compile for; `None` means the one that it runs on.
+    fn machine(&self) -> Option<&Machine> {
+        None
+    }
+
+    /// Makes an engine that compiles for `machine`. Its fingerprint, and so its label, is that machine's.
+    ///
+    /// # Errors
+    /// [`MachineError`] names what is unknown, and what is known.
+    fn for_machine(&self, machine: &Machine) -> Result<Box<dyn Engine>, MachineError> {
+        let _ = machine;
+        Err(MachineError::HostOnly { engine: self.name() })
     }
 
     /// Compiles, and refuses what could not run anyway (an import that the engine does not provide).

@@ -4,6 +4,7 @@
 
 mod engine;
 mod fingerprint;
+mod machine;
 #[cfg(feature = "wasmtime")]
 mod preopens;
 mod wasm;
@@ -16,4 +17,5 @@ pub use engine::{
     CompileError, Engine, Guest, LoadError, NativeCode, Outcome, Preopen, Program, RunError, entry_point, version_label,
 };
 pub use fingerprint::Fingerprint;
+pub use machine::{Machine, MachineError};
 pub use wasm::{Wasm, WasmError, WasmKind};

@@ -8,13 +8,14 @@
 mod compile;
 mod link;
 mod load;
+mod machine;
 mod options;
 mod run;
 mod stdio;
 mod traps;
 
 use self::options::Options;
-use crate::{CompileError, Engine, Fingerprint, LoadError, NativeCode, Program, Wasm};
+use crate::{CompileError, Engine, Fingerprint, LoadError, Machine, MachineError, NativeCode, Program, Wasm};
 
 /// Version of the linked crate, which does not export it. A test compares it with Cargo.lock.
 const VERSION: &str = "48.0.8";
@@ -24,14 +25,27 @@ const VERSION: &str = "48.0.8";
 pub struct Wasmtime {
     options: Options,
     fingerprint: Fingerprint,
+    machine: Option<Machine>,
 }
 
 impl Wasmtime {
     /// Makes an engine for the machine it runs on.
     pub fn new() -> Self {
-        let options = Options::host();
+        Self::with(Options::host(), None)
+    }
+
+    /// Makes an engine that compiles for another machine. Loading on this one is refused unless it can run such code.
+    ///
+    /// # Errors
+    /// [`MachineError`] if there is no such target or CPU.
+    pub fn for_machine(machine: &Machine) -> Result<Self, MachineError> {
+        let (target, cpu) = machine::resolve(machine)?;
+        Ok(Self::with(Options::for_machine(target, cpu), Some(machine.clone())))
+    }
+
+    fn with(options: Options, machine: Option<Machine>) -> Self {
         let fingerprint = options.fingerprint();
-        Self { options, fingerprint }
+        Self { options, fingerprint, machine }
     }
 }
 
@@ -52,6 +66,14 @@ impl Engine for Wasmtime {
 
     fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
+    }
+
+    fn machine(&self) -> Option<&Machine> {
+        self.machine.as_ref()
+    }
+
+    fn for_machine(&self, machine: &Machine) -> Result<Box<dyn Engine>, MachineError> {
+        Ok(Box::new(Self::for_machine(machine)?))
     }
 
     fn compile(&self, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {

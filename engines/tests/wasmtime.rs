@@ -18,6 +18,9 @@ mod folders;
 mod guest;
 #[path = "wasmtime/loading.rs"]
 mod loading;
+#[cfg(feature = "cross")]
+#[path = "wasmtime/machines.rs"]
+mod machines;
 #[path = "wasmtime/modules.rs"]
 mod modules;
 #[path = "wasmtime/traps.rs"]
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
     trials.extend(components::trials());
     trials.extend(folders::trials());
     trials.extend(loading::trials());
+    #[cfg(feature = "cross")]
+    trials.extend(machines::trials());
     trials.extend(modules::trials());
     trials.extend(traps::trials());
     libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials).exit_code()

@@ -13,10 +13,13 @@ use prewasi_engines::Engine;
 
 use crate::{PrepareError, Settings, StoreAddress, worker};
 
+mod machine;
 mod precompile;
 mod progress;
+mod run;
 
 pub use precompile::Precompile;
+pub use run::Run;
 
 /// How a command ended, and thereby the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum Status {
     Unexpected,
     /// The command line is wrong: 64.
     Usage,
+    /// A guest ran, or could not: its own exit code, 134 for a trap, 126 for what cannot run.
+    Guest(u8),
 }
 
 impl From<Status> for ExitCode {
@@ -38,6 +43,7 @@ impl From<Status> for ExitCode {
             Status::Input => Self::from(1),
             Status::Unexpected => Self::from(2),
             Status::Usage => Self::from(64),
+            Status::Guest(code) => Self::from(code),
         }
     }
 }
@@ -53,6 +59,7 @@ struct Prewasi {
 #[derive(Debug, Subcommand)]
 enum Command {
     Precompile(Precompile),
+    Run(Run),
 }
 
 /// Which store a command works on.
@@ -99,6 +106,7 @@ pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     log();
     match Prewasi::try_parse_from(args) {
         Ok(Prewasi { command: Command::Precompile(command) }) => command.execute(engines).into(),
+        Ok(Prewasi { command: Command::Run(command) }) => command.execute(engines).into(),
         Err(error) => usage(&error).into(),
     }
 }

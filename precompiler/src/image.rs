@@ -9,6 +9,10 @@ use serde::Deserialize;
 
 use crate::ImageError;
 
+mod process;
+
+pub use process::Process;
+
 /// Documents are read whole; registries and containerd itself accept no manifest above 4 MiB.
 const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// An index may name indexes. Nobody nests deeper in earnest.
@@ -36,6 +40,8 @@ pub struct Image {
     pub name: String,
     /// Digest of the manifest that was chosen.
     pub manifest: Digest,
+    /// Digest of its config.
+    pub config: Digest,
     /// What it holds.
     pub content: Content,
 }
@@ -86,9 +92,10 @@ impl Image {
     pub async fn resolve(store: &dyn ContentStore, record: &ImageRecord) -> Result<Self, ImageError> {
         let resolver = Resolver { store, image: &record.name };
         let (digest, manifest) = resolver.manifest(record).await?;
-        let platform = resolver.platform(&manifest).await?;
+        let config = resolver.digest(manifest.config())?;
+        let platform = resolver.document("config", &config).await?;
         let content = resolver.content(&manifest, &platform)?;
-        Ok(Self { name: record.name.clone(), manifest: digest, content })
+        Ok(Self { name: record.name.clone(), manifest: digest, config, content })
     }
 }
 
@@ -158,11 +165,6 @@ impl Resolver<'_> {
             }
         }
         Err(ImageError::MissingBlob { image: self.image.to_owned(), what: "manifest", digest: self.digest(first)? })
-    }
-
-    async fn platform(&self, manifest: &ImageManifest) -> Result<Platform, ImageError> {
-        let config = self.digest(manifest.config())?;
-        self.document("config", &config).await
     }
 
     /// Decides what the image holds.

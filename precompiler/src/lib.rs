@@ -2,17 +2,21 @@
 //!
 //! The only crate that knows both content stores and engines. See `docs/architecture.md`.
 
+mod archive;
 pub mod cli;
 mod compile;
+mod entrypoint;
 mod error;
 mod image;
 mod journal;
 mod precompiler;
+mod provenance;
 mod settings;
 mod slots;
 pub mod worker;
 
+pub use entrypoint::{is_named_wasm, split_function};
 pub use error::{ImageError, PrepareError, WorkerError};
-pub use image::{Content, Image, Layer};
+pub use image::{Content, Image, Layer, Process};
 pub use precompiler::{Origin, Precompiler, Prepared, Ready};
 pub use settings::{Settings, StoreAddress, runtime_dir};

@@ -14,8 +14,10 @@ use prewasi_cache::{
 use prewasi_engines::{Engine, LoadError, NativeCode, Program, Wasm, WasmKind, version_label};
 
 use crate::journal::Journal;
-use crate::{Image, ImageError, Layer, PrepareError, Settings, StoreAddress};
+use crate::provenance::Provenance;
+use crate::{Image, ImageError, Layer, PrepareError, Process, Settings, StoreAddress};
 
+mod own;
 mod ready;
 
 pub use ready::{Origin, Ready};
@@ -30,6 +32,8 @@ pub struct Precompiler {
     containerd: Option<Arc<ContainerdStore>>,
     cache: ArtifactCache,
     journal: Journal,
+    /// What of a layout is our own; none for a containerd, where it is all ours.
+    provenance: Option<Provenance>,
     settings: Settings,
 }
 
@@ -72,7 +76,9 @@ impl Precompiler {
             StoreAddress::Layout(path) => (Arc::new(LayoutStore::open(path)?), None),
         };
         let cache = ArtifactCache::new(store.clone(), settings.runtime_dir.join("stamps"));
-        Ok(Self { store, containerd, cache, journal: Journal::new(&settings.runtime_dir), settings })
+        let journal = Journal::new(&settings.runtime_dir);
+        let provenance = containerd.is_none().then(|| Provenance::new(&settings.runtime_dir));
+        Ok(Self { store, containerd, cache, journal, provenance, settings })
     }
 
     /// Returns the name of the image that a container was made from; `None` if it was made without one.
@@ -94,6 +100,11 @@ impl Precompiler {
         let record = self.store.image(name).await.map_err(error)?;
         let record = record.ok_or_else(|| ImageError::NotFound { image: name.to_owned() })?;
         Image::resolve(&*self.store, &record).await
+    }
+
+    /// Reads how a container of an image starts.
+    pub async fn process(&self, image: &Image) -> Result<Process, ImageError> {
+        image.process(&*self.store).await
     }
 
     /// Reads what an image record names.
@@ -152,7 +163,9 @@ impl Precompiler {
         layer: &Layer,
         engine: &dyn Engine,
     ) -> Result<Ready, PrepareError> {
-        let ready = self.obtain(&Source::layer(image, layer), engine).await?;
+        let source = Source::layer(image, layer);
+        let ready = self.obtain(&source, engine).await?;
+        self.note(&source, engine, &ready);
         if let Some(digest) = &ready.stored {
             self.mark_image(&image.name, engine, digest).await;
         }
@@ -194,6 +207,7 @@ impl Precompiler {
             return self.read_wasm(source).await.map(Prepared::Wasm);
         }
         let ready = self.obtain(source, engine).await?;
+        let ready = self.own(source, engine, ready).await?;
         if let (Some(digest), Bytes::Layer { image }) = (&ready.stored, &source.bytes) {
             self.mark_image(image, engine, digest).await;
         }
@@ -207,6 +221,7 @@ impl Precompiler {
                 Err(LoadError::Incompatible { reason }) => {
                     tracing::warn!(subject = source.subject, reason, "compiling again what cannot be loaded");
                     let ready = self.replace(source, engine).await?;
+                    let ready = self.own(source, engine, ready).await?;
                     engine.load(trust(ready)).map_err(error)
                 }
                 loaded => loaded.map_err(error),
@@ -294,8 +309,8 @@ fn trust(ready: Ready) -> NativeCode {
     let Ready { file, size, .. } = ready;
     // SAFETY: a `Ready` is made in two places (see `ready.rs`): from a look-up, which reached the artifact through our
     // label on its source, found the artifact's own labels to name that source and the engine's full fingerprint, and
-    // checked its digest; or from the output of our own compile worker, sealed. Images cannot set labels. Blobs of the
-    // store are files that only root can change.
+    // checked its digest; or from the output of our own compile worker, sealed. Images cannot set labels. Blobs of
+    // containerd's store are files that only root can change. What a layout has went through `Precompiler::own`.
     unsafe { NativeCode::trust(file, size) }
 }
 

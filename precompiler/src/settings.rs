@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::provenance::make_private;
+
 /// Where artifacts are kept, and images are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreAddress {
@@ -22,9 +24,10 @@ pub enum StoreAddress {
 pub struct Settings {
     /// Where images are and artifacts go.
     pub store: StoreAddress,
-    /// Folder for what is forgotten at a reboot: stamps, compile slots, the journal. `/run/prewasi` unless
-    /// `PREWASI_RUNTIME_DIR` names another.
+    /// Folder for what is forgotten at a reboot: stamps, compile slots, the journal. See [`runtime_dir`].
     pub runtime_dir: PathBuf,
+    /// Native code that lies in a layout is run although this user did not compile it.
+    pub trust_layout: bool,
     /// The binary that becomes the compile worker: this one, unless a test says otherwise.
     pub worker: PathBuf,
     /// How long a compile may take, wall clock.
@@ -51,6 +54,7 @@ impl Settings {
         Self {
             store,
             runtime_dir: runtime_dir(),
+            trust_layout: false,
             // Names the running binary even if an upgrade has replaced its file.
             worker: PathBuf::from("/proc/self/exe"),
             compile_timeout: Duration::from_secs(300),
@@ -62,9 +66,22 @@ impl Settings {
     }
 }
 
-/// Returns the folder for what is forgotten at a reboot.
+/// Returns the folder for what is forgotten at a reboot: what `PREWASI_RUNTIME_DIR` names, else `/run/prewasi`, which is
+/// root's. Other users have `$XDG_RUNTIME_DIR/prewasi`, else `/tmp/prewasi-<uid>`; it is made for them alone, and if
+/// somebody else was there first it is not used. (Then there is no such folder, which costs speed and nothing else.)
 pub fn runtime_dir() -> PathBuf {
-    std::env::var_os("PREWASI_RUNTIME_DIR")
-        .filter(|dir| !dir.is_empty())
-        .map_or_else(|| PathBuf::from("/run/prewasi"), PathBuf::from)
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(folder) = variable("PREWASI_RUNTIME_DIR") {
+        return folder;
+    }
+    let of_root = PathBuf::from("/run/prewasi");
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        return of_root;
+    }
+    let candidates = [
+        variable("XDG_RUNTIME_DIR").filter(|folder| folder.is_absolute()).map(|folder| folder.join("prewasi")),
+        Some(PathBuf::from(format!("/tmp/prewasi-{}", user.as_raw()))),
+    ];
+    candidates.into_iter().flatten().find(|folder| make_private(folder).is_ok()).unwrap_or(of_root)
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use prewasi_precompiler::{is_named_wasm, split_function};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
 /// The first argument of a container, taken apart.
@@ -22,18 +23,13 @@ pub(crate) struct Entrypoint {
 impl Entrypoint {
     /// Takes an argument apart: `file.wasm#function` calls that export.
     pub(crate) fn parse(argument: &str) -> Self {
-        match argument.rsplit_once('#') {
-            Some((program, function)) if !function.is_empty() && !program.is_empty() => {
-                Self { program: program.to_owned(), function: Some(function.to_owned()) }
-            }
-            _ => Self { program: argument.to_owned(), function: None },
-        }
+        let (program, function) = split_function(argument);
+        Self { program: program.to_owned(), function: function.map(str::to_owned) }
     }
 
     /// Says whether the name alone says that it is wasm.
     pub(crate) fn is_named_wasm(&self) -> bool {
-        let extension = Path::new(&self.program).extension();
-        extension.is_some_and(|extension| extension == "wasm" || extension == "wat")
+        is_named_wasm(&self.program)
     }
 
     /// Opens the program in a root filesystem; `None` if there is no such file.

@@ -18,21 +18,42 @@ use crate::{CompileError, Wasm, WasmKind};
 /// [`CompileError`] names what in the wasm is at fault.
 pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     validate(wasm.bytes())?;
-    let engine = options.engine(true).map_err(|error| unsupported(one_line(&error)))?;
     let failed = |error: wasmtime::Error| unsupported(one_line(&error));
+    let engine = options.engine(true).map_err(failed)?;
+    // What is bound to imports must be code that this machine could run.
+    let checker = if options.is_host() { engine.clone() } else { Options::host().engine(true).map_err(failed)? };
     let head = head(wasm)?;
     match wasm.kind() {
         WasmKind::Module => {
-            check_module(&engine, &Module::new(&engine, head).map_err(failed)?)?;
+            check_module(&checker, &Module::new(&checker, head).map_err(failed)?)?;
             engine.precompile_module(wasm.bytes()).map_err(failed)
         }
         WasmKind::Component => {
-            check_component(&engine, &Component::new(&engine, head).map_err(failed)?)?;
+            check_component(&checker, &Component::new(&checker, head).map_err(failed)?)?;
+            if !options.is_host() && imports_late(wasm, head.len())? {
+                check_component(&checker, &Component::new(&checker, wasm.bytes()).map_err(failed)?)?;
+            }
             let artifact = engine.precompile_component(wasm.bytes()).map_err(failed)?;
-            check_late_imports(&engine, &artifact)?;
+            if options.is_host() {
+                check_late_imports(&engine, &artifact)?;
+            }
             Ok(artifact)
         }
     }
+}
+
+/// Says whether a component has imports after its head, so that only the whole of it can be checked.
+fn imports_late(wasm: &Wasm, head: usize) -> Result<bool, CompileError> {
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(wasm.bytes()) {
+        match payload.map_err(|error| CompileError::Invalid { reason: error.to_string() })? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 && section.range().start >= head => return Ok(true),
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 fn validate(bytes: &[u8]) -> Result<(), CompileError> {

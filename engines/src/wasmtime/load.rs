@@ -4,14 +4,17 @@
 //! processes on the node share, and only those that are touched are ever loaded. Loading starts no thread; everything it
 //! makes is plain memory, mappings, a descriptor and signal handlers, all of which a forked child inherits.
 
+use std::env::consts::ARCH;
+use std::fs::File;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
 
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Precompiled};
 
 use super::options::Options;
 use super::run::{ComponentProgram, ModuleProgram};
-use super::{link, one_line};
+use super::{link, machine, one_line};
 use crate::{LoadError, NativeCode, Program};
 
 /// Maps native code and binds its imports.
@@ -23,6 +26,11 @@ pub(super) fn load(options: &Options, code: NativeCode) -> Result<Box<dyn Progra
     if size != code.size() {
         return Err(incompatible(format!("its file has {size} bytes instead of {}", code.size())));
     }
+    let (target, host) = (options.target(), machine::host_target());
+    if target != host {
+        return Err(incompatible(format!("it is for {target}, and this machine is {host}")));
+    }
+    check_architecture(code.file())?;
     // The only way to have a component mapped from an open file, and harmless for reading a module's header.
     let path = format!("/proc/self/fd/{}", code.file().as_raw_fd());
     let engine = options.engine(false).map_err(refused)?;
@@ -41,6 +49,21 @@ pub(super) fn load(options: &Options, code: NativeCode) -> Result<Box<dyn Progra
             Ok(Box::new(ComponentProgram::new(bound.map_err(refused)?)))
         }
         None => Err(incompatible("it is no artifact of wasmtime".to_string())),
+    }
+}
+
+/// Refuses code for another architecture by name. All else that differs is found by wasmtime, which however compares the
+/// label first, and that tells a person little.
+fn check_architecture(file: &File) -> Result<(), LoadError> {
+    const ARCHITECTURES: [(u16, &str); 2] = [(62, "x86_64"), (183, "aarch64")];
+    let mut header = [0; 20];
+    if file.read_at(&mut header, 0)? < header.len() || !header.starts_with(b"\x7fELF") {
+        return Ok(());
+    }
+    let number = u16::from_le_bytes([header[18], header[19]]);
+    match ARCHITECTURES.iter().find(|(known, _)| *known == number) {
+        Some((_, name)) if *name != ARCH => Err(incompatible(format!("it is for {name}, and this machine is {ARCH}"))),
+        _ => Ok(()),
     }
 }
 

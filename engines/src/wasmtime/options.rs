@@ -4,10 +4,10 @@
 //! wasmtime. What is not here either does not shape code (parallel compilation, stack size) or is wasmtime's default,
 //! which the version stands for.
 
-use cranelift_codegen::settings::{Configurable, SetResult};
 use wasmtime::{Collector, Config, Inlining, ModuleVersionStrategy, OptLevel, WasmBacktraceDetails, WasmFeatures};
 
 use super::VERSION;
+use super::machine;
 use crate::Fingerprint;
 
 /// Stack of a guest's own calls: what a native program gets on Linux. Pages of it are used when touched, not before.
@@ -68,13 +68,18 @@ pub(super) struct Options {
 impl Options {
     /// Returns the options for code that this machine runs.
     pub(super) fn host() -> Self {
+        Self::for_machine(machine::host_target(), machine::host_cpu())
+    }
+
+    /// Returns the options for code for a machine with these features, sorted.
+    pub(super) fn for_machine(target: String, cpu: Vec<String>) -> Self {
         Self {
             format: 1,
             artifact: "wasmtime-elf",
             engine: "wasmtime",
             version: VERSION,
-            target: target(),
-            cpu: cpu_features(),
+            target,
+            cpu,
             compiler: "cranelift",
             optimize: OptLevel::Speed,
             canonical_nans: false,
@@ -102,6 +107,16 @@ impl Options {
             native_debug_info: false,
             wasm_debug_info: false,
         }
+    }
+
+    /// Says whether the code is meant for the machine that this process runs on.
+    pub(super) fn is_host(&self) -> bool {
+        self.target == machine::host_target() && self.cpu == machine::host_cpu()
+    }
+
+    /// Returns the target triple.
+    pub(super) fn target(&self) -> &str {
+        &self.target
     }
 
     /// Hashes all of it, in the order of the struct.
@@ -219,6 +234,13 @@ impl Options {
             .parallel_compilation(true);
         if compiles {
             config.cranelift_opt_level(self.optimize).cranelift_nan_canonicalization(self.canonical_nans);
+            // A target that is named turns off wasmtime's own detection of the CPU: it is told exactly what is hashed.
+            config.target(&self.target)?;
+            for feature in &self.cpu {
+                // SAFETY: features are those that this CPU was found to have, or those of a level that was chosen for
+                // another machine; in either case code is loaded only after wasmtime has compared each with the CPU.
+                unsafe { config.cranelift_flag_enable(feature) };
+            }
         } else {
             config.enable_compiler(false);
         }
@@ -251,39 +273,6 @@ fn name_of_collector(collector: Collector) -> &'static str {
         Collector::DeferredReferenceCounting => "deferred_reference_counting",
         Collector::Null => "null",
         _ => "unknown",
-    }
-}
-
-/// Returns the triple that the compiler compiles for when it is told none.
-fn target() -> String {
-    match cranelift_native::builder_with_options(false) {
-        Ok(builder) => builder.triple().to_string(),
-        Err(reason) => reason.to_string(),
-    }
-}
-
-/// Returns the CPU features that the compiler finds, which are those that it uses.
-fn cpu_features() -> Vec<String> {
-    let mut found = Enabled(Vec::new());
-    if let Err(reason) = cranelift_native::infer_native_flags(&mut found) {
-        found.0.push(reason.to_string());
-    }
-    found.0.sort();
-    found.0
-}
-
-/// Notes the settings that host detection makes.
-struct Enabled(Vec<String>);
-
-impl Configurable for Enabled {
-    fn set(&mut self, name: &str, value: &str) -> SetResult<()> {
-        self.0.push(format!("{name}:{value}"));
-        Ok(())
-    }
-
-    fn enable(&mut self, name: &str) -> SetResult<()> {
-        self.0.push(name.to_string());
-        Ok(())
     }
 }
 

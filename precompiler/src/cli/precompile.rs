@@ -8,6 +8,7 @@ use prewasi_cache::{Digest, ImageRecord};
 use prewasi_engines::{Engine, version_label};
 use serde::Serialize;
 
+use super::machine::TargetArgs;
 use super::progress::Progress;
 use super::{Status, StoreArgs, block_on, chain, hint, report};
 use crate::{Content, ImageError, Origin, Precompiler, PrepareError, Ready};
@@ -25,7 +26,16 @@ pub struct Precompile {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
     store: StoreArgs,
+}
+
+/// Native code for another machine was to go where only this one would look for it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot keep native code for another machine in {store}: nobody there would run it")]
+struct WrongStore {
+    store: &'static str,
 }
 
 /// The same command where it stands alone, in a shim binary.
@@ -62,7 +72,19 @@ enum Fate {
 impl Precompile {
     /// Runs the command with every engine that the binary was built with.
     pub fn execute(&self, engines: &[&dyn Engine]) -> Status {
-        match block_on(self.run(engines)) {
+        let others = match self.target.engines(engines) {
+            Ok(others) => others,
+            Err(error) => {
+                report(&error, Some(&error.hint()));
+                return Status::Usage;
+            }
+        };
+        if others.is_some() && self.store.store.is_none() {
+            report(&WrongStore { store: "containerd" }, Some("--store oci:PATH keeps it in an OCI image layout"));
+            return Status::Usage;
+        }
+        let others: Option<Vec<&dyn Engine>> = others.as_ref().map(|others| others.iter().map(|e| &**e).collect());
+        match block_on(self.run(others.as_deref().unwrap_or(engines))) {
             Ok(Ok(status)) => status,
             Ok(Err(error)) => {
                 report(&error, hint(&error));
@@ -112,7 +134,7 @@ impl Precompile {
 }
 
 /// Finds an image by its name, by the short form of its name, or by the digest that it points to.
-fn find(records: &[ImageRecord], wanted: &str) -> Option<ImageRecord> {
+pub(super) fn find(records: &[ImageRecord], wanted: &str) -> Option<ImageRecord> {
     let candidates = [
         wanted.to_owned(),
         format!("{wanted}:latest"),

@@ -1,0 +1,219 @@
+//! OCI archives: an image layout in a tar, unpacked into a private folder.
+//!
+//! The tar is hostile. Of its entries only the three kinds that a layout consists of are looked at, by their exact names;
+//! they must be regular files, they have limits, and a blob's bytes must hash to its name. Nothing is written under a name
+//! that the tar chose freely, and nothing in it is a label.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use prewasi_cache::{Digest, Hasher};
+use tar::EntryType;
+use tempfile::TempDir;
+
+/// `index.json` and `oci-layout` are read whole later on.
+const DOCUMENT_LIMIT: u64 = 4 << 20;
+/// The most that is unpacked in all; more is no wasm program.
+const TOTAL_LIMIT: u64 = 4 << 30;
+/// The most entries that are looked at.
+const ENTRY_LIMIT: usize = 10_000;
+/// The documents that make a folder a layout.
+const DOCUMENTS: [&str; 2] = ["oci-layout", "index.json"];
+
+/// Says why an archive is not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArchiveError {
+    /// It cannot be read, or is no tar.
+    #[error("cannot read archive {}", path.display())]
+    Read {
+        /// The archive.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is compressed.
+    #[error("cannot read archive {}: it is compressed", path.display())]
+    Compressed {
+        /// The archive.
+        path: PathBuf,
+    },
+    /// It is no image layout.
+    #[error("cannot use archive {}: it has no {missing}", path.display())]
+    NotALayout {
+        /// The archive.
+        path: PathBuf,
+        /// The document that is not there.
+        missing: &'static str,
+    },
+    /// An entry is not what its name promises.
+    #[error("cannot use archive {}: {entry} {reason}", path.display())]
+    Entry {
+        /// The archive.
+        path: PathBuf,
+        /// Name of the entry.
+        entry: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It has more entries or bytes than any program needs.
+    #[error("cannot use archive {}: it has more than {limit}", path.display())]
+    TooLarge {
+        /// The archive.
+        path: PathBuf,
+        /// The limit.
+        limit: String,
+    },
+    /// The folder for it cannot be written to.
+    #[error("cannot unpack archive {}", path.display())]
+    Write {
+        /// The archive.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ArchiveError {
+    /// Says what can be done about it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Compressed { .. } => Some("decompress it first"),
+            Self::NotALayout { .. } => {
+                Some("`oci-tar-builder`, `ctr images export` and `skopeo copy ... oci-archive:FILE` write OCI archives")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Unpacks an OCI archive into a folder that only this user can enter, and that is removed when the value is dropped.
+///
+/// # Errors
+/// [`ArchiveError`] names the archive and the entry at fault.
+pub(crate) fn unpack(path: &Path) -> Result<TempDir, ArchiveError> {
+    let file = File::open(path).map_err(|source| ArchiveError::Read { path: path.to_owned(), source })?;
+    let folder = private_folder().and_then(|folder| {
+        fs::create_dir_all(folder.path().join("blobs/sha256"))?;
+        Ok(folder)
+    });
+    let folder = folder.map_err(|source| ArchiveError::Write { path: path.to_owned(), source })?;
+    Unpacking { path, folder: folder.path(), seen: BTreeSet::new(), total: 0 }.all(&file)?;
+    Ok(folder)
+}
+
+/// Makes a temporary folder that only this user can enter.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn private_folder() -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix("prewasi-").permissions(Permissions::from_mode(0o700)).tempdir()
+}
+
+struct Unpacking<'a> {
+    path: &'a Path,
+    folder: &'a Path,
+    seen: BTreeSet<String>,
+    total: u64,
+}
+
+impl Unpacking<'_> {
+    fn all(mut self, file: &File) -> Result<(), ArchiveError> {
+        if is_compressed(file) {
+            return Err(ArchiveError::Compressed { path: self.path.to_owned() });
+        }
+        let mut archive = tar::Archive::new(file);
+        // Without the extensions: they may hold long names, which none of ours is, and cost memory.
+        let entries = archive.entries().map_err(|source| self.read_error(source))?.raw(true);
+        for (number, entry) in entries.enumerate() {
+            if number >= ENTRY_LIMIT {
+                return Err(self.too_large(format!("{ENTRY_LIMIT} entries")));
+            }
+            self.one(entry.map_err(|source| self.read_error(source))?)?;
+        }
+        match DOCUMENTS.into_iter().find(|name| !self.seen.contains(*name)) {
+            Some(missing) => Err(ArchiveError::NotALayout { path: self.path.to_owned(), missing }),
+            None => Ok(()),
+        }
+    }
+
+    fn one(&mut self, mut entry: tar::Entry<'_, impl Read>) -> Result<(), ArchiveError> {
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
+        let digest = name.strip_prefix("blobs/sha256/").and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+        if digest.is_none() && !DOCUMENTS.contains(&name.as_str()) {
+            return Ok(());
+        }
+        if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous) {
+            return Err(self.entry_error(name, "is no regular file"));
+        }
+        if !self.seen.insert(name.clone()) {
+            return Err(self.entry_error(name, "is there twice"));
+        }
+        let size = entry.size();
+        if digest.is_none() && size > DOCUMENT_LIMIT {
+            return Err(self.entry_error(name, &format!("has more than {DOCUMENT_LIMIT} bytes")));
+        }
+        self.total = self.total.saturating_add(size);
+        if self.total > TOTAL_LIMIT {
+            return Err(self.too_large(format!("{TOTAL_LIMIT} bytes")));
+        }
+        let target = match &digest {
+            Some(digest) => self.folder.join("blobs/sha256").join(digest.hex()),
+            None => self.folder.join(&name),
+        };
+        let (actual, length) = self.copy(&mut entry, &target)?;
+        if length != size {
+            return Err(self.entry_error(name, "is cut off"));
+        }
+        match digest {
+            Some(digest) if digest != actual => Err(self.entry_error(name, &format!("has the bytes of {actual}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn copy(&self, from: &mut impl Read, target: &Path) -> Result<(Digest, u64), ArchiveError> {
+        let write_error = |source| ArchiveError::Write { path: self.path.to_owned(), source };
+        let mut file = File::create_new(target).map_err(write_error)?;
+        let (mut hasher, mut length, mut buffer) = (Hasher::new(), 0, vec![0; 256 << 10]);
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return Ok((hasher.finish(), length)),
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    file.write_all(&buffer[..count]).map_err(write_error)?;
+                    length += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.read_error(error)),
+            }
+        }
+    }
+
+    fn read_error(&self, source: io::Error) -> ArchiveError {
+        ArchiveError::Read { path: self.path.to_owned(), source }
+    }
+
+    fn entry_error(&self, entry: String, reason: &str) -> ArchiveError {
+        ArchiveError::Entry { path: self.path.to_owned(), entry, reason: reason.to_owned() }
+    }
+
+    fn too_large(&self, limit: String) -> ArchiveError {
+        ArchiveError::TooLarge { path: self.path.to_owned(), limit }
+    }
+}
+
+/// Recognises gzip, zstd, bzip2 and xz.
+fn is_compressed(file: &File) -> bool {
+    const MAGIC: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ"];
+    let mut start = [0; 6];
+    let length = file.read_at(&mut start, 0).unwrap_or(0);
+    MAGIC.iter().any(|magic| start[..length].starts_with(magic))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! `run`: runs a wasm program as its container would, without one: for the inner loop.
+//!
+//! The engine, the sandboxed compiler and the WASI set-up are those of the shim. What a container adds is not there: the
+//! guest sees the folders that it is given and no root filesystem, and its process is this one.
+
+use std::error::Error;
+use std::thread;
+
+use clap::Args;
+use prewasi_engines::{Engine, Guest, Outcome, Program, RunError};
+
+use super::machine::MachineArgs;
+use super::progress::Progress;
+use super::{Status, StoreArgs, block_on, hint, report};
+use crate::PrepareError;
+use crate::archive::ArchiveError;
+
+mod guest;
+mod subject;
+
+use self::guest::GuestArgs;
+use self::subject::Subject;
+
+/// Exit code of what cannot run.
+const CANNOT_RUN: u8 = 126;
+/// Exit code of a guest whose engine panicked, as of one that trapped.
+const TRAPPED: u8 = 134;
+/// Stack of the thread that runs the guest, as in a container.
+const STACK: usize = 8 << 20;
+
+/// Run a wasm program without a container: from an image, an OCI archive or layout, or a file
+#[derive(Debug, Args)]
+pub struct Run {
+    /// An image of containerd, an OCI archive (.tar), a folder with an OCI layout (or oci:PATH), or FILE.wasm[#FUNCTION]
+    #[arg(value_name = "IMAGE|TAR|LAYOUT|FILE")]
+    subject: String,
+    /// Arguments of the program; they take the place of the image's own command
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+    /// Which image of an archive or layout, if it has several
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    #[command(flatten)]
+    guest: GuestArgs,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Run native code that came with the layout: only for one that was made by somebody you trust as yourself
+    #[arg(long)]
+    trust_layout: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Says why a program was not run.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CannotRun {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("cannot find {path}")]
+    NoFile { path: String },
+    #[error("cannot find an image in {subject}")]
+    NoImage { subject: String },
+    #[error("cannot choose an image of {subject}: it has {names}")]
+    SeveralImages { subject: String, names: String },
+    #[error("cannot run image {image}: it has no wasm layer ({platform})")]
+    OrdinaryImage { image: String, platform: String },
+    #[error("cannot run {subject}: it is no wasm")]
+    NotWasm { subject: String },
+    #[error("cannot run {subject}")]
+    Guest {
+        subject: String,
+        #[source]
+        source: RunError,
+    },
+    #[error("cannot {action}")]
+    Io {
+        action: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A program and what it is started with.
+pub(super) struct Prepared {
+    /// For messages.
+    subject: String,
+    program: Box<dyn Program>,
+    guest: Guest,
+}
+
+impl Run {
+    /// Runs the program to its end, with the first of the engines.
+    pub fn execute(&self, engines: &[&dyn Engine]) -> Status {
+        let others = match self.machine.engines(engines) {
+            Ok(others) => others,
+            Err(error) => {
+                report(&error, Some(&error.hint()));
+                return Status::Usage;
+            }
+        };
+        let engine = others.as_ref().and_then(|others| others.first()).map(|engine| &**engine);
+        let Some(engine) = engine.or(engines.first().copied()) else {
+            let source = RunError::Setup { reason: "this program was built without an engine".to_owned() };
+            return failed(&CannotRun::Guest { subject: self.subject.clone(), source });
+        };
+        match self.prepare(engine).and_then(start) {
+            Ok(code) => Status::Guest(code),
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// Loads the program. The runtime for it is gone afterwards, and so is whatever was unpacked.
+    fn prepare(&self, engine: &dyn Engine) -> Result<Prepared, CannotRun> {
+        let progress = Progress::new(1);
+        progress.image(&self.subject);
+        let subject = Subject::parse(&self.subject, self.store.store.as_deref())?;
+        let prepared = block_on(subject.prepare(self, engine));
+        prepared.map_err(|source| CannotRun::Io { action: "set up a runtime".to_owned(), source })?
+    }
+}
+
+/// Runs the program on a thread of its own, as in a container.
+fn start(prepared: Prepared) -> Result<u8, CannotRun> {
+    let Prepared { subject, program, guest } = prepared;
+    program.check(&guest).map_err(|source| CannotRun::Guest { subject: subject.clone(), source })?;
+    let thread = thread::Builder::new().name("guest".to_owned()).stack_size(STACK);
+    let running = thread.spawn(move || program.run(&guest));
+    let running = running.map_err(|source| CannotRun::Io { action: "start a thread".to_owned(), source })?;
+    match running.join() {
+        Ok(Ok(Outcome::Exit(code))) => Ok(code),
+        Ok(Err(source)) => Err(CannotRun::Guest { subject, source }),
+        // The panic's message has been written already.
+        Err(_) => Ok(TRAPPED),
+    }
+}
+
+fn failed(error: &CannotRun) -> Status {
+    match error {
+        // What the guest did is said as its container would say it.
+        CannotRun::Guest { source, .. } if matches!(source, RunError::Trap { .. }) => report(source, None),
+        CannotRun::Prepare(source) => report(error as &dyn Error, hint(source)),
+        _ => report(error as &dyn Error, error.hint()),
+    }
+    Status::Guest(match error {
+        CannotRun::Guest { source, .. } => source.exit_code(),
+        _ => CANNOT_RUN,
+    })
+}
+
+impl CannotRun {
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::SeveralImages { .. } => Some("--image NAME chooses one"),
+            Self::NoImage { .. } => {
+                Some("an image is found by its name; `oci-tar-builder` and `ctr images export` note it")
+            }
+            Self::OrdinaryImage { .. } => {
+                Some("a program in a file system needs a container; `prewasi run FILE.wasm` runs the file itself")
+            }
+            Self::Archive(error) => error.hint(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What is to be run, and how it is made ready.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use prewasi_cache::LayoutStore;
+use prewasi_engines::Engine;
+use rustix::fs::{Mode, OFlags};
+
+use super::{CannotRun, Prepared, Run};
+use crate::entrypoint::{is_named_wasm, split_function};
+use crate::{Content, Precompiler, PrepareError, Process, Settings, StoreAddress, archive};
+
+/// What the first argument names. A file or folder that exists goes before an image of that name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// An image of the store that the other options name.
+    Image(String),
+    Layout(PathBuf),
+    Archive(PathBuf),
+    /// A wasm file, binary or text, and the export to call.
+    File(PathBuf, Option<String>),
+}
+
+impl Subject {
+    pub(super) fn parse(text: &str, store: Option<&Path>) -> Result<Self, CannotRun> {
+        if store.is_some() {
+            return Ok(Self::Image(text.to_owned()));
+        }
+        if let Some(path) = text.strip_prefix("oci:") {
+            return Ok(Self::Layout(path.into()));
+        }
+        if let Some(subject) = Self::of_path(text, None)? {
+            return Ok(subject);
+        }
+        let (path, function) = split_function(text);
+        if function.is_some()
+            && let Some(subject @ Self::File(..)) = Self::of_path(path, function)?
+        {
+            return Ok(subject);
+        }
+        let extension = Path::new(path).extension().and_then(|extension| extension.to_str());
+        if text.starts_with(['/', '.']) || matches!(extension, Some("wasm" | "wat" | "tar")) {
+            return Err(CannotRun::NoFile { path: text.to_owned() });
+        }
+        Ok(Self::Image(text.to_owned()))
+    }
+
+    fn of_path(path: &str, function: Option<&str>) -> Result<Option<Self>, CannotRun> {
+        let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+        if metadata.is_dir() {
+            return Ok(Some(Self::Layout(path.into())));
+        }
+        let is_wasm = is_named_wasm(path) || starts_as_wasm(&open(path)?);
+        let function = function.map(str::to_owned);
+        Ok(Some(if is_wasm { Self::File(path.into(), function) } else { Self::Archive(path.into()) }))
+    }
+
+    pub(super) async fn prepare(self, run: &Run, engine: &dyn Engine) -> Result<Prepared, CannotRun> {
+        match self {
+            Self::Image(name) => image(run, engine, run.store.settings(), Some(&name)).await,
+            Self::Layout(path) => image(run, engine, layout(path), run.image.as_deref()).await,
+            Self::Archive(path) => {
+                let unpacked = archive::unpack(&path)?;
+                // Nothing but blobs was unpacked, and nobody else can reach them.
+                let settings = Settings { trust_layout: true, ..layout(unpacked.path().to_owned()) };
+                image(run, engine, settings, run.image.as_deref()).await
+            }
+            Self::File(path, function) => file(run, engine, &path, function).await,
+        }
+    }
+}
+
+fn layout(path: PathBuf) -> Settings {
+    Settings::for_store(StoreAddress::Layout(path))
+}
+
+/// Prepares an image of a store: the one of that name, else the only one.
+async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<&str>) -> Result<Prepared, CannotRun> {
+    let settings = Settings { trust_layout: settings.trust_layout || run.trust_layout, ..settings };
+    let precompiler = Precompiler::connect(settings).await.map_err(CannotRun::Prepare)?;
+    let name = choose(&precompiler, &run.subject, name).await?;
+    let image = precompiler.resolve(&name).await.map_err(PrepareError::from)?;
+    let layers = match &image.content {
+        Content::Wasm(layers) => layers,
+        Content::Files { platform } => {
+            return Err(CannotRun::OrdinaryImage { image: name, platform: platform.clone() });
+        }
+    };
+    let process = precompiler.process(&image).await.map_err(PrepareError::from)?;
+    // What containerd gives to a container whose image says nothing.
+    let title = layers.first().and_then(|layer| layer.title.clone()).unwrap_or_else(|| name.clone());
+    let (guest, entrypoint) = run.guest.guest(process, &title, &run.args);
+    let program = precompiler.load(&name, Some(&entrypoint), engine).await?;
+    let subject = format!("image {name}");
+    let program = program.ok_or_else(|| CannotRun::NotWasm { subject: subject.clone() })?;
+    Ok(Prepared { subject, program, guest })
+}
+
+/// Finds the image: by its name, by a shorter form of it, or because there is no other.
+async fn choose(precompiler: &Precompiler, subject: &str, name: Option<&str>) -> Result<String, CannotRun> {
+    let records = precompiler.store().images().await.map_err(PrepareError::from)?;
+    if let Some(name) = name {
+        let found = super::super::precompile::find(&records, name);
+        // Looking it up by the name as it was given says that it is not there.
+        return Ok(found.map_or_else(|| name.to_owned(), |record| record.name));
+    }
+    match records.as_slice() {
+        [] => Err(CannotRun::NoImage { subject: subject.to_owned() }),
+        [record] => Ok(record.name.clone()),
+        several => {
+            let names = several.iter().map(|record| record.name.as_str()).collect::<Vec<_>>().join(", ");
+            Err(CannotRun::SeveralImages { subject: subject.to_owned(), names })
+        }
+    }
+}
+
+/// Prepares a file. There is no image to keep the native code with, so it is compiled each time.
+async fn file(run: &Run, engine: &dyn Engine, path: &Path, function: Option<String>) -> Result<Prepared, CannotRun> {
+    let name = path.display().to_string();
+    let file = open(path)?;
+    let folder = archive::private_folder().map_err(|source| io("create a temporary folder", source))?;
+    LayoutStore::create(folder.path()).map_err(PrepareError::from)?;
+    let precompiler = Precompiler::connect(layout(folder.path().to_owned())).await?;
+    let program = precompiler.load_file(None, &name, file, engine).await?;
+    let program = program.ok_or_else(|| CannotRun::NotWasm { subject: name.clone() })?;
+    let (mut guest, _) = run.guest.guest(Process::default(), &name, &run.args);
+    guest.function = function.or(guest.function);
+    Ok(Prepared { subject: name, program, guest })
+}
+
+/// Opens a regular file, and waits for nothing else.
+fn open(path: impl AsRef<Path>) -> Result<File, CannotRun> {
+    let path = path.as_ref();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let failed = |source| io(&format!("read {}", path.display()), source);
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
+    if file.metadata().map_err(failed)?.is_file() {
+        Ok(file)
+    } else {
+        Err(failed(std::io::Error::other("it is no regular file")))
+    }
+}
+
+fn starts_as_wasm(file: &File) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let mut start = [0; 4];
+    file.read_exact_at(&mut start, 0).is_ok() && &start == b"\0asm"
+}
+
+fn io(action: &str, source: std::io::Error) -> CannotRun {
+    CannotRun::Io { action: action.to_owned(), source }
+}

@@ -1,0 +1,39 @@
+//! What of a layout may be run. See [`crate::provenance`].
+
+use prewasi_engines::Engine;
+
+use super::{Origin, Precompiler, Ready, Source};
+use crate::PrepareError;
+use crate::provenance::unchangeable;
+
+impl Precompiler {
+    /// Sees to it that what is about to be run is ours: what a layout says is not believed, and what others could change is
+    /// copied. A containerd's artifacts are ours as they are.
+    pub(super) async fn own(&self, source: &Source, engine: &dyn Engine, ready: Ready) -> Result<Ready, PrepareError> {
+        let (Some(provenance), Some(key)) = (&self.provenance, source.key(engine)) else { return Ok(ready) };
+        let is_known = match (&ready.stored, ready.origin) {
+            (None, _) => return Ok(ready),
+            (_, Origin::Compiled { .. }) => true,
+            (Some(artifact), _) => self.settings.trust_layout || provenance.knows(&key, artifact),
+        };
+        let ready = if is_known {
+            ready
+        } else {
+            tracing::debug!(subject = source.subject, "compiling again what the layout brought along");
+            self.replace(source, engine).await?
+        };
+        self.note(source, engine, &ready);
+        let Ready { file, size, stored: Some(digest), origin } = ready else { return Ok(ready) };
+        let io = |error| PrepareError::Io { subject: format!("native code of {}", source.subject), source: error };
+        Ok(Ready { file: unchangeable(file, &digest).map_err(io)?, size, stored: Some(digest), origin })
+    }
+
+    /// Notes what was compiled and stored just now.
+    pub(super) fn note(&self, source: &Source, engine: &dyn Engine, ready: &Ready) {
+        if let (Some(provenance), Some(key)) = (&self.provenance, source.key(engine))
+            && let (Some(artifact), Origin::Compiled { .. }) = (&ready.stored, ready.origin)
+        {
+            provenance.note(&key, artifact);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Which native code of a layout is this user's own.
+//!
+//! containerd's labels are local to a node, and only root can change its blobs. A layout is a folder that anybody may have
+//! made: its labels lead to native code of their author's choice. So what lies there is run only if a note in the private
+//! part of the runtime folder says that a compile worker of this user made it here, or if the user vouches for the whole
+//! layout. And it is run from a file that nobody else can change, else from a sealed copy.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use prewasi_cache::{ArtifactKey, Digest, Hasher};
+use rustix::fs::{MemfdFlags, SealFlags};
+
+/// Notes of what was compiled here.
+#[derive(Debug)]
+pub(crate) struct Provenance {
+    folder: PathBuf,
+}
+
+impl Provenance {
+    pub(crate) fn new(runtime_dir: &Path) -> Self {
+        Self { folder: runtime_dir.join("compiled") }
+    }
+
+    /// Notes that `artifact` was compiled here from the source of `key`. Without the note it is compiled again, no more.
+    pub(crate) fn note(&self, key: &ArtifactKey, artifact: &Digest) {
+        if let Err(error) = self.try_note(key, artifact) {
+            tracing::debug!(folder = %self.folder.display(), %error, "cannot note that native code was compiled here");
+        }
+    }
+
+    fn try_note(&self, key: &ArtifactKey, artifact: &Digest) -> io::Result<()> {
+        make_private(&self.folder)?;
+        let path = self.folder.join(name(key, artifact));
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map(drop)
+    }
+
+    /// Says whether there is such a note.
+    pub(crate) fn knows(&self, key: &ArtifactKey, artifact: &Digest) -> bool {
+        is_private(&self.folder) && fs::symlink_metadata(self.folder.join(name(key, artifact))).is_ok()
+    }
+}
+
+/// All that must be the same, in one word.
+fn name(key: &ArtifactKey, artifact: &Digest) -> String {
+    let ArtifactKey { source, engine, version, fingerprint, anchor: _ } = key;
+    Digest::of(format!("{source}\n{engine}\n{version}\n{fingerprint}\n{artifact}").as_bytes()).hex().to_owned()
+}
+
+/// Makes a folder for this user alone.
+///
+/// # Errors
+/// What the system says, or that it is there and somebody else's, or open to others.
+pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if is_private(folder) { Ok(()) } else { Err(io::Error::other("the folder is not ours alone")) }
+}
+
+/// Says whether a folder (no link to one) is this user's, and nobody else's may enter it.
+fn is_private(folder: &Path) -> bool {
+    fs::symlink_metadata(folder).is_ok_and(|metadata| {
+        metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0
+    })
+}
+
+/// Returns `file` if only this user or root can change it, else a sealed copy whose bytes hash to `digest`.
+///
+/// # Errors
+/// If the file cannot be read, or has other bytes.
+pub(crate) fn unchangeable(file: File, digest: &Digest) -> io::Result<File> {
+    let metadata = file.metadata()?;
+    let owner = metadata.uid();
+    if (owner == rustix::process::geteuid().as_raw() || owner == 0) && metadata.mode() & 0o022 == 0 {
+        return Ok(file);
+    }
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut copy = File::from(rustix::fs::memfd_create("prewasi-artifact", flags)?);
+    let (mut hasher, mut offset, mut buffer) = (Hasher::new(), 0, vec![0; 1 << 20]);
+    while offset < metadata.len() {
+        let length = file.read_at(&mut buffer, offset)?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        hasher.update(&buffer[..length]);
+        copy.write_all(&buffer[..length])?;
+        offset += length as u64;
+    }
+    let actual = hasher.finish();
+    if actual != *digest {
+        return Err(io::Error::other(format!("its bytes hash to {actual} instead of {digest}")));
+    }
+    rustix::fs::fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn key(source: &[u8]) -> ArtifactKey {
+        ArtifactKey {
+            source: Digest::of(source),
+            anchor: Digest::of(source),
+            engine: "wasmtime".to_owned(),
+            version: "1-2".to_owned(),
+            fingerprint: "2".repeat(64),
+        }
+    }
+
+    /// What was noted is known, and nothing else: not for another source, fingerprint or artifact.
+    #[test]
+    fn knows_what_was_noted() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let provenance = Provenance::new(&dir.path().join("runtime"));
+        let artifact = Digest::of(b"native");
+        assert!(!provenance.knows(&key(b"a"), &artifact));
+        provenance.note(&key(b"a"), &artifact);
+        provenance.note(&key(b"a"), &artifact);
+        assert!(provenance.knows(&key(b"a"), &artifact));
+        assert!(!provenance.knows(&key(b"b"), &artifact));
+        assert!(!provenance.knows(&key(b"a"), &Digest::of(b"other")));
+        assert!(!provenance.knows(&ArtifactKey { fingerprint: "3".repeat(64), ..key(b"a") }, &artifact));
+    }
+
+    /// Notes in a folder that others can enter, or that is a link, are not believed.
+    #[test]
+    fn believes_private_folders_only() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (provenance, artifact) = (Provenance::new(dir.path()), Digest::of(b"native"));
+        provenance.note(&key(b"a"), &artifact);
+        let folder = dir.path().join("compiled");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o770)).expect("chmod");
+        assert!(!provenance.knows(&key(b"a"), &artifact));
+        assert!(make_private(&folder).is_err());
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("chmod");
+        assert!(provenance.knows(&key(b"a"), &artifact));
+        let moved = dir.path().join("moved");
+        fs::rename(&folder, &moved).expect("rename");
+        std::os::unix::fs::symlink(&moved, &folder).expect("link");
+        assert!(!provenance.knows(&key(b"a"), &artifact));
+    }
+
+    /// A file that others can write to is copied and sealed; a changed one is refused.
+    #[test]
+    fn copies_what_others_can_change() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("artifact");
+        fs::write(&path, "native").expect("write");
+        let digest = Digest::of(b"native");
+        let seals = |mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+            let file = unchangeable(File::open(&path).expect("open"), &digest).expect("good bytes");
+            rustix::fs::fcntl_get_seals(&file).unwrap_or(SealFlags::empty())
+        };
+        assert!(!seals(0o644).contains(SealFlags::WRITE));
+        assert!(seals(0o646).contains(SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK));
+        fs::write(&path, "hostile").expect("write");
+        assert!(unchangeable(File::open(&path).expect("open"), &digest).is_err());
+    }
+}
