@@ -6,8 +6,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
+
+use nix::unistd::Uid;
 
 use super::{Limits, enter};
 
@@ -61,7 +63,21 @@ fn rustix_fd(number: i32) -> std::os::fd::BorrowedFd<'static> {
 
 /// Makes an attempt in a child; returns how it ended and what it said after it had entered the sandbox.
 fn attempt(name: &str) -> (ExitStatus, String) {
-    let mut child = Command::new(std::env::current_exe().expect("test binary"))
+    attempt_as(None, name)
+}
+
+/// The users whose sandbox is tried: whoever runs the tests, and if that is root, one who has no privilege to begin with.
+fn users() -> impl Iterator<Item = Option<u32>> {
+    std::iter::once(None).chain(Uid::effective().is_root().then_some(Some(65_533)))
+}
+
+fn attempt_as(user: Option<u32>, name: &str) -> (ExitStatus, String) {
+    // By this name, because the path may lead through folders that are closed to the user.
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(user) = user {
+        command.uid(user).gid(user).current_dir("/");
+    }
+    let mut child = command
         .args(["--exact", "worker::sandbox::tests::inside", "--nocapture", "--test-threads=1"])
         .env(ATTEMPT, name)
         .stdin(Stdio::null())
@@ -77,18 +93,21 @@ fn attempt(name: &str) -> (ExitStatus, String) {
 }
 
 fn assert_denied(name: &str) {
-    let (status, said) = attempt(name);
-    assert_eq!(status.code(), Some(7), "{name}: {said}");
-    let code: i32 = said.lines().next_back().unwrap_or_default().parse().unwrap_or_else(|_| panic!("{name}: {said}"));
-    assert!([libc::EPERM, libc::EACCES, libc::EBADF].contains(&code), "{name}: errno {code}");
+    for user in users() {
+        let (status, said) = attempt_as(user, name);
+        assert_eq!(status.code(), Some(7), "{name} as {user:?}: {said}");
+        let code = said.lines().next_back().unwrap_or_default().parse();
+        let code: i32 = code.unwrap_or_else(|_| panic!("{name} as {user:?}: {said}"));
+        assert!([libc::EPERM, libc::EACCES, libc::EBADF].contains(&code), "{name} as {user:?}: errno {code}");
+    }
 }
 
 /// The sandbox lets a process start threads and end well, so that the denials below mean something.
 #[test]
 fn allows_threads() {
-    for name in ["nothing", "thread"] {
-        let (status, said) = attempt(name);
-        assert_eq!(status.code(), Some(0), "{name}: {said}");
+    for (name, user) in ["nothing", "thread"].into_iter().flat_map(|name| users().map(move |user| (name, user))) {
+        let (status, said) = attempt_as(user, name);
+        assert_eq!(status.code(), Some(0), "{name} as {user:?}: {said}");
     }
 }
 
