@@ -129,6 +129,7 @@ mod tests {
     }
 
     /// Another target gets its baseline CPU unless a level is named.
+    #[cfg(feature = "cross")]
     #[test]
     fn other_targets_get_their_baseline() {
         for target in TARGETS.into_iter().filter(|target| *target != host_target()) {
@@ -138,6 +139,7 @@ mod tests {
     }
 
     /// Each level of x86-64 has the features of the one before and more, in the order in which they are hashed.
+    #[cfg(feature = "cross")]
     #[test]
     fn x86_levels_build_on_each_other() {
         let levels = X86_LEVELS.map(|(name, _)| resolved(Some("x86_64-unknown-linux-gnu"), Some(name)).unwrap().1);
@@ -149,6 +151,7 @@ mod tests {
     }
 
     /// An unknown target, even one that is no triple at all, is an error that lists those that are known.
+    #[cfg(feature = "cross")]
     #[test]
     fn unknown_targets_are_refused() {
         for target in ["", "pdp11-unknown-linux-gnu", "riscv64gc-unknown-linux-gnu", "x86_64-pc-windows-msvc", "-"] {
@@ -159,6 +162,7 @@ mod tests {
     }
 
     /// A CPU of another architecture, and `native` for another target, are errors that list what the target has.
+    #[cfg(feature = "cross")]
     #[test]
     fn unknown_cpus_are_refused() {
         let foreign = TARGETS.into_iter().find(|target| !target.starts_with(std::env::consts::ARCH)).unwrap();
