@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fault;
 use crate::stamp::Stamps;
 use crate::store::io_error;
 use crate::{BlobFile, BlobInfo, ContentStore, Digest, Lease, NewBlob, StoreError};
@@ -154,10 +155,13 @@ impl ArtifactCache {
     ) -> Result<Artifact, StoreError> {
         let digest = Digest::of_file(file, size).map_err(io_error("hash the artifact of", &key.source))?;
         let lease = self.store.lease(LEASE).await?;
+        fault::point("leased");
         let stored = self.store_under(&lease, key, &digest, file, size, details).await;
+        fault::point("checked");
         if let Err(error) = self.store.release(lease).await {
             tracing::debug!(%error, "a lease stays until it expires");
         }
+        fault::point("released");
         stored
     }
 
@@ -173,6 +177,7 @@ impl ArtifactCache {
         let labels = self.labels(key, digest, details).await?;
         let blob = NewBlob { digest, size, file, labels: &labels };
         self.store.write(lease, blob).await?;
+        fault::point("written");
         self.repair(lease, blob).await?;
         self.label_anchor(key, digest).await?;
         self.check(key, digest).await
@@ -210,7 +215,10 @@ impl ArtifactCache {
     /// First what keeps the artifact, then what leads to it: in between it is merely not found.
     async fn label_anchor(&self, key: &ArtifactKey, digest: &Digest) -> Result<(), StoreError> {
         self.store.set_label(&key.anchor, &key.keep_label(), digest.as_str()).await?;
-        self.store.set_label(&key.anchor, &key.anchor_label(), digest.as_str()).await
+        fault::point("kept");
+        self.store.set_label(&key.anchor, &key.anchor_label(), digest.as_str()).await?;
+        fault::point("labelled");
+        Ok(())
     }
 
     /// Finds the artifact as the next start will.

@@ -6,6 +6,7 @@
 mod artifact;
 mod containerd;
 mod digest;
+pub mod fault;
 mod layout;
 mod retry;
 mod stamp;

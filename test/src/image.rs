@@ -121,7 +121,7 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// Appends a section that names the program, which changes the digest of the wasm and that of its native code, and
 /// nothing else: containerd keeps equal bytes of all namespaces in one file, and some tests damage it.
-fn marked(wasm: &[u8], mark: &str) -> Vec<u8> {
+pub fn marked(wasm: &[u8], mark: &str) -> Vec<u8> {
     let section: &[u8] = if wasm.get(4) == Some(&1) { b"name" } else { b"component-name" };
     let name = [&[byte(mark.len())], mark.as_bytes()].concat();
     let name = [&[0, byte(name.len())], &*name].concat();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -146,11 +147,22 @@ impl Namespace {
         self.program("prewasi", verb, args)
     }
 
+    /// Runs `prewasi VERB` as [`Self::prewasi`] does, with further environment.
+    pub fn prewasi_with(&self, verb: &str, args: &[&str], environment: &[(&str, &str)]) -> Output {
+        let mut command = self.command("prewasi", verb, args);
+        command.envs(environment.iter().copied());
+        process::run(&mut command, PROGRAM_LIMIT)
+    }
+
     /// Runs a verb of one of the workspace's programs on this namespace to its end.
     pub fn program(&self, program: &str, verb: &str, args: &[&str]) -> Output {
+        process::run(&mut self.command(program, verb, args), PROGRAM_LIMIT)
+    }
+
+    fn command(&self, program: &str, verb: &str, args: &[&str]) -> Command {
         let mut command = self.daemon().command(home::program(program));
         command.arg(verb).arg("--address").arg(self.daemon().address()).args(["--namespace", self.name()]).args(args);
-        process::run(&mut command, PROGRAM_LIMIT)
+        command
     }
 
     // --- Images -----------------------------------------------------------------------------------------------------

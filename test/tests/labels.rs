@@ -66,7 +66,7 @@ pub(crate) async fn artifact(namespace: &Namespace, source: &str) -> String {
 }
 
 /// Asserts that source, artifact and image record bear the labels of the contract, and no more of ours.
-async fn assert_contract(namespace: &Namespace, source: &str, image: &str) {
+pub(crate) async fn assert_contract(namespace: &Namespace, source: &str, image: &str) {
     let key = Key::here();
     let artifact = artifact(namespace, source).await;
     let on_source = namespace.labels(source).await;

@@ -10,6 +10,7 @@ mod big;
 mod contract;
 mod damage;
 mod labels;
+mod many;
 mod reference;
 mod refusals;
 mod run;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         survival::cases(),
         reference::cases(),
         big::cases(),
+        many::cases(),
         contract::cases(),
     ];
     let cases = cases.into_iter().flatten().collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use prewasi_cache::{Artifact, ArtifactKey, Digest, Lock, Lookup, MissReason};
+use prewasi_cache::{Artifact, ArtifactKey, Digest, Lock, Lookup, MissReason, fault};
 use prewasi_engines::{Engine, version_label};
 
 use super::{POLL, Precompiler, Source, hash};
@@ -107,7 +107,10 @@ impl Precompiler {
                 Ok(Some(lock)) => {
                     // The one who held the lock until just now has stored what we want, or has died.
                     let origin = if waited { Origin::Awaited } else { Origin::Cached };
-                    let Some(ready) = self.look_up(key, origin).await else { return Turn::Ours(Some(lock)) };
+                    let Some(ready) = self.look_up(key, origin).await else {
+                        fault::point("locked");
+                        return Turn::Ours(Some(lock));
+                    };
                     lock.release().await;
                     return Turn::Done(ready);
                 }
@@ -139,6 +142,7 @@ impl Precompiler {
         key: &ArtifactKey,
     ) -> Result<Ready, PrepareError> {
         let compiled = self.compile(source, engine).await?;
+        fault::point("compiled");
         match self.cache.store(key, &compiled.file, compiled.size, &details(&compiled, engine)).await {
             Ok(artifact) => Ok(Ready::stored(artifact, compiled.origin())),
             Err(error) => {
