@@ -5,6 +5,7 @@
 mod archive;
 pub mod cli;
 mod compile;
+mod containerd;
 mod entrypoint;
 mod error;
 mod image;
@@ -16,6 +17,7 @@ mod slots;
 pub mod worker;
 
 pub use entrypoint::{is_named_wasm, split_function};
+pub use containerd::containerd_version;
 pub use error::{ImageError, PrepareError, WorkerError};
 pub use image::{Content, Image, Layer, Process};
 pub use precompiler::{Origin, Precompiler, Prepared, Ready};

@@ -1,8 +1,9 @@
 //! How containerd tells a new shim what it is for, and how the shim answers, in the three ways in use.
 //!
 //! - containerd 1.7: flags and environment; the answer is the bare address, which means task API version 2.
-//! - containerd 2.0 to 2.2: the same, with the newest version that containerd speaks in `MAX_SHIM_VERSION`; the answer
-//!   is JSON. What these versions write to standard input are runtime options, not bootstrap parameters.
+//! - containerd 2.0 to 2.2: the same, and also the same `MAX_SHIM_VERSION=2`, although they speak version 3: only their
+//!   own version tells them apart. The answer is JSON. What they write to standard input are runtime options, not bootstrap
+//!   parameters.
 //! - containerd 2.3 and later: a `BootstrapParams` message on standard input; the answer is a `BootstrapResult`.
 
 use std::path::PathBuf;
@@ -82,6 +83,15 @@ impl Bootstrap {
 }
 
 impl Reply {
+    /// Chooses the newest version that this containerd speaks, if it did not say itself.
+    pub(crate) fn for_containerd(self, version: impl FnOnce() -> Option<String>) -> Self {
+        let major = |version: String| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        match self {
+            Self::Address if version().and_then(major).is_some_and(|major| major >= 2) => Self::Json(NEWEST),
+            reply => reply,
+        }
+    }
+
     /// Writes the address in this form.
     ///
     /// # Errors
@@ -165,6 +175,17 @@ mod tests {
         assert_eq!(Reply::Address.encode("unix:///s").unwrap(), b"unix:///s");
         let json: Value = serde_json::from_slice(&Reply::Json(3).encode("unix:///s").unwrap()).unwrap();
         assert_eq!(json, json!({ "version": 3, "address": "unix:///s", "protocol": "ttrpc" }));
+    }
+
+    /// A containerd that does not say what it speaks is known by its own version; without one the oldest is spoken.
+    #[test]
+    fn containerd_is_known_by_its_version() {
+        let reply = |version: Option<&str>| Reply::Address.for_containerd(|| version.map(str::to_owned));
+        assert_eq!(reply(Some("2.1.9+unknown")), Reply::Json(3));
+        assert_eq!(reply(Some("1.7.24~ds1")), Reply::Address);
+        assert_eq!(reply(Some("unknown")), Reply::Address);
+        assert_eq!(reply(None), Reply::Address);
+        assert_eq!(Reply::Protobuf.for_containerd(|| panic!("it has said so")), Reply::Protobuf);
     }
 
     /// Runtime options on standard input are not taken for bootstrap parameters.

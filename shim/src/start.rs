@@ -87,7 +87,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
     let address = format!("unix://{}", socket.display());
     let address_file = bundle.join(ADDRESS_FILE);
     fs::write(&address_file, &address).map_err(file("write", &address_file))?;
-    let reply = bootstrap.reply.encode(&address)?;
+    let reply = bootstrap.reply.for_containerd(|| prewasi_precompiler::containerd_version(&flags.address));
+    let reply = reply.encode(&address)?;
     let mut stdout = io::stdout().lock();
     stdout.write_all(&reply).and_then(|()| stdout.flush()).map_err(StartError::Output)
 }
