@@ -13,6 +13,7 @@ pub mod home;
 pub mod image;
 pub mod journal;
 pub mod leaks;
+pub mod local;
 pub mod namespace;
 pub mod process;
 mod spec;

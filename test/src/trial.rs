@@ -50,6 +50,23 @@ macro_rules! case {
     };
 }
 
+/// Makes trials of functions that need no containerd, under `local::` and the name of their module.
+#[macro_export]
+macro_rules! local_trials {
+    ($($body:ident),* $(,)?) => {
+        vec![$(libtest_mimic::Trial::test($crate::trial::local_name(module_path!(), stringify!($body)), || {
+            $body();
+            Ok(())
+        })),*]
+    };
+}
+pub use local_trials;
+
+/// Names a test that needs no containerd.
+pub fn local_name(module: &str, body: &str) -> String {
+    format!("local::{}::{body}", module.split_once("::").map_or(module, |(_, module)| module))
+}
+
 impl Need {
     /// Says what is missing, if it is.
     fn missing(self) -> Option<String> {

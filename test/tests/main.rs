@@ -11,6 +11,8 @@ mod contract;
 mod damage;
 mod labels;
 mod many;
+mod local_run;
+mod machines;
 mod reference;
 mod refusals;
 mod run;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
     let cases = [
         run::cases(),
         labels::cases(),
+        local_run::cases(),
+        machines::cases(),
         refusals::cases(),
         signals::cases(),
         task_api::cases(),
@@ -40,6 +44,8 @@ fn main() -> ExitCode {
     let cases = cases.into_iter().flatten().collect();
     let mut trials = trials(cases, &daemons);
     trials.extend(contract::layout_trials());
+    trials.extend(local_run::trials());
+    trials.extend(machines::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     let left = Arc::into_inner(daemons).map(Daemons::finish).unwrap_or_default();
     for leak in &left {
