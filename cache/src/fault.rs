@@ -7,8 +7,7 @@
 pub const VARIABLE: &str = "PREWASI_FAULT";
 
 /// All points, in the order in which a miss that is compiled and stored passes them.
-pub const POINTS: [&str; 8] =
-    ["locked", "compiled", "leased", "written", "kept", "labelled", "checked", "released"];
+pub const POINTS: [&str; 8] = ["locked", "compiled", "leased", "written", "kept", "labelled", "checked", "released"];
 
 /// Dies here if this is the point that the environment names.
 pub fn point(name: &'static str) {

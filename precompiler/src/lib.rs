@@ -16,8 +16,8 @@ mod settings;
 mod slots;
 pub mod worker;
 
-pub use entrypoint::{is_named_wasm, split_function};
 pub use containerd::containerd_version;
+pub use entrypoint::{is_named_wasm, split_function};
 pub use error::{ImageError, PrepareError, WorkerError};
 pub use image::{Content, Image, Layer, Process};
 pub use precompiler::{Origin, Precompiler, Prepared, Ready};
