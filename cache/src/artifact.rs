@@ -1,7 +1,7 @@
 //! Finding and keeping artifacts by labels on the blob that they were made from.
 //!
 //! The order of the steps of [`ArtifactCache::store`] is the contract: a process that dies between any two of them
-//! leaves what a look-up reports as a plain miss. Labels are named in [`ArtifactKey`], and nowhere else.
+//! leaves what a look-up reports as a plain miss.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,8 +14,9 @@ use crate::stamp::Stamps;
 use crate::store::io_error;
 use crate::{BlobFile, BlobInfo, ContentStore, Digest, Lease, NewBlob, StoreError};
 
-/// The label of an artifact that names its source. Every artifact bears it.
-pub const SOURCE_LABEL: &str = "runwasi.io/precompiled";
+mod label;
+
+pub use label::{AnchorLabel, Claim, SOURCE_LABEL};
 
 /// How long what an interrupted store has left behind is kept by containerd.
 const LEASE: Duration = Duration::from_secs(600);
@@ -70,41 +71,30 @@ impl ArtifactKey {
     /// The label of the artifact that bears the full fingerprint, and of image records: engine and version are in
     /// the key, so that no two of them overwrite each other.
     pub fn label(&self) -> String {
-        format!("{SOURCE_LABEL}/{}/{}", self.engine, self.version)
+        self.on_anchor().plain()
     }
 
     /// The label of the anchor that names the artifact.
     pub fn anchor_label(&self) -> String {
-        match self.source_in_anchor() {
-            Some(source) => format!("{}/{source}", self.label()),
-            None => self.label(),
-        }
+        self.on_anchor().leading()
     }
 
     /// The label of the anchor that keeps containerd's collector from the artifact.
     pub fn keep_label(&self) -> String {
-        let label = format!("containerd.io/gc.ref.content.precompiled.{}.{}", self.engine, self.version);
-        match self.source_in_anchor() {
-            Some(source) => format!("{label}.{source}"),
-            None => label,
-        }
+        self.on_anchor().keeping()
     }
 
     /// Sources that share an anchor are told apart by their digests' beginnings.
-    fn source_in_anchor(&self) -> Option<&str> {
-        (self.anchor != self.source).then(|| self.source.short())
-    }
-
-    /// The label by which an artifact names a further source that compiled to the very same bytes.
-    fn further_source_label(&self) -> String {
-        format!("runwasi.io/precompiled-from/{}", self.source.hex())
+    fn on_anchor(&self) -> AnchorLabel {
+        let source = (self.anchor != self.source).then(|| self.source.short().to_owned());
+        AnchorLabel { engine: self.engine.clone(), version: self.version.clone(), source }
     }
 
     /// Says whether the artifact's own labels name this source and this fingerprint.
     fn is_claimed_by(&self, artifact: &BlobInfo) -> bool {
         let names_source = |label: &str| artifact.labels.get(label).is_some_and(|value| value == self.source.as_str());
         artifact.labels.get(&self.label()) == Some(&self.fingerprint)
-            && (names_source(SOURCE_LABEL) || names_source(&self.further_source_label()))
+            && (names_source(SOURCE_LABEL) || names_source(&label::further_source(&self.source)))
     }
 }
 
@@ -195,7 +185,7 @@ impl ArtifactCache {
         let existing = self.store.info(digest).await?;
         let other =
             existing.and_then(|info| info.labels.get(SOURCE_LABEL).filter(|s| *s != key.source.as_str()).cloned());
-        let source_label = if other.is_some() { key.further_source_label() } else { SOURCE_LABEL.to_owned() };
+        let source_label = if other.is_some() { label::further_source(&key.source) } else { SOURCE_LABEL.to_owned() };
         labels.insert(source_label, key.source.to_string());
         Ok(labels)
     }

@@ -102,7 +102,7 @@ impl ContainerdStore {
     }
 
     /// Returns the folder of containerd's content store, if containerd says where it is.
-    async fn content_root(&self) -> Option<&PathBuf> {
+    pub async fn content_root(&self) -> Option<&PathBuf> {
         let ask = async || {
             let request = PluginsRequest { filters: vec!["type==io.containerd.content.v1".to_owned()] };
             let answer = self
@@ -255,9 +255,7 @@ impl ContentStore for ContainerdStore {
         self.link.end_lease(lease, true).await
     }
 
-    async fn labelled(&self, key: &str) -> Result<Vec<BlobInfo>, StoreError> {
-        let quoted = key.replace('\\', "\\\\").replace('"', "\\\"");
-        let request = ListContentRequest { filters: vec![format!("labels.\"{quoted}\"")] };
+    async fn blobs(&self) -> Result<Vec<BlobInfo>, StoreError> {
         let list = |mut client: ContentClient<Channel>, r| async move {
             let mut answers = client.list(r).await?;
             let mut infos = Vec::new();
@@ -266,9 +264,9 @@ impl ContentStore for ContainerdStore {
             }
             Ok(Response::new(infos))
         };
-        let subject = format!("blobs labelled {key}");
-        let infos = self.link.call("list", &subject, self.link.content(), request, list).await?;
-        infos.into_iter().map(blob_info).collect()
+        let request = ListContentRequest::default();
+        let infos = self.link.call("list", "blobs", self.link.content(), request, list).await?;
+        Ok(infos.into_iter().filter_map(|info| blob_info(info).ok()).collect())
     }
 
     async fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {

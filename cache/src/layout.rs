@@ -157,10 +157,16 @@ impl ContentStore for LayoutStore {
         }
     }
 
-    async fn labelled(&self, key: &str) -> Result<Vec<BlobInfo>, StoreError> {
+    async fn blobs(&self) -> Result<Vec<BlobInfo>, StoreError> {
+        let folder = self.root.join("blobs/sha256");
+        let list = || fs::read_dir(&folder)?.collect::<io::Result<Vec<_>>>();
         let mut found = Vec::new();
-        for digest in self.sidecar.labelled_blobs()? {
-            found.extend(self.blob_info(&digest)?.filter(|info| info.labels.contains_key(key)));
+        for entry in list().map_err(io_error("list", folder.display()))? {
+            let digest = entry.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse().ok());
+            // Whatever else lies there is no blob, a link least of all.
+            if let Some(digest) = digest.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())) {
+                found.extend(self.blob_info(&digest)?);
+            }
         }
         Ok(found)
     }

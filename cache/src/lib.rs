@@ -12,7 +12,7 @@ mod retry;
 mod stamp;
 mod store;
 
-pub use artifact::{Artifact, ArtifactCache, ArtifactKey, Lookup, MissReason, SOURCE_LABEL};
+pub use artifact::{AnchorLabel, Artifact, ArtifactCache, ArtifactKey, Claim, Lookup, MissReason, SOURCE_LABEL};
 pub use containerd::ContainerdStore;
 pub use digest::{Digest, DigestError, Hasher};
 pub use layout::LayoutStore;

@@ -57,8 +57,9 @@ pub trait ContentStore: Send + Sync {
     /// gone already is no error.
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError>;
 
-    /// Lists all blobs that bear the label `key`, whatever its value.
-    async fn labelled(&self, key: &str) -> Result<Vec<BlobInfo>, StoreError>;
+    /// Lists all blobs with their labels, in one pass and however many there are. Those named by a digest that is not
+    /// SHA-256 are passed over.
+    async fn blobs(&self) -> Result<Vec<BlobInfo>, StoreError>;
 
     /// Lists all image records.
     async fn images(&self) -> Result<Vec<ImageRecord>, StoreError>;

@@ -9,14 +9,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use prewasi_cache::ImageRecord;
 use prewasi_engines::Engine;
 
-use crate::{PrepareError, Settings, StoreAddress, worker};
+use crate::{ImageError, Precompiler, PrepareError, Settings, StoreAddress, worker};
 
+mod completions;
+mod doctor;
+mod inspect;
+mod ls;
 mod machine;
+mod man;
 mod precompile;
 mod progress;
+mod prune;
 mod run;
+mod table;
+mod verify;
 
 pub use precompile::Precompile;
 pub use run::Run;
@@ -60,6 +69,29 @@ struct Prewasi {
 enum Command {
     Precompile(Precompile),
     Run(Run),
+    Ls(ls::Ls),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Prune(prune::Prune),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+impl Command {
+    fn execute(&self, engines: &[&dyn Engine]) -> Status {
+        match self {
+            Self::Precompile(command) => command.execute(engines),
+            Self::Run(command) => command.execute(engines),
+            Self::Ls(command) => command.execute(engines),
+            Self::Inspect(command) => command.execute(engines),
+            Self::Verify(command) => command.execute(engines),
+            Self::Prune(command) => command.execute(engines),
+            Self::Doctor(command) => command.execute(engines),
+            Self::Completions(command) => command.execute(),
+            Self::Man(command) => command.execute(),
+        }
+    }
 }
 
 /// Which store a command works on.
@@ -105,8 +137,7 @@ pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     }
     log();
     match Prewasi::try_parse_from(args) {
-        Ok(Prewasi { command: Command::Precompile(command) }) => command.execute(engines).into(),
-        Ok(Prewasi { command: Command::Run(command) }) => command.execute(engines).into(),
+        Ok(Prewasi { command }) => command.execute(engines).into(),
         Err(error) => usage(&error).into(),
     }
 }
@@ -173,6 +204,44 @@ fn hint(error: &PrepareError) -> Option<&'static str> {
         PrepareError::Worker { .. } => Some("the image was not changed; no other image is affected"),
         _ => None,
     }
+}
+
+/// Runs a command to its end, and prints the error that it ends with, if any.
+fn conclude(command: impl Future<Output = Result<Status, PrepareError>>) -> Status {
+    match block_on(command) {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => {
+            report(&error, hint(&error));
+            if error.is_input() { Status::Input } else { Status::Unexpected }
+        }
+        Err(error) => {
+            report(&error, None);
+            Status::Unexpected
+        }
+    }
+}
+
+/// Finds an image by its name, by the short form of its name, or by the digest that it points to.
+fn find(records: &[ImageRecord], wanted: &str) -> Option<ImageRecord> {
+    let candidates = [
+        wanted.to_owned(),
+        format!("{wanted}:latest"),
+        format!("docker.io/{wanted}"),
+        format!("docker.io/library/{wanted}"),
+        format!("docker.io/{wanted}:latest"),
+        format!("docker.io/library/{wanted}:latest"),
+    ];
+    candidates
+        .iter()
+        .find_map(|name| records.iter().find(|record| record.name == *name))
+        .or_else(|| records.iter().find(|record| record.target.as_str() == wanted))
+        .cloned()
+}
+
+/// Finds the image that a command is about.
+async fn find_image(precompiler: &Precompiler, wanted: &str) -> Result<ImageRecord, PrepareError> {
+    let records = precompiler.store().images().await?;
+    Ok(find(&records, wanted).ok_or_else(|| ImageError::NotFound { image: wanted.to_owned() })?)
 }
 
 /// Runs a future on a runtime of its own, in this one thread.

@@ -49,6 +49,16 @@ pub enum ImageError {
         /// The index.
         index: Digest,
     },
+    /// Nothing for the platform that was asked for.
+    #[error("cannot use image {image}: {digest} has nothing for platform {wanted}")]
+    OtherPlatform {
+        /// Which image.
+        image: String,
+        /// The index or config at fault.
+        digest: Digest,
+        /// The platform that was asked for.
+        wanted: String,
+    },
     /// A blob that the image needs was never pulled or has been removed.
     #[error("cannot use image {image}: {what} {digest} is not in the content store; pull the image again")]
     MissingBlob {

@@ -3,9 +3,13 @@
 //! Everything read here comes from an image and is hostile: sizes are bounded before a byte is read, digests are checked,
 //! nesting is bounded. What an image *is* follows from its config and the layers' types; the bytes are looked at later.
 
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Mutex;
+
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use prewasi_cache::{ContentStore, Digest, ImageRecord, StoreError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ImageError;
 
@@ -14,7 +18,7 @@ mod process;
 pub use process::Process;
 
 /// Documents are read whole; registries and containerd itself accept no manifest above 4 MiB.
-const DOCUMENT_LIMIT: u64 = 4 << 20;
+pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// An index may name indexes. Nobody nests deeper in earnest.
 const MAX_INDEX_DEPTH: usize = 3;
 
@@ -69,13 +73,46 @@ pub struct Layer {
     pub title: Option<String>,
 }
 
-/// What is read of a config; CNCF wasm artifacts share these two fields with ordinary images.
-#[derive(Deserialize)]
-struct Platform {
+/// What an image is for: what is read of a config (CNCF wasm artifacts share these two fields with ordinary images), or
+/// what somebody asks for as `os/architecture`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Platform {
+    /// `wasip1` or `linux`, for example.
     #[serde(default)]
-    architecture: String,
+    pub os: String,
+    /// `wasm` or `amd64`, for example.
     #[serde(default)]
-    os: String,
+    pub architecture: String,
+}
+
+impl FromStr for Platform {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((os, architecture)) if !os.is_empty() && !architecture.is_empty() && !architecture.contains('/') => {
+                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned() })
+            }
+            _ => Err("expected OS/ARCHITECTURE, such as wasip1/wasm"),
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)
+    }
+}
+
+/// One decision on the way from a name to a program, for people who want to know why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// What was decided on: `record`, `index`, `manifest`, `config`, `layer`, `look-up`, `start`.
+    pub step: &'static str,
+    /// What was found.
+    pub found: String,
+    /// What follows from it, and why.
+    pub therefore: String,
 }
 
 impl Platform {
@@ -89,13 +126,23 @@ impl Image {
     ///
     /// # Errors
     /// [`ImageError`], with the image and the blob at fault.
-    pub async fn resolve(store: &dyn ContentStore, record: &ImageRecord) -> Result<Self, ImageError> {
-        let resolver = Resolver { store, image: &record.name };
-        let (digest, manifest) = resolver.manifest(record).await?;
-        let config = resolver.digest(manifest.config())?;
-        let platform = resolver.document("config", &config).await?;
-        let content = resolver.content(&manifest, &platform)?;
-        Ok(Self { name: record.name.clone(), manifest: digest, config, content })
+    pub async fn resolve(
+        store: &dyn ContentStore,
+        record: &ImageRecord,
+        wanted: Option<&Platform>,
+    ) -> Result<Self, ImageError> {
+        Resolver::new(store, record, wanted).image(record).await
+    }
+
+    /// Does the same, and tells each decision up to the end or the error.
+    pub(crate) async fn explain(
+        store: &dyn ContentStore,
+        record: &ImageRecord,
+        wanted: Option<&Platform>,
+    ) -> (Vec<Step>, Result<Self, ImageError>) {
+        let resolver = Resolver::new(store, record, wanted);
+        let image = resolver.image(record).await;
+        (resolver.steps.into_inner().unwrap_or_default(), image)
     }
 }
 
@@ -127,16 +174,39 @@ impl Content {
 struct Resolver<'a> {
     store: &'a dyn ContentStore,
     image: &'a str,
+    wanted: Option<&'a Platform>,
+    steps: Mutex<Vec<Step>>,
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
+    fn new(store: &'a dyn ContentStore, record: &'a ImageRecord, wanted: Option<&'a Platform>) -> Self {
+        Self { store, image: &record.name, wanted, steps: Mutex::default() }
+    }
+
+    fn note(&self, step: &'static str, found: String, therefore: String) {
+        if let Ok(mut steps) = self.steps.lock() {
+            steps.push(Step { step, found, therefore });
+        }
+    }
+
+    async fn image(&self, record: &ImageRecord) -> Result<Image, ImageError> {
+        self.note("record", format!("{} → {}", record.name, record.target), format!("it is a {}", record.media_type));
+        let (digest, manifest) = self.manifest(record).await?;
+        let config = self.digest(manifest.config())?;
+        let platform = self.platform(&manifest, &config).await?;
+        let content = self.content(&manifest, &platform)?;
+        Ok(Image { name: record.name.clone(), manifest: digest, config, content })
+    }
+
     /// Follows indexes until a manifest is reached.
     async fn manifest(&self, record: &ImageRecord) -> Result<(Digest, ImageManifest), ImageError> {
         let mut digest = record.target.clone();
         let mut media_type = record.media_type.clone();
         for _ in 0..=MAX_INDEX_DEPTH {
             if MANIFEST_TYPES.contains(&media_type.as_str()) {
-                let manifest = self.document("manifest", &digest).await?;
+                let manifest: ImageManifest = self.document("manifest", &digest).await?;
+                let layers = manifest.layers().len();
+                self.note("manifest", digest.to_string(), format!("it has a config and {layers} layer(s)"));
                 return Ok((digest, manifest));
             }
             if !INDEX_TYPES.contains(&media_type.as_str()) {
@@ -154,38 +224,64 @@ impl Resolver<'_> {
     /// specification has it. A manifest whose blob was never pulled is passed over while there is another.
     async fn choose<'i>(&self, digest: &Digest, index: &'i ImageIndex) -> Result<&'i Descriptor, ImageError> {
         let mut candidates: Vec<(u8, &Descriptor)> =
-            index.manifests().iter().filter_map(|m| rank(m).map(|rank| (rank, m))).collect();
+            index.manifests().iter().filter_map(|m| rank(m, self.wanted).map(|rank| (rank, m))).collect();
         candidates.sort_by_key(|(rank, _)| *rank);
         let Some((_, first)) = candidates.first() else {
-            return Err(ImageError::NoPlatform { image: self.image.to_owned(), index: digest.clone() });
+            let image = self.image.to_owned();
+            return Err(match self.wanted {
+                Some(wanted) => ImageError::OtherPlatform { image, digest: digest.clone(), wanted: wanted.to_string() },
+                None => ImageError::NoPlatform { image, index: digest.clone() },
+            });
         };
-        for (_, candidate) in &candidates {
+        for (rank, candidate) in &candidates {
             if self.info(&self.digest(candidate)?).await?.is_some() {
+                let found = format!("{digest}, {} entries, {} of use", index.manifests().len(), candidates.len());
+                let why = match (self.wanted, rank) {
+                    (Some(wanted), _) => format!("the first for {wanted}, as asked for"),
+                    (None, 0) => "the first for wasm".to_owned(),
+                    (None, _) => "there is none for wasm; the first for this machine".to_owned(),
+                };
+                self.note("index", found, format!("{} is taken: {why}", candidate.digest()));
                 return Ok(candidate);
             }
         }
         Err(ImageError::MissingBlob { image: self.image.to_owned(), what: "manifest", digest: self.digest(first)? })
     }
 
+    async fn platform(&self, manifest: &ImageManifest, config: &Digest) -> Result<Platform, ImageError> {
+        let platform: Platform = self.document("config", config).await?;
+        let says = if says_wasm(manifest, &platform) { "it says wasm" } else { "it does not say wasm" };
+        self.note("config", format!("{config}, platform {platform}"), says.to_owned());
+        match self.wanted {
+            Some(wanted) if *wanted != platform => Err(ImageError::OtherPlatform {
+                image: self.image.to_owned(),
+                digest: config.clone(),
+                wanted: wanted.to_string(),
+            }),
+            _ => Ok(platform),
+        }
+    }
+
     /// Decides what the image holds.
     fn content(&self, manifest: &ImageManifest, platform: &Platform) -> Result<Content, ImageError> {
         let image = || self.image.to_owned();
-        let described = format!("{}/{}", platform.os, platform.architecture);
+        let described = platform.to_string();
         let mut wasm = Vec::new();
         let mut files = false;
         for layer in manifest.layers() {
             let media_type = layer.media_type().to_string();
             if WASM_LAYER_TYPES.contains(&media_type.as_str()) {
                 let title = layer.annotations().as_ref().and_then(|map| map.get(TITLE)).cloned();
+                self.note("layer", format!("{}, {media_type}", layer.digest()), "a wasm layer".to_owned());
                 wasm.push(Layer { digest: self.digest(layer)?, size: layer.size(), title });
             } else if is_file_system(&media_type) {
+                self.note("layer", format!("{}, {media_type}", layer.digest()), "a file system layer".to_owned());
                 files = true;
             } else {
                 return Err(ImageError::UnknownLayer { image: image(), layer: layer.digest().to_string(), media_type });
             }
         }
-        let says_wasm = platform.is_wasm() || manifest.config().media_type().to_string() == ARTIFACT_CONFIG_TYPE;
-        match (says_wasm, wasm.is_empty()) {
+        match (says_wasm(manifest, platform), wasm.is_empty()) {
             (true, false) => Ok(Content::Wasm(wasm)),
             (true, true) if !files => Err(ImageError::NoWasm { image: image(), platform: described }),
             (false, false) => {
@@ -226,8 +322,18 @@ impl Resolver<'_> {
     }
 }
 
-/// Orders an index's entries: 0 for wasm, 1 for this machine, none for other machines and attestations.
-fn rank(descriptor: &Descriptor) -> Option<u8> {
+fn says_wasm(manifest: &ImageManifest, platform: &Platform) -> bool {
+    platform.is_wasm() || manifest.config().media_type().to_string() == ARTIFACT_CONFIG_TYPE
+}
+
+/// Says whether blobs of this type name further blobs, and may be read as a whole.
+pub(crate) fn is_document(media_type: &str) -> bool {
+    INDEX_TYPES.contains(&media_type) || MANIFEST_TYPES.contains(&media_type)
+}
+
+/// Orders an index's entries: 0 for wasm, 1 for this machine, none for other machines and attestations. If one platform
+/// is wanted, only that counts.
+fn rank(descriptor: &Descriptor, wanted: Option<&Platform>) -> Option<u8> {
     let attestation = descriptor
         .annotations()
         .as_ref()
@@ -237,6 +343,9 @@ fn rank(descriptor: &Descriptor) -> Option<u8> {
     }
     let Some(platform) = descriptor.platform() else { return Some(1) };
     let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
+    if let Some(wanted) = wanted {
+        return (os == wanted.os && architecture == wanted.architecture).then_some(0);
+    }
     if architecture == "wasm" && WASM_SYSTEMS.contains(&os.as_str()) {
         Some(0)
     } else {

@@ -6,9 +6,11 @@ mod archive;
 pub mod cli;
 mod compile;
 mod containerd;
+pub mod doctor;
 mod entrypoint;
 mod error;
 mod image;
+mod inventory;
 mod journal;
 mod precompiler;
 mod provenance;
@@ -19,6 +21,9 @@ pub mod worker;
 pub use containerd::containerd_version;
 pub use entrypoint::{is_named_wasm, split_function};
 pub use error::{ImageError, PrepareError, WorkerError};
-pub use image::{Content, Image, Layer, Process};
-pub use precompiler::{Origin, Precompiler, Prepared, Ready};
+pub use image::{Content, Image, Layer, Platform, Process, Step};
+pub use inventory::{Entry, Inventory, State};
+pub use precompiler::{
+    Finding, Inspection, Origin, Precompiler, Prepared, Problem, PrunePolicy, Pruned, Ready, Verification,
+};
 pub use settings::{Settings, StoreAddress, runtime_dir};

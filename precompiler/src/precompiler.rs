@@ -15,10 +15,17 @@ use prewasi_engines::{Engine, LoadError, NativeCode, Program, Wasm, WasmKind, ve
 
 use crate::journal::Journal;
 use crate::provenance::Provenance;
-use crate::{Image, ImageError, Layer, PrepareError, Process, Settings, StoreAddress};
+use crate::{Image, ImageError, Inventory, Layer, PrepareError, Process, Settings, StoreAddress};
 
+mod inspect;
 mod own;
+mod prune;
 mod ready;
+mod verify;
+
+pub use inspect::Inspection;
+pub use prune::{PrunePolicy, Pruned};
+pub use verify::{Finding, Problem, Verification};
 
 pub use ready::{Origin, Ready};
 
@@ -94,12 +101,17 @@ impl Precompiler {
         &*self.store
     }
 
+    /// Lists the artifacts of the store, as these engines see them.
+    pub async fn inventory(&self, engines: &[&dyn Engine]) -> Result<Inventory, StoreError> {
+        Inventory::take(&*self.store, engines).await
+    }
+
     /// Reads what the image of that name holds.
     pub async fn resolve(&self, name: &str) -> Result<Image, ImageError> {
         let error = |source| ImageError::Store { image: name.to_owned(), source };
         let record = self.store.image(name).await.map_err(error)?;
         let record = record.ok_or_else(|| ImageError::NotFound { image: name.to_owned() })?;
-        Image::resolve(&*self.store, &record).await
+        self.resolve_record(&record).await
     }
 
     /// Reads how a container of an image starts.
@@ -109,7 +121,7 @@ impl Precompiler {
 
     /// Reads what an image record names.
     pub async fn resolve_record(&self, record: &ImageRecord) -> Result<Image, ImageError> {
-        Image::resolve(&*self.store, record).await
+        Image::resolve(&*self.store, record, self.settings.platform.as_ref()).await
     }
 
     /// Prepares the wasm of an image: the only wasm layer, or the one titled like `entrypoint`.
@@ -307,7 +319,7 @@ impl Source {
 /// Vouches for native code. The only place that does.
 fn trust(ready: Ready) -> NativeCode {
     let Ready { file, size, .. } = ready;
-    // SAFETY: a `Ready` is made in two places (see `ready.rs`): from a look-up, which reached the artifact through our
+    // SAFETY: a `Ready` is made in two ways (see `ready.rs`): from a look-up, which reached the artifact through our
     // label on its source, found the artifact's own labels to name that source and the engine's full fingerprint, and
     // checked its digest; or from the output of our own compile worker, sealed. Images cannot set labels. Blobs of
     // containerd's store are files that only root can change. What a layout has went through `Precompiler::own`.

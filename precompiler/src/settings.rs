@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Platform;
 use crate::provenance::make_private;
 
 /// Where artifacts are kept, and images are read from.
@@ -24,6 +25,8 @@ pub enum StoreAddress {
 pub struct Settings {
     /// Where images are and artifacts go.
     pub store: StoreAddress,
+    /// The only platform of images that counts; without one wasm comes first, then this machine's.
+    pub platform: Option<Platform>,
     /// Folder for what is forgotten at a reboot: stamps, compile slots, the journal. See [`runtime_dir`].
     pub runtime_dir: PathBuf,
     /// Native code that lies in a layout is run although this user did not compile it.
@@ -53,6 +56,7 @@ impl Settings {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             store,
+            platform: None,
             runtime_dir: runtime_dir(),
             trust_layout: false,
             // Names the running binary even if an upgrade has replaced its file.

@@ -68,7 +68,7 @@ clauses! {
         short_file_leaves_nothing opened_blob_is_read_only reads_have_a_limit damaged_blob_is_not_read
         missing_blob_is_not_found deleted_blob_can_be_written_again writers_of_one_blob_agree;
     labels: one_label_at_a_time empty_value_removes_the_label long_label_is_refused simultaneous_labels_all_stay
-        label_without_blob_is_not_found blobs_are_listed_by_label;
+        label_without_blob_is_not_found blobs_are_listed_with_labels;
     images: images_are_listed image_labels_are_set_one_by_one;
     locks: lock_has_one_holder dropped_lock_is_free killed_holder_frees_the_lock
         one_of_many_gets_the_lock;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use libtest_mimic::Arguments;
 use prewasi_test::trial::{Daemons, trials};
 
+mod admin;
 mod big;
 mod contract;
 mod damage;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         reference::cases(),
         big::cases(),
         many::cases(),
+        admin::cases(),
         contract::cases(),
     ];
     let cases = cases.into_iter().flatten().collect();

@@ -81,24 +81,6 @@ impl Sidecar {
         }
     }
 
-    /// Lists the blobs that may have labels (and may be gone).
-    pub(super) fn labelled_blobs(&self) -> Result<Vec<Digest>, StoreError> {
-        let folder = self.root.join("labels");
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(io_error("list", folder.display())(error)),
-        };
-        let mut digests = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(io_error("list", folder.display()))?.file_name();
-            let hex = name.to_str().and_then(|name| name.strip_suffix(".json"));
-            digests.extend(hex.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()));
-        }
-        digests.sort();
-        Ok(digests)
-    }
-
     /// Waits for the lock on all that is changed by reading and writing back.
     pub(super) async fn guard(&self, action: &'static str, subject: &str) -> Result<File, StoreError> {
         let path = self.folder("")?.join("lock");

@@ -85,7 +85,10 @@ async fn reads_labels_strictly() {
     put(&store, &digest, b"blob").await.unwrap();
     let labels = folder.path().join(".prewasi/labels");
     fs::write(labels.join("passwd.json"), "{}").unwrap();
-    assert_eq!(store.labelled("key").await.unwrap().len(), 1);
+    fs::write(folder.path().join("blobs/sha256/passwd"), "").unwrap();
+    symlink("/etc/passwd", folder.path().join("blobs/sha256").join(Digest::of(b"link").hex())).unwrap();
+    let listed = store.blobs().await.unwrap();
+    assert_eq!(listed.iter().map(|info| &info.digest).collect::<Vec<_>>(), [&digest]);
     fs::write(labels.join(format!("{}.json", digest.hex())), r#"{"format": 2, "labels": {}}"#).unwrap();
     assert!(matches!(store.info(&digest).await, Err(StoreError::Malformed { .. })));
 }

@@ -1,6 +1,10 @@
 //! `precompile`: compiles images ahead of time, so that no container has to wait for it.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::num::NonZeroU16;
+use std::task::Poll;
 
 use clap::{Args, Parser};
 use indicatif::HumanBytes;
@@ -10,8 +14,8 @@ use serde::Serialize;
 
 use super::machine::TargetArgs;
 use super::progress::Progress;
-use super::{Status, StoreArgs, block_on, chain, hint, report};
-use crate::{Content, ImageError, Origin, Precompiler, PrepareError, Ready};
+use super::{Status, StoreArgs, chain, conclude, find, hint, report};
+use crate::{Content, ImageError, Origin, Platform, Precompiler, PrepareError, Ready, Settings};
 
 /// Compile images ahead of time and keep the native code in the content store
 #[derive(Debug, Args)]
@@ -22,6 +26,15 @@ pub struct Precompile {
     /// All images of the namespace
     #[arg(long)]
     all: bool,
+    /// Compile what an image has for this platform, e.g. wasip1/wasm, instead of what a start would take
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Compile with this engine only; may be repeated
+    #[arg(long, value_name = "NAME")]
+    engine: Vec<String>,
+    /// How many images are worked on at a time [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroU16>,
     /// Print one JSON document instead of lines
     #[arg(long)]
     json: bool,
@@ -70,9 +83,17 @@ enum Fate {
 }
 
 impl Precompile {
-    /// Runs the command with every engine that the binary was built with.
+    /// Runs the command with every engine that the binary was built with, or those asked for.
     pub fn execute(&self, engines: &[&dyn Engine]) -> Status {
-        let others = match self.target.engines(engines) {
+        let chosen = match chosen(engines, &self.engine) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                let names: Vec<_> = engines.iter().map(|engine| engine.name()).collect();
+                report(&error, Some(&format!("this program has: {}", names.join(", "))));
+                return Status::Usage;
+            }
+        };
+        let others = match self.target.engines(&chosen) {
             Ok(others) => others,
             Err(error) => {
                 report(&error, Some(&error.hint()));
@@ -84,42 +105,30 @@ impl Precompile {
             return Status::Usage;
         }
         let others: Option<Vec<&dyn Engine>> = others.as_ref().map(|others| others.iter().map(|e| &**e).collect());
-        match block_on(self.run(others.as_deref().unwrap_or(engines))) {
-            Ok(Ok(status)) => status,
-            Ok(Err(error)) => {
-                report(&error, hint(&error));
-                if error.is_input() { Status::Input } else { Status::Unexpected }
-            }
-            Err(error) => {
-                report(&error, None);
-                Status::Unexpected
-            }
-        }
+        conclude(self.run(others.as_deref().unwrap_or(&chosen)))
     }
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
-        let precompiler = Precompiler::connect(self.store.settings()).await?;
+        let settings = Settings { platform: self.platform.clone(), ..self.store.settings() };
+        let jobs = self.jobs.map_or(settings.compile_slots, |jobs| jobs.get().into());
+        let precompiler = Precompiler::connect(settings).await?;
         let records = self.records(&precompiler).await?;
-        let mut status = Status::Done;
-        let mut outcomes = Vec::new();
-        let progress = Progress::new(records.len());
-        for record in records {
-            for engine in engines {
-                progress.image(record.as_ref().map_or_else(|name| name.as_str(), |record| record.name.as_str()));
-                let (outcomes_of_image, worst) = one(&precompiler, &record, *engine).await;
-                status = worse(status, worst);
-                for outcome in outcomes_of_image {
-                    if !self.json {
-                        progress.done(&outcome.to_string());
-                    }
-                    outcomes.push(outcome);
-                }
-            }
-        }
+        let progress = Progress::new(records.len() * engines.len());
+        let work = records.iter().flat_map(|record| engines.iter().map(move |engine| (record, *engine)));
+        let done = side_by_side(jobs, work, async |(record, engine)| {
+            progress.image(name_of(record));
+            let (outcomes, status) = one(&precompiler, record, engine).await;
+            progress.done(outcomes.iter().filter(|_| !self.json).map(ToString::to_string));
+            (outcomes, status)
+        })
+        .await;
         drop(progress);
+        let status = done.iter().map(|(_, status)| *status).fold(Status::Done, worse);
+        let outcomes: Vec<Outcome> = done.into_iter().flat_map(|(outcomes, _)| outcomes).collect();
         if self.json {
             print(&serde_json::json!({ "images": outcomes }).to_string());
         }
+        summarize(&outcomes, records.len());
         Ok(status)
     }
 
@@ -133,20 +142,56 @@ impl Precompile {
     }
 }
 
-/// Finds an image by its name, by the short form of its name, or by the digest that it points to.
-pub(super) fn find(records: &[ImageRecord], wanted: &str) -> Option<ImageRecord> {
-    let candidates = [
-        wanted.to_owned(),
-        format!("{wanted}:latest"),
-        format!("docker.io/{wanted}"),
-        format!("docker.io/library/{wanted}"),
-    ];
-    candidates
-        .iter()
-        .chain(&[format!("docker.io/{wanted}:latest"), format!("docker.io/library/{wanted}:latest")])
-        .find_map(|name| records.iter().find(|record| record.name == *name))
-        .or_else(|| records.iter().find(|record| record.target.as_str() == wanted))
-        .cloned()
+/// An engine was asked for that this program was built without.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot compile with {name:?}: there is no such engine in this program")]
+struct UnknownEngine {
+    name: String,
+}
+
+/// Picks engines by name; all of them if none is named.
+fn chosen<'a>(engines: &[&'a dyn Engine], names: &[String]) -> Result<Vec<&'a dyn Engine>, UnknownEngine> {
+    if let Some(name) = names.iter().find(|name| engines.iter().all(|engine| engine.name() != name.as_str())) {
+        return Err(UnknownEngine { name: name.clone() });
+    }
+    let wanted = |engine: &&&dyn Engine| names.is_empty() || names.iter().any(|name| name == engine.name());
+    Ok(engines.iter().filter(wanted).copied().collect())
+}
+
+/// Works on items, at most `jobs` of them at a time, in this one thread; returns the results in the items' order.
+async fn side_by_side<I, T>(jobs: usize, items: impl Iterator<Item = I>, work: impl AsyncFn(I) -> T) -> Vec<T> {
+    let queue = RefCell::new(items.enumerate());
+    let results = RefCell::new(BTreeMap::new());
+    let next = || queue.borrow_mut().next();
+    let worker = async || {
+        while let Some((number, item)) = next() {
+            let result = work(item).await;
+            results.borrow_mut().insert(number, result);
+        }
+    };
+    let mut workers: Vec<_> = (0..jobs.max(1)).map(|_| Box::pin(worker())).collect();
+    std::future::poll_fn(|context| {
+        workers.retain_mut(|worker| worker.as_mut().poll(context).is_pending());
+        if workers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    drop(workers);
+    results.into_inner().into_values().collect()
+}
+
+/// Says at the end which images failed: the lines about them may be far above.
+fn summarize(outcomes: &[Outcome], images: usize) {
+    let failed = outcomes.iter().filter(|outcome| matches!(outcome.result, Fate::Failed { .. }));
+    let names: BTreeSet<&str> = failed.map(|outcome| outcome.image.as_str()).collect();
+    if !names.is_empty() {
+        let list = names.iter().copied().collect::<Vec<_>>().join(", ");
+        // If standard error is gone nobody can be told.
+        let _ = writeln!(std::io::stderr(), "failed: {} of {images} images: {list}", names.len());
+    }
+}
+
+fn name_of(record: &Result<ImageRecord, String>) -> &str {
+    record.as_ref().map_or_else(|name| name.as_str(), |record| record.name.as_str())
 }
 
 /// Prepares every wasm layer of one image.
@@ -155,9 +200,12 @@ async fn one(
     record: &Result<ImageRecord, String>,
     engine: &dyn Engine,
 ) -> (Vec<Outcome>, Status) {
-    let name = record.as_ref().map_or_else(Clone::clone, |record| record.name.clone());
-    let outcome =
-        |result| Outcome { image: name.clone(), engine: engine.name(), version: version_label(engine), result };
+    let outcome = |result| Outcome {
+        image: name_of(record).to_owned(),
+        engine: engine.name(),
+        version: version_label(engine),
+        result,
+    };
     let failed = |error: &PrepareError| {
         report(error, hint(error));
         let status = if error.is_input() { Status::Input } else { Status::Unexpected };

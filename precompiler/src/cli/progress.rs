@@ -26,10 +26,10 @@ impl Progress {
         self.0.set_message(format!("compiling {name}"));
     }
 
-    /// Counts an image as done and prints `line` to standard output, above the bar.
-    pub(super) fn done(&self, line: &str) {
+    /// Counts an image as done and prints what became of it to standard output, above the bar.
+    pub(super) fn done(&self, lines: impl Iterator<Item = String>) {
         self.0.inc(1);
-        self.0.suspend(|| super::precompile::print(line));
+        self.0.suspend(|| lines.for_each(|line| super::precompile::print(&line)));
     }
 }
 

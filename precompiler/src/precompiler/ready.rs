@@ -181,7 +181,7 @@ impl Precompiler {
 }
 
 impl Ready {
-    fn stored(artifact: Artifact, origin: Origin) -> Self {
+    pub(super) fn stored(artifact: Artifact, origin: Origin) -> Self {
         Self { file: artifact.blob.file, size: artifact.blob.size, stored: Some(artifact.digest), origin }
     }
 

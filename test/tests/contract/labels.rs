@@ -66,17 +66,19 @@ pub(super) async fn label_without_blob_is_not_found(subject: Subject) {
     subject.finish().await;
 }
 
-/// Blobs are listed by a label's key, not by another that it begins like.
-pub(super) async fn blobs_are_listed_by_label(subject: Subject) {
-    let (one, two, three) = (unique("one"), unique("two"), unique("three"));
-    let key = "runwasi.io/precompiled";
-    subject.write(&Digest::of(&one), &one, &[(key, "1")]).await.expect("it is written");
-    subject.write(&Digest::of(&two), &two, &[(key, "2"), ("runwasi.io/other", "1")]).await.expect("it is written");
-    subject.write(&Digest::of(&three), &three, &[("runwasi.io/precompiled/e/1", "1")]).await.expect("it is written");
-    let mut found = subject.store.labelled(key).await.expect("the store answers");
-    found.sort_by(|a, b| a.labels[key].cmp(&b.labels[key]));
-    let digests: Vec<&Digest> = found.iter().map(|info| &info.digest).collect();
-    assert_eq!(digests, [&Digest::of(&one), &Digest::of(&two)]);
-    assert_eq!(found[1].size, two.len() as u64);
+/// All blobs are listed, each with its size and all of its labels.
+pub(super) async fn blobs_are_listed_with_labels(subject: Subject) {
+    let (one, two) = (unique("one"), unique("number two"));
+    let labels = [("runwasi.io/precompiled", "2"), ("runwasi.io/precompiled/e/1.0", "1")];
+    subject.write(&Digest::of(&one), &one, &[]).await.expect("it is written");
+    subject.write(&Digest::of(&two), &two, &labels).await.expect("it is written");
+    let found = subject.store.blobs().await.expect("the store answers");
+    let listed = |bytes: &[u8]| {
+        let info = found.iter().find(|info| info.digest == Digest::of(bytes)).expect("it is listed");
+        (info.size, info.labels.clone())
+    };
+    assert_eq!(found.len(), 2);
+    assert_eq!(listed(&one), (one.len() as u64, owned(&[])));
+    assert_eq!(listed(&two), (two.len() as u64, owned(&labels)));
     subject.finish().await;
 }

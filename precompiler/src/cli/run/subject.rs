@@ -101,7 +101,7 @@ async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<
 async fn choose(precompiler: &Precompiler, subject: &str, name: Option<&str>) -> Result<String, CannotRun> {
     let records = precompiler.store().images().await.map_err(PrepareError::from)?;
     if let Some(name) = name {
-        let found = super::super::precompile::find(&records, name);
+        let found = super::super::find(&records, name);
         // Looking it up by the name as it was given says that it is not there.
         return Ok(found.map_or_else(|| name.to_owned(), |record| record.name));
     }

@@ -1,0 +1,48 @@
+//! `inspect`: what a start of an image would do, step by step, and why.
+
+use clap::Args;
+use prewasi_engines::Engine;
+
+use super::precompile::print;
+use super::{Status, StoreArgs, chain, conclude, find_image, hint, report, table};
+use crate::{Precompiler, PrepareError};
+
+/// Show what a start of an image would do, step by step, and why
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// The image, by name or by the digest of its manifest or index
+    image: String,
+    /// Print one JSON document instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl Inspect {
+    pub(super) fn execute(&self, engines: &[&dyn Engine]) -> Status {
+        conclude(self.run(engines))
+    }
+
+    async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
+        let precompiler = Precompiler::connect(self.store.settings()).await?;
+        let record = find_image(&precompiler, &self.image).await?;
+        let inspection = precompiler.inspect(&record, engines).await;
+        let error = inspection.error.map(PrepareError::from);
+        if self.json {
+            let error = error.as_ref().map(|error| chain(error));
+            let document = serde_json::json!({ "image": record.name, "steps": inspection.steps, "error": error });
+            print(&document.to_string());
+        } else {
+            let rows = inspection.steps.into_iter().map(|step| [step.step.to_owned(), step.found, step.therefore]);
+            table::print(["STEP", "FOUND", "THEREFORE"], &[], rows.collect());
+        }
+        Ok(match error {
+            None => Status::Done,
+            Some(error) => {
+                report(&error, hint(&error));
+                if error.is_input() { Status::Input } else { Status::Unexpected }
+            }
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! Which artifacts a store has, whose they are, and whether they are of use.
+//!
+//! One listing of all blobs and one of all image records, joined in memory: nothing is asked per artifact. containerd labels
+//! the blobs of an image with what they refer to, so no manifest is read there; in an image layout they are.
+//! Only labels are looked at here. Whether the bytes are right is for `verify`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use prewasi_cache::{AnchorLabel, BlobInfo, ContentStore, Digest, ImageRecord, SOURCE_LABEL, StoreError};
+use prewasi_engines::{Engine, version_label};
+use serde::{Deserialize, Serialize};
+
+use crate::image::{DOCUMENT_LIMIT, is_document};
+
+/// What containerd's labels begin with that name the blobs which a blob refers to.
+const REFERENCE: &str = "containerd.io/gc.ref.content";
+
+/// Of what use an artifact is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Of an engine of this binary, in the very version that a start looks for.
+    Current,
+    /// Of an engine of this binary, in another version.
+    Superseded,
+    /// A label that names no blob.
+    Dangling,
+    /// A label that is not ours, or leads to a blob that does not bear it out: left alone, never trusted.
+    Foreign,
+}
+
+/// An artifact, or a label that should lead to one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Of what use it is.
+    pub state: State,
+    /// The blob with the label.
+    pub anchor: Digest,
+    /// The key of the label that leads, or should lead, to the artifact.
+    pub key: String,
+    /// What the key says, if it is one of ours.
+    pub label: Option<AnchorLabel>,
+    /// What the label names, if it is a digest.
+    pub artifact: Option<Digest>,
+    /// What the artifact says that it was compiled from, if it is ours.
+    pub source: Option<Digest>,
+    /// Length of the artifact in bytes, if it is there.
+    pub size: Option<u64>,
+    /// When the store first had it.
+    pub created: Option<SystemTime>,
+    /// The leading label is there.
+    pub is_linked: bool,
+    /// The label is there that keeps the artifact from the collector.
+    pub is_kept: bool,
+    /// Names of the images that the anchor belongs to.
+    pub images: Vec<String>,
+}
+
+/// All artifacts of a store.
+#[derive(Debug)]
+pub struct Inventory {
+    /// Sorted by image, engine and version.
+    pub entries: Vec<Entry>,
+    blobs: BTreeMap<Digest, BlobInfo>,
+}
+
+impl Inventory {
+    /// Lists what is there, as these engines see it.
+    ///
+    /// # Errors
+    /// What the store fails with.
+    pub async fn take(store: &dyn ContentStore, engines: &[&dyn Engine]) -> Result<Self, StoreError> {
+        let images = store.images().await?;
+        let blobs: BTreeMap<_, _> = store.blobs().await?.into_iter().map(|blob| (blob.digest.clone(), blob)).collect();
+        let owners = Owners::find(store, &blobs, &images).await;
+        let known: Vec<Known> = engines.iter().map(|engine| Known::of(*engine)).collect();
+        let reached: BTreeSet<Digest> = blobs.values().flat_map(named).collect();
+        let mut entries: Vec<Entry> =
+            blobs.values().flat_map(|blob| entries_of(blob, &blobs, &reached, &known, &owners)).collect();
+        entries.sort_by(|a, b| (&a.images, &a.key, &a.anchor).cmp(&(&b.images, &b.key, &b.anchor)));
+        Ok(Self { entries, blobs })
+    }
+
+    /// Says whether a label other than those listed (anchor and key) names a blob.
+    pub(crate) fn is_named_beside(&self, artifact: &Digest, removed: &BTreeSet<(Digest, String)>) -> bool {
+        self.blobs.values().any(|blob| {
+            blob.labels.iter().any(|(key, value)| {
+                value == artifact.as_str()
+                    && (key.starts_with(REFERENCE) || AnchorLabel::is_leading(key))
+                    && !removed.contains(&(blob.digest.clone(), key.clone()))
+            })
+        })
+    }
+}
+
+/// An engine, as labels know it.
+struct Known {
+    name: &'static str,
+    version: String,
+    fingerprint: String,
+}
+
+impl Known {
+    fn of(engine: &dyn Engine) -> Self {
+        let fingerprint = engine.fingerprint().hex().to_owned();
+        Self { name: engine.name(), version: version_label(engine), fingerprint }
+    }
+
+    fn is(&self, label: &AnchorLabel) -> bool {
+        self.name == label.engine && self.version == label.version
+    }
+}
+
+/// Which labels of ours name what.
+fn named(blob: &BlobInfo) -> Vec<Digest> {
+    let ours = |key: &str| AnchorLabel::is_leading(key) || AnchorLabel::is_keeping(key);
+    blob.labels.iter().filter(|(key, _)| ours(key)).filter_map(|(_, value)| value.parse().ok()).collect()
+}
+
+/// Makes an entry of each label on `blob` that leads, or should lead, to an artifact.
+fn entries_of(
+    blob: &BlobInfo,
+    blobs: &BTreeMap<Digest, BlobInfo>,
+    reached: &BTreeSet<Digest>,
+    known: &[Known],
+    owners: &Owners,
+) -> Vec<Entry> {
+    let is_artifact = blob.labels.contains_key(SOURCE_LABEL) || reached.contains(&blob.digest);
+    let mut keys = BTreeSet::new();
+    for (key, value) in &blob.labels {
+        if AnchorLabel::is_leading(key) && !(is_artifact && value.parse::<Digest>().is_err()) {
+            keys.insert(key.clone());
+        }
+        keys.extend(AnchorLabel::parse_keeping(key).map(|label| label.leading()));
+    }
+    let images = owners.of(&blob.digest);
+    keys.into_iter().map(|key| entry(blob, key, blobs, known, images.clone())).collect()
+}
+
+fn entry(
+    anchor: &BlobInfo,
+    key: String,
+    blobs: &BTreeMap<Digest, BlobInfo>,
+    known: &[Known],
+    images: Vec<String>,
+) -> Entry {
+    let label = AnchorLabel::parse_leading(&key);
+    let leads = anchor.labels.get(&key);
+    let keeps = label.as_ref().and_then(|label| anchor.labels.get(&label.keeping()));
+    let artifact: Option<Digest> = leads.or(keeps).and_then(|value| value.parse().ok());
+    let blob = artifact.as_ref().and_then(|digest| blobs.get(digest));
+    let claim = label.as_ref().zip(blob).and_then(|(label, blob)| label.claim(&anchor.digest, blob));
+    let state = match (&label, blob, &claim) {
+        (None, ..) => State::Foreign,
+        (Some(label), ..) if known.iter().all(|engine| engine.name != label.engine) => State::Foreign,
+        (_, None, _) => State::Dangling,
+        (_, _, None) => State::Foreign,
+        (Some(label), _, Some(claim)) => match known.iter().find(|engine| engine.is(label)) {
+            Some(engine) if engine.fingerprint == claim.fingerprint => State::Current,
+            Some(_) => State::Foreign,
+            None => State::Superseded,
+        },
+    };
+    Entry {
+        state,
+        anchor: anchor.digest.clone(),
+        is_linked: leads.is_some(),
+        is_kept: artifact.as_ref().is_some_and(|digest| keeps.is_some_and(|value| value == digest.as_str())),
+        size: blob.map(|blob| blob.size),
+        created: blob.and_then(|blob| blob.created),
+        source: claim.map(|claim| claim.source),
+        key,
+        label,
+        artifact,
+        images,
+    }
+}
+
+/// Which images a blob belongs to.
+struct Owners(BTreeMap<Digest, Vec<String>>);
+
+impl Owners {
+    async fn find(store: &dyn ContentStore, blobs: &BTreeMap<Digest, BlobInfo>, images: &[ImageRecord]) -> Self {
+        let mut owners: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        let mut names: Vec<&ImageRecord> = images.iter().collect();
+        names.sort_by(|a, b| a.name.cmp(&b.name));
+        for image in names {
+            let mut seen = BTreeSet::new();
+            let mut open = vec![(image.target.clone(), is_document(&image.media_type))];
+            while let Some((digest, document)) = open.pop() {
+                let Some(blob) = blobs.get(&digest) else { continue };
+                if seen.insert(digest.clone()) {
+                    open.extend(children(store, blob, document).await);
+                    owners.entry(digest).or_default().push(image.name.clone());
+                }
+            }
+        }
+        Self(owners)
+    }
+
+    fn of(&self, digest: &Digest) -> Vec<String> {
+        self.0.get(digest).cloned().unwrap_or_default()
+    }
+}
+
+/// Returns what a blob of an image refers to, and which of it is a document that refers to more.
+async fn children(store: &dyn ContentStore, blob: &BlobInfo, document: bool) -> Vec<(Digest, bool)> {
+    let references = blob.labels.iter().filter(|(key, _)| key.starts_with(REFERENCE) && !AnchorLabel::is_keeping(key));
+    let labelled: Vec<_> = references
+        .filter_map(|(key, value)| Some((value.parse().ok()?, key.starts_with("containerd.io/gc.ref.content.m."))))
+        .collect();
+    if !document || !labelled.is_empty() {
+        return labelled;
+    }
+    // A document that cannot be read belongs to an image that cannot be used; whoever uses it is told why.
+    let bytes = store.read(&blob.digest, DOCUMENT_LIMIT).await.unwrap_or_default();
+    let parsed: Document = serde_json::from_slice(&bytes).unwrap_or_default();
+    let all = parsed.manifests.into_iter().chain(parsed.config).chain(parsed.layers);
+    all.filter_map(|child| Some((child.digest.parse().ok()?, is_document(&child.media_type)))).collect()
+}
+
+/// What indexes and manifests say of other blobs.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Document {
+    manifests: Vec<Child>,
+    config: Option<Child>,
+    layers: Vec<Child>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Child {
+    media_type: String,
+    digest: String,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prewasi_cache::{ArtifactCache, ArtifactKey, LayoutStore, NewBlob};
+use prewasi_engines::{CompileError, Fingerprint, LoadError, NativeCode, Program, Wasm};
+use tempfile::TempDir;
+
+use super::*;
+
+/// An engine that does nothing but have a name and a version.
+struct Fake(Fingerprint);
+
+impl Fake {
+    fn new(compiler: &str) -> Self {
+        Self(Fingerprint::new(vec![("compiler", compiler.to_owned())]))
+    }
+}
+
+impl Engine for Fake {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn version(&self) -> &'static str {
+        "1.0"
+    }
+
+    fn fingerprint(&self) -> &Fingerprint {
+        &self.0
+    }
+
+    fn compile(&self, _: &Wasm) -> Result<Vec<u8>, CompileError> {
+        unreachable!("nothing is compiled here")
+    }
+
+    fn load(&self, _: NativeCode) -> Result<Box<dyn Program>, LoadError> {
+        unreachable!("nothing is loaded here")
+    }
+}
+
+struct Bench {
+    folder: TempDir,
+    store: Arc<LayoutStore>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let store = Arc::new(LayoutStore::create(&folder.path().join("layout")).expect("a layout can be made"));
+        Self { folder, store }
+    }
+
+    async fn put(&self, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let lease = self.store.lease(Duration::from_secs(60)).await.expect("lease");
+        let (file, labels) = (file(bytes), BTreeMap::new());
+        let blob = NewBlob { digest: &digest, size: bytes.len() as u64, file: &file, labels: &labels };
+        self.store.write(&lease, blob).await.expect("write");
+        digest
+    }
+
+    async fn compiled(&self, source: &Digest, anchor: &Digest, engine: &Fake, code: &[u8]) -> AnchorLabel {
+        let key = ArtifactKey {
+            source: source.clone(),
+            anchor: anchor.clone(),
+            engine: engine.name().to_owned(),
+            version: version_label(engine),
+            fingerprint: engine.fingerprint().hex().to_owned(),
+        };
+        let cache = ArtifactCache::new(self.store.clone(), self.folder.path().join("stamps"));
+        cache.store(&key, &file(code), code.len() as u64, &BTreeMap::new()).await.expect("store");
+        AnchorLabel::parse_leading(&key.anchor_label()).expect("it is ours")
+    }
+
+    async fn label(&self, blob: &Digest, key: &str, value: &str) {
+        self.store.set_label(blob, key, value).await.expect("label");
+    }
+
+    async fn states(&self, engine: &Fake) -> Vec<State> {
+        let inventory = Inventory::take(&*self.store, &[engine]).await.expect("inventory");
+        let mut states: Vec<State> = inventory.entries.iter().map(|entry| entry.state).collect();
+        states.sort();
+        states
+    }
+}
+
+fn file(bytes: &[u8]) -> std::fs::File {
+    let mut file = tempfile::tempfile().expect("temp file");
+    std::io::Write::write_all(&mut file, bytes).expect("write");
+    file
+}
+
+/// An artifact is current for the engine that made it, superseded for another version of it, foreign without that engine.
+#[tokio::test]
+async fn states_follow_the_engine() {
+    let bench = Bench::new();
+    let source = bench.put(b"wasm").await;
+    let (old, new) = (Fake::new("old"), Fake::new("new"));
+    bench.compiled(&source, &source, &old, b"code").await;
+    assert_eq!(bench.states(&old).await, [State::Current]);
+    assert_eq!(bench.states(&new).await, [State::Superseded]);
+    bench.compiled(&source, &source, &new, b"newer").await;
+    assert_eq!(bench.states(&new).await, [State::Current, State::Superseded]);
+    let inventory = Inventory::take(&*bench.store, &[]).await.expect("inventory");
+    assert!(inventory.entries.iter().all(|entry| entry.state == State::Foreign), "{inventory:?}");
+}
+
+/// Labels of others, and ours that the artifact does not bear out, are foreign; ours without a blob are dangling.
+#[tokio::test]
+async fn labels_are_not_believed() {
+    let bench = Bench::new();
+    let engine = Fake::new("new");
+    let (source, elsewhere) = (bench.put(b"wasm").await, bench.put(b"elsewhere").await);
+    let label = bench.compiled(&source, &source, &engine, b"code").await;
+    // Led to from a blob that is not its source.
+    bench.label(&elsewhere, &label.leading(), Digest::of(b"code").as_str()).await;
+    assert_eq!(bench.states(&engine).await, [State::Current, State::Foreign]);
+    bench.label(&elsewhere, &label.leading(), "").await;
+    bench.label(&elsewhere, "runwasi.io/precompiled/fake/17629352187125", Digest::of(b"code").as_str()).await;
+    assert_eq!(bench.states(&engine).await, [State::Current, State::Foreign]);
+    for value in [Digest::of(b"gone").as_str(), "nonsense"] {
+        bench.label(&source, &label.leading(), value).await;
+        assert_eq!(bench.states(&engine).await, [State::Dangling, State::Foreign], "{value}");
+    }
+    bench.label(&source, &label.leading(), Digest::of(b"code").as_str()).await;
+    bench.label(&Digest::of(b"code"), &label.plain(), &"0".repeat(64)).await;
+    assert_eq!(bench.states(&engine).await, [State::Foreign, State::Foreign]);
+}
+
+/// An artifact that only its keeping label names is listed, as not linked; sources that share an anchor are told apart.
+#[tokio::test]
+async fn half_labelled_artifacts_are_found() {
+    let bench = Bench::new();
+    let engine = Fake::new("new");
+    let manifest = bench.put(b"manifest").await;
+    let label = bench.compiled(&Digest::of(b"one"), &manifest, &engine, b"code one").await;
+    bench.compiled(&Digest::of(b"two"), &manifest, &engine, b"code two").await;
+    bench.label(&manifest, &label.leading(), "").await;
+    let inventory = Inventory::take(&*bench.store, &[&engine]).await.expect("inventory");
+    let half: Vec<_> = inventory.entries.iter().filter(|entry| !entry.is_linked).collect();
+    assert_eq!(inventory.entries.len(), 2);
+    assert_eq!(half.len(), 1);
+    assert_eq!((half[0].state, half[0].is_kept), (State::Current, true));
+    assert_eq!(half[0].source, Some(Digest::of(b"one")));
+}

@@ -1,0 +1,77 @@
+//! What a start of an image would do, and why.
+
+use prewasi_cache::{ImageRecord, Lookup, MissReason};
+use prewasi_engines::{Engine, version_label};
+
+use super::{Precompiler, Source};
+use crate::{Content, Image, ImageError, Step};
+
+/// The decisions from an image's name to its program.
+#[derive(Debug)]
+pub struct Inspection {
+    /// In their order.
+    pub steps: Vec<Step>,
+    /// Why the image cannot be used, if so.
+    pub error: Option<ImageError>,
+}
+
+impl Precompiler {
+    /// Goes the way of a start of an image without compiling or loading anything.
+    pub async fn inspect(&self, record: &ImageRecord, engines: &[&dyn Engine]) -> Inspection {
+        let (mut steps, image) = Image::explain(&*self.store, record, self.settings.platform.as_ref()).await;
+        match image {
+            Ok(image) => {
+                for engine in engines {
+                    steps.extend(self.look_ahead(&image, *engine).await);
+                }
+                Inspection { steps, error: None }
+            }
+            Err(error) => Inspection { steps, error: Some(error) },
+        }
+    }
+
+    async fn look_ahead(&self, image: &Image, engine: &dyn Engine) -> Vec<Step> {
+        let layers = match &image.content {
+            Content::Wasm(layers) => layers,
+            Content::Files { platform } => {
+                let found = format!("no wasm layer, platform {platform}");
+                let therefore =
+                    "a start looks for the entrypoint in the file system: .wasm and .wat files run".to_owned();
+                return vec![Step { step: "start", found, therefore }];
+            }
+        };
+        let mut steps = Vec::new();
+        let mut start = Vec::new();
+        for layer in layers {
+            let (found, therefore) = match Source::layer(image, layer).key(engine).filter(|_| engine.compiles()) {
+                Some(key) => match self.cache.lookup(&key).await {
+                    Ok(Lookup::Hit(artifact)) => (format!("artifact {}", artifact.digest), "maps this artifact"),
+                    Ok(Lookup::Miss(reason)) => (describe(&reason).to_owned(), "compiles the layer first"),
+                    Err(error) => (crate::cli::chain(&error), "compiles the layer, and goes on without the cache"),
+                },
+                None => ("no native code".to_owned(), "interprets the layer"),
+            };
+            steps.push(Step {
+                step: "look-up",
+                found: format!("{} {} of {}: {found}", engine.name(), version_label(engine), layer.digest),
+                therefore: therefore.to_owned(),
+            });
+            start.push(therefore);
+        }
+        let therefore = match (layers.as_slice(), start.as_slice()) {
+            ([_], [therefore]) => format!("a start with {} {therefore}", engine.name()),
+            _ => "a start takes the layer titled like the container's entrypoint".to_owned(),
+        };
+        steps.push(Step { step: "start", found: format!("{} wasm layer(s)", layers.len()), therefore });
+        steps
+    }
+}
+
+fn describe(reason: &MissReason) -> &'static str {
+    match reason {
+        MissReason::Absent => "absent (no label names an artifact)",
+        MissReason::Dangling => "dangling (the label names a blob that is not there)",
+        MissReason::Foreign => "foreign (the artifact's own labels do not bear it out)",
+        MissReason::Corrupt(_) => "corrupt (the artifact's bytes do not hash to its digest)",
+    }
+}

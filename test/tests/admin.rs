@@ -1,0 +1,520 @@
+//! The administrator's commands: what they list, check, repair and remove, and what they leave alone.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prewasi_cache::{ArtifactCache, ArtifactKey, ContainerdStore, ContentStore as _, Digest, NewBlob};
+use prewasi_engines::{Wasmtime, version_label};
+use prewasi_test::guests::{DEMO, UNKNOWN_IMPORT};
+use prewasi_test::image::{self, Program, files};
+use prewasi_test::trial::Case;
+use prewasi_test::{Namespace, case};
+use serde_json::{Value, json};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(ls_tells_the_states_apart),
+        case!(ls_of_a_thousand_artifacts_takes_less_than_a_second),
+        case!(prune_frees_superseded_code_and_keeps_one_for_a_rollback),
+        case!(prune_finishes_what_was_interrupted),
+        case!(verify_repairs_a_changed_byte),
+        case!(verify_repairs_a_deleted_blob),
+        case!(verify_repairs_a_missing_reference),
+        case!(verify_repairs_a_changed_label_of_the_artifact),
+        case!(verify_removes_damaged_code_that_it_cannot_compile),
+        case!(foreign_labels_are_left_alone),
+        case!(inspect_explains_a_start),
+        case!(inspect_explains_an_index),
+        case!(doctor_finds_this_node_healthy),
+        case!(precompile_names_the_images_that_failed),
+        case!(precompile_takes_the_platform_asked_for),
+        case!(precompile_knows_its_engines),
+        case!(commands_without_containerd_fail_with_a_hint),
+        case!(completions_and_manual_are_written),
+    ]
+}
+
+/// Versions as this engine might have had them, older ones first.
+const OLD: [&str; 3] = ["46.0.1-aaaaaaaaaaaa", "47.0.2-bbbbbbbbbbbb", "47.0.3-cccccccccccc"];
+
+/// An image with the demo program, precompiled by this build.
+struct Subject {
+    namespace: Namespace,
+    store: Arc<ContainerdStore>,
+    image: String,
+    layer: Digest,
+    /// Labels of the current artifact: the leading and the keeping one.
+    label: String,
+    keep: String,
+}
+
+impl Subject {
+    async fn new(namespace: &Namespace) -> Self {
+        let program = Program::guest(namespace, DEMO);
+        let image = image::import(namespace, "demo", |image| image.layer(program.layer("demo.wasm"))).name;
+        namespace.prewasi("precompile", &[&image]).success();
+        let version = version_label(&Wasmtime::new());
+        Self {
+            namespace: namespace.clone(),
+            store: Arc::new(connect(namespace).await),
+            image,
+            layer: program.digest.parse().expect("it is a digest"),
+            label: format!("runwasi.io/precompiled/wasmtime/{version}"),
+            keep: format!("containerd.io/gc.ref.content.precompiled.wasmtime.{version}"),
+        }
+    }
+
+    /// Returns the digest of the current artifact, as the label names it.
+    async fn artifact(&self) -> Digest {
+        let labels = self.namespace.labels(self.layer.as_str()).await;
+        labels[&self.label].parse().expect("the label names a digest")
+    }
+
+    /// Stores an artifact as another version of the engine would have done.
+    async fn superseded(&self, version: &str) -> Digest {
+        let key = key(&self.layer, version);
+        let cache = ArtifactCache::new(self.store.clone(), self.namespace.folder().join("stamps"));
+        let code = format!("code of {version} for {}", self.layer);
+        let stored = cache.store(&key, &file(code.as_bytes()), code.len() as u64, &BTreeMap::new()).await;
+        stored.expect("it is stored").digest
+    }
+
+    fn json(&self, verb: &str, args: &[&str]) -> Value {
+        parse(&self.namespace.prewasi(verb, &[args, &["--json"]].concat()).success().stdout)
+    }
+
+    async fn is_there(&self, digest: &Digest) -> bool {
+        self.namespace.blob(digest.as_str()).await.is_some()
+    }
+
+    /// Verifies a damaged store: the problem is named, `--repair` mends it, and a start then compiles nothing.
+    async fn assert_repairs(&self, problem: &str) {
+        let output = self.namespace.prewasi("verify", &["--json"]).fails_with(1);
+        assert_eq!(problems(&parse(&output.stdout)), [(problem.to_owned(), false)], "{output}");
+        let repaired = self.json("verify", &["--repair"]);
+        assert_eq!(problems(&repaired), [(problem.to_owned(), true)]);
+        let output = self.namespace.prewasi("verify", &[&self.image]).success();
+        assert!(output.stdout.ends_with(" checked, 0 problems, 0 repaired, 0 foreign labels left alone\n"), "{output}");
+        self.namespace.collect_garbage().await;
+        let compiles = || self.namespace.daemon().journal().compiles(self.layer.as_str()).len();
+        self.namespace.prewasi("precompile", &[&self.image]).success();
+        let before = compiles();
+        let exited = self.namespace.container(&self.image).args(&["exit", "7"]).run().await;
+        assert_eq!((exited.code, compiles()), (7, before));
+        assert_eq!(self.states(), ["current"]);
+    }
+
+    fn states(&self) -> Vec<String> {
+        let listed = self.json("ls", &[]);
+        let artifacts = listed["artifacts"].as_array().expect("a list");
+        let mut states: Vec<_> = artifacts.iter().map(|row| text(&row["state"])).collect();
+        states.sort();
+        states
+    }
+}
+
+fn key(source: &Digest, version: &str) -> ArtifactKey {
+    let (_, short) = version.rsplit_once('-').expect("a version ends with a fingerprint");
+    ArtifactKey {
+        source: source.clone(),
+        anchor: source.clone(),
+        engine: "wasmtime".to_owned(),
+        version: version.to_owned(),
+        fingerprint: format!("{short}{}", "0".repeat(52)),
+    }
+}
+
+async fn connect(namespace: &Namespace) -> ContainerdStore {
+    ContainerdStore::connect(&namespace.daemon().address(), namespace.name()).await.expect("containerd is reachable")
+}
+
+fn file(bytes: &[u8]) -> File {
+    let file = tempfile::tempfile().expect("there is room for temporary files");
+    file.write_all_at(bytes, 0).expect("there is room for temporary files");
+    file
+}
+
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("not one JSON document: {error}: {text}"))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}
+
+fn problems(verified: &Value) -> Vec<(String, bool)> {
+    let findings = verified["findings"].as_array().expect("a list");
+    findings.iter().map(|found| (text(&found["problem"]), found["repaired"] == true)).collect()
+}
+
+/// Changes the first byte of a blob's file in place.
+fn damage(namespace: &Namespace, digest: &Digest) {
+    let path = namespace.daemon().blob_path(digest.as_str());
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("root may change it");
+    let file = File::options().read(true).write(true).open(&path).expect("root may change it");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 0).expect("it is not empty");
+    file.write_all_at(&[byte[0] ^ 1], 0).expect("root may change it");
+}
+
+/// `ls` tells current, superseded, dangling and foreign apart, with image, engine, version, digest, size and age of each.
+async fn ls_tells_the_states_apart(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    let old = subject.superseded(OLD[0]).await;
+    let gone = Digest::of(b"gone");
+    let (layer, dangling) = (subject.layer.as_str(), key(&subject.layer, OLD[1]).anchor_label());
+    namespace.set_label(layer, &dangling, gone.as_str()).await;
+    let foreign = "runwasi.io/precompiled/wasmtime/17629352187125";
+    namespace.set_label(layer, foreign, old.as_str()).await;
+    let listed = subject.json("ls", &[]);
+    let row = |label: &str| {
+        let rows = listed["artifacts"].as_array().expect("a list");
+        rows.iter().find(|row| row["label"] == label).unwrap_or_else(|| panic!("{label} is not listed")).clone()
+    };
+    assert_eq!(listed["artifacts"].as_array().map(Vec::len), Some(4), "{listed:#}");
+    let artifact = subject.artifact().await;
+    let current = row(&subject.label);
+    assert_eq!(current["state"], "current");
+    assert_eq!(current["images"], json!([subject.image]));
+    assert_eq!(
+        (&current["engine"], &current["version"]),
+        (&json!("wasmtime"), &json!(version_label(&Wasmtime::new())))
+    );
+    assert_eq!((&current["artifact"], &current["layer"]), (&json!(artifact), &json!(subject.layer)));
+    assert_eq!(current["bytes"], namespace.blob(artifact.as_str()).await.expect("it is there").size);
+    assert!(current["created"].is_string(), "{current}");
+    let superseded = row(&key(&subject.layer, OLD[0]).anchor_label());
+    assert_eq!((&superseded["state"], &superseded["artifact"]), (&json!("superseded"), &json!(old)));
+    assert_eq!((&row(&dangling)["state"], &row(&dangling)["artifact"]), (&json!("dangling"), &json!(gone)));
+    assert_eq!((&row(foreign)["state"], &row(foreign)["engine"]), (&json!("foreign"), &Value::Null));
+    let table = namespace.prewasi("ls", &[]).success().stdout;
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 5, "{table}");
+    let heading: Vec<&str> = lines[0].split_whitespace().collect();
+    assert_eq!(heading, ["IMAGE", "ENGINE", "VERSION", "STATE", "SIZE", "AGE", "ARTIFACT"]);
+    let line = lines.iter().find(|line| line.contains("current")).expect("a current one");
+    assert!(line.starts_with(&subject.image) && line.ends_with(artifact.as_str()), "{line}");
+}
+
+/// A thousand artifacts of a thousand layers are listed in less than a second.
+async fn ls_of_a_thousand_artifacts_takes_less_than_a_second(namespace: Namespace) {
+    let store = connect(&namespace).await;
+    let lease = store.lease(Duration::from_secs(300)).await.expect("a lease can be had");
+    for number in 0..1000 {
+        let (layer, code) =
+            (format!("layer {number} {}", namespace.name()), format!("code {number} {}", namespace.name()));
+        let (layer, code) = (layer.as_bytes(), code.as_bytes());
+        let key = key(&Digest::of(layer), OLD[0]);
+        let artifact = Digest::of(code);
+        let on_layer = [key.anchor_label(), key.keep_label()].map(|label| (label, artifact.to_string()));
+        let on_artifact =
+            [("runwasi.io/precompiled".to_owned(), key.source.to_string()), (key.label(), key.fingerprint.clone())];
+        for (bytes, labels) in [(code, on_artifact.into()), (layer, BTreeMap::from(on_layer))] {
+            let (digest, size, file) = (Digest::of(bytes), bytes.len() as u64, file(bytes));
+            let blob = NewBlob { digest: &digest, size, file: &file, labels: &labels };
+            store.write(&lease, blob).await.expect("a blob can be written");
+        }
+    }
+    let start = Instant::now();
+    let table = namespace.prewasi("ls", &[]).success().stdout;
+    let elapsed = start.elapsed();
+    assert_eq!(table.lines().filter(|line| line.contains("superseded")).count(), 1000);
+    assert!(elapsed < Duration::from_secs(1), "it took {:.2} s", elapsed.as_secs_f64());
+    store.release(lease).await.expect("a lease can be given back");
+}
+
+/// `prune` removes superseded artifacts but the newest, which a rollback then finds; `--dry-run` removes nothing, and
+/// both report the bytes that go.
+async fn prune_frees_superseded_code_and_keeps_one_for_a_rollback(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    let mut old = Vec::new();
+    for version in OLD {
+        old.push(subject.superseded(version).await);
+    }
+    let mut freed = 0;
+    for digest in &old[..2] {
+        freed += namespace.blob(digest.as_str()).await.expect("it is there").size;
+    }
+    let dry = subject.json("prune", &["--dry-run"]);
+    assert_eq!((&dry["dry_run"], &dry["bytes_freed"]), (&json!(true), &json!(freed)));
+    assert_eq!(subject.states(), ["current", "superseded", "superseded", "superseded"]);
+    let young = namespace.prewasi("prune", &["--keep", "0", "--older-than", "1h"]).success();
+    assert_eq!(young.stdout, "0 artifacts removed, 0 B freed\n");
+    let pruned = subject.json("prune", &[]);
+    assert_eq!((&pruned["bytes_freed"], pruned["removed"].as_array().map(Vec::len)), (&json!(freed), Some(2)));
+    assert_eq!(subject.states(), ["current", "superseded"]);
+    for (digest, stays) in [(&old[0], false), (&old[1], false), (&old[2], true), (&subject.artifact().await, true)] {
+        assert_eq!(subject.is_there(digest).await, stays, "{digest}");
+    }
+    let labels = namespace.labels(subject.layer.as_str()).await;
+    for version in &OLD[..2] {
+        assert!(labels.keys().all(|label| !label.contains(version)), "{labels:?}");
+    }
+    // The engine of before looks up its code, as after a rollback.
+    let cache = ArtifactCache::new(subject.store.clone(), namespace.folder().join("stamps"));
+    let found = cache.lookup(&key(&subject.layer, OLD[2])).await.expect("containerd answers");
+    assert!(matches!(found, prewasi_cache::Lookup::Hit(artifact) if artifact.digest == old[2]));
+    namespace.prewasi("prune", &["--keep", "0"]).success();
+    assert!(!subject.is_there(&old[2]).await);
+    let before = namespace.daemon().journal().compiles(subject.layer.as_str()).len();
+    let exited = namespace.container(&subject.image).args(&["exit", "7"]).run().await;
+    assert_eq!((exited.code, namespace.daemon().journal().compiles(subject.layer.as_str()).len()), (7, before));
+}
+
+/// An artifact whose leading label an interrupted `prune` has removed goes with the next call.
+async fn prune_finishes_what_was_interrupted(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    let old = subject.superseded(OLD[0]).await;
+    namespace.set_label(subject.layer.as_str(), &key(&subject.layer, OLD[0]).anchor_label(), "").await;
+    namespace.collect_garbage().await;
+    assert!(subject.is_there(&old).await);
+    namespace.prewasi("prune", &["--keep", "0"]).success();
+    assert!(!subject.is_there(&old).await);
+    let labels = namespace.labels(subject.layer.as_str()).await;
+    assert!(labels.keys().all(|label| !label.contains(OLD[0])), "{labels:?}");
+}
+
+/// A byte that changed in an artifact's file is found, and the artifact compiled anew.
+async fn verify_repairs_a_changed_byte(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    damage(&namespace, &subject.artifact().await);
+    subject.assert_repairs("corrupt").await;
+}
+
+/// A label that names a deleted blob is found and removed; the next start compiles.
+async fn verify_repairs_a_deleted_blob(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    namespace.delete_blob(subject.artifact().await.as_str()).await;
+    assert_eq!(subject.states(), ["dangling"]);
+    subject.assert_repairs("dangling").await;
+}
+
+/// A missing reference for the collector is found and set again, before the collector runs.
+async fn verify_repairs_a_missing_reference(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    let artifact = subject.artifact().await;
+    // A lease holds the artifact until it is mended.
+    let lease = namespace.lease().await;
+    let resource = containerd_client::services::v1::Resource { id: artifact.to_string(), r#type: "content".to_owned() };
+    let request = containerd_client::services::v1::AddResourceRequest { id: lease.clone(), resource: Some(resource) };
+    namespace.client().leases().add_resource(namespace.request(request)).await.expect("a blob can be leased");
+    namespace.set_label(subject.layer.as_str(), &subject.keep, "").await;
+    let output = namespace.prewasi("verify", &[]).fails_with(1);
+    assert!(output.stdout.contains("no label keeps it from the garbage collector"), "{output}");
+    let repaired = subject.json("verify", &["--repair"]);
+    assert_eq!(problems(&repaired), [("unkept".to_owned(), true)]);
+    namespace.release(lease).await;
+    namespace.collect_garbage().await;
+    assert!(subject.is_there(&artifact).await, "the collector took it");
+    assert_eq!(namespace.labels(subject.layer.as_str()).await[&subject.keep], artifact.as_str());
+    namespace.prewasi("verify", &[]).success();
+}
+
+/// An artifact whose own label was changed is trusted by nobody, and compiled anew.
+async fn verify_repairs_a_changed_label_of_the_artifact(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    namespace.set_label(subject.artifact().await.as_str(), &subject.label, &"0".repeat(64)).await;
+    assert_eq!(subject.states(), ["foreign"]);
+    subject.assert_repairs("labels").await;
+}
+
+/// Damaged code of another version is removed with its labels: this build cannot compile it, its own build will.
+async fn verify_removes_damaged_code_that_it_cannot_compile(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    let old = subject.superseded(OLD[0]).await;
+    damage(&namespace, &old);
+    subject.assert_repairs("corrupt").await;
+    assert!(!subject.is_there(&old).await);
+}
+
+/// Labels of others are counted by `verify`, and neither removed nor followed by any command.
+async fn foreign_labels_are_left_alone(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    let old = subject.superseded(OLD[0]).await;
+    let layer = subject.layer.as_str();
+    let foreign = [
+        ("runwasi.io/precompiled/wasmtime/17629352187125", old.as_str()),
+        ("runwasi.io/precompiled/spin/1.0-0123456789ab", old.as_str()),
+        ("runwasi.io/precompiled/wasmtime/1.0-0123456789ab", subject.layer.as_str()),
+        ("runwasi.io/precompiled/anything", "at all"),
+    ];
+    for (key, value) in foreign {
+        namespace.set_label(layer, key, value).await;
+    }
+    let verified = namespace.prewasi("verify", &["--repair"]).success();
+    assert_eq!(verified.stdout, "2 checked, 0 problems, 0 repaired, 4 foreign labels left alone\n");
+    namespace.prewasi("prune", &["--keep", "0"]).success();
+    let labels = namespace.labels(layer).await;
+    for (key, value) in foreign {
+        assert_eq!(labels.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    assert!(subject.is_there(&subject.layer).await);
+    assert_eq!(subject.states(), ["current", "foreign", "foreign", "foreign", "foreign"]);
+    let exited = namespace.container(&subject.image).args(&["exit", "7"]).run().await;
+    assert_eq!(exited.code, 7);
+}
+
+/// `inspect` tells each decision, and whether a start would compile.
+async fn inspect_explains_a_start(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "demo", |image| image.layer(program.layer("demo.wasm")));
+    let steps = |expected: &str| {
+        let output = namespace.prewasi("inspect", &[&image.name, "--json"]).success();
+        let document = parse(&output.stdout);
+        let steps = document["steps"].as_array().expect("a list").clone();
+        let names: Vec<_> = steps.iter().map(|step| text(&step["step"])).collect();
+        assert_eq!(names, ["record", "manifest", "config", "layer", "look-up", "start"]);
+        assert_eq!(text(&steps[5]["therefore"]), expected);
+        steps
+    };
+    let before = steps("a start with wasmtime compiles the layer first");
+    assert!(text(&before[0]["found"]).contains(&image.digest), "{}", before[0]);
+    assert!(text(&before[2]["found"]).ends_with("platform wasip1/wasm"), "{}", before[2]);
+    assert!(text(&before[3]["found"]).starts_with(&program.digest), "{}", before[3]);
+    assert!(text(&before[4]["found"]).contains("absent"), "{}", before[4]);
+    namespace.prewasi("precompile", &[&image.name]).success();
+    steps("a start with wasmtime maps this artifact");
+    let output = namespace.prewasi("inspect", &[&image.name]).success();
+    assert_eq!(output.stdout.lines().count(), 7, "{output}");
+    namespace.prewasi("inspect", &["localhost/nothing:latest"]).fails_with(1).says(&["cannot find image", "hint:"]);
+}
+
+/// `inspect` says which manifest of an index is taken; an image that cannot be used ends with the reason and 1.
+async fn inspect_explains_an_index(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image =
+        image::import(&namespace, "indexed", |image| image.platform_index(true).layer(program.layer("demo.wasm")));
+    let output = namespace.prewasi("inspect", &[&image.name]).success();
+    assert!(output.stdout.contains("is taken: the first for wasm"), "{output}");
+    let broken = image::import(&namespace, "broken", |image| image.os("linux").layer(program.layer("demo.wasm")));
+    let output = namespace.prewasi("inspect", &[&broken.name]).success();
+    // The layer's type and the architecture agree: this one can be used. Without its layer's manifest it cannot.
+    assert!(output.stdout.contains("a wasm layer"), "{output}");
+    namespace.delete_blob(&broken.digest).await;
+    let output = namespace.prewasi("inspect", &[&broken.name]).fails_with(1);
+    assert!(output.stdout.contains(&broken.digest), "{output}");
+    output.says(&["error: ", "manifest", "is not in the content store", &broken.name]);
+}
+
+/// On a node where the tests run `doctor` finds nothing that fails; without a containerd it says so, and the rest.
+async fn doctor_finds_this_node_healthy(namespace: Namespace) {
+    let output = namespace.prewasi("doctor", &[]).success();
+    let series = namespace.daemon().series().to_string();
+    let version = series.trim_start_matches("containerd-");
+    for line in [
+        format!("OK      containerd: version {version}"),
+        "OK      content store: ".to_owned(),
+        "OK      containerd-shim-wasmtime-v1: ".to_owned(),
+        format!("OK      runtime folder: {} can be written to", namespace.daemon().runtime_dir().display()),
+        "OK      seccomp: ".to_owned(),
+        "OK      compile with wasmtime: a module in the sandbox took ".to_owned(),
+    ] {
+        assert!(output.stdout.lines().any(|found| found.starts_with(&line)), "no line {line:?} in {output}");
+    }
+    let mut command = namespace.daemon().command(prewasi_test::home::program("prewasi"));
+    command.args(["doctor", "--json", "--address"]).arg(namespace.folder().join("nobody.sock"));
+    command.env("PATH", namespace.folder()).env("PREWASI_RUNTIME_DIR", "/proc/none");
+    let output = prewasi_test::process::run(&mut command, Duration::from_secs(60)).fails_with(1);
+    let checks = parse(&output.stdout)["checks"].as_array().expect("a list").clone();
+    let failed: Vec<_> = checks.iter().filter(|check| check["health"] == "failed").collect();
+    let names: Vec<_> = failed.iter().map(|check| text(&check["name"])).collect();
+    assert_eq!(names, ["containerd", "containerd-shim-wasmtime-v1", "runtime folder"]);
+    assert!(failed.iter().all(|check| check["hint"].is_string()), "{failed:#?}");
+}
+
+/// `precompile` goes on after an image that fails, ends with 1, and names at the end those that failed.
+async fn precompile_names_the_images_that_failed(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let good = image::import(&namespace, "good", |image| image.layer(program.layer("demo.wasm"))).name;
+    let guest = Program::guest(&namespace, UNKNOWN_IMPORT);
+    let bad = image::import(&namespace, "bad", |image| image.layer(guest.layer("bad.wasm"))).name;
+    let output = namespace.prewasi("precompile", &["--all", "--jobs", "2", "--json"]).fails_with(1);
+    let document = parse(&output.stdout);
+    let results: BTreeMap<_, _> = document["images"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|outcome| (text(&outcome["image"]), text(&outcome["result"])))
+        .collect();
+    let expected = [(bad.clone(), "failed".to_owned()), (good.clone(), "compiled".to_owned())];
+    assert_eq!(results, expected.into());
+    assert!(output.stderr.ends_with(&format!("failed: 1 of 2 images: {bad}\n")), "{output}");
+    let output = namespace.prewasi("precompile", &[&good, "localhost/none:latest"]).fails_with(1);
+    assert!(output.stdout.contains(&format!("{good}: already compiled")), "{output}");
+    assert!(output.stderr.ends_with("failed: 1 of 2 images: localhost/none:latest\n"), "{output}");
+    namespace.prewasi("precompile", &[&good]).success();
+}
+
+/// `--platform` takes what the image has for that platform, and refuses an image that has nothing for it.
+async fn precompile_takes_the_platform_asked_for(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image =
+        image::import(&namespace, "indexed", |image| image.platform_index(true).layer(program.layer("demo.wasm"))).name;
+    let plain = image::import(&namespace, "plain", |image| {
+        image.os("linux").entrypoint(["/app.wasm"]).layer(files(&[("/app.wasm", &program.bytes, 0o755)]))
+    })
+    .name;
+    for name in [&image, &plain] {
+        let output = namespace.prewasi("precompile", &[name, "--platform", "plan9/mips"]).fails_with(1);
+        output.says(&["nothing for platform plan9/mips", name]);
+    }
+    let output = namespace.prewasi("precompile", &[&image, "--platform", "wasip1/wasm"]).success();
+    assert!(output.stdout.contains("compiled for wasmtime"), "{output}");
+    namespace.prewasi("precompile", &[&image, "--platform", "wasm"]).fails_with(64).says(&["OS/ARCHITECTURE"]);
+}
+
+/// `--engine` takes an engine of the program; another is an error of the command line that names those there are.
+async fn precompile_knows_its_engines(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "demo", |image| image.layer(program.layer("demo.wasm"))).name;
+    let output = namespace.prewasi("precompile", &[&image, "--engine", "v8"]).fails_with(64);
+    assert_eq!(
+        output.stderr,
+        "error: cannot compile with \"v8\": there is no such engine in this program\nhint: this program has: wasmtime\n"
+    );
+    let output = namespace.prewasi("precompile", &[&image, "--engine", "wasmtime"]).success();
+    assert_eq!(output.stdout.lines().count(), 1, "{output}");
+}
+
+/// A command that cannot reach containerd ends with 2, the address and a hint; a wrong command line with 64.
+async fn commands_without_containerd_fail_with_a_hint(namespace: Namespace) {
+    let program = prewasi_test::home::program("prewasi");
+    let run = |args: &[&str]| {
+        let mut command = namespace.daemon().command(&program);
+        prewasi_test::process::run(command.args(args), Duration::from_secs(60))
+    };
+    let nobody = namespace.folder().join("nobody.sock");
+    let nobody = nobody.to_string_lossy();
+    for verb in [&["ls"][..], &["verify"], &["prune"], &["inspect", "image"]] {
+        let output = run(&[verb, &["--address", &nobody]].concat()).fails_with(2);
+        output.says(&["error: cannot ask containerd", "caused by: ", &nobody, "hint: is containerd running"]);
+    }
+    for wrong in [&["prune", "--keep", "-1"][..], &["prune", "--older-than", "soon"], &["verify", "--mend"], &["list"]]
+    {
+        run(wrong).fails_with(64);
+    }
+}
+
+/// `completions` prints a script for the shell, `man` writes a page for each command.
+async fn completions_and_manual_are_written(namespace: Namespace) {
+    let program = prewasi_test::home::program("prewasi");
+    let run = |args: &[&str]| {
+        let mut command = namespace.daemon().command(&program);
+        prewasi_test::process::run(command.args(args), Duration::from_secs(60))
+    };
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef prewasi"), ("fish", "complete -c prewasi")] {
+        let script = run(&["completions", shell]).success().stdout;
+        assert!(script.contains(word) && script.contains("precompile"), "{shell}: {script}");
+    }
+    let folder = namespace.folder().join("man1");
+    run(&["man", &folder.to_string_lossy()]).success();
+    for page in ["prewasi", "prewasi-ls", "prewasi-inspect", "prewasi-verify", "prewasi-prune", "prewasi-doctor"] {
+        let text =
+            fs::read_to_string(folder.join(format!("{page}.1"))).unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(text.contains(".SH SYNOPSIS"), "{page}: {text}");
+    }
+    run(&["man", "/proc/none"]).fails_with(1).says(&["cannot write manual pages into /proc/none"]);
+}
