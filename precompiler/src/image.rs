@@ -190,7 +190,11 @@ impl<'a> Resolver<'a> {
     }
 
     async fn image(&self, record: &ImageRecord) -> Result<Image, ImageError> {
-        self.note("record", format!("{} → {}", record.name, record.target), format!("it is a {}", record.media_type));
+        self.note(
+            "record",
+            format!("{} → {}", record.name, record.target),
+            format!("its type is {}", record.media_type),
+        );
         let (digest, manifest) = self.manifest(record).await?;
         let config = self.digest(manifest.config())?;
         let platform = self.platform(&manifest, &config).await?;

@@ -129,7 +129,9 @@ fn entries_of(
     let is_artifact = blob.labels.contains_key(SOURCE_LABEL) || reached.contains(&blob.digest);
     let mut keys = BTreeSet::new();
     for (key, value) in &blob.labels {
-        if AnchorLabel::is_leading(key) && !(is_artifact && value.parse::<Digest>().is_err()) {
+        // An artifact's own label has a key of the same form, and a fingerprint as its value.
+        let is_own = || is_artifact && AnchorLabel::parse_leading(key).is_some() && value.parse::<Digest>().is_err();
+        if AnchorLabel::is_leading(key) && !is_own() {
             keys.insert(key.clone());
         }
         keys.extend(AnchorLabel::parse_keeping(key).map(|label| label.leading()));

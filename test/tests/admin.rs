@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prewasi_cache::{ArtifactCache, ArtifactKey, ContainerdStore, ContentStore as _, Digest, NewBlob};
-use prewasi_engines::{Wasmtime, version_label};
+use prewasi_engines::{Engine as _, Wasmtime, version_label};
 use prewasi_test::guests::{DEMO, UNKNOWN_IMPORT};
 use prewasi_test::image::{self, Program, files};
 use prewasi_test::trial::Case;
@@ -24,6 +24,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(verify_repairs_a_deleted_blob),
         case!(verify_repairs_a_missing_reference),
         case!(verify_repairs_a_changed_label_of_the_artifact),
+        case!(verify_repairs_a_missing_link),
+        case!(verify_replaces_what_the_engine_refuses),
         case!(verify_removes_damaged_code_that_it_cannot_compile),
         case!(foreign_labels_are_left_alone),
         case!(inspect_explains_a_start),
@@ -321,6 +323,26 @@ async fn verify_repairs_a_changed_label_of_the_artifact(namespace: Namespace) {
     subject.assert_repairs("labels").await;
 }
 
+/// An artifact to which no label leads any more is found by the label that keeps it, and linked again.
+async fn verify_repairs_a_missing_link(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    namespace.set_label(subject.layer.as_str(), &subject.label, "").await;
+    subject.assert_repairs("unlinked").await;
+}
+
+/// Bytes that are rightly labelled and rightly hashed, but that the engine does not load, are compiled anew.
+async fn verify_replaces_what_the_engine_refuses(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    let engine = Wasmtime::new();
+    let fingerprint = engine.fingerprint().hex().to_owned();
+    let key = ArtifactKey { fingerprint, ..key(&subject.layer, &version_label(&engine)) };
+    let cache = ArtifactCache::new(subject.store.clone(), namespace.folder().join("stamps"));
+    let junk = cache.store(&key, &file(b"no native code"), 14, &BTreeMap::new()).await.expect("it is stored").digest;
+    assert_eq!(subject.artifact().await, junk);
+    subject.assert_repairs("header").await;
+    assert_ne!(subject.artifact().await, junk);
+}
+
 /// Damaged code of another version is removed with its labels: this build cannot compile it, its own build will.
 async fn verify_removes_damaged_code_that_it_cannot_compile(namespace: Namespace) {
     let subject = Subject::new(&namespace).await;
@@ -345,7 +367,7 @@ async fn foreign_labels_are_left_alone(namespace: Namespace) {
         namespace.set_label(layer, key, value).await;
     }
     let verified = namespace.prewasi("verify", &["--repair"]).success();
-    assert_eq!(verified.stdout, "2 checked, 0 problems, 0 repaired, 4 foreign labels left alone\n");
+    assert_eq!(verified.stdout, "2 artifacts checked, 0 problems, 0 repaired, 4 foreign labels left alone\n");
     namespace.prewasi("prune", &["--keep", "0"]).success();
     let labels = namespace.labels(layer).await;
     for (key, value) in foreign {
@@ -378,7 +400,7 @@ async fn inspect_explains_a_start(namespace: Namespace) {
     namespace.prewasi("precompile", &[&image.name]).success();
     steps("a start with wasmtime maps this artifact");
     let output = namespace.prewasi("inspect", &[&image.name]).success();
-    assert_eq!(output.stdout.lines().count(), 7, "{output}");
+    assert_eq!(output.stdout.lines().count(), 2 * 6, "{output}");
     namespace.prewasi("inspect", &["localhost/nothing:latest"]).fails_with(1).says(&["cannot find image", "hint:"]);
 }
 
@@ -390,12 +412,12 @@ async fn inspect_explains_an_index(namespace: Namespace) {
     let output = namespace.prewasi("inspect", &[&image.name]).success();
     assert!(output.stdout.contains("is taken: the first for wasm"), "{output}");
     let broken = image::import(&namespace, "broken", |image| image.os("linux").layer(program.layer("demo.wasm")));
-    let output = namespace.prewasi("inspect", &[&broken.name]).success();
-    // The layer's type and the architecture agree: this one can be used. Without its layer's manifest it cannot.
-    assert!(output.stdout.contains("a wasm layer"), "{output}");
+    let output = namespace.prewasi("inspect", &[&broken.name]).fails_with(1);
+    assert!(output.stdout.contains("platform linux/") && output.stdout.contains("it does not say wasm"), "{output}");
+    output.says(&["error: ", &broken.name, "is wasm, but the config says linux/"]);
     namespace.delete_blob(&broken.digest).await;
     let output = namespace.prewasi("inspect", &[&broken.name]).fails_with(1);
-    assert!(output.stdout.contains(&broken.digest), "{output}");
+    assert_eq!(output.stdout.lines().count(), 2, "the record and its type: {output}");
     output.says(&["error: ", "manifest", "is not in the content store", &broken.name]);
 }
 

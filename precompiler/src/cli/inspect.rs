@@ -4,7 +4,7 @@ use clap::Args;
 use prewasi_engines::Engine;
 
 use super::precompile::print;
-use super::{Status, StoreArgs, chain, conclude, find_image, hint, report, table};
+use super::{Status, StoreArgs, chain, conclude, find_image, hint, report};
 use crate::{Precompiler, PrepareError};
 
 /// Show what a start of an image would do, step by step, and why
@@ -12,7 +12,7 @@ use crate::{Precompiler, PrepareError};
 pub(super) struct Inspect {
     /// The image, by name or by the digest of its manifest or index
     image: String,
-    /// Print one JSON document instead of a table
+    /// Print one JSON document instead of lines
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -34,8 +34,10 @@ impl Inspect {
             let document = serde_json::json!({ "image": record.name, "steps": inspection.steps, "error": error });
             print(&document.to_string());
         } else {
-            let rows = inspection.steps.into_iter().map(|step| [step.step.to_owned(), step.found, step.therefore]);
-            table::print(["STEP", "FOUND", "THEREFORE"], &[], rows.collect());
+            for step in inspection.steps {
+                print(&format!("{:<10}{}", step.step, step.found));
+                print(&format!("          {}", step.therefore));
+            }
         }
         Ok(match error {
             None => Status::Done,

@@ -90,11 +90,12 @@ fn print_table(result: &Verification, repair: bool) {
         table::print(["IMAGE", "VERSION", "PROBLEM", "RESULT"], &[], rows.collect());
     }
     let repaired = result.findings.iter().filter(|finding| finding.repaired).count();
+    let plural = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     print(&format!(
-        "{} checked, {} problems, {repaired} repaired, {} foreign labels left alone",
-        result.checked,
-        result.findings.len(),
-        result.foreign
+        "{} checked, {}, {repaired} repaired, {} left alone",
+        plural(result.checked, "artifact"),
+        plural(result.findings.len(), "problem"),
+        plural(result.foreign, "foreign label")
     ));
 }
 

@@ -44,7 +44,7 @@ impl Precompiler {
         let inventory = self.inventory(engines).await?;
         let entries: Vec<Entry> = select(&inventory.entries, policy, SystemTime::now()).into_iter().cloned().collect();
         let freed = if dry_run {
-            unreferenced(&inventory, &entries).iter().map(|(_, size)| size).sum()
+            unreferenced(&inventory, &entries).values().sum()
         } else {
             self.forget(&inventory, &entries).await?
         };
