@@ -131,7 +131,7 @@ impl Image {
         record: &ImageRecord,
         wanted: Option<&Platform>,
     ) -> Result<Self, ImageError> {
-        Resolver::new(store, record, wanted).image(record).await
+        Resolver::new(store, &record.name, wanted).image(record).await
     }
 
     /// Does the same, and tells each decision up to the end or the error.
@@ -140,7 +140,7 @@ impl Image {
         record: &ImageRecord,
         wanted: Option<&Platform>,
     ) -> (Vec<Step>, Result<Self, ImageError>) {
-        let resolver = Resolver::new(store, record, wanted);
+        let resolver = Resolver::new(store, &record.name, wanted);
         let image = resolver.image(record).await;
         (resolver.steps.into_inner().unwrap_or_default(), image)
     }
@@ -179,8 +179,8 @@ struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    fn new(store: &'a dyn ContentStore, record: &'a ImageRecord, wanted: Option<&'a Platform>) -> Self {
-        Self { store, image: &record.name, wanted, steps: Mutex::default() }
+    fn new(store: &'a dyn ContentStore, image: &'a str, wanted: Option<&'a Platform>) -> Self {
+        Self { store, image, wanted, steps: Mutex::default() }
     }
 
     fn note(&self, step: &'static str, found: String, therefore: String) {

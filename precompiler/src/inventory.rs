@@ -16,6 +16,9 @@ use crate::image::{DOCUMENT_LIMIT, is_document};
 /// What containerd's labels begin with that name the blobs which a blob refers to.
 const REFERENCE: &str = "containerd.io/gc.ref.content";
 
+/// The label of an artifact that was compiled for a machine named on the command line.
+pub(crate) const MACHINE_LABEL: &str = "prewasi.io/machine";
+
 /// Of what use an artifact is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -24,6 +27,8 @@ pub enum State {
     Current,
     /// Of an engine of this binary, in another version.
     Superseded,
+    /// Of an engine of this binary, for a machine that was named on the command line, with `--target` or `--cpu`.
+    Elsewhere,
     /// A label that names no blob.
     Dangling,
     /// A label that is not ours, or leads to a blob that does not bear it out: left alone, never trusted.
@@ -158,9 +163,10 @@ fn entry(
         (Some(label), ..) if known.iter().all(|engine| engine.name != label.engine) => State::Foreign,
         (_, None, _) => State::Dangling,
         (_, _, None) => State::Foreign,
-        (Some(label), _, Some(claim)) => match known.iter().find(|engine| engine.is(label)) {
+        (Some(label), Some(blob), Some(claim)) => match known.iter().find(|engine| engine.is(label)) {
             Some(engine) if engine.fingerprint == claim.fingerprint => State::Current,
             Some(_) => State::Foreign,
+            None if blob.labels.contains_key(MACHINE_LABEL) => State::Elsewhere,
             None => State::Superseded,
         },
     };

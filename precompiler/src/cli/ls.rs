@@ -11,8 +11,8 @@ use crate::{Entry, Precompiler, PrepareError, State};
 
 /// List the artifacts of the content store
 ///
-/// States: current (what a start looks for), superseded (of another version of the engine), dangling (a label that names
-/// nothing), foreign (a label that is not ours: left alone, never trusted).
+/// States: current (what a start looks for), superseded (of another version of the engine), elsewhere (compiled for
+/// another machine), dangling (a label that names nothing), foreign (a label that is not ours: left alone, never trusted).
 #[derive(Debug, Args)]
 pub(super) struct Ls {
     /// Print one JSON document instead of a table
@@ -97,6 +97,7 @@ fn word(state: State) -> &'static str {
     match state {
         State::Current => "current",
         State::Superseded => "superseded",
+        State::Elsewhere => "elsewhere",
         State::Dangling => "dangling",
         State::Foreign => "foreign",
     }

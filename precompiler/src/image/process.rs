@@ -39,7 +39,7 @@ impl Image {
     /// # Errors
     /// [`ImageError`] if the config is gone or malformed.
     pub async fn process(&self, store: &dyn ContentStore) -> Result<Process, ImageError> {
-        let resolver = Resolver { store, image: &self.name };
+        let resolver = Resolver::new(store, &self.name, None);
         let config: Config = resolver.document("config", &self.config).await?;
         Ok(config.config.unwrap_or_default())
     }

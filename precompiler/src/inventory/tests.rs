@@ -61,6 +61,17 @@ impl Bench {
     }
 
     async fn compiled(&self, source: &Digest, anchor: &Digest, engine: &Fake, code: &[u8]) -> AnchorLabel {
+        self.compiled_with(source, anchor, engine, code, BTreeMap::new()).await
+    }
+
+    async fn compiled_with(
+        &self,
+        source: &Digest,
+        anchor: &Digest,
+        engine: &Fake,
+        code: &[u8],
+        details: BTreeMap<String, String>,
+    ) -> AnchorLabel {
         let key = ArtifactKey {
             source: source.clone(),
             anchor: anchor.clone(),
@@ -69,7 +80,7 @@ impl Bench {
             fingerprint: engine.fingerprint().hex().to_owned(),
         };
         let cache = ArtifactCache::new(self.store.clone(), self.folder.path().join("stamps"));
-        cache.store(&key, &file(code), code.len() as u64, &BTreeMap::new()).await.expect("store");
+        cache.store(&key, &file(code), code.len() as u64, &details).await.expect("store");
         AnchorLabel::parse_leading(&key.anchor_label()).expect("it is ours")
     }
 
@@ -104,6 +115,16 @@ async fn states_follow_the_engine() {
     assert_eq!(bench.states(&new).await, [State::Current, State::Superseded]);
     let inventory = Inventory::take(&*bench.store, &[]).await.expect("inventory");
     assert!(inventory.entries.iter().all(|entry| entry.state == State::Foreign), "{inventory:?}");
+}
+
+/// What was compiled for another machine is not superseded, so that `prune` leaves it.
+#[tokio::test]
+async fn other_machines_are_told_apart() {
+    let bench = Bench::new();
+    let source = bench.put(b"wasm").await;
+    let details = BTreeMap::from([(MACHINE_LABEL.to_owned(), "aarch64-unknown-linux-gnu host".to_owned())]);
+    bench.compiled_with(&source, &source, &Fake::new("other"), b"code", details).await;
+    assert_eq!(bench.states(&Fake::new("this")).await, [State::Elsewhere]);
 }
 
 /// Labels of others, and ours that the artifact does not bear out, are foreign; ours without a blob are dangling.

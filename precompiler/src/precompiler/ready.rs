@@ -10,6 +10,7 @@ use prewasi_engines::{Engine, version_label};
 use super::{POLL, Precompiler, Source, hash};
 use crate::PrepareError;
 use crate::compile::{self, CompileFailure, Compiled, Input};
+use crate::inventory::MACHINE_LABEL;
 use crate::journal::Event;
 use crate::slots;
 
@@ -206,6 +207,10 @@ impl Compiled {
 
 /// Labels that tell a person about an artifact.
 fn details(compiled: &Compiled, engine: &dyn Engine) -> BTreeMap<String, String> {
+    let machine = engine.machine().map(|machine| {
+        let parts = [&machine.target, &machine.cpu].map(|part| part.as_deref().unwrap_or("host"));
+        (MACHINE_LABEL.to_owned(), parts.join(" "))
+    });
     [
         ("target", engine.fingerprint().field("target").unwrap_or_default().to_owned()),
         ("compile-milliseconds", compiled.elapsed.as_millis().to_string()),
@@ -215,5 +220,6 @@ fn details(compiled: &Compiled, engine: &dyn Engine) -> BTreeMap<String, String>
     ]
     .into_iter()
     .map(|(name, value)| (format!("prewasi.io/{name}"), value))
+    .chain(machine)
     .collect()
 }

@@ -116,7 +116,7 @@ impl Precompiler {
         match entry.state {
             State::Dangling => return Ok(vec![Problem::Dangling]),
             State::Foreign => return Ok(vec![Problem::Labels]),
-            State::Current | State::Superseded => {}
+            State::Current | State::Superseded | State::Elsewhere => {}
         }
         let mut problems = Vec::new();
         // Not by its stamp: a disk that forgets bits changes no time.
@@ -182,7 +182,9 @@ impl Precompiler {
                         if matches!(problem, Problem::Corrupt { .. }) {
                             self.store.delete(artifact).await?;
                         }
-                        self.replace(&source, engine).await.map(drop)
+                        let ready = self.replace(&source, engine).await?;
+                        self.note(&source, engine, &ready);
+                        Ok(())
                     }
                     _ => self.remove(inventory, entry).await,
                 }
