@@ -90,18 +90,55 @@ impl Cgroup {
         }
     }
 
-    /// Lets frozen processes go on, so that a signal reaches them.
-    fn thaw(&self) {
-        if let Some(folder) = self.controller("freezer") {
-            // A container that is not frozen need not be thawed.
-            let _ = fs::write(folder.join("freezer.state"), "THAWED");
+    /// Has the kernel stop all processes, or lets them go on; it takes its time.
+    ///
+    /// # Errors
+    /// What the system says, also if there is no way to do that.
+    pub(crate) fn set_frozen(&self, frozen: bool) -> io::Result<()> {
+        match self.freezer()? {
+            Freezer::Legacy(folder) => {
+                fs::write(folder.join("freezer.state"), if frozen { "FROZEN" } else { "THAWED" })
+            }
+            Freezer::Unified(folder) => fs::write(folder.join("cgroup.freeze"), if frozen { "1" } else { "0" }),
         }
+    }
+
+    /// Says whether all processes are stopped.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn is_frozen(&self) -> io::Result<bool> {
+        match self.freezer()? {
+            Freezer::Legacy(folder) => Ok(fs::read_to_string(folder.join("freezer.state"))?.trim() == "FROZEN"),
+            Freezer::Unified(folder) => {
+                Ok(fs::read_to_string(folder.join("cgroup.events"))?.lines().any(|line| line == "frozen 1"))
+            }
+        }
+    }
+
+    /// Lets frozen processes go on, so that a signal reaches them.
+    pub(crate) fn thaw(&self) {
+        // A container that is not frozen need not be thawed.
+        let _ = self.set_frozen(false);
+    }
+
+    fn freezer(&self) -> io::Result<Freezer<'_>> {
+        let legacy = self.controller("freezer").map(Freezer::Legacy);
+        let freezer = legacy.or_else(|| self.unified().map(Freezer::Unified));
+        freezer
+            .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "the container has no cgroup that can be frozen"))
     }
 
     /// Removes the folders that are left, those below them first. Says whether all are gone.
     pub(crate) fn remove(&self) -> bool {
         self.folders.iter().filter(|(_, folder)| !remove_folder(folder)).count() == 0
     }
+}
+
+/// The folder that stops processes.
+enum Freezer<'a> {
+    Legacy(&'a Path),
+    Unified(&'a Path),
 }
 
 fn collect_pids(folder: &Path, pids: &mut Vec<i32>) {
@@ -215,6 +252,14 @@ impl<'a> Hierarchy<'a> {
 }
 
 #[cfg(test)]
+impl Cgroup {
+    /// Makes what a system with cgroup v2 alone has.
+    pub(crate) fn only_unified(folder: &Path) -> Self {
+        Self { folders: vec![(String::new(), folder.to_owned())] }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -262,6 +307,22 @@ mod tests {
         let scope = folders_at(Path::new("kubepods-pod1.slice:cri-containerd:a"), mounts);
         let expected = "/sys/fs/cgroup/kubepods.slice/kubepods-pod1.slice/cri-containerd-a.scope";
         assert_eq!(scope, [(String::new(), PathBuf::from(expected))]);
+    }
+
+    /// A cgroup of version 2 is frozen by one file and says so in another.
+    #[test]
+    fn freezing_version_2() {
+        let folder = std::env::temp_dir().join(format!("prewasi-freezer-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let cgroup = Cgroup::only_unified(&folder);
+        for (text, frozen) in [("populated 1\nfrozen 0\n", false), ("populated 1\nfrozen 1\n", true)] {
+            fs::write(folder.join("cgroup.events"), text).unwrap();
+            assert_eq!(cgroup.is_frozen().unwrap(), frozen);
+            cgroup.set_frozen(frozen).unwrap();
+            assert_eq!(fs::read_to_string(folder.join("cgroup.freeze")).unwrap(), if frozen { "1" } else { "0" });
+        }
+        fs::remove_dir_all(folder).unwrap();
+        assert_eq!(Cgroup::default().set_frozen(true).unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
 
     /// A system with version 2 alone has one folder.

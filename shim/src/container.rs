@@ -1,178 +1,93 @@
-//! One container as the daemon sees it: what it was made from, and where its process stands.
+//! One container as the daemon sees it: what it was made from, and its processes.
 
+mod process;
+
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::watch;
+pub(crate) use process::{Phase, Process};
 
 use crate::cgroup::Cgroup;
-use crate::process::{Exit, ProcessId};
-use crate::stdio::{Held, StdioPaths};
-
-/// Where a container stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// A helper builds it.
-    Creating,
-    /// Its init process waits to be started.
-    Created,
-    /// Its init process is being told to go on.
-    Starting,
-    /// Its program runs.
-    Running,
-    /// Its init process has ended.
-    Stopped,
-}
-
-impl Phase {
-    /// Returns the word for messages.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Creating => "being created",
-            Self::Created => "created",
-            Self::Starting => "being started",
-            Self::Running => "running",
-            Self::Stopped => "stopped",
-        }
-    }
-}
+use crate::error::TaskError;
+use crate::oom::OomWatch;
+use crate::stdio::StdioPaths;
 
 /// A container.
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
-    pub(crate) stdio: StdioPaths,
-    state: Mutex<State>,
-    ended: watch::Sender<Option<Exit>>,
-    /// Held by whoever creates, starts or deletes it.
-    pub(crate) turn: tokio::sync::Mutex<()>,
-}
-
-/// What changes in a container's life.
-pub(crate) struct State {
-    pub(crate) phase: Phase,
-    pub(crate) init: Option<ProcessId>,
-    pub(crate) cgroup: Option<Cgroup>,
-    /// The helper that builds it.
-    pub(crate) helper: Option<ProcessId>,
-    /// Whoever asked for it wants it no more.
-    pub(crate) unwanted: bool,
-    /// The end of a process that was still being started.
-    early: Option<Exit>,
-    pub(crate) held: Held,
+    /// Its first process, with which it ends.
+    pub(crate) init: Arc<Process>,
+    /// Processes that were executed later, by exec id.
+    others: Mutex<HashMap<String, Arc<Process>>>,
+    cgroup: Mutex<Option<Cgroup>>,
+    /// Held for writing by whoever pauses or resumes it, for reading by whoever makes a process in it: a process that
+    /// gets into a frozen cgroup on its way would not come out.
+    pub(crate) gate: tokio::sync::RwLock<()>,
+    paused: AtomicBool,
+    memory_watch: OnceLock<OomWatch>,
 }
 
 impl Container {
     /// Makes a container that is about to be created.
-    pub(crate) fn new(id: String, bundle: PathBuf, stdio: StdioPaths, held: Held) -> Self {
-        let state = State {
-            phase: Phase::Creating,
-            init: None,
-            cgroup: None,
-            helper: None,
-            unwanted: false,
-            early: None,
-            held,
-        };
-        let ended = watch::Sender::new(None);
-        Self { id, bundle, stdio, state: Mutex::new(state), ended, turn: tokio::sync::Mutex::default() }
-    }
-
-    /// Gives access to what changes. Not to be held across an await.
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the number of the init process, 0 if there is none yet.
-    pub(crate) fn pid(&self) -> u32 {
-        self.state().init.map_or(0, |init| init.pid.cast_unsigned())
-    }
-
-    /// Returns how the init process ended, if it has.
-    pub(crate) fn exit(&self) -> Option<Exit> {
-        *self.ended.borrow()
-    }
-
-    /// Waits for the end of the init process, or of the attempt to create it.
-    pub(crate) async fn wait(&self) -> Exit {
-        let mut ended = self.ended.subscribe();
-        match ended.wait_for(Option::is_some).await.map(|exit| *exit) {
-            Ok(Some(exit)) => exit,
-            // The sender lives as long as the container.
-            Ok(None) | Err(_) => Exit::killed(),
+    pub(crate) fn new(id: String, bundle: PathBuf, stdio: StdioPaths) -> Self {
+        let init = Arc::new(Process::init(stdio));
+        Self {
+            id,
+            bundle,
+            init,
+            others: Mutex::default(),
+            cgroup: Mutex::default(),
+            gate: tokio::sync::RwLock::default(),
+            paused: AtomicBool::default(),
+            memory_watch: OnceLock::new(),
         }
     }
 
-    /// Notes the end of the init process. `None` if it is still being started: then [`Self::started`] returns it.
-    pub(crate) fn end(&self, exit: Exit) -> Option<Exit> {
-        let mut state = self.state();
-        if state.phase == Phase::Starting {
-            state.early = Some(exit);
-            return None;
+    /// Finds a process; the init process has no exec id.
+    ///
+    /// # Errors
+    /// [`TaskError::NoProcess`].
+    pub(crate) fn process(&self, exec_id: &str) -> Result<Arc<Process>, TaskError> {
+        if exec_id.is_empty() {
+            return Ok(self.init.clone());
         }
-        state.stop();
-        drop(state);
-        self.ended.send_replace(Some(exit));
-        Some(exit)
+        let process = self.others().get(exec_id).cloned();
+        process.ok_or_else(|| TaskError::NoProcess { id: self.id.clone(), exec_id: exec_id.to_owned() })
     }
 
-    /// Notes that the program runs. Returns its end if that has come already.
-    pub(crate) fn started(&self) -> Option<Exit> {
-        let early = {
-            let mut state = self.state();
-            state.phase = Phase::Running;
-            state.early.take()
-        };
-        early.and_then(|exit| self.end(exit))
+    /// Gives access to the processes other than init. Not to be held across an await.
+    pub(crate) fn others(&self) -> MutexGuard<'_, HashMap<String, Arc<Process>>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the program could not be started. Returns the end of the init process if that has come already.
-    pub(crate) fn not_started(&self) -> Option<Exit> {
-        let early = {
-            let mut state = self.state();
-            state.phase = Phase::Created;
-            state.early.take()
-        };
-        early.and_then(|exit| self.end(exit))
-    }
-}
-
-impl State {
-    fn stop(&mut self) {
-        self.phase = Phase::Stopped;
-        // Readers of the output see its end.
-        self.held = Held::default();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn container() -> Container {
-        Container::new("a".into(), "/b".into(), StdioPaths::default(), Held::default())
+    /// Says whether it runs and is paused.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
     }
 
-    /// An end that comes while the container is being started is told after the start.
-    #[test]
-    fn ends_come_after_starts() {
-        let container = container();
-        container.state().phase = Phase::Starting;
-        let exit = Exit::killed();
-        assert_eq!(container.end(exit), None);
-        assert_eq!(container.exit(), None);
-        assert_eq!(container.started(), Some(exit));
-        assert_eq!(container.exit(), Some(exit));
-        assert_eq!(container.state().phase, Phase::Stopped);
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
-    /// An end at any other time counts at once.
-    #[test]
-    fn ends_count_at_once() {
-        let container = container();
-        container.state().phase = Phase::Created;
-        let exit = Exit::killed();
-        assert_eq!(container.end(exit), Some(exit));
-        assert_eq!(container.exit(), Some(exit));
+    /// Returns what looks whether memory runs out.
+    pub(crate) fn memory_watch(&self) -> Option<&OomWatch> {
+        self.memory_watch.get()
+    }
+
+    pub(crate) fn set_memory_watch(&self, watch: OomWatch) {
+        // A container is created once.
+        let _ = self.memory_watch.set(watch);
+    }
+
+    /// Returns the cgroups, if they are known.
+    pub(crate) fn cgroup(&self) -> Option<Cgroup> {
+        self.cgroup.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_cgroup(&self, cgroup: Option<Cgroup>) {
+        *self.cgroup.lock().unwrap_or_else(PoisonError::into_inner) = cgroup;
     }
 }

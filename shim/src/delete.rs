@@ -20,6 +20,7 @@ use crate::process::Exit;
 use crate::record::Record;
 use crate::service::deleted;
 use crate::shim::is_id;
+use crate::sockets;
 
 /// How long a daemon may take to answer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
@@ -76,22 +77,20 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
     io::stdout().write_all(&answer).map_err(DeleteError::Output)
 }
 
-/// Removes the socket that `start` has noted in the bundle, if nobody answers it. A daemon that does is asked to end; it
-/// refuses if it serves other containers of the pod, and ends if containerd died before it gave it any.
+/// Asks the daemon that `start` has noted in the bundle to end: it refuses if it serves other containers of the pod, and ends
+/// if containerd died before it gave it any. Then removes the sockets that nobody answers.
 fn end_daemon(bundle: &Path) {
     let Ok(address) = fs::read_to_string(bundle.join("address")) else { return };
     let Some(path) = address.strip_prefix("unix://").map(PathBuf::from) else { return };
-    match UnixStream::connect(&path) {
-        Ok(_) => {
-            if let Err(error) = shut_down(&address) {
-                tracing::warn!(%error, address, "cannot ask the daemon to end");
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            // Somebody else may have been faster.
-            let _ = fs::remove_file(path);
-        }
-        Err(_) => {}
+    if UnixStream::connect(&path).is_ok()
+        && let Err(error) = shut_down(&address)
+    {
+        tracing::warn!(%error, address, "cannot ask the daemon to end");
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    match sockets::lock(folder) {
+        Ok(_lock) => sockets::sweep(folder),
+        Err(error) => tracing::warn!(%error, folder = %folder.display(), "cannot look for sockets of dead daemons"),
     }
 }
 

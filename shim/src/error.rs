@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use ttrpc::proto::Code;
 
+use crate::limits::LimitError;
+use crate::stdio::{ConsoleError, LoggerError};
+
 /// Why a call fails, as far as a client must be able to tell cases apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
@@ -77,6 +80,31 @@ pub(crate) enum TaskError {
     Id { id: String },
     #[error("cannot create container {id}: it exists already")]
     Exists { id: String },
+    #[error("cannot add process {exec_id} to container {id}: it exists already")]
+    ExecExists { id: String, exec_id: String },
+    #[error("cannot read what process {exec_id} of container {id} is to be")]
+    ExecSpec {
+        id: String,
+        exec_id: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("cannot read the limits that container {id} is to have")]
+    Resources {
+        id: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("cannot change the limits of container {id}")]
+    Limits {
+        id: String,
+        #[source]
+        source: LimitError,
+    },
+    #[error("cannot {action} process {exec_id} of container {id}: it is {state}")]
+    ProcessState { action: &'static str, id: String, exec_id: String, state: &'static str },
+    #[error("cannot resize the terminal of container {id}: the process has none")]
+    NoTerminal { id: String },
     #[error("cannot {action} container {id}: it is {state}")]
     State { action: &'static str, id: String, state: &'static str },
     #[error("cannot signal container {id}: its process has ended")]
@@ -92,6 +120,25 @@ pub(crate) enum TaskError {
         #[source]
         source: Failure,
     },
+    #[error("cannot execute process {exec_id} in container {id}")]
+    Exec {
+        id: String,
+        exec_id: String,
+        #[source]
+        source: Failure,
+    },
+    #[error("cannot log the output of container {id}")]
+    Logger {
+        id: String,
+        #[source]
+        source: LoggerError,
+    },
+    #[error("cannot give container {id} a terminal")]
+    Console {
+        id: String,
+        #[source]
+        source: ConsoleError,
+    },
     #[error("cannot open {} for container {id}", path.display())]
     Stdio {
         id: String,
@@ -99,7 +146,9 @@ pub(crate) enum TaskError {
         #[source]
         source: std::io::Error,
     },
-    #[error("cannot use {uri:?} for the output of container {id}: only fifos and file:// are supported")]
+    #[error(
+        "cannot use {uri:?} as a stream of container {id}: only fifos, file:// and, for both outputs, one binary:// are supported"
+    )]
     StdioUri { id: String, uri: String },
     #[error("cannot {action} container {id}")]
     Io {
@@ -114,12 +163,20 @@ impl TaskError {
     fn kind(&self) -> Kind {
         match self {
             Self::NoContainer { .. } | Self::NoProcess { .. } | Self::Ended { .. } => Kind::NotFound,
-            Self::Id { .. } | Self::Signal { .. } | Self::StdioUri { .. } => Kind::Invalid,
-            Self::Exists { .. } => Kind::Exists,
-            Self::State { .. } => Kind::State,
+            Self::Id { .. } | Self::Signal { .. } | Self::StdioUri { .. } | Self::ExecSpec { .. } => Kind::Invalid,
+            Self::Logger { .. } | Self::Resources { .. } => Kind::Invalid,
+            Self::Limits { source, .. } => {
+                if source.is_input() {
+                    Kind::Invalid
+                } else {
+                    Kind::Internal
+                }
+            }
+            Self::Exists { .. } | Self::ExecExists { .. } => Kind::Exists,
+            Self::State { .. } | Self::ProcessState { .. } | Self::NoTerminal { .. } => Kind::State,
             Self::Unsupported { .. } => Kind::Unsupported,
-            Self::Failed { source, .. } => source.kind,
-            Self::Stdio { .. } | Self::Io { .. } => Kind::Internal,
+            Self::Failed { source, .. } | Self::Exec { source, .. } => source.kind,
+            Self::Console { .. } | Self::Stdio { .. } | Self::Io { .. } => Kind::Internal,
         }
     }
 }

@@ -7,7 +7,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart};
+use containerd_shim_protos::events::task::{
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed,
+    TaskStart,
+};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{MessageField, MessageFull};
 use containerd_shim_protos::shim::event::Envelope;
@@ -31,10 +34,34 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// Something that happened to a container.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Create { bundle: String, stdio: StdioPaths, pid: u32 },
-    Start { pid: u32 },
-    Exit { pid: u32, exit: Exit },
-    Delete { pid: u32, exit: Exit },
+    Create {
+        bundle: String,
+        stdio: StdioPaths,
+        pid: u32,
+    },
+    Start {
+        pid: u32,
+    },
+    /// Of the init process, which has no exec id, or another one.
+    Exit {
+        exec_id: String,
+        pid: u32,
+        exit: Exit,
+    },
+    ExecAdded {
+        exec_id: String,
+    },
+    ExecStarted {
+        exec_id: String,
+        pid: u32,
+    },
+    Paused,
+    Resumed,
+    Oom,
+    Delete {
+        pid: u32,
+        exit: Exit,
+    },
 }
 
 /// The sending end of the queue.
@@ -108,8 +135,8 @@ impl Event {
         let container_id = id.to_owned();
         match self {
             Self::Create { bundle, stdio, pid } => {
-                let StdioPaths { stdin, stdout, stderr } = stdio;
-                let io = MessageField::some(TaskIO { stdin, stdout, stderr, ..TaskIO::default() });
+                let StdioPaths { stdin, stdout, stderr, terminal } = stdio;
+                let io = MessageField::some(TaskIO { stdin, stdout, stderr, terminal, ..TaskIO::default() });
                 (
                     topics::TASK_CREATE_EVENT_TOPIC,
                     any(&TaskCreate { container_id, bundle, io, pid, ..TaskCreate::default() }),
@@ -118,10 +145,10 @@ impl Event {
             Self::Start { pid } => {
                 (topics::TASK_START_EVENT_TOPIC, any(&TaskStart { container_id, pid, ..TaskStart::default() }))
             }
-            Self::Exit { pid, exit } => {
+            Self::Exit { exec_id, pid, exit } => {
                 let event = TaskExit {
                     container_id,
-                    id: id.to_owned(),
+                    id: if exec_id.is_empty() { id.to_owned() } else { exec_id },
                     pid,
                     exit_status: exit.status,
                     exited_at: timestamp(exit.at),
@@ -129,6 +156,21 @@ impl Event {
                 };
                 (topics::TASK_EXIT_EVENT_TOPIC, any(&event))
             }
+            Self::ExecAdded { exec_id } => {
+                let event = TaskExecAdded { container_id, exec_id, ..TaskExecAdded::default() };
+                (topics::TASK_EXEC_ADDED_EVENT_TOPIC, any(&event))
+            }
+            Self::ExecStarted { exec_id, pid } => {
+                let event = TaskExecStarted { container_id, exec_id, pid, ..TaskExecStarted::default() };
+                (topics::TASK_EXEC_STARTED_EVENT_TOPIC, any(&event))
+            }
+            Self::Paused => {
+                (topics::TASK_PAUSED_EVENT_TOPIC, any(&TaskPaused { container_id, ..TaskPaused::default() }))
+            }
+            Self::Resumed => {
+                (topics::TASK_RESUMED_EVENT_TOPIC, any(&TaskResumed { container_id, ..TaskResumed::default() }))
+            }
+            Self::Oom => (topics::TASK_OOM_EVENT_TOPIC, any(&TaskOOM { container_id, ..TaskOOM::default() })),
             Self::Delete { pid, exit } => {
                 let event = TaskDelete {
                     container_id,
@@ -218,7 +260,7 @@ mod tests {
         runtime.block_on(async {
             let events = Events::start(path.to_str().unwrap().to_owned(), "n".to_owned());
             events.publish("a", Event::Start { pid: 1 });
-            events.publish("a", Event::Exit { pid: 1, exit });
+            events.publish("a", Event::Exit { exec_id: String::new(), pid: 1, exit });
             tokio::task::yield_now().await;
             let receiver = Receiver::default();
             let service = Arc::new(receiver.clone());

@@ -1,17 +1,22 @@
-//! What the container's init process does once libcontainer has built the container around it.
+//! What a container's process does once libcontainer has built the container around it, or has put it there.
 //!
 //! [`WasmExecutor`] never returns and runs no destructors: the process ends with `_exit`, and the guest's exit code is
-//! the container's. [`NativeExecutor`] replaces the process.
+//! the process's. [`NativeExecutor`] replaces the process.
 
+mod confine;
 mod native;
 mod signals;
+mod stop;
 mod wasm;
 
+pub(crate) use confine::Confinement;
 pub(crate) use native::NativeExecutor;
 pub(crate) use wasm::WasmExecutor;
 
 use std::error::Error;
 use std::io::Write as _;
+
+use rustix::fs::{Mode, OFlags};
 
 /// Exit code of a container that cannot run what it was told to.
 const CANNOT_RUN: u8 = 126;
@@ -19,6 +24,24 @@ const CANNOT_RUN: u8 = 126;
 const NOT_THERE: u8 = 127;
 /// Exit code of a guest that trapped, or whose engine panicked.
 const TRAPPED: u8 = 134;
+
+/// Lets the process write to outputs that lead nowhere: libcontainer opens the container's own `/dev/null` in the place of the
+/// node's, but for reading only.
+fn mend_null_outputs() {
+    let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else { return };
+    let is_unwritable = |fd| {
+        let same = |own: rustix::fs::Stat| rustix::fs::fstat(&null).is_ok_and(|null| null.st_rdev == own.st_rdev);
+        let reads_only = rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDONLY);
+        reads_only && rustix::fs::fstat(fd).is_ok_and(same)
+    };
+    // What cannot be mended stays as it is; it leads nowhere in any case.
+    if is_unwritable(rustix::stdio::stdout()) {
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+    if is_unwritable(rustix::stdio::stderr()) {
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+}
 
 /// Ends the process at once.
 fn exit(code: u8) -> ! {

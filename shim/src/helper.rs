@@ -36,7 +36,7 @@ const MESSAGE_MAX: usize = 16 << 10;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// A process of a container is there.
-    Process { id: ProcessId, cgroup: Cgroup },
+    Process { id: ProcessId, cgroup: Option<Cgroup> },
     /// The job is done.
     Done,
     /// The job has failed.
@@ -66,7 +66,8 @@ pub(crate) struct Helpers {
 /// What a job that makes a process of a container leads to.
 pub(crate) struct NewProcess {
     pub(crate) id: ProcessId,
-    pub(crate) cgroup: Cgroup,
+    /// Its cgroups, if it is a container's first process.
+    pub(crate) cgroup: Option<Cgroup>,
     /// Resolves when the process has ended.
     pub(crate) exit: oneshot::Receiver<Exit>,
 }

@@ -1,11 +1,15 @@
 //! What helpers do: the jobs that need libcontainer, mounts or an engine.
 
+mod build;
 mod create;
+mod exec;
+mod payload;
 mod remove;
 mod seal;
 mod start;
 
 pub(crate) use create::Create;
+pub(crate) use exec::Exec;
 pub(crate) use remove::Remove;
 pub(crate) use start::Start;
 
@@ -17,6 +21,8 @@ use crate::helper::Report;
 pub(crate) enum Job {
     /// Mount the root filesystem, prepare the program, build the container around it.
     Create(Box<Create>),
+    /// Execute another process in a container.
+    Exec(Box<Exec>),
     /// Let the init process of a container go on.
     Start(Start),
     /// Take away all that is left of a container.
@@ -28,6 +34,7 @@ impl Job {
     pub(crate) fn run(&self, engine: EngineConstructor) -> Report {
         let result = match self {
             Self::Create(create) => create.run(engine),
+            Self::Exec(exec) => exec.run(engine),
             Self::Start(start) => start.run().map(|()| Report::Done),
             Self::Remove(remove) => remove.run().map(|()| Report::Done),
         };

@@ -24,6 +24,11 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
+    /// What is reported for a process that was made known and never executed.
+    pub(crate) fn never_started() -> Self {
+        Self { status: 0, at: SystemTime::now() }
+    }
+
     /// What is reported for a process that was killed and whose end nobody saw.
     pub(crate) fn killed() -> Self {
         Self { status: 128 + 9, at: SystemTime::now() }
@@ -39,6 +44,11 @@ impl ProcessId {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let start_time = start_time(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is malformed")))?;
         Ok(Self { pid, start_time })
+    }
+
+    /// Names a process that has ended before it could be looked at; no process is ever taken for it.
+    pub(crate) fn ended(pid: i32) -> Self {
+        Self { pid, start_time: u64::MAX }
     }
 
     /// Kills the process if it is still the one that was meant.

@@ -15,14 +15,16 @@ use containerd_shim_protos::api::{
     StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
+use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim_async::{Task, create_task};
 use ttrpc::r#async::{Service, TtrpcContext};
 
 use crate::container::Phase;
 use crate::error::{TaskError, chain};
+use crate::events::any;
 use crate::mounts::Mount;
 use crate::process::Exit;
-use crate::shim::{CreateRequest, Shim};
+use crate::shim::{CreateRequest, ExecRequest, Shim};
 use crate::stats;
 use crate::stdio::StdioPaths;
 use crate::time::timestamp;
@@ -60,21 +62,25 @@ fn unsupported<T>(what: &'static str) -> ttrpc::Result<T> {
 #[async_trait]
 impl Task for TaskService {
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
-        let container = self.0.container(&request.id, &request.exec_id)?;
-        let status = match container.state().phase {
+        let container = self.0.container(&request.id)?;
+        let process = container.process(&request.exec_id)?;
+        let status = match process.state().phase {
             Phase::Creating | Phase::Created => Status::CREATED,
+            Phase::Starting if !process.exec_id.is_empty() => Status::CREATED,
+            Phase::Starting | Phase::Running if container.is_paused() => Status::PAUSED,
             Phase::Starting | Phase::Running => Status::RUNNING,
             Phase::Stopped => Status::STOPPED,
         };
-        let exit = container.exit();
+        let exit = process.exit();
         Ok(StateResponse {
             id: request.id,
             bundle: container.bundle.display().to_string(),
-            pid: container.pid(),
+            pid: process.pid(),
             status: EnumOrUnknown::new(status),
-            stdin: container.stdio.stdin.clone(),
-            stdout: container.stdio.stdout.clone(),
-            stderr: container.stdio.stderr.clone(),
+            stdin: process.stdio.stdin.clone(),
+            stdout: process.stdio.stdout.clone(),
+            stderr: process.stdio.stderr.clone(),
+            terminal: process.stdio.terminal,
             exit_status: exit.map_or(0, |exit| exit.status),
             exited_at: exit.map_or_else(MessageField::none, |exit| timestamp(exit.at)),
             exec_id: request.exec_id,
@@ -83,9 +89,6 @@ impl Task for TaskService {
     }
 
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
-        if request.terminal {
-            return unsupported("give a container a terminal");
-        }
         if !request.checkpoint.is_empty() {
             return unsupported("create a container from a checkpoint");
         }
@@ -93,7 +96,12 @@ impl Task for TaskService {
             id: request.id,
             bundle: request.bundle.into(),
             rootfs: request.rootfs.into_iter().map(Mount::from).collect(),
-            stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
+            stdio: StdioPaths {
+                stdin: request.stdin,
+                stdout: request.stdout,
+                stderr: request.stderr,
+                terminal: request.terminal,
+            },
         };
         let pid = to_the_end(self.0.clone().create(create)).await?;
         Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
@@ -110,8 +118,7 @@ impl Task for TaskService {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
-        let process = |pid| ProcessInfo { pid, ..ProcessInfo::default() };
-        let processes = self.0.pids(&request.id)?.into_iter().map(process).collect();
+        let processes = self.0.pids(&request.id)?.into_iter().map(process_info).collect();
         Ok(PidsResponse { processes, ..PidsResponse::default() })
     }
 
@@ -121,23 +128,23 @@ impl Task for TaskService {
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        let exit = self.0.container(&request.id, &request.exec_id)?.wait().await;
+        let exit = self.0.process(&request.id, &request.exec_id)?.wait().await;
         Ok(WaitResponse { exit_status: exit.status, exited_at: timestamp(exit.at), ..WaitResponse::default() })
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
-        let container = self.0.container(&request.id, "")?;
+        let container = self.0.container(&request.id)?;
         Ok(ConnectResponse {
             shim_pid: std::process::id(),
-            task_pid: container.pid(),
+            task_pid: container.init.pid(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..ConnectResponse::default()
         })
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
-        let container = self.0.container(&request.id, "")?;
-        let cgroup = container.state().cgroup.clone().unwrap_or_default();
+        let container = self.0.container(&request.id)?;
+        let cgroup = container.cgroup().unwrap_or_default();
         let stats = stats::read(&cgroup).map_err(|error| ttrpc::Error::Others(error.to_string()))?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..StatsResponse::default() })
     }
@@ -154,29 +161,53 @@ impl Task for TaskService {
         Ok(Empty::new())
     }
 
-    async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> ttrpc::Result<Empty> {
-        unsupported("execute another process in a container")
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
+        let exec = ExecRequest {
+            id: request.id,
+            exec_id: request.exec_id,
+            stdio: StdioPaths {
+                stdin: request.stdin,
+                stdout: request.stdout,
+                stderr: request.stderr,
+                terminal: request.terminal,
+            },
+            spec: request.spec.into_option().unwrap_or_default().value,
+        };
+        self.0.add_exec(exec)?;
+        Ok(Empty::new())
     }
 
-    async fn resize_pty(&self, _: &TtrpcContext, _: ResizePtyRequest) -> ttrpc::Result<Empty> {
-        unsupported("resize a terminal")
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> ttrpc::Result<Empty> {
+        self.0.resize(&request.id, &request.exec_id, request.width, request.height)?;
+        Ok(Empty::new())
     }
 
-    async fn pause(&self, _: &TtrpcContext, _: PauseRequest) -> ttrpc::Result<Empty> {
-        unsupported("pause a container")
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
+        to_the_end(self.0.clone().pause(request.id)).await?;
+        Ok(Empty::new())
     }
 
-    async fn resume(&self, _: &TtrpcContext, _: ResumeRequest) -> ttrpc::Result<Empty> {
-        unsupported("resume a container")
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
+        to_the_end(self.0.clone().resume(request.id)).await?;
+        Ok(Empty::new())
     }
 
-    async fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        unsupported("change the limits of a container")
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        self.0.update(&request.id, &request.resources.into_option().unwrap_or_default().value)?;
+        Ok(Empty::new())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
         unsupported("checkpoint a container")
     }
+}
+
+/// Describes a process; one that was executed later by its exec id too.
+fn process_info((pid, exec_id): (u32, Option<String>)) -> ProcessInfo {
+    let details = exec_id.map(|exec_id| ProcessDetails { exec_id, ..ProcessDetails::default() });
+    // A message of one short string can be encoded.
+    let info = details.and_then(|details| any(&details).ok());
+    ProcessInfo { pid, info: info.map_or_else(MessageField::none, MessageField::some), ..ProcessInfo::default() }
 }
 
 /// Makes the answer to a deletion, by call or by command.

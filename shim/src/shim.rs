@@ -1,5 +1,10 @@
 //! The daemon's containers and what can be done with them: each call of the task API, without its wire format.
 
+mod exec;
+mod limit;
+mod make;
+mod signal;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,21 +12,18 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::cgroup::Cgroup;
-use crate::container::{Container, Phase};
+pub(crate) use exec::ExecRequest;
+
+use crate::container::{Container, Phase, Process};
 use crate::error::{Failure, TaskError};
 use crate::events::{Event, Events};
 use crate::folders;
 use crate::helper::Helpers;
 use crate::job::{Create, Job, Remove, Start};
 use crate::mounts::Mount;
-use crate::process::{Exit, ProcessId, signal_child};
+use crate::process::{Exit, signal_child};
 use crate::record::Record;
-use crate::spec;
-use crate::stdio::{Stdio, StdioPaths};
-
-/// The highest number of a signal.
-const SIGNAL_MAX: u32 = 64;
+use crate::stdio::StdioPaths;
 
 /// The containers of one pod.
 pub(crate) struct Shim {
@@ -51,14 +53,18 @@ impl Shim {
     /// Finds a container.
     ///
     /// # Errors
-    /// [`TaskError::NoContainer`], and [`TaskError::NoProcess`] as there are no other processes than init.
-    pub(crate) fn container(&self, id: &str, exec_id: &str) -> Result<Arc<Container>, TaskError> {
+    /// [`TaskError::NoContainer`].
+    pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, TaskError> {
         let container = self.containers().get(id).cloned();
-        let container = container.ok_or_else(|| TaskError::NoContainer { id: id.to_owned() })?;
-        if exec_id.is_empty() {
-            return Ok(container);
-        }
-        Err(TaskError::NoProcess { id: id.to_owned(), exec_id: exec_id.to_owned() })
+        container.ok_or_else(|| TaskError::NoContainer { id: id.to_owned() })
+    }
+
+    /// Finds a process of a container; the init process has no exec id.
+    ///
+    /// # Errors
+    /// [`TaskError::NoContainer`], [`TaskError::NoProcess`].
+    pub(crate) fn process(&self, id: &str, exec_id: &str) -> Result<Arc<Process>, TaskError> {
+        self.container(id)?.process(exec_id)
     }
 
     /// Creates a container; its init process waits to be started.
@@ -71,10 +77,9 @@ impl Shim {
         if !is_id(&id) {
             return Err(TaskError::Id { id });
         }
-        let stdio = Stdio::new(&id, &request.stdio)?;
-        let held = stdio.hold(&id)?;
-        let container = Arc::new(Container::new(id.clone(), request.bundle.clone(), request.stdio.clone(), held));
-        let _turn = container.turn.lock().await;
+        let container = Arc::new(Container::new(id.clone(), request.bundle.clone(), request.stdio));
+        let init = container.init.clone();
+        let _turn = init.turn.lock().await;
         {
             let mut containers = self.containers();
             if containers.contains_key(&id) {
@@ -82,71 +87,57 @@ impl Shim {
             }
             containers.insert(id.clone(), container.clone());
         }
+        let opened = match self.open_streams(&container, &init).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.forget(&container);
+                return Err(error);
+            }
+        };
         let job = Job::Create(Box::new(Create {
             id: id.clone(),
             bundle: request.bundle,
             containers: self.state_folder(),
             rootfs: request.rootfs,
-            stdio,
+            streams: opened.streams.clone(),
             address: self.address.clone(),
             namespace: self.namespace.clone(),
         }));
-        let started = |helper: ProcessId| {
-            let unwanted = {
-                let mut state = container.state();
-                state.helper = Some(helper);
-                state.unwanted
-            };
-            save(&container);
-            if unwanted {
-                helper.kill_group();
-            }
-        };
-        let made = self.helpers.make_process(job, started).await;
-        let process = match made {
-            Ok(process) => process,
+        let made = match self.make(&container, &init, opened, job).await {
+            Ok(made) => made,
             Err(source) => {
-                let source = if container.state().unwanted { Failure::given_up() } else { source };
+                let source = if init.state().unwanted { Failure::given_up() } else { source };
                 self.clear(&container).await;
                 self.forget(&container);
-                container.end(Exit::killed());
                 return Err(TaskError::Failed { action: "create", id, source });
             }
         };
-        let pid = process.id.pid.cast_unsigned();
-        {
-            let mut state = container.state();
-            state.phase = Phase::Created;
-            state.helper = None;
-            state.init = Some(process.id);
-            state.cgroup = Some(process.cgroup);
-        }
+        init.state().phase = Phase::Created;
+        container.set_cgroup(made.cgroup);
         save(&container);
+        self.watch_memory(&container);
+        let pid = init.pid();
         let bundle = container.bundle.display().to_string();
-        self.events.publish(&id, Event::Create { bundle, stdio: container.stdio.clone(), pid });
-        let exit = process.exit;
-        let (shim, watched) = (self.clone(), container.clone());
-        tokio::spawn(async move {
-            // The reaper lives as long as the runtime.
-            let exit = exit.await.unwrap_or_else(|_| Exit::killed());
-            if let Some(exit) = watched.end(exit) {
-                shim.ended(&watched, exit);
-            }
-        });
+        self.events.publish(&id, Event::Create { bundle, stdio: init.stdio.clone(), pid });
+        self.watch(&container, &init, made.exit);
         tracing::info!(id, pid, ms = begun.elapsed().as_millis(), "container created");
         Ok(pid)
     }
 
-    /// Starts a container that has been created.
+    /// Starts a container that has been created, or a process in it.
     ///
     /// # Errors
     /// [`TaskError`].
     pub(crate) async fn start(self: Arc<Self>, id: String, exec_id: String) -> Result<u32, TaskError> {
         let begun = Instant::now();
-        let container = self.container(&id, &exec_id)?;
-        let _turn = container.turn.lock().await;
+        let container = self.container(&id)?;
+        let process = container.process(&exec_id)?;
+        if !exec_id.is_empty() {
+            return self.start_exec(container, process).await;
+        }
+        let _turn = process.turn.lock().await;
         {
-            let mut state = container.state();
+            let mut state = process.state();
             if state.phase != Phase::Created {
                 return Err(TaskError::State { action: "start", id, state: state.phase.word() });
             }
@@ -155,87 +146,55 @@ impl Shim {
         let started = self.helpers.work(Job::Start(Start { state: self.state_folder().join(&id) })).await;
         match started {
             Ok(()) => {
-                let pid = container.pid();
+                let pid = process.pid();
                 self.events.publish(&id, Event::Start { pid });
-                if let Some(exit) = container.started() {
-                    self.ended(&container, exit);
+                if let Some(exit) = process.started() {
+                    self.ended(&container, &process, exit);
                 }
                 tracing::info!(id, pid, ms = begun.elapsed().as_millis(), "container started");
                 Ok(pid)
             }
             Err(source) => {
-                if let Some(exit) = container.not_started() {
-                    self.ended(&container, exit);
+                if let Some(exit) = process.not_started() {
+                    self.ended(&container, &process, exit);
                 }
                 Err(TaskError::Failed { action: "start", id, source })
             }
         }
     }
 
-    /// Sends a signal to a container's init process, or to all its processes.
-    ///
-    /// # Errors
-    /// [`TaskError::Ended`] if there is nobody to take it.
-    pub(crate) fn kill(&self, id: String, exec_id: &str, signal: u32, all: bool) -> Result<(), TaskError> {
-        let container = self.container(&id, exec_id)?;
-        if signal > SIGNAL_MAX {
-            return Err(TaskError::Signal { id, signal });
-        }
-        let (init, cgroup, helper) = {
-            let state = container.state();
-            let alive = state.phase != Phase::Stopped;
-            (state.init.filter(|_| alive), state.cgroup.clone(), state.helper)
-        };
-        let Some(init) = init else {
-            if let Some(helper) = helper.filter(|_| signal == nix::libc::SIGKILL.cast_unsigned()) {
-                container.state().unwanted = true;
-                helper.kill_group();
-                return Ok(());
-            }
-            return Err(TaskError::Ended { id });
-        };
-        let signal = signal.cast_signed();
-        if all {
-            for pid in cgroup.iter().flat_map(Cgroup::pids).filter(|pid| *pid != init.pid) {
-                // One that has just ended needs no signal.
-                let _ = signal_child(pid, signal);
-            }
-        }
-        match signal_child(init.pid, signal) {
-            // It has ended and has not been waited for yet.
-            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Err(TaskError::Ended { id }),
-            Err(source) => Err(TaskError::Io { action: "signal", id, source }),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Removes a container that has ended or was never started.
+    /// Removes a container that has ended or was never started, or a process of one.
     ///
     /// # Errors
     /// [`TaskError::State`] if it runs.
     pub(crate) async fn delete(self: Arc<Self>, id: String, exec_id: String) -> Result<(u32, Exit), TaskError> {
         let begun = Instant::now();
-        let container = self.container(&id, &exec_id)?;
-        self.abandon(&container);
-        let _turn = container.turn.lock().await;
-        let (phase, init) = {
-            let state = container.state();
-            (state.phase, state.init)
+        let container = self.container(&id)?;
+        let init = container.process(&exec_id)?;
+        if !exec_id.is_empty() {
+            return self.delete_exec(&container, &init).await;
+        }
+        abandon(&init);
+        let _turn = init.turn.lock().await;
+        let (phase, process) = {
+            let state = init.state();
+            (state.phase, state.id)
         };
-        let pid = container.pid();
+        let pid = init.pid();
         match phase {
             Phase::Creating | Phase::Stopped => {}
             Phase::Created => {
-                if let Some(init) = init {
+                if let Some(process) = process {
                     // It may end by itself first.
-                    let _ = signal_child(init.pid, nix::libc::SIGKILL);
+                    let _ = signal_child(process.pid, nix::libc::SIGKILL);
                 }
             }
             Phase::Starting | Phase::Running => {
-                return Err(TaskError::State { action: "delete", id, state: phase.word() });
+                let word = if container.is_paused() { "paused" } else { phase.word() };
+                return Err(TaskError::State { action: "delete", id, state: word });
             }
         }
-        let exit = container.wait().await;
+        let exit = init.wait().await;
         if self.containers().get(&id).is_none() {
             // Its creation has been given up, and all of it is gone.
             return Ok((pid, exit));
@@ -253,21 +212,36 @@ impl Shim {
     ///
     /// # Errors
     /// [`TaskError::NoContainer`].
-    pub(crate) fn pids(&self, id: &str) -> Result<Vec<u32>, TaskError> {
-        let container = self.container(id, "")?;
-        let state = container.state();
-        let init = state.init.map(|init| init.pid);
-        let others = state.cgroup.iter().flat_map(Cgroup::pids).filter(|pid| Some(*pid) != init);
-        Ok(init.into_iter().chain(others).map(i32::cast_unsigned).collect())
+    pub(crate) fn pids(&self, id: &str) -> Result<Vec<(u32, Option<String>)>, TaskError> {
+        let container = self.container(id)?;
+        let name = |process: &Arc<Process>| Some((process.pid(), process.exec_id.clone()));
+        let named: HashMap<u32, String> = container.others().values().filter_map(name).collect();
+        let init = container.init.state().id.map(|init| init.pid);
+        let others = container.cgroup().unwrap_or_default().pids().into_iter().filter(|pid| Some(*pid) != init);
+        let pids = init.into_iter().chain(others).map(i32::cast_unsigned);
+        Ok(pids.map(|pid| (pid, named.get(&pid).cloned())).collect())
     }
 
-    /// Lets the standard input of a container end.
+    /// Lets the standard input of a process end.
     ///
     /// # Errors
-    /// [`TaskError::NoContainer`].
+    /// [`TaskError::NoContainer`], [`TaskError::NoProcess`].
     pub(crate) fn close_stdin(&self, id: &str, exec_id: &str) -> Result<(), TaskError> {
-        self.container(id, exec_id)?.state().held.close_stdin();
+        self.process(id, exec_id)?.state().close_stdin();
         Ok(())
+    }
+
+    /// Sets the size of a process's terminal.
+    ///
+    /// # Errors
+    /// [`TaskError::NoTerminal`] if it has none.
+    pub(crate) fn resize(&self, id: &str, exec_id: &str, columns: u32, rows: u32) -> Result<(), TaskError> {
+        let process = self.process(id, exec_id)?;
+        let state = process.state();
+        let console = state.console.as_ref().ok_or_else(|| TaskError::NoTerminal { id: id.to_owned() })?;
+        let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        let resized = console.resize(small(columns), small(rows));
+        resized.map_err(|source| TaskError::Io { action: "resize the terminal of", id: id.to_owned(), source })
     }
 
     /// Asks the daemon to end if it has no containers.
@@ -282,33 +256,6 @@ impl Shim {
         self.shutdown.notified().await;
     }
 
-    /// Gives up the creation of a container that is on its way.
-    fn abandon(&self, container: &Container) {
-        let mut state = container.state();
-        if state.phase == Phase::Creating {
-            state.unwanted = true;
-            if let Some(helper) = state.helper {
-                helper.kill_group();
-            }
-        }
-    }
-
-    /// Tells the end of a container's init process, and ends what does not end with it.
-    fn ended(&self, container: &Container, exit: Exit) {
-        let pid = container.pid();
-        let shares_pids = spec::load(&container.bundle).is_ok_and(|spec| !spec::has_own_pids(&spec));
-        let cgroup = container.state().cgroup.clone();
-        if let Some(cgroup) = cgroup.filter(|_| shares_pids) {
-            for pid in cgroup.pids() {
-                // One that has just ended need not be killed.
-                let _ = signal_child(pid, nix::libc::SIGKILL);
-            }
-        }
-        save(container);
-        self.events.publish(&container.id, Event::Exit { pid, exit });
-        tracing::info!(id = container.id, pid, status = exit.status, "container ended");
-    }
-
     /// Takes away what a failed creation has left.
     async fn clear(&self, container: &Container) {
         if let Err(error) = self.helpers.work(Job::Remove(self.remains(container))).await {
@@ -317,19 +264,24 @@ impl Shim {
     }
 
     fn remains(&self, container: &Container) -> Remove {
-        let state = container.state();
+        let state = container.init.state();
         Remove {
             id: container.id.clone(),
             bundle: container.bundle.clone(),
             state: self.state_folder().join(&container.id),
             helper: state.helper,
-            init: state.init,
-            cgroup: state.cgroup.clone(),
+            init: state.id,
+            cgroup: container.cgroup(),
         }
     }
 
+    /// Forgets a container. Whoever still waits for one of its processes is told that it has ended.
     fn forget(&self, container: &Container) {
         self.containers().remove(&container.id);
+        let others: Vec<Arc<Process>> = container.others().drain().map(|(_, process)| process).collect();
+        for process in others.iter().chain([&container.init]).filter(|process| process.exit().is_none()) {
+            process.end(Exit::killed());
+        }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
@@ -341,16 +293,27 @@ impl Shim {
     }
 }
 
+/// Gives up the creation of a container that is on its way.
+fn abandon(init: &Process) {
+    let mut state = init.state();
+    if state.phase == Phase::Creating {
+        state.unwanted = true;
+        if let Some(helper) = state.helper {
+            helper.kill_group();
+        }
+    }
+}
+
 /// Keeps what is known of a container on disk, as far as the disk allows.
 fn save(container: &Container) {
     let mut record = Record::default();
     {
-        let state = container.state();
-        record.helper = state.helper;
-        record.init = state.init;
-        record.cgroup.clone_from(&state.cgroup);
+        let state = container.init.state();
+        record.helper = state.helper.filter(|_| state.phase == Phase::Creating);
+        record.init = state.id;
     }
-    record.exit = container.exit().map(Into::into);
+    record.cgroup = container.cgroup();
+    record.exit = container.init.exit().map(Into::into);
     if let Err(error) = record.save(&container.bundle) {
         tracing::warn!(id = container.id, %error, "cannot keep the state of the container on disk");
     }

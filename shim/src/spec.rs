@@ -91,6 +91,12 @@ pub(crate) fn has_own_pids(spec: &Spec) -> bool {
     namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
+/// Says whether the container's processes are in a user namespace other than the shim's.
+pub(crate) fn has_user_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User)
+}
+
 /// Returns the cgroup path; the one that libcontainer takes if the spec names none.
 pub(crate) fn cgroup_path(spec: &Spec, id: &str) -> PathBuf {
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());

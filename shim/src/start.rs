@@ -3,7 +3,7 @@
 //! The socket listens before the daemon runs, so containerd can connect as soon as it has the address. Nothing but the
 //! answer may be printed: containerd reads both streams as one.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -12,14 +12,13 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{FlockOperation, flock};
-
 use crate::args::Flags;
 use crate::bootstrap::{Bootstrap, BootstrapError, INPUT_MAX};
 use crate::folders::{self, SocketPathError};
 use crate::group::group_of;
 use crate::log;
 use crate::shim::is_id;
+use crate::sockets;
 use crate::spec::{self, SpecError};
 
 /// Name of the file in the bundle with the address; containerd before 1.7 reads it after a restart.
@@ -109,8 +108,8 @@ fn find_or_make(
     make: impl FnOnce(UnixListener) -> Result<(), StartError>,
 ) -> Result<(), StartError> {
     DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(file("make", dir))?;
-    let lock = File::open(dir).map_err(file("open", dir))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| file("lock", dir)(error.into()))?;
+    let _lock = sockets::lock(dir).map_err(file("lock", dir))?;
+    sockets::sweep(dir);
     if UnixStream::connect(socket).is_ok() {
         return Ok(());
     }

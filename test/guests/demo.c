@@ -87,6 +87,15 @@ static int sleep_for(const char *seconds) {
     return finish(stdout, "standard output");
 }
 
+/* Says of each standard stream whether it is a terminal. */
+static int print_terminals(void) {
+    for (int fd = 0; fd < 3; fd++) {
+        printf("%s%s", fd == 0 ? "" : " ", isatty(fd) ? "yes" : "no");
+    }
+    printf("\n");
+    return finish(stdout, "standard output");
+}
+
 static int tick(void) {
     for (unsigned long i = 1;; i++) {
         printf("tick %lu\n", i);
@@ -100,7 +109,7 @@ static int tick(void) {
 
 static int usage(void) {
     fputs("usage: demo [echo WORD... | sleep SECONDS | exit CODE | write PATH [TEXT] | read PATH | env | trap\n"
-          "             | stderr TEXT | cat]\n",
+          "             | stderr TEXT | cat | terminal]\n",
           stderr);
     return 64;
 }
@@ -119,6 +128,9 @@ int main(int argc, char **argv) {
     }
     if (strcmp(verb, "cat") == 0) {
         return copy(stdin, "standard input");
+    }
+    if (strcmp(verb, "terminal") == 0) {
+        return print_terminals();
     }
     if (strcmp(verb, "trap") == 0) {
         __builtin_trap();

@@ -1,28 +1,33 @@
 //! Containers and their tasks over containerd's own API, with the standard streams in fifos.
 
+mod control;
+mod exec;
+
+pub use exec::ExecBuilder;
+
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest};
 use containerd_client::services::v1::{
     CloseIoRequest, Container as ContainerRecord, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
-    DeleteResponse, DeleteTaskRequest, GetRequest, KillRequest, ListPidsRequest, MetricsRequest, StartRequest,
-    WaitRequest, WaitResponse,
+    DeleteResponse, DeleteTaskRequest, KillRequest, ListPidsRequest, MetricsRequest, StartRequest, WaitRequest,
+    WaitResponse,
 };
 use containerd_client::types::v1::{Process, ProcessInfo};
 use containerd_client::types::{Metric, Mount};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
 use crate::eventually::eventually;
 use crate::image::Config;
 use crate::namespace::Namespace;
-use crate::spec::Spec;
+use crate::spec::{self, Spec};
 use crate::stdio::{self, Stream};
 
 /// How long a container may take to end by itself: the compile of a big module is not in it.
@@ -37,14 +42,28 @@ pub struct Builder {
     args: Option<Vec<String>>,
     env: Vec<String>,
     mounts: Vec<Value>,
-    stdin: bool,
+    changes: Vec<Value>,
+    streams: Wanted,
 }
 
-/// A container with a task, created and perhaps started.
+/// The streams that a process is to have.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    stdin: bool,
+    terminal: bool,
+    /// URI for both outputs instead of fifos.
+    output: Option<String>,
+}
+
+/// A container with a task, created and perhaps started; or another process of one, see [`Container::exec`].
 pub struct Container {
     namespace: Namespace,
     id: String,
+    /// Empty for the container's first process.
+    exec_id: String,
     pid: u32,
+    /// The process as its specification has it.
+    process: Value,
     stdin: Option<File>,
     stdout: Stream,
     stderr: Stream,
@@ -72,7 +91,8 @@ impl Builder {
             args: None,
             env: Vec::new(),
             mounts: Vec::new(),
-            stdin: false,
+            changes: Vec::new(),
+            streams: Wanted::default(),
         }
     }
 
@@ -102,7 +122,25 @@ impl Builder {
 
     /// Gives it a standard input, for [`Container::write`].
     pub fn stdin(mut self) -> Self {
-        self.stdin = true;
+        self.streams.stdin = true;
+        self
+    }
+
+    /// Gives it a terminal, which needs no further streams.
+    pub fn terminal(mut self) -> Self {
+        self.streams.terminal = true;
+        self.change(json!({ "process": { "terminal": true } }))
+    }
+
+    /// Sends both outputs to where a URI says; they cannot be read then.
+    pub fn output(mut self, uri: &str) -> Self {
+        self.streams.output = Some(uri.to_owned());
+        self
+    }
+
+    /// Changes the runtime specification: objects are merged, all other values replaced.
+    pub fn change(mut self, change: Value) -> Self {
+        self.changes.push(change);
         self
     }
 
@@ -134,25 +172,23 @@ impl Builder {
     /// If containerd refuses the container or its snapshot.
     pub async fn try_create(self) -> Result<Container, Status> {
         let id = self.namespace.fresh_id("container");
-        let mounts = self.prepare(&id).await;
+        let (mounts, process) = self.prepare(&id).await;
         let folder = self.namespace.folder().join(&id);
-        std::fs::create_dir(&folder).expect("the namespace's folder is ours");
-        let stdout = Stream::open(folder.join("stdout"));
-        let stderr = Stream::open(folder.join("stderr"));
-        let stdin = self.stdin.then(|| stdio::input(&folder.join("stdin")));
+        let (streams, stdin, stdout, stderr) = self.streams.make(&folder);
         let request = CreateTaskRequest {
             container_id: id.clone(),
             rootfs: mounts,
-            stdin: stdin.as_ref().map(|_| folder.join("stdin").to_string_lossy().into_owned()).unwrap_or_default(),
-            stdout: stdout.path().to_string_lossy().into_owned(),
-            stderr: stderr.path().to_string_lossy().into_owned(),
+            terminal: self.streams.terminal,
+            stdin,
+            stdout,
+            stderr,
             ..Default::default()
         };
         let answer = self.namespace.client().tasks().create(self.namespace.request(request)).await;
         match answer {
             Ok(answer) => {
                 let pid = answer.into_inner().pid;
-                Ok(Container { namespace: self.namespace, id, pid, stdin, stdout, stderr, waiter: None })
+                Ok(Container::new(self.namespace, id, String::new(), pid, process, streams))
             }
             Err(status) => {
                 remove(&self.namespace, &id).await;
@@ -162,7 +198,7 @@ impl Builder {
     }
 
     /// Makes the record and its snapshot, under a lease until the record keeps the snapshot.
-    async fn prepare(&self, id: &str) -> Vec<Mount> {
+    async fn prepare(&self, id: &str) -> (Vec<Mount>, Value) {
         let namespace = &self.namespace;
         let config = Config::of(namespace, &self.image).await;
         let lease = namespace.lease().await;
@@ -174,11 +210,13 @@ impl Builder {
         };
         let mounts = namespace.client().snapshots().prepare(namespace.leased(&lease, request)).await;
         let mounts = mounts.expect("a snapshot of the image can be prepared").into_inner().mounts;
+        let mut spec = self.spec(id, &config).json();
+        self.changes.iter().for_each(|change| merge(&mut spec, change));
         let record = ContainerRecord {
             id: id.to_owned(),
             image: self.image.clone(),
             runtime: Some(Runtime { name: self.runtime.clone(), options: None }),
-            spec: Some(self.spec(id, &config).pack()),
+            spec: Some(spec::pack("Spec", &spec)),
             snapshotter: SNAPSHOTTER.to_owned(),
             snapshot_key: id.to_owned(),
             ..Default::default()
@@ -187,7 +225,7 @@ impl Builder {
         let answer = namespace.client().containers().create(namespace.leased(&lease, request)).await;
         answer.expect("a container can be made");
         namespace.release(lease).await;
-        mounts
+        (mounts, spec["process"].take())
     }
 
     fn spec(&self, id: &str, config: &Config) -> Spec {
@@ -203,7 +241,43 @@ impl Builder {
     }
 }
 
+impl Wanted {
+    /// Makes the fifos in a new folder. Returns also how a request names them.
+    pub(crate) fn make(&self, folder: &Path) -> (Streams, String, String, String) {
+        std::fs::create_dir(folder).expect("the namespace's folder is ours");
+        let streams = Streams {
+            stdin: self.stdin.then(|| stdio::input(&folder.join("stdin"))),
+            stdout: Stream::open(folder.join("stdout")),
+            stderr: Stream::open(folder.join("stderr")),
+        };
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let output = |stream: &Stream| self.output.clone().unwrap_or_else(|| text(stream.path()));
+        let stdin = streams.stdin.as_ref().map(|_| text(&folder.join("stdin"))).unwrap_or_default();
+        let stderr = if self.terminal { String::new() } else { output(&streams.stderr) };
+        let stdout = output(&streams.stdout);
+        (streams, stdin, stdout, stderr)
+    }
+}
+
+/// This side of a process's streams.
+pub(crate) struct Streams {
+    stdin: Option<File>,
+    stdout: Stream,
+    stderr: Stream,
+}
+
 impl Container {
+    fn new(
+        namespace: Namespace,
+        id: String,
+        exec_id: String,
+        pid: u32,
+        process: Value,
+        Streams { stdin, stdout, stderr }: Streams,
+    ) -> Self {
+        Self { namespace, id, exec_id, pid, process, stdin, stdout, stderr, waiter: None }
+    }
+
     /// Returns its id.
     pub fn id(&self) -> &str {
         &self.id
@@ -234,14 +308,14 @@ impl Container {
     /// What the shim answers.
     pub async fn try_start(&mut self) -> Result<(), Status> {
         self.wait_again();
-        let request = StartRequest { container_id: self.id.clone(), exec_id: String::new() };
-        self.namespace.client().tasks().start(self.namespace.request(request)).await?;
+        let request = StartRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
+        self.pid = self.namespace.client().tasks().start(self.namespace.request(request)).await?.into_inner().pid;
         Ok(())
     }
 
     /// Begins to wait for the end of the task: when it is started, and when a restart of containerd has ended the wait.
     pub fn wait_again(&mut self) {
-        let request = WaitRequest { container_id: self.id.clone(), exec_id: String::new() };
+        let request = WaitRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         let (mut client, request) = (self.namespace.client().tasks(), self.namespace.request(request));
         self.waiter = Some(tokio::spawn(async move { Ok(client.wait(request).await?.into_inner()) }));
     }
@@ -265,8 +339,15 @@ impl Container {
     /// # Errors
     /// What the shim answers.
     pub async fn kill(&self, signal: Signal) -> Result<(), Status> {
-        let signal = signal.as_raw().cast_unsigned();
-        let request = KillRequest { container_id: self.id.clone(), signal, ..Default::default() };
+        self.kill_with(signal.as_raw().cast_unsigned(), false).await
+    }
+
+    /// Sends a signal by number, to all processes of the container if so wanted.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn kill_with(&self, signal: u32, all: bool) -> Result<(), Status> {
+        let request = KillRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone(), signal, all };
         self.namespace.client().tasks().kill(self.namespace.request(request)).await?;
         Ok(())
     }
@@ -276,9 +357,7 @@ impl Container {
     /// # Errors
     /// What containerd or the shim answers.
     pub async fn state(&self) -> Result<Process, Status> {
-        let request = GetRequest { container_id: self.id.clone(), exec_id: String::new() };
-        let answer = self.namespace.client().tasks().get(self.namespace.request(request)).await?;
-        answer.into_inner().process.ok_or_else(|| Status::internal("an answer without a process"))
+        self.state_of(&self.exec_id).await
     }
 
     /// Lists the processes in the container.
@@ -316,7 +395,20 @@ impl Container {
     /// What the shim answers.
     pub async fn close_stdin(&mut self) -> Result<(), Status> {
         self.stdin = None;
-        let request = CloseIoRequest { container_id: self.id.clone(), stdin: true, ..Default::default() };
+        self.end_stdin_by_call().await
+    }
+
+    /// Closes this side of the container's standard input, and tells nobody.
+    pub fn drop_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Says that no more input will come, and leaves the fifo as it is.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn end_stdin_by_call(&self) -> Result<(), Status> {
+        let request = CloseIoRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone(), stdin: true };
         self.namespace.client().tasks().close_io(self.namespace.request(request)).await?;
         Ok(())
     }
@@ -348,6 +440,9 @@ impl Container {
     /// # Errors
     /// What the shim answers.
     pub async fn delete_task(&self) -> Result<DeleteResponse, Status> {
+        if !self.exec_id.is_empty() {
+            return self.delete_exec().await;
+        }
         let request = DeleteTaskRequest { container_id: self.id.clone() };
         Ok(self.namespace.client().tasks().delete(self.namespace.request(request)).await?.into_inner())
     }
@@ -360,7 +455,7 @@ impl Container {
         let code = self.wait().await;
         let deleted = self.delete_task().await.unwrap_or_else(|status| panic!("cannot delete {}: {status}", self.id));
         assert_eq!(deleted.exit_status, code, "Wait and Delete report the same exit status");
-        remove(&self.namespace, &self.id).await;
+        self.remove().await;
         Exited { code, stdout: self.stdout(), stderr: self.stderr() }
     }
 
@@ -370,8 +465,42 @@ impl Container {
     /// If it cannot be deleted.
     pub async fn delete(self) -> DeleteResponse {
         let deleted = self.delete_task().await.unwrap_or_else(|status| panic!("cannot delete {}: {status}", self.id));
-        remove(&self.namespace, &self.id).await;
+        self.remove().await;
         deleted
+    }
+
+    /// Deletes task and container as far as that is possible: until the task is gone, but not for ever.
+    pub async fn try_delete(self) {
+        for _ in 0..100 {
+            match self.delete_task().await {
+                Err(status) if status.code() != tonic::Code::NotFound => {
+                    // It may run still.
+                    let _ = self.kill_with(9, true).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                _ => break,
+            }
+        }
+        let request = DeleteContainerRequest { id: self.id.clone() };
+        let _ = self.namespace.client().containers().delete(self.namespace.request(request)).await;
+    }
+
+    async fn remove(&self) {
+        if self.exec_id.is_empty() {
+            remove(&self.namespace, &self.id).await;
+        }
+    }
+}
+
+/// Merges a change into a document: objects by their names, everything else as a whole.
+fn merge(document: &mut Value, change: &Value) {
+    match (document, change) {
+        (Value::Object(members), Value::Object(changes)) => {
+            for (name, change) in changes {
+                merge(members.entry(name).or_insert(Value::Null), change);
+            }
+        }
+        (document, change) => document.clone_from(change),
     }
 }
 

@@ -69,6 +69,14 @@ impl Containerd {
     /// # Panics
     /// If it does not, with the end of its log.
     pub async fn start(series: Series) -> Self {
+        Self::start_on(series, |_| ()).await
+    }
+
+    /// Starts a daemon in a folder that somebody has prepared, and waits until it serves.
+    ///
+    /// # Panics
+    /// If it does not, with the end of its log.
+    pub async fn start_on(series: Series, prepare: impl FnOnce(&Path)) -> Self {
         // The paths of unix sockets end at 107 bytes: no long prefix here. The reaper deletes the folder.
         let folder = TempDir::with_prefix_in("pw", "/tmp").expect("/tmp is writable").keep();
         fs::create_dir(folder.join("run")).expect("the folder is new");
@@ -85,6 +93,7 @@ impl Containerd {
             .process_group(0)
             .spawn()
             .expect("/bin/sh starts");
+        prepare(&folder);
         let daemon = Mutex::new(spawn(series, &folder));
         let this = Self { series, folder, daemon, reaper };
         this.serves().await;

@@ -73,6 +73,17 @@ impl Events {
         .await
     }
 
+    /// Returns all events of this topic, in the order of their arrival.
+    ///
+    /// # Panics
+    /// If one is no `M`.
+    pub fn all<M: Message + Default>(&self, topic: &str) -> Vec<M> {
+        let seen = self.seen.lock().expect("no holder panics");
+        let events =
+            seen.iter().filter(|envelope| envelope.topic == topic).filter_map(|envelope| envelope.event.as_ref());
+        events.map(|event| M::decode(event.value.as_slice()).expect("the event has the type of its topic")).collect()
+    }
+
     /// Returns the topics that begin with `prefix`, in the order of their arrival.
     pub fn topics(&self, prefix: &str) -> Vec<String> {
         let seen = self.seen.lock().expect("no holder panics");

@@ -3,8 +3,11 @@
 use prost_types::Any;
 use serde_json::{Value, json};
 
-/// Name under which containerd knows the type.
-const TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+/// Packs a document of the runtime specification under the name by which containerd knows its type.
+pub(crate) fn pack(kind: &str, document: &Value) -> Any {
+    let value = serde_json::to_vec(document).expect("JSON can be written");
+    Any { type_url: format!("types.containerd.io/opencontainers/runtime-spec/1/{kind}"), value }
+}
 
 /// What differs from container to container.
 #[derive(Debug)]
@@ -18,13 +21,8 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
-    /// Packs the specification for a container record.
-    pub(crate) fn pack(&self) -> Any {
-        let value = serde_json::to_vec(&self.json()).expect("JSON can be written");
-        Any { type_url: TYPE_URL.to_owned(), value }
-    }
-
-    fn json(&self) -> Value {
+    /// Writes it down.
+    pub(crate) fn json(&self) -> Value {
         let mut mounts = default_mounts();
         mounts.extend_from_slice(&self.mounts);
         json!({

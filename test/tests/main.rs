@@ -8,18 +8,25 @@ use prewasi_test::trial::{Daemons, trials};
 
 mod admin;
 mod big;
+mod busybox;
+mod confinement;
 mod contract;
 mod damage;
+mod exec;
 mod labels;
+mod limits;
 mod local_run;
 mod machines;
 mod many;
+mod pods;
 mod reference;
 mod refusals;
 mod run;
 mod signals;
+mod streams;
 mod survival;
 mod task_api;
+mod terminal;
 
 fn main() -> ExitCode {
     if contract::held_lock_as_asked() || survival::ran_until_killed_as_asked() {
@@ -35,6 +42,12 @@ fn main() -> ExitCode {
         refusals::cases(),
         signals::cases(),
         task_api::cases(),
+        exec::cases(),
+        terminal::cases(),
+        streams::cases(),
+        limits::cases(),
+        confinement::cases(),
+        pods::cases(),
         damage::cases(),
         survival::cases(),
         reference::cases(),

@@ -1,12 +1,11 @@
 //! The harness against runc: what the other tests expect of our shim, the reference does too.
 
-use std::fs;
-
-use prewasi_test::image::{self, Imported, files};
 use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, case};
 use rustix::process::Signal;
 use tonic::Code;
+
+use crate::busybox;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![case!(runc_prints_and_exits, needs Runc Busybox), case!(runc_is_ended_by_signals, needs Runc Busybox)]
@@ -14,18 +13,9 @@ pub(crate) fn cases() -> Vec<Case> {
 
 const RUNTIME: &str = "io.containerd.runc.v2";
 
-/// Imports an image of this machine's busybox.
-fn busybox(namespace: &Namespace) -> Imported {
-    let path = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
-    let bytes = fs::read(path.expect("busybox has been looked for")).expect("busybox can be read");
-    image::import(namespace, "busybox", |image| {
-        image.os("linux").entrypoint(["/bin/busybox"]).layer(files(&[("/bin/busybox", &bytes, 0o755)]))
-    })
-}
-
 /// Output, streams and exit codes arrive as from our shim.
 async fn runc_prints_and_exits(namespace: Namespace) {
-    let image = busybox(&namespace);
+    let image = busybox::image(&namespace);
     let container = || namespace.container(&image.name).runtime(RUNTIME);
     let exited = container().args(&["echo", "hello", "world"]).run().await;
     assert_eq!((exited.code, &*exited.stdout, &*exited.stderr), (0, "hello world\n", ""));
@@ -35,7 +25,7 @@ async fn runc_prints_and_exits(namespace: Namespace) {
 
 /// A signal's exit code is 128 and its number, and who has ended is not found.
 async fn runc_is_ended_by_signals(namespace: Namespace) {
-    let image = busybox(&namespace);
+    let image = busybox::image(&namespace);
     let script = "trap 'exit 143' TERM; echo ready; while :; do sleep 1; done";
     let container = namespace.container(&image.name).runtime(RUNTIME).args(&["sh", "-c", script]);
     let mut container = container.create().await;

@@ -18,6 +18,12 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(busy_guest_is_ended_too),
         case!(signal_to_an_ended_container_is_not_found),
         case!(created_container_can_be_killed),
+        case!(program_that_can_hear_ends_by_itself),
+        case!(component_that_can_hear_ends_by_itself),
+        case!(program_that_hears_and_goes_on_is_ended_after_its_grace),
+        case!(second_signal_ends_a_program_that_goes_on),
+        case!(signal_0_asks_whether_it_is_there),
+        case!(all_processes_are_signalled),
     ]
 }
 
@@ -109,4 +115,107 @@ async fn created_container_can_be_killed(namespace: Namespace) {
     })
     .await;
     assert_eq!(container.delete().await.exit_status, 137);
+}
+
+/// Runs a guest that waits for the end of its input, which comes with SIGTERM, and asserts that it ends by itself.
+async fn assert_hears(namespace: Namespace, guest: &str) {
+    let program = Program::guest(&namespace, guest);
+    let image = image::import(&namespace, "hearing", |image| image.layer(program.layer("demo.wasm")));
+    // Without the wish it has no input, and ends at once.
+    assert_eq!(namespace.container(&image.name).args(&["cat"]).run().await.code, 0);
+    let builder = namespace.container(&image.name).args(&["cat"]).env("PREWASI_STOP=stdin");
+    let mut container = builder.create().await;
+    container.start().await;
+    container.kill(Signal::TERM).await.expect("it waits");
+    let exited = container.finish().await;
+    assert_eq!((exited.code, &*exited.stderr), (0, ""));
+}
+
+/// A module that asks for it hears SIGTERM as the end of its input, and ends with its own exit code.
+async fn program_that_can_hear_ends_by_itself(namespace: Namespace) {
+    assert_hears(namespace, DEMO).await;
+}
+
+/// So does a component.
+async fn component_that_can_hear_ends_by_itself(namespace: Namespace) {
+    assert_hears(namespace, DEMO_COMPONENT).await;
+}
+
+/// A program that goes on all the same is ended when its time is over, exit code 143.
+async fn program_that_hears_and_goes_on_is_ended_after_its_grace(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "deaf", |image| image.layer(program.layer("demo.wasm")));
+    let builder = namespace.container(&image.name).env("PREWASI_STOP=stdin").env("PREWASI_STOP_GRACE=2");
+    let mut container = builder.create().await;
+    container.start().await;
+    container.prints("tick 1\n").await;
+    let start = Instant::now();
+    container.kill(Signal::TERM).await.expect("it runs");
+    assert_eq!(container.wait().await, 143);
+    assert!(start.elapsed() > Duration::from_secs(1), "it had {:?}", start.elapsed());
+    container.delete().await;
+    // A wish that is not understood is an error that says so.
+    let exited = namespace.container(&image.name).env("PREWASI_STOP=signal").run().await;
+    assert_eq!(exited.code, 126);
+    assert!(exited.stderr.contains("cannot use PREWASI_STOP=\"signal\""), "{}", exited.stderr);
+}
+
+/// A second SIGTERM does not wait.
+async fn second_signal_ends_a_program_that_goes_on(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "deaf", |image| image.layer(program.layer("demo.wasm")));
+    let builder = namespace.container(&image.name).env("PREWASI_STOP=stdin").env("PREWASI_STOP_GRACE=3600");
+    let mut container = builder.create().await;
+    container.start().await;
+    container.prints("tick 1\n").await;
+    container.kill(Signal::TERM).await.expect("it runs");
+    container.prints("tick 3\n").await;
+    container.kill(Signal::TERM).await.expect("it runs");
+    assert_eq!(container.wait().await, 143);
+    container.delete().await;
+}
+
+/// Signal 0 does nothing, and is refused once the container has ended; so is a number that is no signal.
+async fn signal_0_asks_whether_it_is_there(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "asked", |image| image.layer(program.layer("demo.wasm")));
+    let mut container = namespace.container(&image.name).create().await;
+    container.start().await;
+    container.prints("tick 1\n").await;
+    container.kill_with(0, false).await.expect("it is there");
+    let status = container.kill_with(65, false).await.expect_err("there is no such signal");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    // Killing twice is as good as once.
+    container.kill(Signal::KILL).await.expect("it runs");
+    let again = container.kill(Signal::KILL).await;
+    assert!(again.is_ok() || again.is_err_and(|status| status.code() == Code::NotFound));
+    assert_eq!(container.wait().await, 137);
+    let status = container.kill_with(0, false).await.expect_err("it is not there");
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    container.delete().await;
+}
+
+/// With `all` every process of a container gets the signal, without it the first one alone.
+async fn all_processes_are_signalled(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "all", |image| image.layer(program.layer("demo.wasm")));
+    for all in [true, false] {
+        let mut container = namespace.container(&image.name).env("PREWASI_STOP=stdin").create().await;
+        container.start().await;
+        container.prints("tick 1\n").await;
+        let mut process =
+            container.exec(&["demo.wasm", "sleep", "600"]).change(serde_json::json!({ "env": [] })).create().await;
+        process.start().await;
+        process.prints("sleeping 600\n").await;
+        container.kill_with(Signal::TERM.as_raw().cast_unsigned(), all).await.expect("it runs");
+        if !all {
+            process.kill_with(0, false).await.expect("it has got no signal");
+            process.kill(Signal::INT).await.expect("it runs");
+        }
+        assert_eq!(process.wait().await, if all { 143 } else { 130 });
+        process.delete().await;
+        container.kill(Signal::KILL).await.expect("it has been told to stop, and goes on");
+        assert_eq!(container.wait().await, 137);
+        container.delete().await;
+    }
 }

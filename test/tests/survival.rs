@@ -13,19 +13,26 @@ use prewasi_test::trial::Case;
 use prewasi_test::{Container, Containerd, Namespace, Series, case, eventually, leaks};
 use rustix::process::{Pid, Signal, kill_process};
 
+mod cycles;
+mod disk;
+mod everything;
+
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let more = [everything::cases(), disk::cases(), cycles::cases()];
+    let mut cases = vec![
         case!(containerd_restart_keeps_the_task),
         case!(exit_during_a_restart_is_reported),
         case!(killed_daemon_leaves_nothing),
         case!(killed_test_run_leaves_nothing),
-    ]
+    ];
+    cases.extend(more.into_iter().flatten());
+    cases
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes a namespace on a containerd that this test alone uses, because it is going to be killed.
-async fn own(namespace: &Namespace) -> Namespace {
+pub(crate) async fn own(namespace: &Namespace) -> Namespace {
     Namespace::create(Arc::new(Containerd::start(namespace.daemon().series()).await)).await
 }
 

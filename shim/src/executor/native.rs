@@ -9,16 +9,22 @@ use std::process::Command;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 
-use super::{CANNOT_RUN, NOT_THERE, exit, tell};
+use super::confine::{ConfineError, Confinement};
+use super::{CANNOT_RUN, NOT_THERE, exit, mend_null_outputs, tell};
 use crate::spec::{self, DEFAULT_PATH};
 
 /// Replaces the process by the program that the spec names.
 #[derive(Clone)]
-pub(crate) struct NativeExecutor;
+pub(crate) struct NativeExecutor {
+    /// What is left to do before, for a process other than init. Whoever starts such a process is told why it cannot be.
+    confinement: Option<Confinement>,
+}
 
 /// Says why a program cannot be executed.
 #[derive(Debug, thiserror::Error)]
 enum NativeError {
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
     #[error("cannot execute an empty command")]
     Empty,
     #[error("cannot execute {program:?}: executable file not found in $PATH")]
@@ -32,6 +38,26 @@ enum NativeError {
 }
 
 impl NativeExecutor {
+    /// Makes an executor for the init process, or with what is left to be done for another one.
+    pub(crate) fn new(confinement: Option<Confinement>) -> Self {
+        Self { confinement }
+    }
+
+    /// Returns why the process could not be replaced.
+    fn replace(&self, spec: &Spec) -> NativeError {
+        if let Some(Err(error)) = self.confinement.as_ref().map(Confinement::apply) {
+            return error.into();
+        }
+        let Some((program, args)) = spec::args(spec).split_first() else { return NativeError::Empty };
+        let mut command = Command::new(program);
+        command.args(args);
+        if std::env::var_os("PATH").is_none() {
+            command.env("PATH", DEFAULT_PATH);
+        }
+        // The standard library's `exec` restores ignored and blocked signals, which the program would inherit.
+        NativeError::Program { program: program.clone(), source: command.exec() }
+    }
+
     fn check(spec: &Spec) -> Result<(), NativeError> {
         let program = spec::args(spec).first().ok_or(NativeError::Empty)?;
         let env = spec::env(spec);
@@ -55,19 +81,16 @@ impl Executor for NativeExecutor {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let Some((program, args)) = spec::args(spec).split_first() else {
-            tell(&NativeError::Empty);
-            exit(CANNOT_RUN)
-        };
-        let mut command = Command::new(program);
-        command.args(args);
-        if std::env::var_os("PATH").is_none() {
-            command.env("PATH", DEFAULT_PATH);
+        mend_null_outputs();
+        let error = self.replace(spec);
+        if self.confinement.is_some() {
+            return Err(ExecutorError::Other(crate::error::chain(&error)));
         }
-        // The standard library's `exec` restores ignored and blocked signals, which the program would inherit.
-        let source = command.exec();
-        let code = if source.kind() == io::ErrorKind::NotFound { NOT_THERE } else { CANNOT_RUN };
-        tell(&NativeError::Program { program: program.clone(), source });
+        let code = match &error {
+            NativeError::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_THERE,
+            _ => CANNOT_RUN,
+        };
+        tell(&error);
         exit(code)
     }
 }

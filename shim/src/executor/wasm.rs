@@ -12,7 +12,8 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use prewasi_engines::{Guest, Outcome, Program, RunError};
 
-use super::{TRAPPED, exit, signals, tell};
+use super::confine::Confinement;
+use super::{CANNOT_RUN, TRAPPED, exit, mend_null_outputs, signals, stop, tell};
 
 /// Stack of the thread that runs the guest; pages that are not touched cost nothing.
 const STACK: usize = 8 << 20;
@@ -24,13 +25,19 @@ pub(crate) struct WasmExecutor {
     guest: Guest,
     /// Descriptors that belong to the program.
     kept: Vec<RawFd>,
+    /// What is left to do before, for a process other than init.
+    confinement: Option<Confinement>,
 }
 
 impl WasmExecutor {
     /// Takes a program and the descriptors that it needs; all others are closed before it runs.
-    pub(crate) fn new(program: Arc<dyn Program>, guest: Guest, mut kept: Vec<RawFd>) -> Self {
-        kept.sort_unstable();
-        Self { program, guest, kept }
+    pub(crate) fn new(program: Arc<dyn Program>, guest: Guest, kept: Vec<RawFd>) -> Self {
+        Self { program, guest, kept, confinement: None }
+    }
+
+    /// Adds what is left to be done for a process other than init.
+    pub(crate) fn confined(self, confinement: Option<Confinement>) -> Self {
+        Self { confinement, ..self }
     }
 
     fn run(&self) -> u8 {
@@ -53,10 +60,12 @@ impl WasmExecutor {
         }
     }
 
-    /// Closes every descriptor from 3 on that is not the program's.
-    fn close_others(&self) {
+    /// Closes every descriptor from 3 on that is not the program's, and not the one that ends its input.
+    fn close_others(&self, input: Option<RawFd>) {
         let mut next: u32 = 3;
-        for kept in self.kept.iter().filter_map(|fd| u32::try_from(*fd).ok()) {
+        let mut kept: Vec<&RawFd> = self.kept.iter().chain(&input).collect();
+        kept.sort_unstable();
+        for kept in kept.into_iter().filter_map(|fd| u32::try_from(*fd).ok()) {
             if kept > next {
                 close_range(next, kept - 1);
             }
@@ -85,8 +94,19 @@ impl Executor for WasmExecutor {
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         crate::log::silence();
+        mend_null_outputs();
         name_process(&self.guest);
-        self.close_others();
+        if let Some(Err(error)) = self.confinement.as_ref().map(Confinement::apply) {
+            tell(&error);
+            exit(CANNOT_RUN);
+        }
+        match stop::prepare(&self.guest) {
+            Ok(input) => self.close_others(input),
+            Err(error) => {
+                tell(&error);
+                exit(CANNOT_RUN);
+            }
+        }
         let code = self.run();
         // Nobody is left to be told if this fails.
         let _ = std::io::stdout().flush();

@@ -1,0 +1,94 @@
+//! What libcontainer does to a container's init process and not to those that are executed later: the seccomp filter.
+//!
+//! Without `noNewPrivileges` only a process with CAP_SYS_ADMIN may load a filter. So libcontainer is told nothing of the
+//! capabilities, the process keeps them until it has loaded the filter, and drops them then, as an init process does.
+
+use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
+use libcontainer::syscall::syscall::create_syscall;
+use libcontainer::{capabilities, seccomp};
+
+/// The last steps before a process runs its program.
+#[derive(Clone)]
+pub(crate) struct Confinement {
+    seccomp: Option<LinuxSeccomp>,
+    /// To be dropped after the filter is loaded.
+    capabilities: Option<LinuxCapabilities>,
+}
+
+/// Says why a process may not run its program.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfineError {
+    #[error("cannot apply the seccomp filter of the container")]
+    Seccomp(#[from] seccomp::SeccompError),
+    #[error("cannot drop capabilities")]
+    Capabilities(#[from] libcontainer::syscall::SyscallError),
+}
+
+impl Confinement {
+    /// Takes from a process what is to be done late. `None` if the filter needs a listener.
+    pub(crate) fn of_other_process(spec: &Spec, process: &mut Process) -> Option<Self> {
+        let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
+        if filter.as_ref().is_some_and(seccomp::is_notify) {
+            return None;
+        }
+        let late = filter.is_some() && process.no_new_privileges() != Some(true);
+        let capabilities = process.capabilities().clone().filter(|_| late);
+        if late {
+            process.set_capabilities(None);
+        }
+        Some(Self { seccomp: filter, capabilities })
+    }
+
+    /// Does what is left to do.
+    pub(super) fn apply(&self) -> Result<(), ConfineError> {
+        if let Some(filter) = &self.seccomp {
+            seccomp::initialize_seccomp(filter)?;
+        }
+        if let Some(capabilities) = &self.capabilities {
+            capabilities::drop_privileges(capabilities, &*create_syscall())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(seccomp: &str) -> Spec {
+        let linux = format!(r#"{{"ociVersion":"1.1.0","linux":{{{seccomp}}}}}"#);
+        serde_json::from_str(&linux).unwrap()
+    }
+
+    fn process(more: &str) -> Process {
+        let text = format!(
+            r#"{{"cwd":"/","user":{{"uid":0,"gid":0}},"args":["x"],"capabilities":{{"bounding":["CAP_KILL"]}}{more}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    const FILTER: &str = r#""seccomp":{"defaultAction":"SCMP_ACT_ALLOW"}"#;
+
+    /// Capabilities are kept back only if the filter could not be loaded without them.
+    #[test]
+    fn capabilities_wait_for_the_filter() {
+        let mut plain = process("");
+        let confinement = Confinement::of_other_process(&spec(FILTER), &mut plain).unwrap();
+        assert!(confinement.seccomp.is_some() && confinement.capabilities.is_some());
+        assert!(plain.capabilities().is_none());
+
+        for (spec, more) in [(spec(FILTER), r#","noNewPrivileges":true"#), (spec(""), "")] {
+            let mut process = process(more);
+            let confinement = Confinement::of_other_process(&spec, &mut process).unwrap();
+            assert!(confinement.capabilities.is_none() && process.capabilities().is_some());
+        }
+    }
+
+    /// A filter with a listener is refused.
+    #[test]
+    fn listeners_are_refused() {
+        let filter = r#""seccomp":{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/l",
+            "syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#;
+        assert!(Confinement::of_other_process(&spec(filter), &mut process("")).is_none());
+    }
+}

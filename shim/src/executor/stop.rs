@@ -1,0 +1,119 @@
+//! A way for a wasm program to hear that it shall stop.
+//!
+//! WASI knows no signals. A program that wants to hear of SIGTERM says so in its environment, `PREWASI_STOP=stdin`, and gets a
+//! standard input that has nothing to read and ends when the signal comes. Every program can wait for that, in any
+//! language, together with whatever else it waits for. It has [`GRACE`] then, or as many seconds as `PREWASI_STOP_GRACE` says,
+//! to end with an exit code of its own; after that, or with a second signal, it is ended like all others.
+//!
+//! A program that has a standard input of its own keeps it, and hears nothing.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+
+use nix::libc;
+use prewasi_engines::Guest;
+
+/// The variable by which a program says that it can hear.
+const STOP: &str = "PREWASI_STOP";
+/// The variable with the seconds that it wants to have.
+const SECONDS: &str = "PREWASI_STOP_GRACE";
+/// How many seconds a program has that does not say how many it wants.
+const GRACE: u32 = 30;
+
+/// The writing end of the input that ends; -1 if there is none, or it has been closed.
+static INPUT: AtomicI32 = AtomicI32::new(-1);
+static TOLD: AtomicBool = AtomicBool::new(false);
+static GRACE_SECONDS: AtomicU32 = AtomicU32::new(GRACE);
+
+/// Says why a program cannot be told to stop.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StopError {
+    #[error("cannot use {STOP}={0:?}: the only way to hear of a stop is \"stdin\"")]
+    Way(String),
+    #[error("cannot use {SECONDS}={0:?}: it is no number of seconds from 1 on")]
+    Seconds(String),
+    #[error("cannot prepare the standard input")]
+    Input(#[source] io::Error),
+}
+
+/// Makes the input that ends, if the program wants it. Returns the descriptor that must stay open for that.
+pub(super) fn prepare(guest: &Guest) -> Result<Option<RawFd>, StopError> {
+    let Some(seconds) = wish(guest)? else { return Ok(None) };
+    if !has_no_input() {
+        return Ok(None);
+    }
+    let (reader, writer) = io::pipe().map_err(StopError::Input)?;
+    // SAFETY: dup2 has no memory effects; standard input stays a descriptor of this process.
+    if unsafe { libc::dup2(reader.as_raw_fd(), libc::STDIN_FILENO) } < 0 {
+        return Err(StopError::Input(io::Error::last_os_error()));
+    }
+    GRACE_SECONDS.store(seconds, Ordering::Relaxed);
+    let writer = writer.into_raw_fd();
+    INPUT.store(writer, Ordering::Release);
+    Ok(Some(writer))
+}
+
+/// Tells the program to stop; `false` if it cannot hear, or has been told. For a signal handler.
+pub(super) fn tell() -> bool {
+    let input = INPUT.swap(-1, Ordering::AcqRel);
+    if input < 0 {
+        return false;
+    }
+    TOLD.store(true, Ordering::Release);
+    // SAFETY: both may be called in a signal handler; the descriptor belongs to nobody else.
+    unsafe {
+        libc::close(input);
+        libc::alarm(GRACE_SECONDS.load(Ordering::Relaxed));
+    }
+    true
+}
+
+/// Says whether the program has been told to stop.
+pub(super) fn is_told() -> bool {
+    TOLD.load(Ordering::Acquire)
+}
+
+/// Reads what a program says of stopping.
+fn wish(guest: &Guest) -> Result<Option<u32>, StopError> {
+    let value = |name: &str| guest.env.iter().rfind(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    match value(STOP) {
+        None | Some("") => return Ok(None),
+        Some("stdin") => {}
+        Some(other) => return Err(StopError::Way(other.to_owned())),
+    }
+    let Some(seconds) = value(SECONDS) else { return Ok(Some(GRACE)) };
+    let number = seconds.parse().ok().filter(|seconds| *seconds > 0);
+    number.map(Some).ok_or_else(|| StopError::Seconds(seconds.to_owned()))
+}
+
+/// Says whether standard input is `/dev/null`.
+fn has_no_input() -> bool {
+    let own = rustix::fs::fstat(rustix::stdio::stdin());
+    let null = File::open("/dev/null").and_then(|null| Ok(rustix::fs::fstat(null)?));
+    matches!((own, null), (Ok(own), Ok(null)) if own.st_rdev == null.st_rdev && own.st_mode == null.st_mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guest(env: &[(&str, &str)]) -> Guest {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Guest { env, ..Guest::default() }
+    }
+
+    /// A program hears nothing unless it says that it can, and says how in words that are known.
+    #[test]
+    fn wishes() {
+        assert_eq!(wish(&guest(&[])).unwrap(), None);
+        assert_eq!(wish(&guest(&[(SECONDS, "5")])).unwrap(), None);
+        assert_eq!(wish(&guest(&[(STOP, "stdin")])).unwrap(), Some(GRACE));
+        assert_eq!(wish(&guest(&[(STOP, "stdin"), (SECONDS, "5")])).unwrap(), Some(5));
+        assert!(matches!(wish(&guest(&[(STOP, "signal")])), Err(StopError::Way(_))));
+        for seconds in ["0", "-1", "5s", "4294967296"] {
+            assert!(matches!(wish(&guest(&[(STOP, "stdin"), (SECONDS, seconds)])), Err(StopError::Seconds(_))));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Executes another process in a running container: a native program, or wasm.
+//!
+//! libcontainer's builder for such processes leaves two things out, which are done here. It does not join a user
+//! namespace: the helper joins it first, so that all that comes after happens inside, and libcontainer is shown a spec that
+//! does not name it. And it drops the container's seccomp
+//! filter: the executor applies it, see [`Confinement`].
+//!
+//! libcontainer leaves a socket behind for each process in the folder of the container's state. It is given a folder
+//! of its own instead, with a copy of the state, which is removed when the process runs.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use nix::sched::CloneFlags;
+use rustix::fs::MemfdFlags;
+
+use super::build::{BuildError, build_error, builder};
+use super::payload::Search;
+use crate::command::EngineConstructor;
+use crate::entrypoint::Entrypoint;
+use crate::error::Failure;
+use crate::executor::Confinement;
+use crate::helper::Report;
+use crate::process::ProcessId;
+use crate::spec;
+use crate::stdio::Streams;
+
+/// Name of the file in which libcontainer keeps the state of a container.
+const STATE: &str = "state.json";
+
+/// Execute another process in a container.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) id: String,
+    pub(crate) exec_id: String,
+    pub(crate) bundle: PathBuf,
+    /// libcontainer's folder of the container.
+    pub(crate) state: PathBuf,
+    /// The init process of the container.
+    pub(crate) init: ProcessId,
+    pub(crate) process: Process,
+    pub(crate) streams: Streams,
+    /// containerd's gRPC socket.
+    pub(crate) address: PathBuf,
+    pub(crate) namespace: String,
+}
+
+impl Exec {
+    /// Executes the process and reports it.
+    pub(super) fn run(&self, engine: EngineConstructor) -> Result<Report, Failure> {
+        let folder = self.state.join(format!("exec-{}", self.exec_id));
+        let result = self.exec(&folder, engine);
+        if let Err(error) = fs::remove_dir_all(&folder)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %folder.display(), "cannot remove what executing a process has left");
+        }
+        Ok(result?)
+    }
+
+    fn exec(&self, folder: &Path, engine: EngineConstructor) -> Result<Report, BuildError> {
+        let mut spec = spec::load(&self.bundle)?;
+        let own = Entrypoint::parse(spec::args(&spec).first().map_or("", String::as_str)).program;
+        let mut process = self.process.clone();
+        let confinement = Confinement::of_other_process(&spec, &mut process).ok_or(BuildError::SeccompNotify)?;
+        let joins_users = spec::has_user_namespace(&spec);
+        // Says the same, and reads as if nothing was said.
+        process.set_no_new_privileges(process.no_new_privileges().filter(|forbidden| *forbidden));
+        spec.set_process(Some(process.clone()));
+        let search = Search {
+            id: &self.id,
+            address: &self.address,
+            namespace: &self.namespace,
+            root: format!("/proc/{}/root", self.init.pid).into(),
+            own: Some(own),
+        };
+        let payload = search.payload(&spec, engine)?;
+        self.copy_state(folder)?;
+        let process = in_memory(&process).map_err(BuildError::Process)?;
+        let path = format!("/proc/self/fd/{}", process.as_raw_fd());
+        let builder = builder(&self.id, folder, &self.streams, &spec, payload, Some(confinement))?;
+        if joins_users {
+            self.hide_users(folder, spec)?;
+            self.join_users().map_err(BuildError::UserNamespace)?;
+        }
+        let pid = builder
+            .as_tenant()
+            .with_process(Some(path))
+            .with_detach(matches!(self.streams, Streams::Console(_)))
+            .as_sibling(true)
+            .build()
+            .map_err(|error| build_error("process", &error))?
+            .as_raw();
+        // The program may have ended already.
+        let id = ProcessId::of(pid).unwrap_or_else(|_| ProcessId::ended(pid));
+        Ok(Report::Process { id, cgroup: None })
+    }
+
+    fn copy_state(&self, folder: &Path) -> Result<(), BuildError> {
+        let copy = folder.join(&self.id);
+        fs::create_dir_all(&copy)
+            .and_then(|()| fs::copy(self.state.join(STATE), copy.join(STATE)))
+            .map_err(|source| BuildError::Folder { path: copy, source })?;
+        Ok(())
+    }
+
+    /// Puts a bundle into the folder whose spec has no user namespace, and has libcontainer look there.
+    fn hide_users(&self, folder: &Path, mut spec: Spec) -> Result<(), BuildError> {
+        let root = spec::root(&spec, &self.bundle);
+        if let Some(own) = spec.root_mut() {
+            own.set_path(root);
+        }
+        if let Some(linux) = spec.linux_mut() {
+            let others =
+                linux.namespaces().iter().flatten().filter(|namespace| namespace.typ() != LinuxNamespaceType::User);
+            let others = others.cloned().collect();
+            linux.set_namespaces(Some(others)).set_uid_mappings(None).set_gid_mappings(None);
+        }
+        let state = folder.join(&self.id).join(STATE);
+        let hide = || {
+            fs::write(folder.join("config.json"), serde_json::to_vec(&spec)?)?;
+            let mut known: serde_json::Value = serde_json::from_slice(&fs::read(&state)?)?;
+            known["bundle"] = serde_json::json!(folder);
+            fs::write(&state, serde_json::to_vec(&known)?)
+        };
+        hide().map_err(|source| BuildError::Folder { path: folder.to_owned(), source })
+    }
+
+    fn join_users(&self) -> io::Result<()> {
+        let namespace = fs::File::open(format!("/proc/{}/ns/user", self.init.pid))?;
+        Ok(nix::sched::setns(namespace, CloneFlags::CLONE_NEWUSER)?)
+    }
+}
+
+/// Writes a process where libcontainer can read it: no disk has to have room.
+fn in_memory(process: &Process) -> io::Result<fs::File> {
+    let mut file = fs::File::from(rustix::fs::memfd_create("process.json", MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(process)?)?;
+    Ok(file)
+}

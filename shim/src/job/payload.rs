@@ -1,0 +1,205 @@
+//! Finds and prepares what a process of a container runs: wasm of its image, wasm in a file, or a native program.
+
+use std::fs;
+use std::io;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::runtime::Spec;
+use prewasi_engines::{Program, RunError};
+use prewasi_precompiler::{Content, Precompiler, PrepareError, Settings};
+
+use super::seal::seal;
+use crate::command::EngineConstructor;
+use crate::entrypoint::{self, Entrypoint};
+use crate::error::Kind;
+use crate::executor::WasmExecutor;
+use crate::spec;
+
+/// The first bytes of wasm in binary form.
+const MAGIC: &[u8] = b"\0asm";
+
+/// What a process runs.
+pub(super) enum Payload {
+    Wasm(Box<WasmExecutor>),
+    Native,
+}
+
+/// Where programs of a container are looked for.
+pub(super) struct Search<'a> {
+    /// Id of the container.
+    pub(super) id: &'a str,
+    /// containerd's gRPC socket.
+    pub(super) address: &'a Path,
+    pub(super) namespace: &'a str,
+    /// The root filesystem, as far as it can be seen from here.
+    pub(super) root: PathBuf,
+    /// The program that the container runs already, if it is to run another. An image's only wasm is what the container
+    /// runs, whatever its entrypoint is called; everything else must be asked for by a name that it has.
+    pub(super) own: Option<String>,
+}
+
+/// Says why a program cannot be found or prepared.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PayloadError {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error("cannot find entrypoint {program:?} in the root filesystem of the container")]
+    NoEntrypoint { program: String },
+    #[error("cannot find {program:?}: the container has no such file, and image {image} has only {programs}")]
+    NoProgram { program: String, image: String, programs: String },
+    #[error("cannot read entrypoint {program:?}")]
+    Entrypoint {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot run {subject}")]
+    Check {
+        subject: String,
+        #[source]
+        source: RunError,
+    },
+    #[error("cannot set up a runtime")]
+    Runtime(#[source] io::Error),
+}
+
+/// A program that has been loaded, with what it is called in messages.
+type Loaded = (String, Box<dyn Program>);
+
+impl PayloadError {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Prepare(error) if error.is_input() => Kind::Invalid,
+            Self::Prepare(PrepareError::Store(_)) => Kind::Unavailable,
+            Self::NoEntrypoint { .. } | Self::NoProgram { .. } | Self::Check { .. } => Kind::Invalid,
+            Self::Prepare(_) | Self::Entrypoint { .. } | Self::Runtime(_) => Kind::Internal,
+        }
+    }
+}
+
+impl Search<'_> {
+    /// Prepares what the process of `spec` runs. The runtime that talks to containerd is gone when this returns, with its
+    /// threads: libcontainer is about to fork.
+    pub(super) fn payload(&self, spec: &Spec, engine: EngineConstructor) -> Result<Payload, PayloadError> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PayloadError::Runtime)?;
+        let before = open_descriptors();
+        let entrypoint = Entrypoint::parse(spec::args(spec).first().map_or("", String::as_str));
+        let loaded = runtime.block_on(async {
+            match &self.own {
+                None => self.load_entrypoint(spec, &entrypoint, engine).await,
+                Some(own) => self.load_other(own, spec, &entrypoint, engine).await,
+            }
+        })?;
+        drop(runtime);
+        let Some((subject, program)) = loaded else { return Ok(Payload::Native) };
+        let guest = spec::guest(spec, &entrypoint);
+        program.check(&guest).map_err(|source| PayloadError::Check { subject, source })?;
+        let kept: Vec<RawFd> = open_descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
+        if let Err(error) = seal(&kept) {
+            tracing::warn!(%error, id = self.id, "cannot protect native code from its container: the kernel is too old");
+        }
+        Ok(Payload::Wasm(Box::new(WasmExecutor::new(program.into(), guest, kept))))
+    }
+
+    /// Loads what the container runs: the wasm of the image, or the wasm file that the entrypoint names.
+    async fn load_entrypoint(
+        &self,
+        spec: &Spec,
+        entrypoint: &Entrypoint,
+        engine: EngineConstructor,
+    ) -> Result<Option<Loaded>, PayloadError> {
+        let (precompiler, image) = self.image().await?;
+        let engine = engine();
+        if let Some(image) = &image
+            && let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await?
+        {
+            return Ok(Some((format!("image {image}"), program)));
+        }
+        match self.file(spec, entrypoint)? {
+            Some(file) if is_wasm(entrypoint, &file)? => {
+                let program = precompiler.load_file(image.as_deref(), &entrypoint.program, file, &*engine).await?;
+                Ok(program.map(|program| (entrypoint.program.clone(), program)))
+            }
+            None if entrypoint.is_named_wasm() => {
+                Err(PayloadError::NoEntrypoint { program: entrypoint.program.clone() })
+            }
+            // It may lie on a volume; libcontainer looks again when all is mounted.
+            _ => Ok(None),
+        }
+    }
+
+    /// Loads what else a container can run: a wasm file, or wasm of its image by the entrypoint or title that it has there.
+    /// containerd is not asked for what is a native file.
+    async fn load_other(
+        &self,
+        own: &str,
+        spec: &Spec,
+        entrypoint: &Entrypoint,
+        engine: EngineConstructor,
+    ) -> Result<Option<Loaded>, PayloadError> {
+        let file = self.file(spec, entrypoint)?;
+        if let Some(file) = &file
+            && !is_wasm(entrypoint, file)?
+        {
+            return Ok(None);
+        }
+        let program = entrypoint.program.clone();
+        let (precompiler, image) = self.image().await?;
+        let engine = engine();
+        if let Some(file) = file {
+            let loaded = precompiler.load_file(image.as_deref(), &program, file, &*engine).await?;
+            return Ok(loaded.map(|loaded| (program, loaded)));
+        }
+        let content = match &image {
+            Some(name) => Some((name, precompiler.resolve(name).await.map_err(PrepareError::Image)?.content)),
+            None => None,
+        };
+        match content {
+            Some((image, Content::Wasm(layers))) => {
+                let titles: Vec<&str> = layers.iter().filter_map(|layer| layer.title.as_deref()).collect();
+                if program != own && !titles.contains(&program.trim_start_matches('/')) {
+                    let programs = [&[own], &*titles].concat().join(", ");
+                    return Err(PayloadError::NoProgram { program, image: image.clone(), programs });
+                }
+                let loaded = precompiler.load(image, Some(&program), &*engine).await?;
+                Ok(loaded.map(|loaded| (format!("image {image}"), loaded)))
+            }
+            _ if entrypoint.is_named_wasm() => Err(PayloadError::NoEntrypoint { program }),
+            _ => Ok(None),
+        }
+    }
+
+    async fn image(&self) -> Result<(Precompiler, Option<String>), PayloadError> {
+        let precompiler = Precompiler::connect(Settings::new(self.address, self.namespace)).await?;
+        let image = precompiler.image_of_container(self.id).await?;
+        Ok((precompiler, image))
+    }
+
+    /// Opens the file that the entrypoint names.
+    fn file(&self, spec: &Spec, entrypoint: &Entrypoint) -> Result<Option<fs::File>, PayloadError> {
+        let env = spec::env(spec);
+        let search =
+            env.iter().rfind(|(name, _)| name == "PATH").map_or(spec::DEFAULT_PATH, |(_, value)| value.as_str());
+        entrypoint
+            .open(&self.root, &spec::cwd(spec), search)
+            .map_err(|source| PayloadError::Entrypoint { program: entrypoint.program.clone(), source })
+    }
+}
+
+/// Says whether a file is wasm, by its name or its first bytes.
+fn is_wasm(entrypoint: &Entrypoint, file: &fs::File) -> Result<bool, PayloadError> {
+    let failed = |source| PayloadError::Entrypoint { program: entrypoint.program.clone(), source };
+    Ok(entrypoint.is_named_wasm() || entrypoint::starts_with(file, MAGIC).map_err(failed)?)
+}
+
+/// Lists the numbers of this process's descriptors.
+fn open_descriptors() -> Vec<RawFd> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let mut listed: Vec<RawFd> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    // The folder itself was open while it was read.
+    listed.retain(|fd| fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
+    listed
+}

@@ -1,0 +1,114 @@
+//! Processes that are executed in a container that runs.
+
+use containerd_client::services::v1::{DeleteProcessRequest, DeleteResponse, ExecProcessRequest, GetRequest};
+use containerd_client::types::v1::Process;
+use serde_json::{Value, json};
+use tonic::Status;
+
+use super::{Container, Exited, Wanted, merge};
+use crate::spec;
+
+/// Describes a process that is to be executed.
+pub struct ExecBuilder<'a> {
+    container: &'a Container,
+    process: Value,
+    streams: Wanted,
+}
+
+impl Container {
+    /// Begins the description of a process in this container: as the container's own, with other arguments.
+    pub fn exec(&self, args: &[&str]) -> ExecBuilder<'_> {
+        let mut process = self.process.clone();
+        merge(&mut process, &json!({ "args": args, "terminal": false }));
+        ExecBuilder { container: self, process, streams: Wanted::default() }
+    }
+
+    pub(super) async fn delete_exec(&self) -> Result<DeleteResponse, Status> {
+        let request = DeleteProcessRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
+        Ok(self.namespace.client().tasks().delete_process(self.namespace.request(request)).await?.into_inner())
+    }
+
+    /// Returns what containerd knows of one of the container's processes.
+    ///
+    /// # Errors
+    /// What containerd or the shim answers.
+    pub async fn state_of(&self, exec_id: &str) -> Result<Process, Status> {
+        let request = GetRequest { container_id: self.id.clone(), exec_id: exec_id.to_owned() };
+        let answer = self.namespace.client().tasks().get(self.namespace.request(request)).await?;
+        answer.into_inner().process.ok_or_else(|| Status::internal("an answer without a process"))
+    }
+
+    /// Returns the exec id; empty for a container's first process.
+    pub fn exec_id(&self) -> &str {
+        &self.exec_id
+    }
+}
+
+impl ExecBuilder<'_> {
+    /// Gives it a standard input, for [`Container::write`].
+    pub fn stdin(mut self) -> Self {
+        self.streams.stdin = true;
+        self
+    }
+
+    /// Gives it a terminal.
+    pub fn terminal(mut self) -> Self {
+        self.streams.terminal = true;
+        self.change(json!({ "terminal": true }))
+    }
+
+    /// Changes the process: objects are merged, all other values replaced.
+    pub fn change(mut self, change: Value) -> Self {
+        merge(&mut self.process, &change);
+        self
+    }
+
+    /// Executes it and waits for its end.
+    ///
+    /// # Panics
+    /// If it cannot be executed, or does not end.
+    pub async fn run(self) -> Exited {
+        let mut process = self.create().await;
+        process.start().await;
+        process.finish().await
+    }
+
+    /// Makes the process known, to be started.
+    ///
+    /// # Panics
+    /// If the shim refuses.
+    pub async fn create(self) -> Container {
+        self.try_create().await.unwrap_or_else(|status| panic!("cannot add a process: {status}"))
+    }
+
+    /// Makes the process known, to be started.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn try_create(self) -> Result<Container, Status> {
+        let exec_id = self.container.namespace.fresh_id("exec");
+        self.create_as(&exec_id).await
+    }
+
+    /// Makes the process known under an id of the caller's.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub async fn create_as(self, exec_id: &str) -> Result<Container, Status> {
+        let namespace = self.container.namespace.clone();
+        let exec_id = exec_id.to_owned();
+        let folder = namespace.folder().join(namespace.fresh_id("streams"));
+        let (streams, stdin, stdout, stderr) = self.streams.make(&folder);
+        let request = ExecProcessRequest {
+            container_id: self.container.id.clone(),
+            stdin,
+            stdout,
+            stderr,
+            terminal: self.streams.terminal,
+            spec: Some(spec::pack("Process", &self.process)),
+            exec_id: exec_id.clone(),
+        };
+        namespace.client().tasks().exec(namespace.request(request)).await?;
+        Ok(Container::new(namespace, self.container.id.clone(), exec_id, 0, self.process, streams))
+    }
+}
