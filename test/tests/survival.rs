@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use containerd_client::events::TaskExit;
 use containerd_client::types::v1::Status;
 use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Program};
@@ -23,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(containerd_restart_keeps_the_task),
         case!(exit_during_a_restart_is_reported),
         case!(killed_daemon_leaves_nothing),
+        case!(end_is_reported_from_disk),
         case!(killed_test_run_leaves_nothing),
     ];
     cases.extend(more.into_iter().flatten());
@@ -85,14 +87,44 @@ async fn exit_during_a_restart_is_reported(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
+/// Kills the daemons of all shims of a namespace.
+pub(crate) fn kill_daemons(namespace: &Namespace) {
+    for pid in leaks::daemons(namespace) {
+        let pid = Pid::from_raw(pid.cast_signed()).expect("a process has an id");
+        kill_process(pid, Signal::KILL).expect("the daemon runs");
+    }
+}
+
+/// How a container ended before its daemon was killed is reported from disk, with its process: that of one that still ran is 137.
+async fn end_is_reported_from_disk(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "ended", |image| image.layer(program.layer("demo.wasm")));
+    for (args, code) in [(&["exit", "7"][..], 7), (&["sleep", "600"], 137)] {
+        let events = namespace.events().await;
+        let mut container = namespace.container(&image.name).args(args).create().await;
+        container.start().await;
+        if code == 7 {
+            assert_eq!(container.wait().await, 7);
+        } else {
+            container.prints("sleeping").await;
+        }
+        kill_daemons(&namespace);
+        let exit = eventually("the exit that delete reports", LIMIT, async || {
+            // The first one of the container that had ended came from the daemon.
+            let exits: Vec<TaskExit> = events.all("/tasks/exit");
+            exits.into_iter().nth(usize::from(code == 7)).ok_or_else(|| format!("{:?}", events.topics("/tasks/")))
+        })
+        .await;
+        assert_eq!((&*exit.container_id, exit.pid, exit.exit_status), (container.id(), container.pid(), code));
+        container.try_delete().await;
+    }
+}
+
 /// After a SIGKILL of the shim's daemon its container is killed too, and nothing of it is left.
 async fn killed_daemon_leaves_nothing(namespace: Namespace) {
     let container = ticking(&namespace).await;
     let process = format!("/proc/{}", container.pid());
-    for pid in leaks::daemons(&namespace) {
-        let pid = Pid::from_raw(pid.cast_signed()).expect("a process has an id");
-        kill_process(pid, Signal::KILL).expect("the daemon runs");
-    }
+    kill_daemons(&namespace);
     eventually("the end of the container", LIMIT, async || {
         if Path::new(&process).exists() { Err(format!("{process} is there")) } else { Ok(()) }
     })

@@ -86,8 +86,10 @@ async fn cycle(namespace: &Namespace, image: &str, random: &mut Random) {
     let Ok(mut container) = namespace.container(image).args(&["sleep", "600"]).try_create().await else { return };
     let steps = async {
         if random.below(4) > 0 && container.try_start().await.is_ok() {
-            if random.below(2) == 0 {
-                let _ = container.exec(&["demo.wasm", "sleep", "600"]).try_create().await;
+            if random.below(2) == 0
+                && let Ok(mut process) = container.exec(&["demo.wasm", "sleep", "600"]).try_create().await
+            {
+                let _ = process.try_start().await;
             }
             let _ = container.kill_with(9, random.below(2) == 0).await;
         }

@@ -12,7 +12,7 @@ use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Program};
 use prewasi_test::trial::Case;
 use prewasi_test::{Containerd, Namespace, case, eventually, leaks};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![case!(killed_daemon_leaves_nothing_on_a_full_disk), case!(container_ends_on_a_full_disk)]
@@ -65,9 +65,7 @@ async fn killed_daemon_leaves_nothing_on_a_full_disk(namespace: Namespace) {
     let container = ticking(&namespace).await;
     fill(&namespace);
     let process = format!("/proc/{}", container.pid());
-    for pid in leaks::daemons(&namespace) {
-        kill_process(Pid::from_raw(pid.cast_signed()).expect("an id"), Signal::KILL).expect("the daemon runs");
-    }
+    super::kill_daemons(&namespace);
     eventually("the end of the container", LIMIT, async || {
         if Path::new(&process).exists() { Err(format!("{process} is there")) } else { Ok(()) }
     })

@@ -1,6 +1,7 @@
 //! Restarts of containerd, and a new shim in the place of the old one, while all kinds of processes run.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use containerd_client::types::v1::Status;
@@ -19,6 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(everything_survives_a_kill_of_containerd, needs Busybox),
         case!(ends_while_containerd_is_away_are_reported, needs Busybox),
         case!(shim_is_replaced_while_containers_run),
+        case!(killed_daemons_take_everything_with_them, needs Busybox),
     ]
 }
 
@@ -151,4 +153,26 @@ async fn shim_is_replaced_while_containers_run(namespace: Namespace) {
     old.kill(Signal::TERM).await.expect("it runs");
     assert_eq!(old.wait().await, 143);
     old.delete().await;
+}
+
+/// Daemons that are killed take all kinds of processes with them, paused ones and logging programs too.
+async fn killed_daemons_take_everything_with_them(namespace: Namespace) {
+    let all = everything(&namespace).await;
+    let (image, log) = (wasm(&namespace), namespace.folder().join("log"));
+    let mut paused = namespace.container(&image.name).create().await;
+    paused.start().await;
+    paused.prints("tick 1\n").await;
+    paused.pause().await.expect("it can be paused");
+    let logger = namespace.folder().join("logger");
+    fs::write(&logger, format!("#!/bin/sh\nexec 5<&-\nexec cat <&3 >{}\n", log.display())).expect("the folder is ours");
+    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    let builder = namespace.container(&image.name).output(&format!("binary://{}", logger.display()));
+    let mut logged = builder.create().await;
+    logged.start().await;
+    super::kill_daemons(&namespace);
+    for process in all.into_iter().chain([paused, logged]) {
+        process.try_delete().await;
+    }
+    namespace.clear().await;
+    namespace.assert_clean().await;
 }
