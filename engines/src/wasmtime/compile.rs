@@ -1,7 +1,10 @@
-//! From wasm to native code: validate, check the imports, compile.
+//! From wasm to native code: check the imports, compile.
 //!
 //! Imports are checked first, because compiling takes seconds and a container that cannot start is started again and
 //! again. All that the check needs stands at the beginning of the file, and that beginning is wasm of its own.
+//!
+//! Compiling validates, function by function and in parallel. Only when something has failed is the whole
+//! validated by itself, to tell wasm that breaks the rules from wasm that wants what it is not given.
 
 use wasmparser::{Parser, Payload, Validator};
 use wasmtime::component::Component;
@@ -17,7 +20,10 @@ use crate::{CompileError, Wasm, WasmKind};
 /// # Errors
 /// [`CompileError`] names what in the wasm is at fault.
 pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
-    validate(wasm.bytes())?;
+    check_and_compile(options, wasm).or_else(|error| validate(wasm.bytes()).and(Err(error)))
+}
+
+fn check_and_compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     let failed = |error: wasmtime::Error| unsupported(one_line(&error));
     let engine = options.engine(true).map_err(failed)?;
     // What is bound to imports must be code that this machine could run.
