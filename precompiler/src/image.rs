@@ -3,6 +3,7 @@
 //! Everything read here comes from an image and is hostile: sizes are bounded before a byte is read, digests are checked,
 //! nesting is bounded. What an image *is* follows from its config and the layers' types; the bytes are looked at later.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -42,6 +43,8 @@ const TITLE: &str = "org.opencontainers.image.title";
 pub struct Image {
     /// Name of the image record.
     pub name: String,
+    /// Labels of the image record.
+    pub labels: BTreeMap<String, String>,
     /// Digest of the manifest that was chosen.
     pub manifest: Digest,
     /// Digest of its config.
@@ -199,7 +202,8 @@ impl<'a> Resolver<'a> {
         let config = self.digest(manifest.config())?;
         let platform = self.platform(&manifest, &config).await?;
         let content = self.content(&manifest, &platform)?;
-        Ok(Image { name: record.name.clone(), manifest: digest, config, content })
+        let (name, labels) = (record.name.clone(), record.labels.clone());
+        Ok(Image { name, labels, manifest: digest, config, content })
     }
 
     /// Follows indexes until a manifest is reached.

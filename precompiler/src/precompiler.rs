@@ -3,6 +3,7 @@
 //! A cache that fails never fails the caller: what was compiled is handed over from memory, with one warning and one line
 //! in the journal. An image that is at fault always does, with the image and the layer in the message.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -66,8 +67,8 @@ pub(crate) struct Source {
 }
 
 enum Bytes {
-    /// A layer, opened when it is needed: on a hit it never is.
-    Layer { image: String },
+    /// A layer, opened when it is needed: on a hit it never is. `labels` are those of the image record.
+    Layer { image: String, labels: BTreeMap<String, String> },
     /// A file of a container's root.
     File { file: File, text: bool },
 }
@@ -179,7 +180,7 @@ impl Precompiler {
         let ready = self.obtain(&source, engine).await?;
         self.note(&source, engine, &ready);
         if let Some(digest) = &ready.stored {
-            self.mark_image(&image.name, engine, digest).await;
+            self.mark_image(&image.name, &image.labels, engine, digest).await;
         }
         Ok(ready)
     }
@@ -220,8 +221,8 @@ impl Precompiler {
         }
         let ready = self.obtain(source, engine).await?;
         let ready = self.own(source, engine, ready).await?;
-        if let (Some(digest), Bytes::Layer { image }) = (&ready.stored, &source.bytes) {
-            self.mark_image(image, engine, digest).await;
+        if let (Some(digest), Bytes::Layer { image, labels }) = (&ready.stored, &source.bytes) {
+            self.mark_image(image, labels, engine, digest).await;
         }
         Ok(Prepared::Native(trust(ready)))
     }
@@ -250,7 +251,7 @@ impl Precompiler {
                 let file = file.try_clone();
                 (file.map_err(|error| PrepareError::Io { subject: source.subject.clone(), source: error })?, *text)
             }
-            Bytes::Layer { image } => (self.open_layer(image, source).await?, false),
+            Bytes::Layer { image, .. } => (self.open_layer(image, source).await?, false),
         };
         if !text {
             let io = |error| PrepareError::Io { subject: source.subject.clone(), source: error };
@@ -286,9 +287,13 @@ impl Precompiler {
         wasm.map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error })
     }
 
-    /// Notes on the image record, for people who read `ctr images ls`, which artifact belongs to it.
-    async fn mark_image(&self, image: &str, engine: &dyn Engine, artifact: &Digest) {
+    /// Notes on the image record, for people who read `ctr images ls`, which artifact belongs to it. Writing costs containerd
+    /// a transaction, so a usual start finds the note in the `labels` that it has read and leaves it.
+    async fn mark_image(&self, image: &str, labels: &BTreeMap<String, String>, engine: &dyn Engine, artifact: &Digest) {
         let key = format!("runwasi.io/precompiled/{}/{}", engine.name(), version_label(engine));
+        if labels.get(&key).is_some_and(|noted| noted == artifact.as_str()) {
+            return;
+        }
         if let Err(error) = self.store.set_image_label(image, &key, artifact.as_str()).await {
             tracing::debug!(image, error = &error as &dyn std::error::Error, "cannot label the image record");
         }
@@ -301,7 +306,7 @@ impl Source {
             subject: format!("layer {} of image {}", layer.digest, image.name),
             digest: layer.digest.clone(),
             anchor: Some(layer.digest.clone()),
-            bytes: Bytes::Layer { image: image.name.clone() },
+            bytes: Bytes::Layer { image: image.name.clone(), labels: image.labels.clone() },
         }
     }
 

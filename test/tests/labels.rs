@@ -14,6 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(precompile_leaves_the_labels_of_the_contract),
         case!(shim_binary_precompiles_like_prewasi),
         case!(second_run_compiles_nothing),
+        case!(second_run_writes_nothing),
         case!(run_after_precompile_compiles_nothing),
         case!(file_in_an_ordinary_image_is_compiled_once),
         case!(unrelated_removal_keeps_the_artifact),
@@ -122,6 +123,21 @@ async fn second_run_compiles_nothing(namespace: Namespace) {
         assert_eq!(namespace.container(&image.name).args(&["exit", "0"]).run().await.code, 0);
         assert_eq!(namespace.daemon().journal().compiles(&program.digest).len(), 1);
     }
+}
+
+/// The second run changes no label, not even to the value that it has: neither record nor blobs are written to.
+async fn second_run_writes_nothing(namespace: Namespace) {
+    let (program, image) = demo(&namespace, "demo");
+    let changed = async || {
+        let record = namespace.image(&image.name).await.expect("the image is there").updated_at;
+        let artifact = artifact(&namespace, &program.digest).await;
+        let blob = async |digest: &str| namespace.blob(digest).await.expect("the blob is there").updated_at;
+        (record, blob(&program.digest).await, blob(&artifact).await)
+    };
+    namespace.container(&image.name).args(&["echo"]).run().await;
+    let first = changed().await;
+    namespace.container(&image.name).args(&["echo"]).run().await;
+    assert_eq!(changed().await, first);
 }
 
 /// The first run after `precompile` compiles nothing.
