@@ -41,8 +41,8 @@ demo: ## Pack, pre-warm and run a wasm program under a private containerd
 	@test/guests/build $(PREWASI_HOME)/guests
 	@PREWASI_BIN=$(CARGO_TARGET_DIR)/release PREWASI_GUESTS=$(PREWASI_HOME)/guests test/demo
 
-bench: ## Measure cold and warm starts beside runc
-	@test/setup test
+bench: ## Measure starts beside runc, compiling beside wasmtime, and more
+	@test/setup bench
 	$(CARGO) build --release --workspace --bins
 	$(ROOT) $(CARGO_TARGET_DIR)/release/bench
 

@@ -12,7 +12,7 @@ pub struct Journal {
 }
 
 /// A compile that came to an end.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Compile {
     /// Digest of what was compiled.
     pub source: String,
@@ -22,6 +22,10 @@ pub struct Compile {
     pub version: String,
     /// `ok` or `failed`.
     pub outcome: String,
+    /// From the start of the worker until its output was sealed.
+    pub seconds: f64,
+    /// The most memory that the worker had resident, bytes.
+    pub peak_memory: u64,
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@
 //! Nothing here touches the system's own containerd: every daemon lives in a folder of its own, which is gone afterwards
 //! even if the test process is killed. `docs/testing.md` tells how a test is written.
 
+pub mod artifacts;
 pub mod container;
 pub mod containerd;
 pub mod events;

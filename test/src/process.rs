@@ -1,10 +1,15 @@
-//! Running programs to their end, in bounded time, with everything they print.
+//! Running programs to their end, in bounded time, with everything they print and what they cost.
 
 use std::fmt;
-use std::io::Read;
-use std::process::{Command, ExitStatus, Stdio};
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// How a program ended and what it printed.
 #[derive(Debug)]
@@ -16,6 +21,10 @@ pub struct Output {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
+    /// From the start to the end of the process.
+    pub elapsed: Duration,
+    /// The most memory that the process had resident, bytes.
+    pub peak_memory: u64,
 }
 
 impl Output {
@@ -63,33 +72,68 @@ impl fmt::Display for Output {
     }
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end and collects what it prints.
 ///
 /// # Panics
 /// If it cannot be started, or has not ended when `limit` has passed (it is killed then).
 #[track_caller]
 pub fn run(command: &mut Command, limit: Duration) -> Output {
+    run_into(command.stdout(Stdio::piped()), limit)
+}
+
+/// Runs a program as [`run`] does, with the standard output that the command has been given.
+///
+/// # Panics
+/// As [`run`].
+#[expect(clippy::zombie_processes, reason = "`reap` waits for it: only wait4 tells what a process has used")]
+#[track_caller]
+pub fn run_into(command: &mut Command, limit: Duration) -> Output {
+    let start = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let stdout = collect(child.stdout.take().expect("stdout is piped"));
-    let stderr = collect(child.stderr.take().expect("stderr is piped"));
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("a child can be waited for") {
-            break status;
-        }
-        if start.elapsed() > limit {
-            child.kill().expect("a child can be killed");
-            panic!("{command:?} had not ended after {:.0} s", limit.as_secs_f64());
-        }
-        thread::sleep(Duration::from_millis(5));
+    let stdout = child.stdout.take().map(collect);
+    let stderr = child.stderr.take().map(collect);
+    if !ends_within(&child, limit) {
+        child.kill().and_then(|()| child.wait()).expect("a child can be killed");
+        panic!("{command:?} had not ended after {:.0} s", limit.as_secs_f64());
+    }
+    let (status, peak_memory) = reap(&child).expect("a child can be waited for");
+    let elapsed = start.elapsed();
+    let text = |thread: Option<thread::JoinHandle<String>>| {
+        thread.map(|thread| thread.join().expect("the reader does not panic")).unwrap_or_default()
     };
-    let text = |thread: thread::JoinHandle<String>| thread.join().expect("the reader does not panic");
-    Output { command: describe(command), status, stdout: text(stdout), stderr: text(stderr) }
+    Output { command: describe(command), status, stdout: text(stdout), stderr: text(stderr), elapsed, peak_memory }
+}
+
+/// Waits for the end of a child without reaping it; `false` if that does not come in time.
+fn ends_within(child: &Child, limit: Duration) -> bool {
+    let pid = Pid::from_child(child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a child that was not waited for is there");
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).expect("limits are short");
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
+            Ok(ready) => return ready > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("cannot wait for a child: {error}"),
+        }
+    }
+}
+
+/// Reaps a child and asks the kernel how much memory it had resident at most.
+fn reap(child: &Child) -> io::Result<(ExitStatus, u64)> {
+    let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: both pointers lead to variables that outlive the call.
+    if unsafe { libc::wait4(child.id().cast_signed(), &raw mut status, 0, usage.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a `rusage` is numbers only, for which zeros are fine; the kernel has written over them.
+    let usage = unsafe { usage.assume_init() };
+    Ok((ExitStatus::from_raw(status), u64::try_from(usage.ru_maxrss).unwrap_or(0) << 10))
 }
 
 fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {

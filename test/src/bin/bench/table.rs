@@ -1,6 +1,5 @@
 //! Samples, what is told of them, and the document that tells it.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -8,37 +7,96 @@ use std::time::Duration;
 const BEGIN: &str = "<!-- make bench writes from here -->";
 const END: &str = "<!-- to here -->";
 
-/// What was measured of one thing.
+/// What was measured of one thing, sorted.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Samples(Vec<Duration>);
+pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Adds a measurement.
-    pub(crate) fn add(&mut self, sample: Duration) {
+    /// Adds a time, in milliseconds.
+    pub(crate) fn add_time(&mut self, sample: Duration) {
+        self.add(sample.as_secs_f64() * 1000.0);
+    }
+
+    /// Adds an amount of memory, in MiB.
+    pub(crate) fn add_bytes(&mut self, sample: u64) {
+        self.add(sample as f64 / f64::from(1 << 20));
+    }
+
+    fn add(&mut self, sample: f64) {
         self.0.push(sample);
-        self.0.sort_unstable();
+        self.0.sort_unstable_by(f64::total_cmp);
     }
 
     /// Returns the middle one.
-    pub(crate) fn median(&self) -> Duration {
+    pub(crate) fn median(&self) -> f64 {
         self.at(50)
     }
 
     /// Returns the one that so many per cent are not above.
-    fn at(&self, percent: usize) -> Duration {
+    fn at(&self, percent: usize) -> f64 {
         self.0.get((self.0.len().saturating_sub(1)) * percent / 100).copied().unwrap_or_default()
-    }
-
-    /// Writes a row: name, median, tenth and ninetieth percentile, number of samples.
-    pub(crate) fn row(&self, name: &str) -> String {
-        let [median, low, high] = [50, 10, 90].map(|percent| milliseconds(self.at(percent)));
-        format!("| {name} | {median} | {low} to {high} | {} |\n", self.0.len())
     }
 }
 
-/// Writes milliseconds as a person reads them.
-pub(crate) fn milliseconds(duration: Duration) -> String {
-    format!("{:.0}", duration.as_secs_f64() * 1000.0)
+/// A limit that a measurement shall keep.
+pub(crate) struct Target {
+    measured: f64,
+    limit: f64,
+    unit: &'static str,
+    of: &'static str,
+}
+
+impl Target {
+    /// `measured` shall be at most `factor` times `base`.
+    pub(crate) fn factor(measured: f64, base: f64, factor: f64, of: &'static str) -> Self {
+        Self { measured: measured / base, limit: factor, unit: "×", of }
+    }
+
+    /// `measured` shall be at most `limit` above `base`.
+    pub(crate) fn above(measured: f64, base: f64, limit: f64, unit: &'static str, of: &'static str) -> Self {
+        Self { measured: measured - base, limit, unit, of }
+    }
+
+    /// `measured` shall be at most `limit`.
+    pub(crate) fn limit(measured: f64, limit: f64, unit: &'static str) -> Self {
+        Self { measured, limit, unit, of: "" }
+    }
+
+    fn text(&self) -> String {
+        let Self { measured, limit, unit, of } = self;
+        // Compared as it is printed, so that nobody reads "1.30 ≤ 1.3: not met".
+        let decimals = if *unit == "×" { 2 } else { 1 };
+        let rounded: f64 = format!("{measured:.decimals$}").parse().unwrap_or(f64::NAN);
+        let verdict = if rounded <= *limit { "met" } else { "not met" };
+        format!("≤ {limit} {unit}{of}: {measured:.decimals$} {unit}, {verdict}")
+    }
+}
+
+/// A table of samples in one unit.
+pub(crate) struct Table(String);
+
+impl Table {
+    /// Begins a table.
+    pub(crate) fn new(unit: &str) -> Self {
+        Self(format!("| what | median, {unit} | 10 % to 90 %, {unit} | samples | target |\n|---|---|---|---|---|\n"))
+    }
+
+    /// Adds a row: name, median, tenth and ninetieth percentile, number of samples, and what was to be reached.
+    pub(crate) fn row(&mut self, name: &str, samples: &Samples, target: Option<Target>) {
+        let [median, low, high] = [50, 10, 90].map(|percent| number(samples.at(percent)));
+        let target = target.map(|target| target.text()).unwrap_or_default();
+        self.0 += &format!("| {name} | {median} | {low} to {high} | {} | {target} |\n", samples.0.len());
+    }
+
+    /// Returns the table as Markdown.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Writes a number as precisely as is of interest to a person.
+fn number(value: f64) -> String {
+    if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
 /// Describes the machine and the day, without which no figure means anything.
@@ -56,17 +114,40 @@ pub(crate) fn machine() -> String {
     format!("{day}, {model}, {cores} cores, {} GiB, Linux {}", memory >> 20, kernel.trim())
 }
 
-/// Replaces what stands between the two marks of a document; a document without them gets them at its end.
-pub(crate) fn replace(path: &Path, tables: &str) -> std::io::Result<()> {
-    let mut text = fs::read_to_string(path).unwrap_or_default();
-    let range = text.find(BEGIN).zip(text.find(END));
-    let new = format!("{BEGIN}\n\n{tables}\n");
-    match range {
-        Some((begin, end)) => text.replace_range(begin..end, &new),
-        None => {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "\n{new}{END}\n");
-        }
+/// A part of the document.
+pub(crate) struct Section {
+    /// Its heading, by which it is found again.
+    title: &'static str,
+    /// What stands below, as Markdown.
+    text: String,
+}
+
+impl Section {
+    /// Puts a section together: what was measured how, where and when, and the tables.
+    pub(crate) fn new(title: &'static str, intro: &str, tables: &[Table]) -> Self {
+        let tables: Vec<&str> = tables.iter().map(Table::text).collect();
+        Self { title, text: format!("{intro}\n\n{}.\n\n{}", machine(), tables.join("\n")) }
     }
+
+    /// Returns the section with its heading.
+    pub(crate) fn markdown(&self) -> String {
+        format!("## {}\n\n{}", self.title, self.text)
+    }
+}
+
+/// Puts a section between the two marks of a document, in place of the one with the same heading, or behind all others.
+pub(crate) fn replace(path: &Path, section: &Section) -> std::io::Result<()> {
+    let mut text = fs::read_to_string(path)?;
+    let marks = text.find(BEGIN).map(|at| at + BEGIN.len()).zip(text.find(END));
+    let (begin, end) = marks.ok_or_else(|| std::io::Error::other(format!("{} has no marks", path.display())))?;
+    let mut all: Vec<String> =
+        text[begin..end].split("\n## ").skip(1).map(|old| format!("## {}", old.trim_end())).collect();
+    let heading = format!("## {}\n", section.title);
+    let new = section.markdown().trim_end().to_owned();
+    match all.iter_mut().find(|old| old.starts_with(&heading)) {
+        Some(old) => *old = new,
+        None => all.push(new),
+    }
+    text.replace_range(begin..end, &format!("\n\n{}\n\n", all.join("\n\n")));
     fs::write(path, text)
 }

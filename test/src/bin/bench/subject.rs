@@ -1,0 +1,66 @@
+//! Images that are started, cold and warm.
+
+use std::path::Path;
+use std::time::Duration;
+
+use prewasi_test::Namespace;
+use prewasi_test::home;
+use prewasi_test::image::{self, BIG_MODULE, Imported, Program};
+use prewasi_test::process::Output;
+
+/// A wasm image.
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
+    pub(crate) program: Program,
+    args: &'static [&'static str],
+}
+
+impl Subject {
+    /// Takes a wasm file and the arguments with which it ends at once.
+    pub(crate) fn new(namespace: &Namespace, name: &'static str, path: &Path, args: &'static [&'static str]) -> Self {
+        Self { name, program: Program::file(namespace, path), args }
+    }
+
+    /// Takes the big module, which prints its version.
+    pub(crate) fn big(namespace: &Namespace) -> Self {
+        Self::new(namespace, "big", &home::part(BIG_MODULE), &["-V"])
+    }
+
+    /// Describes it for a table.
+    pub(crate) fn size(&self) -> String {
+        format!("{} ({} KiB of wasm)", self.name, self.program.bytes.len() >> 10)
+    }
+
+    /// Returns the name of its image.
+    pub(crate) fn image(&self) -> String {
+        format!("localhost/{}:latest", self.name)
+    }
+
+    /// Imports the image as if it had never been here: the image and its native code are removed before.
+    pub(crate) async fn import_anew(&self, namespace: &Namespace) {
+        let Imported { name, .. } = self.import(namespace);
+        namespace.remove_image(&name).await;
+        self.import(namespace);
+    }
+
+    fn import(&self, namespace: &Namespace) -> Imported {
+        image::import(namespace, self.name, |image| image.layer(self.program.layer("program.wasm")))
+    }
+
+    /// Starts a container and waits for its end.
+    pub(crate) fn run(&self, namespace: &Namespace) -> Output {
+        let args = [&["/program.wasm"], self.args].concat();
+        run(namespace, "io.containerd.wasmtime.v1", &self.image(), &args)
+    }
+
+    /// Starts a container that must succeed, and tells how long that took.
+    pub(crate) fn time(&self, namespace: &Namespace) -> Duration {
+        self.run(namespace).success().elapsed
+    }
+}
+
+/// Runs a container by `ctr run --rm`, from the command to its end.
+pub(crate) fn run(namespace: &Namespace, runtime: &str, image: &str, args: &[&str]) -> Output {
+    let id = namespace.fresh_id("bench");
+    namespace.ctr(&[&["run", "--rm", "--runtime", runtime, image, &id], args].concat())
+}
