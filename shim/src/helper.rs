@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -119,9 +120,10 @@ impl Helpers {
         let running = running.map_err(|error| Failure::new(Kind::Internal, &error))?;
         started(running.id);
         let exit = running.exit.await.map_err(|_| broken("nobody saw it end"))?;
-        read_report(running.report).ok_or_else(|| {
+        read_report(&running.report).ok_or_else(|| {
             // What it had started must not go on without it.
             running.id.kill_group();
+            kill_holders(&running.report);
             broken(&format!("it ended with status {} and no report", exit.status))
         })
     }
@@ -200,14 +202,29 @@ fn shortened(report: Report) -> Report {
 
 /// Reads what a helper that has ended has written. The pipe does not end as long as the container's init lives, which
 /// has inherited it.
-fn read_report(pipe: OwnedFd) -> Option<Report> {
+fn read_report(pipe: &OwnedFd) -> Option<Report> {
     let mut bytes = Vec::new();
-    match File::from(pipe).read_to_end(&mut bytes) {
+    match File::from(pipe.try_clone().ok()?).read_to_end(&mut bytes) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
         Err(_) => return None,
     }
     serde_json::from_slice(&bytes).ok()
+}
+
+/// Kills the processes that still hold the writing end where a helper has it: what it was making, in a session of its own by
+/// now, and not yet the program that it was to become.
+fn kill_holders(pipe: &OwnedFd) {
+    let (Ok(stat), Ok(processes)) = (rustix::fs::fstat(pipe), std::fs::read_dir("/proc")) else { return };
+    let name = PathBuf::from(format!("pipe:[{}]", stat.st_ino));
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for pid in pids.filter(|pid| *pid != std::process::id().cast_signed()) {
+        let Ok(process) = ProcessId::of(pid) else { continue };
+        if std::fs::read_link(format!("/proc/{pid}/fd/{REPORT_FD}")).is_ok_and(|held| held == name) {
+            tracing::warn!(pid, "killing what a helper has left behind");
+            process.kill();
+        }
+    }
 }
 
 fn broken(why: &str) -> Failure {
@@ -226,7 +243,7 @@ mod tests {
         let bytes = serde_json::to_vec(&shortened(Report::Failed(failure))).unwrap();
         let mut writer = File::from(sender.try_clone().unwrap());
         writer.write_all(&bytes).unwrap();
-        let Some(Report::Failed(failure)) = read_report(report) else { panic!("no report") };
+        let Some(Report::Failed(failure)) = read_report(&report) else { panic!("no report") };
         assert_eq!(failure.kind, Kind::Invalid);
         assert!(failure.message.ends_with("x […]"));
         drop(sender);
@@ -237,6 +254,33 @@ mod tests {
     fn silence_is_no_report() {
         let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
         drop(sender);
-        assert!(read_report(report).is_none());
+        assert!(read_report(&report).is_none());
+    }
+
+    /// What a helper has left behind is killed, and nobody else.
+    #[test]
+    fn heirs_are_killed() {
+        use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+        use std::process::Command;
+
+        let (report, sender) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let writer = sender.as_raw_fd();
+        let mut heir = Command::new("sleep");
+        heir.arg("600");
+        let mut other = Command::new("sleep");
+        other.arg("600");
+        // SAFETY: dup2 and setsid have no memory effects.
+        unsafe {
+            heir.pre_exec(move || {
+                nix::libc::setsid();
+                if nix::libc::dup2(writer, REPORT_FD) < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+            });
+        }
+        let (mut heir, mut other) = (heir.spawn().unwrap(), other.spawn().unwrap());
+        kill_holders(&report);
+        assert_eq!(heir.wait().unwrap().signal(), Some(nix::libc::SIGKILL));
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 }

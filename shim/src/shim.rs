@@ -237,10 +237,11 @@ impl Shim {
     /// [`TaskError::NoTerminal`] if it has none.
     pub(crate) fn resize(&self, id: &str, exec_id: &str, columns: u32, rows: u32) -> Result<(), TaskError> {
         let process = self.process(id, exec_id)?;
-        let state = process.state();
-        let console = state.console.as_ref().ok_or_else(|| TaskError::NoTerminal { id: id.to_owned() })?;
+        if !process.stdio.terminal {
+            return Err(TaskError::NoTerminal { id: id.to_owned() });
+        }
         let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-        let resized = console.resize(small(columns), small(rows));
+        let resized = process.state().resize(small(columns), small(rows));
         resized.map_err(|source| TaskError::Io { action: "resize the terminal of", id: id.to_owned(), source })
     }
 

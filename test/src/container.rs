@@ -2,12 +2,14 @@
 
 mod control;
 mod exec;
+mod streams;
 
 pub use exec::ExecBuilder;
+use streams::{Streams, Wanted};
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use containerd_client::services::v1::container::Runtime;
@@ -27,8 +29,8 @@ use tonic::Status;
 use crate::eventually::eventually;
 use crate::image::Config;
 use crate::namespace::Namespace;
-use crate::spec::{self, Spec};
-use crate::stdio::{self, Stream};
+use crate::spec::{self, Spec, merge};
+use crate::stdio::Stream;
 
 /// How long a container may take to end by itself: the compile of a big module is not in it.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -44,15 +46,6 @@ pub struct Builder {
     mounts: Vec<Value>,
     changes: Vec<Value>,
     streams: Wanted,
-}
-
-/// The streams that a process is to have.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Wanted {
-    stdin: bool,
-    terminal: bool,
-    /// URI for both outputs instead of fifos.
-    output: Option<String>,
 }
 
 /// A container with a task, created and perhaps started; or another process of one, see [`Container::exec`].
@@ -239,31 +232,6 @@ impl Builder {
             mounts: self.mounts.clone(),
         }
     }
-}
-
-impl Wanted {
-    /// Makes the fifos in a new folder. Returns also how a request names them.
-    pub(crate) fn make(&self, folder: &Path) -> (Streams, String, String, String) {
-        std::fs::create_dir(folder).expect("the namespace's folder is ours");
-        let streams = Streams {
-            stdin: self.stdin.then(|| stdio::input(&folder.join("stdin"))),
-            stdout: Stream::open(folder.join("stdout")),
-            stderr: Stream::open(folder.join("stderr")),
-        };
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let output = |stream: &Stream| self.output.clone().unwrap_or_else(|| text(stream.path()));
-        let stdin = streams.stdin.as_ref().map(|_| text(&folder.join("stdin"))).unwrap_or_default();
-        let stderr = if self.terminal { String::new() } else { output(&streams.stderr) };
-        let stdout = output(&streams.stdout);
-        (streams, stdin, stdout, stderr)
-    }
-}
-
-/// This side of a process's streams.
-pub(crate) struct Streams {
-    stdin: Option<File>,
-    stdout: Stream,
-    stderr: Stream,
 }
 
 impl Container {
@@ -489,18 +457,6 @@ impl Container {
         if self.exec_id.is_empty() {
             remove(&self.namespace, &self.id).await;
         }
-    }
-}
-
-/// Merges a change into a document: objects by their names, everything else as a whole.
-fn merge(document: &mut Value, change: &Value) {
-    match (document, change) {
-        (Value::Object(members), Value::Object(changes)) => {
-            for (name, change) in changes {
-                merge(members.entry(name).or_insert(Value::Null), change);
-            }
-        }
-        (document, change) => document.clone_from(change),
     }
 }
 

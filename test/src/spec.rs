@@ -9,6 +9,18 @@ pub(crate) fn pack(kind: &str, document: &Value) -> Any {
     Any { type_url: format!("types.containerd.io/opencontainers/runtime-spec/1/{kind}"), value }
 }
 
+/// Merges a change into a document: objects by their names, everything else as a whole.
+pub(crate) fn merge(document: &mut Value, change: &Value) {
+    match (document, change) {
+        (Value::Object(members), Value::Object(changes)) => {
+            for (name, change) in changes {
+                merge(members.entry(name).or_insert(Value::Null), change);
+            }
+        }
+        (document, change) => document.clone_from(change),
+    }
+}
+
 /// What differs from container to container.
 #[derive(Debug)]
 pub(crate) struct Spec {

@@ -9,7 +9,6 @@ use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Imported, Program};
 use prewasi_test::trial::Case;
 use prewasi_test::{Container, Namespace, case};
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::busybox;
@@ -53,12 +52,6 @@ async fn running(namespace: &Namespace, image: &Imported, runtime: &str, change:
     container
 }
 
-async fn end(mut container: Container) {
-    container.kill(Signal::KILL).await.expect("a running container can be killed");
-    assert_eq!(container.wait().await, 137);
-    container.delete().await;
-}
-
 /// Asserts that `look` sees the same in a wasm container, a native one, and a native one of runc, and returns it.
 async fn same<T: PartialEq + std::fmt::Debug>(
     namespace: &Namespace,
@@ -68,11 +61,11 @@ async fn same<T: PartialEq + std::fmt::Debug>(
     let (wasm, native) = (wasm(namespace), busybox::image(namespace));
     let reference = running(namespace, &native, RUNC, &change).await;
     let expected = look(&reference);
-    end(reference).await;
+    reference.end().await;
     for (what, image) in [("native", &native), ("wasm", &wasm)] {
         let container = running(namespace, image, OURS, &change).await;
         assert_eq!(look(&container), expected, "{what}");
-        end(container).await;
+        container.end().await;
     }
     expected
 }
@@ -110,20 +103,20 @@ async fn capabilities_are_set(namespace: Namespace) {
         if of_runc {
             let reference = running(&namespace, &native, RUNC, &change).await;
             assert_eq!(status(&container, &CAPABILITIES), status(&reference, &CAPABILITIES));
-            end(reference).await;
+            reference.end().await;
         } else {
             let seen = status(&container, &CAPABILITIES);
             let expected =
                 ["0000000000000000", "0000000000002021", "0000000000000001", "0000000000000000", "0000000000000021"];
             assert_eq!(seen.values().collect::<Vec<_>>(), expected);
         }
-        end(container).await;
+        container.end().await;
     }
     let container = running(&namespace, &native, OURS, &change).await;
     let reference = running(&namespace, &native, RUNC, &change).await;
     assert_eq!(status(&container, &CAPABILITIES), status(&reference, &CAPABILITIES));
-    end(container).await;
-    end(reference).await;
+    container.end().await;
+    reference.end().await;
 }
 
 /// Forbids new privileges, or says nothing of it: that is how Go writes `false`.
@@ -231,7 +224,7 @@ async fn seccomp_filter_holds_for_processes(namespace: Namespace) {
             .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
             .collect();
         assert_eq!(seen, own);
-        end(container).await;
+        container.end().await;
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::json;
 use tonic::Code;
 
 use crate::busybox;
+use crate::running::{sleeping, ticking};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -41,30 +42,6 @@ pub(crate) fn cases() -> Vec<Case> {
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Runs a native container that waits for its end.
-async fn sleeping(namespace: &Namespace) -> Container {
-    let image = busybox::image(namespace);
-    let mut container = namespace.container(&image.name).args(&["sleep", "600"]).create().await;
-    container.start().await;
-    container
-}
-
-/// Runs a wasm container that ticks.
-async fn ticking(namespace: &Namespace, guest: &str) -> Container {
-    let program = Program::guest(namespace, guest);
-    let image = image::import(namespace, "ticking", |image| image.layer(program.layer("demo.wasm")));
-    let mut container = namespace.container(&image.name).create().await;
-    container.start().await;
-    container.prints("tick 1\n").await;
-    container
-}
-
-async fn end(mut container: Container) {
-    container.kill(Signal::KILL).await.expect("a running container can be killed");
-    assert_eq!(container.wait().await, 137);
-    container.delete().await;
-}
-
 /// A native program has its own streams and exit code, and is inside: it sees the container's host name and first process.
 async fn native_program_runs_in_a_native_container(namespace: Namespace) {
     let container = sleeping(&namespace).await;
@@ -72,7 +49,7 @@ async fn native_program_runs_in_a_native_container(namespace: Namespace) {
     let exited = container.exec(&["/bin/busybox", "sh", "-c", script]).run().await;
     let expected = format!("{}\n/bin/busybox sleep 600 ", container.id());
     assert_eq!((exited.code, &*exited.stdout, &*exited.stderr), (5, &*expected, "err\n"));
-    end(container).await;
+    container.end().await;
 }
 
 /// A process is created, running and stopped under its exec id; events tell of it, and the list of processes names it.
@@ -107,7 +84,7 @@ async fn process_has_id_state_events_and_name(namespace: Namespace) {
     assert_eq!(process.state().await.expect("it is known").status(), Status::Stopped);
     assert_eq!(process.delete().await.exit_status, 143);
     assert_eq!(container.state().await.expect("it runs on").status(), Status::Running);
-    end(container).await;
+    container.end().await;
 }
 
 /// A program that is not there, or is none, is named by the failed start; the container runs on.
@@ -120,7 +97,7 @@ async fn missing_program_is_named(namespace: Namespace) {
         process.delete().await;
     }
     assert_eq!(container.exec(&["/bin/busybox", "true"]).run().await.code, 0);
-    end(container).await;
+    container.end().await;
 }
 
 /// In a wasm container the container's own program runs again with other arguments, by its entrypoint or its title.
@@ -131,7 +108,7 @@ async fn container_program_runs_again_in_a_wasm_container(namespace: Namespace) 
         assert_eq!((exited.code, &*exited.stdout, &*exited.stderr), (0, "again\n", ""), "{program}");
     }
     assert_eq!(container.exec(&["demo.wasm", "exit", "9"]).run().await.code, 9);
-    end(container).await;
+    container.end().await;
 }
 
 /// The same with a component.
@@ -139,7 +116,7 @@ async fn component_runs_again_in_a_wasm_container(namespace: Namespace) {
     let container = ticking(&namespace, DEMO_COMPONENT).await;
     let exited = container.exec(&["demo.wasm", "echo", "again"]).run().await;
     assert_eq!((exited.code, &*exited.stdout), (0, "again\n"));
-    end(container).await;
+    container.end().await;
 }
 
 /// `file.wasm#function` calls an export; one that is not there is an error that names it.
@@ -152,7 +129,7 @@ async fn export_is_called(namespace: Namespace) {
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     assert!(status.message().contains("cannot call export \"nothing\""), "{status}");
     process.delete().await;
-    end(container).await;
+    container.end().await;
 }
 
 /// A wasm process is in the namespaces and cgroups of its container, and not in those of the shim.
@@ -171,7 +148,7 @@ async fn wasm_process_shares_the_container(namespace: Namespace) {
     process.kill(Signal::TERM).await.expect("a running process can be killed");
     assert_eq!(process.wait().await, 143);
     process.delete().await;
-    end(container).await;
+    container.end().await;
 }
 
 /// What a wasm image does not have is refused with the names of what it has.
@@ -185,7 +162,7 @@ async fn wasm_image_without_that_program_says_what_it_has(namespace: Namespace) 
         assert!(status.message().contains("demo.wasm"), "{status}");
         process.delete().await;
     }
-    end(container).await;
+    container.end().await;
 }
 
 /// In an ordinary image another wasm file runs as wasm, and a native program natively.
@@ -203,7 +180,7 @@ async fn ordinary_image_runs_wasm_and_native_programs(namespace: Namespace) {
     let exited = container.exec(&["/bin/busybox", "echo", "native"]).run().await;
     assert_eq!((exited.code, &*exited.stdout), (0, "native\n"));
     assert_eq!(namespace.daemon().journal().compiles(&image::digest(&second)).len(), 1);
-    end(container).await;
+    container.end().await;
 }
 
 /// Standard input reaches a process, and so does its end.
@@ -215,7 +192,7 @@ async fn input_reaches_the_process_and_ends(namespace: Namespace) {
     process.prints("one line\n").await;
     process.close_stdin().await.expect("the shim closes it");
     assert_eq!(process.finish().await.code, 0);
-    end(container).await;
+    container.end().await;
 }
 
 /// An input that the client has closed before the start ends at once.
@@ -230,7 +207,7 @@ async fn input_that_was_over_before_the_start_ends(namespace: Namespace) {
     process.drop_stdin();
     let exited = process.finish().await;
     assert_eq!((exited.code, &*exited.stdout), (0, "early\n"));
-    end(container).await;
+    container.end().await;
 }
 
 /// A process is ended by signals with their exit codes, and not found after that.
@@ -246,7 +223,7 @@ async fn signals_end_processes(namespace: Namespace) {
         assert_eq!(status.code(), Code::NotFound, "{status}");
         process.delete().await;
     }
-    end(container).await;
+    container.end().await;
 }
 
 /// When a container ends its other processes end too, and that is told before.
@@ -289,7 +266,7 @@ async fn calls_in_the_wrong_state_are_refused(namespace: Namespace) {
     assert_eq!(status.code(), Code::NotFound, "{status}");
     // One that never ran is simply forgotten.
     container.exec(&["/bin/busybox", "true"]).create().await.delete().await;
-    end(container).await;
+    container.end().await;
 }
 
 async fn process_state_of_unknown(container: &Container) -> tonic::Status {
@@ -315,7 +292,7 @@ async fn nothing_stays_of_many_processes(namespace: Namespace) {
         assert_eq!(exited.code, number);
     }
     assert_eq!(entries(), before);
-    end(container).await;
+    container.end().await;
 }
 
 /// Several processes are executed at the same time, each with its own output.
@@ -326,7 +303,7 @@ async fn processes_start_at_once(namespace: Namespace) {
     for (exited, word) in futures_join(runs).await.into_iter().zip(&words) {
         assert_eq!((exited.code, exited.stdout), (0, format!("{word}\n")));
     }
-    end(container).await;
+    container.end().await;
 }
 
 /// Polls all at once until all are done.
@@ -371,5 +348,5 @@ async fn user_namespace_is_joined(namespace: Namespace) {
         container.exec(&["/bin/busybox", "sh", "-c", "busybox cat /proc/self/uid_map; busybox id -u"]).run().await;
     let words: Vec<&str> = exited.stdout.split_whitespace().collect();
     assert_eq!((exited.code, &*words), (0, &["0", "100000", "65536", "0"][..]));
-    end(container).await;
+    container.end().await;
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 use tonic::Code;
 
 use crate::busybox;
+use crate::running::ticking;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -34,15 +35,6 @@ pub(crate) fn cases() -> Vec<Case> {
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-async fn ticking(namespace: &Namespace) -> Container {
-    let program = Program::guest(namespace, DEMO);
-    let image = image::import(namespace, "ticking", |image| image.layer(program.layer("demo.wasm")));
-    let mut container = namespace.container(&image.name).create().await;
-    container.start().await;
-    container.prints("tick 1\n").await;
-    container
-}
-
 async fn native(namespace: &Namespace) -> Container {
     let image = busybox::image(namespace);
     let script = "i=0; while :; do i=$((i+1)); echo tick $i; busybox sleep 0.2; done";
@@ -50,12 +42,6 @@ async fn native(namespace: &Namespace) -> Container {
     container.start().await;
     container.prints("tick 1\n").await;
     container
-}
-
-async fn end(mut container: Container) {
-    container.kill(Signal::KILL).await.expect("a running container can be killed");
-    assert_eq!(container.wait().await, 137);
-    container.delete().await;
 }
 
 /// Says whether the kernel has stopped a process, by the freezer.
@@ -92,12 +78,12 @@ async fn assert_pauses(namespace: Namespace, container: Container) {
         if container.stdout().lines().count() > before { Ok(()) } else { Err(container.stdout()) }
     })
     .await;
-    end(container).await;
+    container.end().await;
 }
 
 /// A paused wasm container stands still and says so; resumed, it goes on.
 async fn wasm_container_is_paused_and_resumed(namespace: Namespace) {
-    let container = ticking(&namespace).await;
+    let container = ticking(&namespace, DEMO).await;
     assert_pauses(namespace, container).await;
 }
 
@@ -109,11 +95,11 @@ async fn native_container_is_paused_and_resumed(namespace: Namespace) {
 
 /// SIGKILL ends a paused container; another signal waits until it is resumed.
 async fn paused_container_is_killed(namespace: Namespace) {
-    let container = ticking(&namespace).await;
+    let container = ticking(&namespace, DEMO).await;
     container.pause().await.expect("it can be paused");
-    end(container).await;
+    container.end().await;
 
-    let mut container = ticking(&namespace).await;
+    let mut container = ticking(&namespace, DEMO).await;
     container.pause().await.expect("it can be paused");
     container.kill(Signal::TERM).await.expect("it is there");
     assert_eq!(container.state().await.expect("it is there").status(), Status::Paused);
@@ -138,7 +124,7 @@ async fn calls_on_a_paused_container_are_refused(namespace: Namespace) {
     container.resume().await.expect("it can be resumed");
     process.try_start().await.expect("a start that was refused may be tried again");
     assert_eq!(process.finish().await.code, 0);
-    end(container).await;
+    container.end().await;
 }
 
 /// Reads a limit of a container where the kernel has it: `legacy` with its controller on v1, `unified` on v2.
@@ -174,12 +160,12 @@ async fn assert_limits_change(container: Container) {
     assert!(["512", "20"].contains(&&*shares), "{shares}");
     let quota = limit(pid, ("cpu", "cpu.cfs_quota_us"), "cpu.max");
     assert!(["30000", "30000 60000"].contains(&&*quota), "{quota}");
-    end(container).await;
+    container.end().await;
 }
 
 /// Memory, processor time and number of processes of a running wasm container are limited anew.
 async fn limits_of_a_wasm_container_change(namespace: Namespace) {
-    assert_limits_change(ticking(&namespace).await).await;
+    assert_limits_change(ticking(&namespace, DEMO).await).await;
 }
 
 /// And those of a native one.
@@ -189,7 +175,7 @@ async fn limits_of_a_native_container_change(namespace: Namespace) {
 
 /// What cannot be changed, or not to that value, is refused by name, and nothing else changes.
 async fn limits_that_cannot_be_changed_are_named(namespace: Namespace) {
-    let container = ticking(&namespace).await;
+    let container = ticking(&namespace, DEMO).await;
     for (resources, word) in [
         (json!({ "devices": [{ "allow": true, "access": "rwm" }] }), "devices"),
         (json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 1 }] }), "huge pages"),
@@ -201,7 +187,7 @@ async fn limits_that_cannot_be_changed_are_named(namespace: Namespace) {
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert!(status.message().contains(word), "{status}");
     }
-    end(container).await;
+    container.end().await;
 }
 
 const MEMORY: i64 = 64 << 20;
@@ -307,7 +293,7 @@ async fn figures_are_those_of_runc(namespace: Namespace) {
         let metrics: Vec<Metric> = container.metrics().await.expect("the shim answers");
         let data = metrics.into_iter().next().and_then(|metric| metric.data).expect("there are figures");
         figures.push((data.type_url.clone(), data.value));
-        end(container).await;
+        container.end().await;
     }
     let [(own_type, own), (type_of_runc, of_runc)] = <[_; 2]>::try_from(figures).expect("two runs");
     assert_eq!(own_type, type_of_runc);

@@ -22,6 +22,7 @@ mod pods;
 mod reference;
 mod refusals;
 mod run;
+mod running;
 mod signals;
 mod streams;
 mod survival;

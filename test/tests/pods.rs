@@ -8,7 +8,6 @@ use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Imported, Program, files};
 use prewasi_test::trial::Case;
 use prewasi_test::{Container, Namespace, case, eventually, leaks};
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::busybox;
@@ -52,12 +51,6 @@ fn wasm(namespace: &Namespace) -> Imported {
     image::import(namespace, "demo", |image| image.layer(program.layer("demo.wasm")))
 }
 
-async fn end(mut container: Container) {
-    container.kill(Signal::KILL).await.expect("a running container can be killed");
-    assert_eq!(container.wait().await, 137);
-    container.delete().await;
-}
-
 /// A pause container, a wasm container and a native side-car have one shim, and one network.
 async fn containers_of_a_pod_share_a_shim(namespace: Namespace) {
     let (native, wasm) = (busybox::image(&namespace), wasm(&namespace));
@@ -75,7 +68,7 @@ async fn containers_of_a_pod_share_a_shim(namespace: Namespace) {
     let exited = side_car.exec(&["/bin/busybox", "echo", "healthy"]).run().await;
     assert_eq!((exited.code, &*exited.stdout), (0, "healthy\n"));
     for container in [program, side_car, pause] {
-        end(container).await;
+        container.end().await;
     }
 }
 
@@ -93,8 +86,8 @@ async fn script_is_a_side_car(namespace: Namespace) {
     let exited = namespace.container(&scripts.name).args(&["hello"]).change(of_pod(&pause)).run().await;
     assert_eq!((exited.code, &*exited.stdout), (4, "from a script: hello\n"));
     assert_eq!(leaks::daemons(&namespace).len(), 1);
-    end(program).await;
-    end(pause).await;
+    program.end().await;
+    pause.end().await;
 }
 
 /// A container that ends and comes again, as one that crashes does, leaves the others of its pod alone.
@@ -111,7 +104,7 @@ async fn containers_of_a_pod_end_one_by_one(namespace: Namespace) {
         assert_eq!(pause.state().await.expect("it is there").status(), Status::Running);
         assert_eq!(leaks::daemons(&namespace), daemon);
     }
-    end(pause).await;
+    pause.end().await;
 }
 
 /// In a pod with one pid namespace, what a container has started ends with it.
@@ -135,5 +128,5 @@ async fn shared_processes_end_with_their_container(namespace: Namespace) {
         }
     })
     .await;
-    end(pause).await;
+    pause.end().await;
 }

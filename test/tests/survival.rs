@@ -11,8 +11,10 @@ use containerd_client::types::v1::Status;
 use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Program};
 use prewasi_test::trial::Case;
-use prewasi_test::{Container, Containerd, Namespace, Series, case, eventually, leaks};
+use prewasi_test::{Containerd, Namespace, Series, case, eventually, leaks};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::running::ticking;
 
 mod cycles;
 mod disk;
@@ -38,20 +40,10 @@ pub(crate) async fn own(namespace: &Namespace) -> Namespace {
     Namespace::create(Arc::new(Containerd::start(namespace.daemon().series()).await)).await
 }
 
-/// Runs a container that ticks for ever.
-async fn ticking(namespace: &Namespace) -> Container {
-    let program = Program::guest(namespace, DEMO);
-    let image = image::import(namespace, "ticking", |image| image.layer(program.layer("demo.wasm")));
-    let mut container = namespace.container(&image.name).create().await;
-    container.start().await;
-    container.prints("tick 1\n").await;
-    container
-}
-
 /// After a SIGKILL of containerd and its restart the task is found again, same process, and can be ended and deleted.
 async fn containerd_restart_keeps_the_task(namespace: Namespace) {
     let namespace = own(&namespace).await;
-    let mut container = ticking(&namespace).await;
+    let mut container = ticking(&namespace, DEMO).await;
     namespace.daemon().restart(Signal::KILL).await;
     let state = container.state().await.expect("the task is found again");
     assert_eq!((state.status(), state.pid), (Status::Running, container.pid()));
@@ -68,7 +60,7 @@ async fn containerd_restart_keeps_the_task(namespace: Namespace) {
 /// A task that ends while containerd is away has its exit code when containerd is back.
 async fn exit_during_a_restart_is_reported(namespace: Namespace) {
     let namespace = own(&namespace).await;
-    let container = ticking(&namespace).await;
+    let container = ticking(&namespace, DEMO).await;
     let pid = Pid::from_raw(container.pid().cast_signed()).expect("a process has an id");
     namespace
         .daemon()
@@ -122,7 +114,7 @@ async fn end_is_reported_from_disk(namespace: Namespace) {
 
 /// After a SIGKILL of the shim's daemon its container is killed too, and nothing of it is left.
 async fn killed_daemon_leaves_nothing(namespace: Namespace) {
-    let container = ticking(&namespace).await;
+    let container = ticking(&namespace, DEMO).await;
     let process = format!("/proc/{}", container.pid());
     kill_daemons(&namespace);
     eventually("the end of the container", LIMIT, async || {
@@ -151,7 +143,7 @@ pub(crate) fn ran_until_killed_as_asked() -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     runtime.block_on(async {
         let namespace = Namespace::create(Arc::new(Containerd::start(series).await)).await;
-        let _container = ticking(&namespace).await;
+        let _container = ticking(&namespace, DEMO).await;
         let mut stdout = std::io::stdout();
         writeln!(stdout, "{}", namespace.daemon().folder().display()).expect("the parent listens");
         stdout.flush().expect("the parent listens");

@@ -31,13 +31,6 @@ async fn demo(namespace: &Namespace, args: &[&str]) -> Container {
     namespace.container(&image.name).args(args).create().await
 }
 
-/// Ends and deletes a running container.
-async fn end(mut container: Container) {
-    container.kill(Signal::KILL).await.expect("a running container can be killed");
-    assert_eq!(container.wait().await, 137);
-    container.delete().await;
-}
-
 /// State says created, running and stopped, each with the same process, and the exit status at the end.
 async fn state_follows_the_task(namespace: Namespace) {
     let mut container = demo(&namespace, &["sleep", "60"]).await;
@@ -86,7 +79,7 @@ async fn pids_are_those_of_the_container(namespace: Namespace) {
     for pid in pids {
         assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "process {pid} runs");
     }
-    end(container).await;
+    container.end().await;
 }
 
 /// Metrics come for a running container, with its id and in a type that has a name.
@@ -99,7 +92,7 @@ async fn metrics_are_there(namespace: Namespace) {
     let data = metrics[0].data.as_ref().expect("the metric has data");
     assert!(data.type_url.starts_with("io.containerd.cgroups.v"), "{}", data.type_url);
     assert!(!data.value.is_empty(), "the metric has no figures");
-    end(container).await;
+    container.end().await;
 }
 
 /// Standard input reaches the guest, and its end does when the client closes it.
@@ -124,7 +117,7 @@ async fn unsupported_calls_say_so(namespace: Namespace) {
     let status = answer.expect_err("checkpoints are not offered");
     assert_eq!(status.code(), Code::Unimplemented, "{status}");
     assert_eq!(container.state().await.expect("the task is there").status(), Status::Running);
-    end(container).await;
+    container.end().await;
 }
 
 /// A task that was never started can be deleted, and its process is gone then.
@@ -145,7 +138,7 @@ async fn running_task_cannot_be_deleted(namespace: Namespace) {
     let status = container.delete_task().await.expect_err("a running task stays");
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert_eq!(container.state().await.expect("the task is there").status(), Status::Running);
-    end(container).await;
+    container.end().await;
 }
 
 /// Ten tasks of one image, created at once, all run, and the image is compiled once.

@@ -6,12 +6,13 @@ use containerd_client::types::v1::Status;
 use prewasi_test::guests::{DEMO, DEMO_COMPONENT};
 use prewasi_test::image::{self, Program};
 use prewasi_test::trial::Case;
-use prewasi_test::{Container, Namespace, case, process};
+use prewasi_test::{Namespace, case, process};
 use rustix::process::Signal;
 use serde_json::json;
 use tonic::Code;
 
 use crate::busybox;
+use crate::running::sleeping;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -70,19 +71,6 @@ async fn component_has_a_terminal(namespace: Namespace) {
     assert_wasm(namespace, DEMO_COMPONENT).await;
 }
 
-async fn sleeping(namespace: &Namespace) -> Container {
-    let image = busybox::image(namespace);
-    let mut container = namespace.container(&image.name).args(&["sleep", "600"]).create().await;
-    container.start().await;
-    container
-}
-
-async fn end(mut container: Container) {
-    container.kill(Signal::KILL).await.expect("a running container can be killed");
-    assert_eq!(container.wait().await, 137);
-    container.delete().await;
-}
-
 /// A process gets a terminal of its own in a container that has none, and may be typed to.
 async fn process_has_a_terminal(namespace: Namespace) {
     let container = sleeping(&namespace).await;
@@ -94,7 +82,7 @@ async fn process_has_a_terminal(namespace: Namespace) {
     shell.prints("42\r\n").await;
     shell.write("exit 3\n");
     assert_eq!(shell.finish().await.code, 3);
-    end(container).await;
+    container.end().await;
 }
 
 /// So does a wasm process.
@@ -105,7 +93,7 @@ async fn wasm_process_has_a_terminal(namespace: Namespace) {
     container.start().await;
     let exited = container.exec(&["demo.wasm", "terminal"]).terminal().stdin().run().await;
     assert_eq!((exited.code, &*exited.stdout), (0, "yes yes yes\r\n"));
-    end(container).await;
+    container.end().await;
 }
 
 /// The end of the input is what a reader of the terminal sees, also in the middle of a line.
@@ -120,20 +108,29 @@ async fn input_ends_on_a_terminal(namespace: Namespace) {
         assert_eq!(exited.code, 0);
         assert!(exited.stdout.ends_with(&format!("{}\r\n", text.len())), "{:?}", exited.stdout);
     }
-    end(container).await;
+    container.end().await;
 }
 
-/// The program sees the size that is set.
+/// The program sees the size that is set, also one that was set before the start.
 async fn terminal_is_resized(namespace: Namespace) {
     let container = sleeping(&namespace).await;
     let script = "read line; busybox stty size";
-    let mut process = container.exec(&["/bin/busybox", "sh", "-c", script]).terminal().stdin().create().await;
-    process.start().await;
-    process.resize(91, 37).await.expect("it has a terminal");
-    process.write("\n");
-    let exited = process.finish().await;
-    assert!(exited.stdout.ends_with("37 91\r\n"), "{:?}", exited.stdout);
-    end(container).await;
+    for before in [false, true] {
+        let mut process = container.exec(&["/bin/busybox", "sh", "-c", script]).terminal().stdin().create().await;
+        if before {
+            process.resize(91, 37).await.expect("it will have a terminal");
+        }
+        process.start().await;
+        if !before {
+            process.resize(91, 37).await.expect("it has a terminal");
+        }
+        process.write("\n");
+        assert_eq!(process.wait().await, 0);
+        assert!(process.stdout().ends_with("37 91\r\n"), "{:?}", process.stdout());
+        process.resize(80, 25).await.expect("what has ended needs no size");
+        process.delete().await;
+    }
+    container.end().await;
 }
 
 /// All of a long output is there when the end is told, however much the fifo holds.
@@ -143,7 +140,7 @@ async fn long_output_is_complete(namespace: Namespace) {
     assert_eq!(exited.code, 0);
     let lines: Vec<&str> = exited.stdout.lines().collect();
     assert_eq!((lines.len(), lines.last().copied()), (60_000, Some("60000")));
-    end(container).await;
+    container.end().await;
 }
 
 /// A client that takes no output delays the end of the process, and of nothing else.
@@ -181,7 +178,7 @@ async fn without_a_terminal_nothing_is_resized(namespace: Namespace) {
     container.start().await;
     let status = container.resize(80, 25).await.expect_err("it has no terminal");
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-    end(container).await;
+    container.end().await;
 }
 
 /// `ctr run -t` works, under a terminal of its own.

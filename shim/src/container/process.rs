@@ -1,5 +1,6 @@
 //! One process of a container as the daemon sees it: the init process, or one that was executed later.
 
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libcontainer::oci_spec::runtime::Process as ProcessSpec;
@@ -61,6 +62,8 @@ pub(crate) struct State {
     early: Option<Exit>,
     /// The client has said that no more input will come.
     input_over: bool,
+    /// Columns and rows that the terminal is to have.
+    size: Option<(u16, u16)>,
     pub(crate) held: Held,
     pub(crate) console: Option<Console>,
 }
@@ -84,6 +87,7 @@ impl Process {
             unwanted: false,
             early: None,
             input_over: false,
+            size: None,
             held: Held::default(),
             console: None,
         };
@@ -177,9 +181,23 @@ impl State {
         self.id = Some(id);
         self.helper = None;
         self.console = console;
+        if let Some((columns, rows)) = self.size
+            && let Err(error) = self.resize(columns, rows)
+        {
+            tracing::warn!(%error, "cannot set the size of a terminal");
+        }
         if self.input_over {
             self.let_input_end();
         }
+    }
+
+    /// Sets the size of the terminal. That of one that is not there yet is set when it is; one that has ended needs none.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn resize(&mut self, columns: u16, rows: u16) -> io::Result<()> {
+        self.size = Some((columns, rows));
+        self.console.as_ref().map_or(Ok(()), |console| console.resize(columns, rows))
     }
 
     fn let_input_end(&mut self) {

@@ -1,6 +1,7 @@
 //! What is done to a container while it runs.
 
 use containerd_client::services::v1::{PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, UpdateTaskRequest};
+use rustix::process::Signal;
 use serde_json::Value;
 use tonic::Status;
 
@@ -44,5 +45,15 @@ impl Container {
         let (container_id, exec_id) = (self.id.clone(), self.exec_id.clone());
         let request = ResizePtyRequest { container_id, exec_id, width, height };
         self.namespace.client().tasks().resize_pty(self.namespace.request(request)).await.map(drop)
+    }
+
+    /// Kills it, and deletes it when it has ended.
+    ///
+    /// # Panics
+    /// If it has ended before, or cannot be deleted.
+    pub async fn end(mut self) {
+        self.kill(Signal::KILL).await.expect("a running container can be killed");
+        assert_eq!(self.wait().await, 137);
+        self.delete().await;
     }
 }

@@ -5,8 +5,9 @@ use containerd_client::types::v1::Process;
 use serde_json::{Value, json};
 use tonic::Status;
 
-use super::{Container, Exited, Wanted, merge};
-use crate::spec;
+use super::streams::Wanted;
+use super::{Container, Exited};
+use crate::spec::{self, merge};
 
 /// Describes a process that is to be executed.
 pub struct ExecBuilder<'a> {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use containerd_client::types::v1::Status;
 use prewasi_test::guests::DEMO;
-use prewasi_test::image::{self, Program};
 use prewasi_test::trial::Case;
 use prewasi_test::{Containerd, Namespace, case, eventually, leaks};
 use rustix::process::Signal;
+
+use crate::running::ticking;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![case!(killed_daemon_leaves_nothing_on_a_full_disk), case!(container_ends_on_a_full_disk)]
@@ -50,19 +51,10 @@ fn empty(namespace: &Namespace) {
     }
 }
 
-async fn ticking(namespace: &Namespace) -> prewasi_test::Container {
-    let program = Program::guest(namespace, DEMO);
-    let image = image::import(namespace, "ticking", |image| image.layer(program.layer("demo.wasm")));
-    let mut container = namespace.container(&image.name).create().await;
-    container.start().await;
-    container.prints("tick 1\n").await;
-    container
-}
-
 /// With a full disk too, a daemon that is killed takes its container with it, and nothing is left.
 async fn killed_daemon_leaves_nothing_on_a_full_disk(namespace: Namespace) {
     let namespace = small(&namespace).await;
-    let container = ticking(&namespace).await;
+    let container = ticking(&namespace, DEMO).await;
     fill(&namespace);
     let process = format!("/proc/{}", container.pid());
     super::kill_daemons(&namespace);
@@ -84,7 +76,7 @@ async fn killed_daemon_leaves_nothing_on_a_full_disk(namespace: Namespace) {
 /// A container that runs when the disk fills up is told as ended, and deleted, like any other.
 async fn container_ends_on_a_full_disk(namespace: Namespace) {
     let namespace = small(&namespace).await;
-    let mut container = ticking(&namespace).await;
+    let mut container = ticking(&namespace, DEMO).await;
     fill(&namespace);
     assert_eq!(container.state().await.expect("it is there").status(), Status::Running);
     container.kill(Signal::TERM).await.expect("it runs");

@@ -1,0 +1,40 @@
+//! The streams of a process: how a test wants them, and this side of them.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::stdio::{self, Stream};
+
+/// The streams that a process is to have.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    pub(super) stdin: bool,
+    pub(super) terminal: bool,
+    /// URI for both outputs instead of fifos.
+    pub(super) output: Option<String>,
+}
+
+impl Wanted {
+    /// Makes the fifos in a new folder. Returns also how a request names them.
+    pub(crate) fn make(&self, folder: &Path) -> (Streams, String, String, String) {
+        std::fs::create_dir(folder).expect("the namespace's folder is ours");
+        let streams = Streams {
+            stdin: self.stdin.then(|| stdio::input(&folder.join("stdin"))),
+            stdout: Stream::open(folder.join("stdout")),
+            stderr: Stream::open(folder.join("stderr")),
+        };
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let output = |stream: &Stream| self.output.clone().unwrap_or_else(|| text(stream.path()));
+        let stdin = streams.stdin.as_ref().map(|_| text(&folder.join("stdin"))).unwrap_or_default();
+        let stderr = if self.terminal { String::new() } else { output(&streams.stderr) };
+        let stdout = output(&streams.stdout);
+        (streams, stdin, stdout, stderr)
+    }
+}
+
+/// This side of a process's streams.
+pub(crate) struct Streams {
+    pub(super) stdin: Option<File>,
+    pub(super) stdout: Stream,
+    pub(super) stderr: Stream,
+}
