@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(privileges_stay_possible_if_wanted, needs Runc Busybox),
         case!(resource_limits_are_set, needs Runc Busybox),
         case!(oom_score_and_cgroup_are_set, needs Runc Busybox),
+        case!(cgroup_path_of_systemd_leaves_nothing),
         case!(seccomp_filter_holds_for_wasm),
         case!(seccomp_filter_holds_for_native_programs, needs Runc Busybox),
         case!(seccomp_filter_holds_for_processes, needs Busybox),
@@ -159,6 +160,30 @@ async fn oom_score_and_cgroup_are_set(namespace: Namespace) {
     };
     let (score, cgroup) = same(&namespace, change, look).await;
     assert_eq!((score.trim(), cgroup), ("500", Some(format!("/{}/named", namespace.name()))));
+}
+
+/// A container whose cgroup path has the form of systemd's driver runs in a cgroup of that name, and nothing of it is left.
+async fn cgroup_path_of_systemd_leaves_nothing(namespace: Namespace) {
+    let image = wasm(&namespace);
+    let name = namespace.name().to_lowercase();
+    let path = json!({ "linux": { "cgroupsPath": format!("{name}.slice:prewasi:{name}") } });
+    let mut container = namespace.container(&image.name).args(&["sleep", "600"]).change(path).create().await;
+    container.start().await;
+    container.prints("sleeping").await;
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("it runs");
+    assert!(cgroups.lines().filter(|line| line.contains(&name)).count() > 0, "{cgroups}");
+    container.end().await;
+    let mut left = Vec::new();
+    let mut pending = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                left.extend(entry.file_name().to_string_lossy().contains(&name).then(|| entry.path()));
+                pending.push(entry.path());
+            }
+        }
+    }
+    assert_eq!(left, Vec::<std::path::PathBuf>::new());
 }
 
 /// A filter under which no folder can be made.

@@ -29,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(wasm_process_shares_the_container),
         case!(wasm_image_without_that_program_says_what_it_has),
         case!(ordinary_image_runs_wasm_and_native_programs, needs Busybox),
+        case!(image_with_many_artifacts_gets_no_more, needs Busybox),
         case!(input_reaches_the_process_and_ends, needs Busybox),
         case!(input_that_was_over_before_the_start_ends, needs Busybox),
         case!(signals_end_processes, needs Busybox),
@@ -180,6 +181,24 @@ async fn ordinary_image_runs_wasm_and_native_programs(namespace: Namespace) {
     let exited = container.exec(&["/bin/busybox", "echo", "native"]).run().await;
     assert_eq!((exited.code, &*exited.stdout), (0, "native\n"));
     assert_eq!(namespace.daemon().journal().compiles(&image::digest(&second)).len(), 1);
+    container.end().await;
+}
+
+/// A file of an image that has very many compiled files already runs, and leaves nothing in the content store.
+async fn image_with_many_artifacts_gets_no_more(namespace: Namespace) {
+    let first = Program::guest(&namespace, DEMO);
+    let second = image::marked(&first.bytes, "second");
+    let image = busybox::with_wasm(&namespace, &first, &second);
+    let mut container = namespace.container(&image.name).create().await;
+    container.start().await;
+    for number in 0..64 {
+        let key = format!("runwasi.io/precompiled/other/1-000000000000/{number:012x}");
+        namespace.set_label(&image.digest, &key, &image.digest).await;
+    }
+    let before = namespace.labels(&image.digest).await;
+    let exited = container.exec(&["/app/second.wasm", "echo", "all the same"]).run().await;
+    assert_eq!((exited.code, &*exited.stdout), (0, "all the same\n"));
+    assert_eq!(namespace.labels(&image.digest).await, before);
     container.end().await;
 }
 

@@ -51,6 +51,12 @@ enum Turn {
     Done(Ready),
 }
 
+/// How many files of one image are kept compiled. A container can change a file of its own and have it executed again and
+/// again; what is kept of that lies outside of it, and must have a bound.
+const FILES_MAX: usize = 64;
+/// How the labels begin that lead from an anchor to artifacts.
+const ARTIFACT_LABELS: &str = "runwasi.io/precompiled/";
+
 impl Precompiler {
     /// Looks up, else waits for whoever compiles the same, else compiles and stores.
     pub(super) async fn obtain(&self, source: &Source, engine: &dyn Engine) -> Result<Ready, PrepareError> {
@@ -144,6 +150,10 @@ impl Precompiler {
     ) -> Result<Ready, PrepareError> {
         let compiled = self.compile(source, engine).await?;
         fault::point("compiled");
+        if self.is_full(key).await {
+            tracing::warn!(source = %key.source, anchor = %key.anchor, "no more than {FILES_MAX} files of an image are kept compiled");
+            return Ok(Ready::unstored(compiled));
+        }
         match self.cache.store(key, &compiled.file, compiled.size, &details(&compiled, engine)).await {
             Ok(artifact) => Ok(Ready::stored(artifact, compiled.origin())),
             Err(error) => {
@@ -151,6 +161,16 @@ impl Precompiler {
                 Ok(Ready::unstored(compiled))
             }
         }
+    }
+
+    /// Says whether an image has so many artifacts of files that it gets no more.
+    async fn is_full(&self, key: &ArtifactKey) -> bool {
+        if key.anchor == key.source {
+            return false;
+        }
+        // A store that cannot be asked says so when it is written to.
+        let Ok(Some(anchor)) = self.store.info(&key.anchor).await else { return false };
+        anchor.labels.keys().filter(|label| label.starts_with(ARTIFACT_LABELS)).count() >= FILES_MAX
     }
 
     async fn compile(&self, source: &Source, engine: &dyn Engine) -> Result<Compiled, PrepareError> {
