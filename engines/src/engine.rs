@@ -108,6 +108,10 @@ pub struct Guest {
     pub preopens: Vec<Preopen>,
     /// Export to call instead of the usual entry point (`_start`, `wasi:cli/run`).
     pub function: Option<String>,
+    /// What the guest has of the process's network.
+    pub network: Network,
+    /// Most bytes of linear memories, tables and collected objects, all together; without it the process's own limit counts.
+    pub memory_limit: Option<u64>,
 }
 
 /// A folder that the guest may use.
@@ -117,6 +121,18 @@ pub struct Preopen {
     pub host: PathBuf,
     /// Path in the guest's view.
     pub guest: String,
+    /// Nothing in it can be changed.
+    pub read_only: bool,
+}
+
+/// What a guest has of the process's network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Network {
+    /// All of it: sockets and name lookup.
+    #[default]
+    Inherit,
+    /// Nothing: each socket call is refused, and no name is known.
+    None,
 }
 
 /// How a guest ended by itself.

@@ -14,7 +14,8 @@ mod wasmtime;
 #[cfg(feature = "wasmtime")]
 pub use self::wasmtime::Wasmtime;
 pub use engine::{
-    CompileError, Engine, Guest, LoadError, NativeCode, Outcome, Preopen, Program, RunError, entry_point, version_label,
+    CompileError, Engine, Guest, LoadError, NativeCode, Network, Outcome, Preopen, Program, RunError, entry_point,
+    version_label,
 };
 pub use fingerprint::Fingerprint;
 pub use machine::{Machine, MachineError};

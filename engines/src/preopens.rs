@@ -20,6 +20,7 @@ use crate::Preopen;
 pub(crate) struct Folder {
     pub(crate) host: PathBuf,
     pub(crate) guest: String,
+    pub(crate) read_only: bool,
     /// Whether the program must not run without it. Folders that were found in `/` may be closed to this user.
     pub(crate) required: bool,
 }
@@ -34,9 +35,10 @@ pub(crate) fn resolve(preopens: &[Preopen], cwd: &Path) -> Vec<Folder> {
     let expand = !folders.is_empty();
     for preopen in preopens {
         if expand && parts(Path::new(&preopen.guest)).is_empty() {
-            folders.extend(folders_in(&preopen.host));
+            folders.extend(folders_in(preopen));
         } else {
-            folders.push(Folder { host: preopen.host.clone(), guest: preopen.guest.clone(), required: true });
+            let Preopen { host, guest, read_only } = preopen.clone();
+            folders.push(Folder { host, guest, read_only, required: true });
         }
     }
     folders
@@ -47,24 +49,25 @@ fn working_folder(preopens: &[Preopen], cwd: &[&str]) -> Option<Folder> {
     let candidates = preopens.iter().filter_map(|preopen| {
         let name = parts(Path::new(&preopen.guest));
         let rest = cwd.strip_prefix(name.as_slice())?;
-        Some((name.len(), preopen.host.join(rest.iter().collect::<PathBuf>())))
+        Some((name.len(), preopen.host.join(rest.iter().collect::<PathBuf>()), preopen.read_only))
     });
-    let (_, host) = candidates.max_by_key(|(length, _)| *length)?;
-    Some(Folder { host, guest: ".".to_string(), required: true })
+    let (_, host, read_only) = candidates.max_by_key(|(length, ..)| *length)?;
+    Some(Folder { host, guest: ".".to_string(), read_only, required: true })
 }
 
 /// Lists the folders in a root folder, by name.
-fn folders_in(root: &Path) -> Vec<Folder> {
-    let Ok(entries) = fs::read_dir(root) else {
+fn folders_in(root: &Preopen) -> Vec<Folder> {
+    let Ok(entries) = fs::read_dir(&root.host) else {
         return Vec::new();
     };
-    let inside = fs::canonicalize(root).unwrap_or_else(|_| root.to_path_buf());
+    let inside = fs::canonicalize(&root.host).unwrap_or_else(|_| root.host.clone());
     let mut folders: Vec<Folder> = entries
         .flatten()
         .filter_map(|entry| {
             // A link must not lead out of the root, which need not be the process's own.
             let host = fs::canonicalize(entry.path()).ok().filter(|host| host.starts_with(&inside) && host.is_dir())?;
-            Some(Folder { host, guest: format!("/{}", entry.file_name().to_str()?), required: false })
+            let guest = format!("/{}", entry.file_name().to_str()?);
+            Some(Folder { host, guest, read_only: root.read_only, required: false })
         })
         .collect();
     folders.sort_by(|a, b| a.guest.cmp(&b.guest));
@@ -91,7 +94,7 @@ mod tests {
     use super::*;
 
     fn preopen(host: &Path, guest: &str) -> Preopen {
-        Preopen { host: host.to_path_buf(), guest: guest.to_string() }
+        Preopen { host: host.to_path_buf(), guest: guest.to_string(), read_only: false }
     }
 
     fn names(folders: &[Folder]) -> Vec<&str> {
@@ -125,6 +128,17 @@ mod tests {
         assert_eq!(folders[0].host, root.path().join("work/deep"));
         assert!(folders[0].required && !folders[1].required);
         assert!(folders[1].host.ends_with("usr/bin"));
+    }
+
+    /// What is made of a read-only folder is read-only too.
+    #[test]
+    fn read_only_stays_so() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("work")).unwrap();
+        for cwd in ["/", "/work"] {
+            let given = Preopen { read_only: true, ..preopen(root.path(), "/") };
+            assert!(resolve(&[given], Path::new(cwd)).iter().all(|folder| folder.read_only), "{cwd}");
+        }
     }
 
     /// The working directory is looked for in the folder with the longest name.

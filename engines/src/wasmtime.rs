@@ -6,6 +6,7 @@
 //! fingerprint.
 
 mod compile;
+mod limits;
 mod link;
 mod load;
 mod machine;

@@ -16,6 +16,8 @@ mod components;
 mod folders;
 #[path = "wasmtime/guest.rs"]
 mod guest;
+#[path = "wasmtime/limits.rs"]
+mod limits;
 #[path = "wasmtime/loading.rs"]
 mod loading;
 #[cfg(feature = "cross")]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let mut trials = compiling::trials();
     trials.extend(components::trials());
     trials.extend(folders::trials());
+    trials.extend(limits::trials());
     trials.extend(loading::trials());
     #[cfg(feature = "cross")]
     trials.extend(machines::trials());

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use prewasi_cache::ImageRecord;
 use prewasi_engines::Engine;
 
-use crate::{ImageError, Precompiler, PrepareError, Settings, StoreAddress, worker};
+use crate::{ImageError, Options, OptionsError, Precompiler, PrepareError, Settings, StoreAddress, worker};
 
 mod completions;
 mod doctor;
@@ -115,12 +115,19 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
-    fn settings(&self) -> Settings {
-        Settings::for_store(match &self.store {
+    fn settings(&self) -> Result<Settings, OptionsError> {
+        settings(match &self.store {
             Some(path) => StoreAddress::Layout(path.clone()),
             None => StoreAddress::Containerd { address: self.address.clone(), namespace: self.namespace.clone() },
         })
     }
+}
+
+/// Returns the settings for a store, with the limits that this node's file names.
+fn settings(store: StoreAddress) -> Result<Settings, OptionsError> {
+    let mut settings = Settings::for_store(store);
+    Options::of_node()?.apply(&mut settings);
+    Ok(settings)
 }
 
 fn layout(text: &str) -> Result<PathBuf, String> {

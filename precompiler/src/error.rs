@@ -5,6 +5,8 @@ use std::time::Duration;
 use prewasi_cache::{Digest, DigestError, StoreError};
 use prewasi_engines::{CompileError, LoadError, WasmError};
 
+use crate::OptionsError;
+
 /// Says why an image cannot be understood. Every message names the image, and the blob at fault by its digest.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -136,6 +138,9 @@ pub enum ImageError {
 /// Says why an image, or a file in one, cannot be made ready to run.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
+    /// What is configured cannot be used.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     /// The image itself is at fault, or cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -194,6 +199,7 @@ impl PrepareError {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Image(error) => !matches!(error, ImageError::Store { .. }),
+            Self::Options(_) => true,
             Self::NotWasm { .. } | Self::Compile { .. } | Self::Load { .. } => true,
             Self::Worker { source, .. } => !matches!(source, WorkerError::Io { .. }),
             Self::Store(_) | Self::Io { .. } => false,

@@ -12,6 +12,7 @@ mod error;
 mod image;
 mod inventory;
 mod journal;
+mod options;
 mod precompiler;
 mod provenance;
 mod settings;
@@ -23,6 +24,7 @@ pub use entrypoint::{is_named_wasm, split_function};
 pub use error::{ImageError, PrepareError, WorkerError};
 pub use image::{Content, Image, Layer, Platform, Process, Step};
 pub use inventory::{Entry, Inventory, State};
+pub use options::{Options, OptionsError, Place, Preopens};
 pub use precompiler::{
     Finding, Inspection, Origin, Precompiler, Prepared, Problem, PrunePolicy, Pruned, Ready, Verification,
 };

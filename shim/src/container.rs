@@ -12,12 +12,15 @@ pub(crate) use process::{Phase, Process};
 use crate::cgroup::Cgroup;
 use crate::error::TaskError;
 use crate::oom::OomWatch;
+use crate::options::RuntimeOptions;
 use crate::stdio::StdioPaths;
 
 /// A container.
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
+    /// Options of its runtime, for processes that are executed later.
+    pub(crate) options: RuntimeOptions,
     /// Its first process, with which it ends.
     pub(crate) init: Arc<Process>,
     /// Processes that were executed later, by exec id.
@@ -32,11 +35,12 @@ pub(crate) struct Container {
 
 impl Container {
     /// Makes a container that is about to be created.
-    pub(crate) fn new(id: String, bundle: PathBuf, stdio: StdioPaths) -> Self {
+    pub(crate) fn new(id: String, bundle: PathBuf, stdio: StdioPaths, options: RuntimeOptions) -> Self {
         let init = Arc::new(Process::init(stdio));
         Self {
             id,
             bundle,
+            options,
             init,
             others: Mutex::default(),
             cgroup: Mutex::default(),

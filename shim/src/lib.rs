@@ -24,6 +24,7 @@ mod limits;
 mod log;
 mod mounts;
 mod oom;
+mod options;
 mod process;
 mod readiness;
 mod reaper;

@@ -14,6 +14,7 @@ use containerd_shim_protos::api::{
     ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest,
     StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim_async::{Task, create_task};
@@ -23,6 +24,7 @@ use crate::container::Phase;
 use crate::error::{TaskError, chain};
 use crate::events::any;
 use crate::mounts::Mount;
+use crate::options::RuntimeOptions;
 use crate::process::Exit;
 use crate::shim::{CreateRequest, ExecRequest, Shim};
 use crate::stats;
@@ -102,6 +104,7 @@ impl Task for TaskService {
                 stderr: request.stderr,
                 terminal: request.terminal,
             },
+            options: request.options.into_option().map(RuntimeOptions::from).unwrap_or_default(),
         };
         let pid = to_the_end(self.0.clone().create(create)).await?;
         Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
@@ -213,6 +216,12 @@ fn process_info((pid, exec_id): (u32, Option<String>)) -> ProcessInfo {
 /// Makes the answer to a deletion, by call or by command.
 pub(crate) fn deleted(pid: u32, exit: Exit) -> DeleteResponse {
     DeleteResponse { pid, exit_status: exit.status, exited_at: timestamp(exit.at), ..DeleteResponse::default() }
+}
+
+impl From<Any> for RuntimeOptions {
+    fn from(options: Any) -> Self {
+        Self { type_url: options.type_url, value: options.value }
+    }
 }
 
 impl From<containerd_shim_protos::api::Mount> for Mount {

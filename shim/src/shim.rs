@@ -21,6 +21,7 @@ use crate::folders;
 use crate::helper::Helpers;
 use crate::job::{Create, Job, Remove, Start};
 use crate::mounts::Mount;
+use crate::options::RuntimeOptions;
 use crate::process::{Exit, signal_child};
 use crate::record::Record;
 use crate::stdio::StdioPaths;
@@ -42,6 +43,7 @@ pub(crate) struct CreateRequest {
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: Vec<Mount>,
     pub(crate) stdio: StdioPaths,
+    pub(crate) options: RuntimeOptions,
 }
 
 impl Shim {
@@ -77,7 +79,8 @@ impl Shim {
         if !is_id(&id) {
             return Err(TaskError::Id { id });
         }
-        let container = Arc::new(Container::new(id.clone(), request.bundle.clone(), request.stdio));
+        let container = Container::new(id.clone(), request.bundle.clone(), request.stdio, request.options.clone());
+        let container = Arc::new(container);
         let init = container.init.clone();
         let _turn = init.turn.lock().await;
         {
@@ -102,6 +105,7 @@ impl Shim {
             streams: opened.streams.clone(),
             address: self.address.clone(),
             namespace: self.namespace.clone(),
+            options: request.options,
         }));
         let made = match self.make(&container, &init, opened, job).await {
             Ok(made) => made,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 use prewasi_engines::{Guest, Preopen};
+use prewasi_precompiler::{Options, Preopens};
 use serde::Deserialize;
 
 use crate::entrypoint::Entrypoint;
@@ -109,8 +110,18 @@ pub(crate) fn has_systemd_cgroup(spec: &Spec) -> bool {
     path.is_some_and(|path| !path.is_absolute() && path.to_string_lossy().split(':').count() == 3)
 }
 
-/// Makes the guest that the spec describes: all of the container's root filesystem is its own.
-pub(crate) fn guest(spec: &Spec, entrypoint: &Entrypoint) -> Guest {
+/// Returns the destinations of the mounts that a program may have for itself: those that are folders and no part of the
+/// system's own `/dev`, `/proc` and `/sys`. The sources of bind mounts are looked at, so this is for the node's side.
+pub(crate) fn mounted_folders(spec: &Spec) -> Vec<&str> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let of_system = |path: &Path| ["/dev", "/proc", "/sys"].iter().any(|folder| path.starts_with(folder));
+    let is_folder = |source: &Option<PathBuf>| source.as_ref().is_none_or(|source| !source.is_file());
+    let folders = mounts.iter().filter(|mount| !of_system(mount.destination()) && is_folder(mount.source()));
+    folders.filter_map(|mount| mount.destination().to_str()).collect()
+}
+
+/// Makes the guest that the spec and the options describe.
+pub(crate) fn guest(spec: &Spec, entrypoint: &Entrypoint, options: &Options) -> Guest {
     let mut args = args(spec).to_vec();
     if let Some(first) = args.first_mut() {
         first.clone_from(&entrypoint.program);
@@ -119,8 +130,20 @@ pub(crate) fn guest(spec: &Spec, entrypoint: &Entrypoint) -> Guest {
         args,
         env: env(spec),
         cwd: cwd(spec),
-        preopens: vec![Preopen { host: "/".into(), guest: "/".to_owned() }],
+        preopens: preopens(spec, options.preopens),
         function: entrypoint.function.clone(),
+        network: options.network,
+        memory_limit: options.memory_limit,
+    }
+}
+
+fn preopens(spec: &Spec, preopens: Preopens) -> Vec<Preopen> {
+    let folder = |path: &str, read_only| Preopen { host: path.into(), guest: path.to_owned(), read_only };
+    match preopens {
+        Preopens::Root => vec![folder("/", false)],
+        Preopens::ReadOnly => vec![folder("/", true)],
+        Preopens::Mounts => mounted_folders(spec).into_iter().map(|path| folder(path, false)).collect(),
+        Preopens::None => Vec::new(),
     }
 }
 
@@ -139,12 +162,33 @@ mod tests {
             r#"{"ociVersion":"1.1.0","process":{"cwd":"/w","args":["/a.wasm#f","x"],"env":["B=2","A=1=1","broken","A="],
                 "user":{"uid":0,"gid":0}},"root":{"path":"rootfs"}}"#,
         );
-        let guest = guest(&spec, &Entrypoint::parse("/a.wasm#f"));
+        let guest = guest(&spec, &Entrypoint::parse("/a.wasm#f"), &Options::default());
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(guest.args, ["/a.wasm", "x"]);
         assert_eq!(guest.env, [pair("B", "2"), pair("A", "1=1"), pair("A", "")]);
         assert_eq!((guest.cwd.as_path(), guest.function.as_deref()), (Path::new("/w"), Some("f")));
         assert_eq!(root(&spec, Path::new("/b")), Path::new("/b/rootfs"));
+    }
+
+    /// The options decide which folders the guest may use. Of the mounts, the system's own and single files are no folders.
+    #[test]
+    fn preopened_folders() {
+        let spec = spec(
+            r#"{"ociVersion":"1.1.0","mounts":[
+                {"destination":"/proc","type":"proc","source":"proc"},
+                {"destination":"/dev/shm","type":"tmpfs","source":"shm"},
+                {"destination":"/etc/hosts","type":"bind","source":"/proc/self/status"},
+                {"destination":"/data","type":"bind","source":"/tmp"},
+                {"destination":"/cache","type":"tmpfs"}]}"#,
+        );
+        let names = |mode| -> Vec<(String, bool)> {
+            preopens(&spec, mode).into_iter().map(|preopen| (preopen.guest, preopen.read_only)).collect()
+        };
+        let folder = |name: &str, read_only| (name.to_owned(), read_only);
+        assert_eq!(names(Preopens::Root), [folder("/", false)]);
+        assert_eq!(names(Preopens::ReadOnly), [folder("/", true)]);
+        assert_eq!(names(Preopens::Mounts), [folder("/data", false), folder("/cache", false)]);
+        assert_eq!(names(Preopens::None), []);
     }
 
     /// The form of the cgroup path says which driver made it.

@@ -96,6 +96,28 @@ static int print_terminals(void) {
     return finish(stdout, "standard output");
 }
 
+/* Takes memory, writes to all of it, and says so. */
+static int allocate(const char *mebibytes) {
+    size_t size = (size_t)strtoul(mebibytes, NULL, 10) << 20;
+    char *memory = malloc(size);
+    if (memory == NULL) {
+        return fail("allocate", "memory");
+    }
+    for (size_t i = 0; i < size; i += 4096) {
+        ((volatile char *)memory)[i] = 1;
+    }
+    printf("allocated %s MiB\n", mebibytes);
+    return finish(stdout, "standard output");
+}
+
+/* Computes for ever, and calls nothing that could notice. */
+static int spin(void) {
+    printf("spinning\n");
+    fflush(stdout);
+    for (volatile unsigned i = 0;; i++) {
+    }
+}
+
 static int tick(void) {
     for (unsigned long i = 1;; i++) {
         printf("tick %lu\n", i);
@@ -109,7 +131,7 @@ static int tick(void) {
 
 static int usage(void) {
     fputs("usage: demo [echo WORD... | sleep SECONDS | exit CODE | write PATH [TEXT] | read PATH | env | trap\n"
-          "             | stderr TEXT | cat | terminal]\n",
+          "             | stderr TEXT | cat | terminal | allocate MEBIBYTES | spin]\n",
           stderr);
     return 64;
 }
@@ -135,6 +157,9 @@ int main(int argc, char **argv) {
     if (strcmp(verb, "trap") == 0) {
         __builtin_trap();
     }
+    if (strcmp(verb, "spin") == 0) {
+        return spin();
+    }
     if (first == NULL) {
         return usage();
     }
@@ -149,6 +174,9 @@ int main(int argc, char **argv) {
     }
     if (strcmp(verb, "read") == 0) {
         return read_file(first);
+    }
+    if (strcmp(verb, "allocate") == 0) {
+        return allocate(first);
     }
     if (strcmp(verb, "stderr") == 0) {
         return print_error(first);

@@ -7,6 +7,7 @@ mod streams;
 pub use exec::ExecBuilder;
 use streams::{Streams, Wanted};
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use containerd_client::services::v1::{
 };
 use containerd_client::types::v1::{Process, ProcessInfo};
 use containerd_client::types::{Metric, Mount};
+use prost_types::Any;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -36,6 +38,17 @@ use crate::stdio::Stream;
 const LIMIT: Duration = Duration::from_secs(30);
 const SNAPSHOTTER: &str = "overlayfs";
 
+/// containerd's message for the options of a runtime other than runc.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeOptions {
+    /// Path of a file.
+    #[prost(string, tag = "2")]
+    pub config_path: String,
+    /// A document, if there is no file.
+    #[prost(bytes = "vec", tag = "3")]
+    pub config_body: Vec<u8>,
+}
+
 /// Describes a container that is to be made.
 pub struct Builder {
     namespace: Namespace,
@@ -46,6 +59,8 @@ pub struct Builder {
     mounts: Vec<Value>,
     changes: Vec<Value>,
     streams: Wanted,
+    annotations: BTreeMap<String, String>,
+    options: Option<Any>,
 }
 
 /// A container with a task, created and perhaps started; or another process of one, see [`Container::exec`].
@@ -86,6 +101,8 @@ impl Builder {
             mounts: Vec::new(),
             changes: Vec::new(),
             streams: Wanted::default(),
+            annotations: BTreeMap::new(),
+            options: None,
         }
     }
 
@@ -110,6 +127,26 @@ impl Builder {
     /// Adds a mount as the runtime specification has it.
     pub fn mount(mut self, mount: Value) -> Self {
         self.mounts.push(mount);
+        self
+    }
+
+    /// Adds an annotation.
+    pub fn annotation(mut self, name: &str, value: &str) -> Self {
+        self.annotations.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets the options of its runtime, in TOML, as CRI does with what stands in containerd's configuration.
+    pub fn options(self, toml: &str) -> Self {
+        self.packed_options(
+            "runtimeoptions.v1.Options",
+            RuntimeOptions { config_body: toml.into(), ..Default::default() },
+        )
+    }
+
+    /// Sets a message as the options of its runtime.
+    pub fn packed_options(mut self, type_url: &str, message: impl prost::Message) -> Self {
+        self.options = Some(Any { type_url: type_url.to_owned(), value: message.encode_to_vec() });
         self
     }
 
@@ -208,7 +245,7 @@ impl Builder {
         let record = ContainerRecord {
             id: id.to_owned(),
             image: self.image.clone(),
-            runtime: Some(Runtime { name: self.runtime.clone(), options: None }),
+            runtime: Some(Runtime { name: self.runtime.clone(), options: self.options.clone() }),
             spec: Some(spec::pack("Spec", &spec)),
             snapshotter: SNAPSHOTTER.to_owned(),
             snapshot_key: id.to_owned(),
@@ -230,6 +267,7 @@ impl Builder {
             cgroup: format!("/{}/{id}", self.namespace.name()),
             hostname: id.to_owned(),
             mounts: self.mounts.clone(),
+            annotations: self.annotations.clone(),
         }
     }
 }

@@ -81,6 +81,7 @@ impl Containerd {
         let folder = TempDir::with_prefix_in("pw", "/tmp").expect("/tmp is writable").keep();
         fs::create_dir(folder.join("run")).expect("the folder is new");
         fs::write(folder.join("config.toml"), config::text(series, &folder)).expect("the folder is writable");
+        fs::write(options(&folder), "").expect("the folder is writable");
         let reaper = Command::new("/bin/sh")
             .args(["-c", REAPER, "reap"])
             .arg(&folder)
@@ -150,6 +151,11 @@ impl Containerd {
     /// Returns the runtime folder of the shims and programs that belong to this daemon.
     pub fn runtime_dir(&self) -> PathBuf {
         self.folder.join("run")
+    }
+
+    /// Returns the path of the node's options for shims and programs; the file is there, and empty.
+    pub fn options(&self) -> PathBuf {
+        options(&self.folder)
     }
 
     /// Returns the path of a blob's file.
@@ -223,7 +229,11 @@ fn spawn(series: Series, folder: &Path) -> Child {
 fn set_environment(command: &mut Command, series: Series, folder: &Path) {
     let path = [home::programs(), series.programs()].map(|path| path.to_string_lossy().into_owned());
     command.env("PATH", format!("{}:{}:/usr/sbin:/usr/bin:/sbin:/bin", path[0], path[1]));
-    command.env("PREWASI_RUNTIME_DIR", folder.join("run"));
+    command.env("PREWASI_RUNTIME_DIR", folder.join("run")).env("PREWASI_CONFIG", options(folder));
+}
+
+fn options(folder: &Path) -> PathBuf {
+    folder.join("prewasi.toml")
 }
 
 fn log(folder: &Path) -> PathBuf {

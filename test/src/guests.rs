@@ -20,6 +20,8 @@ use crate::home;
 pub const DEMO: &str = "demo.wasm";
 /// The demo program as a component, which keeps its exit codes.
 pub const DEMO_COMPONENT: &str = "demo-component.wasm";
+/// A component that tries to use the network, and prints how that went.
+pub const NETWORK: &str = "network-component.wasm";
 /// A module that imports what no engine offers.
 pub const UNKNOWN_IMPORT: &str = "unknown-import.wasm";
 /// A module with a table of 100,000 entries, which exits with 42.
@@ -85,9 +87,11 @@ pub fn build(folder: &Path) -> Result<(), GuestError> {
         let reason = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
         return Err(GuestError::Build { script, reason });
     }
-    let core = folder.join("demo-core.wasm");
-    let module = fs::read(&core).map_err(|source| GuestError::File { path: core, source })?;
-    write(&folder.join(DEMO_COMPONENT), &componentize(&module)?)?;
+    for (core, component) in [("demo-core.wasm", DEMO_COMPONENT), ("network-core.wasm", NETWORK)] {
+        let core = folder.join(core);
+        let module = fs::read(&core).map_err(|source| GuestError::File { path: core, source })?;
+        write(&folder.join(component), &componentize(&module)?)?;
+    }
     for name in [UNKNOWN_IMPORT, LARGE_TABLE] {
         let path = sources.join(name).with_extension("wat");
         let wasm = wat::parse_file(&path).map_err(|source| GuestError::Text { path, source })?;
@@ -148,6 +152,7 @@ mod tests {
         for (name, kind) in [
             (DEMO, WasmKind::Module),
             (DEMO_COMPONENT, WasmKind::Component),
+            (NETWORK, WasmKind::Component),
             (UNKNOWN_IMPORT, WasmKind::Module),
             (LARGE_TABLE, WasmKind::Module),
         ] {
@@ -171,7 +176,7 @@ mod tests {
     fn engine_takes_the_guests() {
         let engine = Wasmtime::new();
         let compile = |name| engine.compile(&Wasm::new(fs::read(path(name)).unwrap()).unwrap());
-        for name in [DEMO, DEMO_COMPONENT, LARGE_TABLE] {
+        for name in [DEMO, DEMO_COMPONENT, NETWORK, LARGE_TABLE] {
             assert!(compile(name).is_ok(), "{name}: {:?}", compile(name).err());
         }
         assert!(compile(UNKNOWN_IMPORT).is_err());
@@ -188,7 +193,7 @@ mod tests {
         let guest = Guest {
             args: [&["demo"], args].concat().iter().map(|&arg| arg.to_owned()).collect(),
             cwd: "/".into(),
-            preopens: vec![Preopen { host: folder.to_owned(), guest: "/".to_owned() }],
+            preopens: vec![Preopen { host: folder.to_owned(), guest: "/".to_owned(), read_only: false }],
             ..Guest::default()
         };
         std::thread::spawn(move || engine.load(code).unwrap().run(&guest)).join().unwrap()

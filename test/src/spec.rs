@@ -1,5 +1,7 @@
 //! The runtime specification of a container, as close to that of `ctr run` as a test needs it.
 
+use std::collections::BTreeMap;
+
 use prost_types::Any;
 use serde_json::{Value, json};
 
@@ -30,6 +32,7 @@ pub(crate) struct Spec {
     pub(crate) cgroup: String,
     pub(crate) hostname: String,
     pub(crate) mounts: Vec<Value>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 impl Spec {
@@ -54,6 +57,7 @@ impl Spec {
             "root": { "path": "rootfs" },
             "hostname": self.hostname,
             "mounts": mounts,
+            "annotations": self.annotations,
             "linux": {
                 "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
                 "cgroupsPath": self.cgroup,

@@ -18,6 +18,7 @@ mod limits;
 mod local_run;
 mod machines;
 mod many;
+mod options;
 mod pods;
 mod reference;
 mod refusals;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         reference::cases(),
         big::cases(),
         many::cases(),
+        options::cases(),
         admin::cases(),
         contract::cases(),
     ];

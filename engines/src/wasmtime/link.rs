@@ -5,13 +5,21 @@ use wasmtime::{Engine, ExternType, FuncType, Linker, Module, Store};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2};
 
+use super::limits::Limits;
 use super::one_line;
 use crate::CompileError;
+
+/// What host functions of a module work on.
+pub(super) struct ModuleHost {
+    pub(super) wasi: WasiP1Ctx,
+    pub(super) limits: Limits,
+}
 
 /// What host functions of a component work on.
 pub(super) struct Host {
     pub(super) wasi: WasiCtx,
     pub(super) table: ResourceTable,
+    pub(super) limits: Limits,
 }
 
 impl WasiView for Host {
@@ -21,9 +29,9 @@ impl WasiView for Host {
 }
 
 /// Offers WASI preview 1.
-pub(super) fn for_modules(engine: &Engine) -> wasmtime::Result<Linker<WasiP1Ctx>> {
+pub(super) fn for_modules(engine: &Engine) -> wasmtime::Result<Linker<ModuleHost>> {
     let mut linker = Linker::new(engine);
-    p1::add_to_linker_async(&mut linker, |context| context)?;
+    p1::add_to_linker_async(&mut linker, |host: &mut ModuleHost| &mut host.wasi)?;
     // wasmtime's own refuses codes above 125, which are as good as any on Linux.
     linker.allow_shadowing(true);
     linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
@@ -43,7 +51,8 @@ pub(super) fn for_components(engine: &Engine) -> wasmtime::Result<component::Lin
 /// Refuses a module that wants what it is not given, or wants it with another type.
 pub(super) fn check_module(engine: &Engine, module: &Module) -> Result<(), CompileError> {
     let linker = for_modules(engine).map_err(unsupported)?;
-    let mut store = Store::new(engine, WasiCtxBuilder::new().build_p1());
+    let wasi = WasiCtxBuilder::new().build_p1();
+    let mut store = Store::new(engine, ModuleHost { wasi, limits: Limits::default() });
     for import in module.imports() {
         let offered = linker.get_by_import(&mut store, &import).map(|offered| offered.ty(&store));
         let fits = match (offered, import.ty()) {

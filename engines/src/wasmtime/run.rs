@@ -7,27 +7,29 @@
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{self, ResourceTable};
 use wasmtime::{Store, Trap, Val, WasmBacktrace};
-use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
-use super::link::Host;
+use super::limits::Limits;
+use super::link::{Host, ModuleHost};
 use super::{one_line, stdio, traps};
 use crate::preopens::{self, Folder};
-use crate::{Guest, Outcome, Program, RunError, WasmKind, entry_point};
+use crate::{Guest, Network, Outcome, Program, RunError, WasmKind, entry_point};
 
 /// A module whose imports are bound.
 pub(super) struct ModuleProgram {
-    bound: wasmtime::InstancePre<WasiP1Ctx>,
+    bound: wasmtime::InstancePre<ModuleHost>,
 }
 
 impl ModuleProgram {
-    pub(super) fn new(bound: wasmtime::InstancePre<WasiP1Ctx>) -> Self {
+    pub(super) fn new(bound: wasmtime::InstancePre<ModuleHost>) -> Self {
         Self { bound }
     }
 
-    async fn call(&self, guest: &Guest, wasi: WasiP1Ctx) -> wasmtime::Result<u8> {
-        let mut store = Store::new(self.bound.module().engine(), wasi);
+    async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder) -> wasmtime::Result<u8> {
+        let host = ModuleHost { wasi: wasi.build_p1(), limits: Limits::new(guest.memory_limit) };
+        let mut store = Store::new(self.bound.module().engine(), host);
+        store.limiter(|host| &mut host.limits);
         let instance = self.bound.instantiate_async(&mut store).await?;
         // A command sets itself up in its entry point; only a library has a function for it.
         if guest.function.is_some()
@@ -58,7 +60,7 @@ impl Program for ModuleProgram {
 
     fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
         self.check(guest)?;
-        run(guest, |mut wasi| self.call(guest, wasi.build_p1()))
+        run(guest, |wasi| self.call(guest, wasi))
     }
 }
 
@@ -73,8 +75,10 @@ impl ComponentProgram {
     }
 
     async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder) -> wasmtime::Result<u8> {
-        let host = Host { wasi: wasi.build(), table: ResourceTable::new() };
+        let limits = Limits::new(guest.memory_limit);
+        let host = Host { wasi: wasi.build(), table: ResourceTable::new(), limits };
         let mut store = Store::new(self.bound.engine(), host);
+        store.limiter(|host| &mut host.limits);
         let Some(name) = &guest.function else {
             let command = CommandPre::new(self.bound.clone())?.instantiate_async(&mut store).await?;
             let result = command.wasi_cli_run().call_run(&mut store).await?;
@@ -135,14 +139,17 @@ fn wasi(guest: &Guest) -> Result<WasiCtxBuilder, RunError> {
         .inherit_stdin()
         .stdout(stdio::Output::new(rustix::stdio::stdout()))
         .stderr(stdio::Output::new(rustix::stdio::stderr()))
-        .allow_blocking_current_thread(true)
-        .inherit_network()
-        .allow_ip_name_lookup(true);
+        .allow_blocking_current_thread(true);
+    match guest.network {
+        Network::Inherit => wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true),
+        Network::None => wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false),
+    };
     if let Some(cwd) = guest.cwd.to_str().filter(|cwd| !cwd.is_empty()) {
         wasi.initial_cwd(cwd);
     }
-    for Folder { host, guest, required } in preopens::resolve(&guest.preopens, &guest.cwd) {
-        match wasi.preopened_dir(&host, &guest, FsPerms::ReadWrite) {
+    for Folder { host, guest, read_only, required } in preopens::resolve(&guest.preopens, &guest.cwd) {
+        let permissions = if read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        match wasi.preopened_dir(&host, &guest, permissions) {
             Ok(_) => {}
             Err(error) if required => {
                 return Err(setup(format!("folder {} as {guest:?}: {}", host.display(), one_line(&error))));

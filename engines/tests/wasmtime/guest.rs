@@ -8,12 +8,12 @@ use std::time::Instant;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use prewasi_engines::{Engine as _, Guest, NativeCode, Outcome, Preopen, Program, Wasmtime};
+use prewasi_engines::{Engine as _, Guest, NativeCode, Network, Outcome, Preopen, Program, Wasmtime};
 
 /// Exit code for an artifact that cannot be loaded.
 pub(crate) const LOAD_FAILED: i32 = 99;
 
-/// Runs `ARTIFACT [--cwd DIR] [--dir HOST GUEST] [--env K V] [--function NAME] [--forked] [--report] -- ARGS`.
+/// Runs `ARTIFACT [--cwd DIR] [--dir|--read-only HOST GUEST] [--memory BYTES] [--no-network] [--env K V] [--function NAME] [--forked] [--report] -- ARGS`.
 pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
     let artifact = PathBuf::from(args.next().unwrap());
     let (mut forked, mut report) = (false, false);
@@ -22,7 +22,12 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
         let mut value = || args.next().unwrap();
         match arg.as_str() {
             "--cwd" => guest.cwd = value().into(),
-            "--dir" => guest.preopens.push(Preopen { host: value().into(), guest: value() }),
+            "--dir" | "--read-only" => {
+                let (host, name, read_only) = (value().into(), value(), arg == "--read-only");
+                guest.preopens.push(Preopen { host, guest: name, read_only });
+            }
+            "--memory" => guest.memory_limit = Some(value().parse().unwrap()),
+            "--no-network" => guest.network = Network::None,
             "--env" => guest.env.push((value(), value())),
             "--function" => guest.function = Some(value()),
             "--forked" => forked = true,

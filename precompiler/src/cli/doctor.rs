@@ -27,7 +27,7 @@ impl Doctor {
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
         let path = std::env::var("PATH").unwrap_or_default();
-        let checks = examine(&self.store.settings(), engines, &path).await;
+        let checks = examine(&self.store.settings()?, engines, &path).await;
         if self.json {
             print(&serde_json::json!({ "checks": checks }).to_string());
         } else {

@@ -25,7 +25,7 @@ impl Inspect {
     }
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
-        let precompiler = Precompiler::connect(self.store.settings()).await?;
+        let precompiler = Precompiler::connect(self.store.settings()?).await?;
         let record = find_image(&precompiler, &self.image).await?;
         let inspection = precompiler.inspect(&record, engines).await;
         let error = inspection.error.map(PrepareError::from);

@@ -60,7 +60,7 @@ impl Ls {
     }
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
-        let precompiler = Precompiler::connect(self.store.settings()).await?;
+        let precompiler = Precompiler::connect(self.store.settings()?).await?;
         let inventory = precompiler.inventory(engines).await?;
         if self.json {
             let rows: Vec<Row<'_>> = inventory.entries.iter().map(Row::from).collect();

@@ -109,7 +109,7 @@ impl Precompile {
     }
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
-        let settings = Settings { platform: self.platform.clone(), ..self.store.settings() };
+        let settings = Settings { platform: self.platform.clone(), ..self.store.settings()? };
         let jobs = self.jobs.map_or(settings.compile_slots, |jobs| jobs.get().into());
         let precompiler = Precompiler::connect(settings).await?;
         let records = self.records(&precompiler).await?;

@@ -9,6 +9,7 @@ use prewasi_engines::Engine;
 use super::ls::{Row, list};
 use super::precompile::print;
 use super::{Status, StoreArgs, conclude};
+use crate::options::duration;
 use crate::{Precompiler, PrepareError, PrunePolicy, Pruned};
 
 /// Remove superseded artifacts
@@ -39,7 +40,7 @@ impl Prune {
     }
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
-        let precompiler = Precompiler::connect(self.store.settings()).await?;
+        let precompiler = Precompiler::connect(self.store.settings()?).await?;
         let policy = PrunePolicy { keep: self.keep, older_than: self.older_than };
         let Pruned { entries, freed } = precompiler.prune(engines, policy, self.dry_run).await?;
         if self.json {
@@ -58,34 +59,7 @@ impl Prune {
     }
 }
 
-/// Reads an age: a whole number and a unit.
+/// Reads an age.
 fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a number with s, m, h, d or w, such as 30d".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let seconds: u64 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        'w' => 604_800,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Ages are whole numbers with a unit, and nothing else.
-    #[test]
-    fn ages() {
-        assert_eq!(age("0s"), Ok(Duration::ZERO));
-        assert_eq!(age("36h"), Ok(Duration::from_secs(36 * 3_600)));
-        assert_eq!(age("2w"), Ok(Duration::from_secs(14 * 86_400)));
-        for wrong in ["", "d", "30", "-1d", "1.5h", "1 d", "30ü", "99999999999999999999d", "18446744073709551615w"] {
-            assert!(age(wrong).is_err(), "{wrong}");
-        }
-    }
+    duration(text).ok_or_else(|| "expected a whole number with s, m, h, d or w, such as 30d".to_owned())
 }

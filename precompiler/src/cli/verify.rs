@@ -44,7 +44,7 @@ impl Verify {
     }
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
-        let precompiler = Precompiler::connect(self.store.settings()).await?;
+        let precompiler = Precompiler::connect(self.store.settings()?).await?;
         let mut images = Vec::new();
         for image in &self.images {
             images.push(find_image(&precompiler, image).await?.name);

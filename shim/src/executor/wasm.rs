@@ -5,8 +5,9 @@ use std::ffi::CString;
 use std::io::Write as _;
 use std::os::fd::RawFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -27,12 +28,21 @@ pub(crate) struct WasmExecutor {
     kept: Vec<RawFd>,
     /// What is left to do before, for a process other than init.
     confinement: Option<Confinement>,
+    /// How long the program may run.
+    timeout: Option<Duration>,
+}
+
+/// Says that a program was ended because it ran for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest was ended: it ran for longer than {timeout:?}, the limit set by `timeout`")]
+struct TooLong {
+    timeout: Duration,
 }
 
 impl WasmExecutor {
     /// Takes a program and the descriptors that it needs; all others are closed before it runs.
-    pub(crate) fn new(program: Arc<dyn Program>, guest: Guest, kept: Vec<RawFd>) -> Self {
-        Self { program, guest, kept, confinement: None }
+    pub(crate) fn new(program: Arc<dyn Program>, guest: Guest, kept: Vec<RawFd>, timeout: Option<Duration>) -> Self {
+        Self { program, guest, kept, confinement: None, timeout }
     }
 
     /// Adds what is left to be done for a process other than init.
@@ -44,20 +54,36 @@ impl WasmExecutor {
         let program = self.program.clone();
         let guest = self.guest.clone();
         let thread = thread::Builder::new().name("guest".to_owned()).stack_size(STACK);
-        match thread.spawn(move || program.run(&guest)).map(thread::JoinHandle::join) {
-            Ok(Ok(Ok(Outcome::Exit(code)))) => code,
-            Ok(Ok(Err(error))) => {
-                tell(&error);
-                error.exit_code()
-            }
-            // The panic's message has been written already.
-            Ok(Err(_)) => TRAPPED,
-            Err(error) => {
-                let error = RunError::Setup { reason: format!("cannot start a thread: {error}") };
-                tell(&error);
-                error.exit_code()
-            }
+        let (sender, outcome) = mpsc::channel();
+        // If the receiver does not wait any more, the process is about to end.
+        let spawned = thread.spawn(move || drop(sender.send(program.run(&guest))));
+        if let Err(error) = spawned {
+            let error = RunError::Setup { reason: format!("cannot start a thread: {error}") };
+            tell(&error);
+            return error.exit_code();
         }
+        match self.wait(&outcome) {
+            Ok(Ok(Outcome::Exit(code))) => code,
+            Ok(Err(error)) => {
+                tell(&error);
+                error.exit_code()
+            }
+            Err(Some(error)) => {
+                tell(&error);
+                TRAPPED
+            }
+            // The thread panicked, and the panic's message has been written already.
+            Err(None) => TRAPPED,
+        }
+    }
+
+    /// Waits for the end of the guest, but not for longer than it may run.
+    fn wait<T>(&self, outcome: &mpsc::Receiver<T>) -> Result<T, Option<TooLong>> {
+        let Some(timeout) = self.timeout else { return outcome.recv().map_err(|_| None) };
+        outcome.recv_timeout(timeout).map_err(|error| match error {
+            mpsc::RecvTimeoutError::Timeout => Some(TooLong { timeout }),
+            mpsc::RecvTimeoutError::Disconnected => None,
+        })
     }
 
     /// Closes every descriptor from 3 on that is not the program's, and not the one that ends its input.

@@ -12,6 +12,7 @@ use super::payload::{Payload, PayloadError};
 use crate::error::{Failure, Kind, chain};
 use crate::executor::{Confinement, NativeExecutor};
 use crate::mounts::MountError;
+use crate::options::ContainerOptionsError;
 use crate::spec::SpecError;
 use crate::stdio::Streams;
 
@@ -20,6 +21,8 @@ use crate::stdio::Streams;
 pub(super) enum BuildError {
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error(transparent)]
+    Options(#[from] ContainerOptionsError),
     #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
@@ -48,6 +51,7 @@ impl BuildError {
     fn kind(&self) -> Kind {
         match self {
             Self::Payload(error) => error.kind(),
+            Self::Options(_) => Kind::Invalid,
             Self::SeccompNotify => Kind::Unsupported,
             Self::Spec(_)
             | Self::Mount(_)

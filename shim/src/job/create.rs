@@ -13,6 +13,7 @@ use crate::command::EngineConstructor;
 use crate::error::Failure;
 use crate::helper::Report;
 use crate::mounts::{self, Mount};
+use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
 use crate::spec;
 use crate::stdio::Streams;
@@ -29,6 +30,7 @@ pub(crate) struct Create {
     /// containerd's gRPC socket.
     pub(crate) address: PathBuf,
     pub(crate) namespace: String,
+    pub(crate) options: RuntimeOptions,
 }
 
 impl Create {
@@ -39,6 +41,7 @@ impl Create {
 
     fn create(&self, engine: EngineConstructor) -> Result<Report, BuildError> {
         let spec = spec::load(&self.bundle)?;
+        let options = self.options.of_container(&spec)?;
         mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs"))?;
         let search = Search {
             id: &self.id,
@@ -47,7 +50,7 @@ impl Create {
             root: spec::root(&spec, &self.bundle),
             own: None,
         };
-        let payload = search.payload(&spec, engine)?;
+        let payload = search.payload(&spec, &options, engine)?;
         let container = builder(&self.id, &self.containers, &self.streams, &spec, payload, None)?
             .as_init(&self.bundle)
             .with_systemd(spec::has_systemd_cgroup(&spec))

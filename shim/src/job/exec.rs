@@ -24,6 +24,7 @@ use crate::entrypoint::Entrypoint;
 use crate::error::Failure;
 use crate::executor::Confinement;
 use crate::helper::Report;
+use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
 use crate::spec;
 use crate::stdio::Streams;
@@ -46,6 +47,8 @@ pub(crate) struct Exec {
     /// containerd's gRPC socket.
     pub(crate) address: PathBuf,
     pub(crate) namespace: String,
+    /// Options of the container's runtime: what it may not do, no process in it may.
+    pub(crate) options: RuntimeOptions,
 }
 
 impl Exec {
@@ -63,6 +66,7 @@ impl Exec {
 
     fn exec(&self, folder: &Path, engine: EngineConstructor) -> Result<Report, BuildError> {
         let mut spec = spec::load(&self.bundle)?;
+        let options = self.options.of_container(&spec)?;
         let own = Entrypoint::parse(spec::args(&spec).first().map_or("", String::as_str)).program;
         let mut process = self.process.clone();
         let confinement = Confinement::of_other_process(&spec, &mut process).ok_or(BuildError::SeccompNotify)?;
@@ -77,7 +81,7 @@ impl Exec {
             root: format!("/proc/{}/root", self.init.pid).into(),
             own: Some(own),
         };
-        let payload = search.payload(&spec, engine)?;
+        let payload = search.payload(&spec, &options, engine)?;
         self.copy_state(folder)?;
         let process = in_memory(&process).map_err(BuildError::Process)?;
         let path = format!("/proc/self/fd/{}", process.as_raw_fd());

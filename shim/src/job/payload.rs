@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::Spec;
 use prewasi_engines::{Program, RunError};
-use prewasi_precompiler::{Content, Precompiler, PrepareError, Settings};
+use prewasi_precompiler::{Content, Options, Precompiler, PrepareError, Settings};
 
 use super::seal::seal;
 use crate::command::EngineConstructor;
@@ -81,36 +81,42 @@ impl PayloadError {
 impl Search<'_> {
     /// Prepares what the process of `spec` runs. The runtime that talks to containerd is gone when this returns, with its
     /// threads: libcontainer is about to fork.
-    pub(super) fn payload(&self, spec: &Spec, engine: EngineConstructor) -> Result<Payload, PayloadError> {
+    pub(super) fn payload(
+        &self,
+        spec: &Spec,
+        options: &Options,
+        engine: EngineConstructor,
+    ) -> Result<Payload, PayloadError> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PayloadError::Runtime)?;
         let before = open_descriptors();
         let entrypoint = Entrypoint::parse(spec::args(spec).first().map_or("", String::as_str));
         let loaded = runtime.block_on(async {
             match &self.own {
-                None => self.load_entrypoint(spec, &entrypoint, engine).await,
-                Some(own) => self.load_other(own, spec, &entrypoint, engine).await,
+                None => self.load_entrypoint(spec, options, &entrypoint, engine).await,
+                Some(own) => self.load_other(own, spec, options, &entrypoint, engine).await,
             }
         })?;
         drop(runtime);
         let Some((subject, program)) = loaded else { return Ok(Payload::Native) };
-        let guest = spec::guest(spec, &entrypoint);
+        let guest = spec::guest(spec, &entrypoint, options);
         program.check(&guest).map_err(|source| PayloadError::Check { subject, source })?;
         let kept: Vec<RawFd> = open_descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
         if let Err(error) = seal(&kept) {
             tracing::warn!(%error, id = self.id, "cannot protect native code from its container: the kernel is too old");
         }
-        Ok(Payload::Wasm(Box::new(WasmExecutor::new(program.into(), guest, kept))))
+        Ok(Payload::Wasm(Box::new(WasmExecutor::new(program.into(), guest, kept, options.timeout))))
     }
 
     /// Loads what the container runs: the wasm of the image, or the wasm file that the entrypoint names.
     async fn load_entrypoint(
         &self,
         spec: &Spec,
+        options: &Options,
         entrypoint: &Entrypoint,
         engine: EngineConstructor,
     ) -> Result<Option<Loaded>, PayloadError> {
-        let (precompiler, image) = self.image().await?;
+        let (precompiler, image) = self.image(options).await?;
         let engine = engine();
         if let Some(image) = &image
             && let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await?
@@ -136,6 +142,7 @@ impl Search<'_> {
         &self,
         own: &str,
         spec: &Spec,
+        options: &Options,
         entrypoint: &Entrypoint,
         engine: EngineConstructor,
     ) -> Result<Option<Loaded>, PayloadError> {
@@ -146,7 +153,7 @@ impl Search<'_> {
             return Ok(None);
         }
         let program = entrypoint.program.clone();
-        let (precompiler, image) = self.image().await?;
+        let (precompiler, image) = self.image(options).await?;
         let engine = engine();
         if let Some(file) = file {
             let loaded = precompiler.load_file(image.as_deref(), &program, file, &*engine).await?;
@@ -171,8 +178,10 @@ impl Search<'_> {
         }
     }
 
-    async fn image(&self) -> Result<(Precompiler, Option<String>), PayloadError> {
-        let precompiler = Precompiler::connect(Settings::new(self.address, self.namespace)).await?;
+    async fn image(&self, options: &Options) -> Result<(Precompiler, Option<String>), PayloadError> {
+        let mut settings = Settings::new(self.address, self.namespace);
+        options.apply(&mut settings);
+        let precompiler = Precompiler::connect(settings).await?;
         let image = precompiler.image_of_container(self.id).await?;
         Ok((precompiler, image))
     }

@@ -129,6 +129,7 @@ impl Shim {
             streams: opened.streams.clone(),
             address: self.address.clone(),
             namespace: self.namespace.clone(),
+            options: container.options.clone(),
         }));
         let made = self.make(container, process, opened, job).await.map_err(|source| TaskError::Exec {
             id: container.id.clone(),

@@ -47,7 +47,7 @@ impl GuestArgs {
         }
         let cwd = Path::new("/").join(process.working_dir.map(PathBuf::from).unwrap_or_default());
         let env = self.environment(&process.env);
-        (Guest { args: words, env, cwd, preopens: self.dir.clone(), function }, program)
+        (Guest { args: words, env, cwd, preopens: self.dir.clone(), function, ..Guest::default() }, program)
     }
 
     fn environment(&self, of_image: &[String]) -> Vec<(String, String)> {
@@ -80,7 +80,7 @@ fn folder(text: &str) -> Result<Preopen, String> {
     if host.is_empty() || guest.is_empty() {
         return Err("expected HOST or HOST:GUEST".to_owned());
     }
-    Ok(Preopen { host: host.into(), guest: guest.to_owned() })
+    Ok(Preopen { host: host.into(), guest: guest.to_owned(), read_only: false })
 }
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn folders() {
         let given = guest(&["--dir", ".", "--dir", "/tmp/x:/data"], IMAGE, &[]);
-        let folder = |host: &str, guest: &str| Preopen { host: host.into(), guest: guest.to_owned() };
+        let folder = |host: &str, guest: &str| Preopen { host: host.into(), guest: guest.to_owned(), read_only: false };
         assert_eq!(given.preopens, [folder(".", "."), folder("/tmp/x", "/data")]);
         assert_eq!(given.cwd, Path::new("/w"));
         assert_eq!(guest(&[], r#"{"WorkingDir": "w"}"#, &[]).cwd, Path::new("/w"));

@@ -7,6 +7,7 @@ use prewasi_cache::LayoutStore;
 use prewasi_engines::Engine;
 use rustix::fs::{Mode, OFlags};
 
+use super::super::settings;
 use super::{CannotRun, Prepared, Run};
 use crate::entrypoint::{is_named_wasm, split_function};
 use crate::{Content, Precompiler, PrepareError, Process, Settings, StoreAddress, archive};
@@ -58,12 +59,15 @@ impl Subject {
 
     pub(super) async fn prepare(self, run: &Run, engine: &dyn Engine) -> Result<Prepared, CannotRun> {
         match self {
-            Self::Image(name) => image(run, engine, run.store.settings(), Some(&name)).await,
-            Self::Layout(path) => image(run, engine, layout(path), run.image.as_deref()).await,
+            Self::Image(name) => {
+                let settings = run.store.settings().map_err(PrepareError::from)?;
+                image(run, engine, settings, Some(&name)).await
+            }
+            Self::Layout(path) => image(run, engine, layout(path)?, run.image.as_deref()).await,
             Self::Archive(path) => {
                 let unpacked = archive::unpack(&path)?;
                 // Nothing but blobs was unpacked, and nobody else can reach them.
-                let settings = Settings { trust_layout: true, ..layout(unpacked.path().to_owned()) };
+                let settings = Settings { trust_layout: true, ..layout(unpacked.path().to_owned())? };
                 image(run, engine, settings, run.image.as_deref()).await
             }
             Self::File(path, function) => file(run, engine, &path, function).await,
@@ -71,8 +75,8 @@ impl Subject {
     }
 }
 
-fn layout(path: PathBuf) -> Settings {
-    Settings::for_store(StoreAddress::Layout(path))
+fn layout(path: PathBuf) -> Result<Settings, PrepareError> {
+    Ok(settings(StoreAddress::Layout(path))?)
 }
 
 /// Prepares an image of a store: the one of that name, else the only one.
@@ -121,7 +125,7 @@ async fn file(run: &Run, engine: &dyn Engine, path: &Path, function: Option<Stri
     let file = open(path)?;
     let folder = archive::private_folder().map_err(|source| io("create a temporary folder", source))?;
     LayoutStore::create(folder.path()).map_err(PrepareError::from)?;
-    let precompiler = Precompiler::connect(layout(folder.path().to_owned())).await?;
+    let precompiler = Precompiler::connect(layout(folder.path().to_owned())?).await?;
     let program = precompiler.load_file(None, &name, file, engine).await?;
     let program = program.ok_or_else(|| CannotRun::NotWasm { subject: name.clone() })?;
     let (mut guest, _) = run.guest.guest(Process::default(), &name, &run.args);

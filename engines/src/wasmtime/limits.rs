@@ -1,0 +1,89 @@
+//! How much memory a guest may take for itself.
+//!
+//! One budget for all that a guest can make grow: linear memories, tables, and the heap of collected objects, which
+//! wasmtime counts as a memory. A guest that asks for more is told that there is none: `memory.grow` and `table.grow` give
+//! -1. One that needs more to begin with is not started. The process's own limit, that of its cgroup, counts besides.
+
+use wasmtime::ResourceLimiter;
+
+/// What is left of a guest's budget.
+#[derive(Debug)]
+pub(super) struct Limits {
+    left: u64,
+    /// What was granted last, to be given back if it could not be had after all.
+    granted: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl Limits {
+    /// Grants so many bytes; all that is asked for without a limit.
+    pub(super) fn new(limit: Option<u64>) -> Self {
+        Self { left: limit.unwrap_or(u64::MAX), granted: 0 }
+    }
+
+    fn grant(&mut self, current: usize, desired: usize, unit: usize) -> bool {
+        let bytes = desired.saturating_sub(current).saturating_mul(unit) as u64;
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                (self.left, self.granted) = (left, bytes);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn take_back(&mut self) {
+        self.left = self.left.saturating_add(std::mem::take(&mut self.granted));
+    }
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.grant(current, desired, 1))
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back();
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        // wasmtime takes a pointer for each element.
+        Ok(self.grant(current, desired, size_of::<usize>()))
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memories and tables share one budget; what could not be had is given back, once.
+    #[test]
+    fn budget_is_shared() {
+        let mut limits = Limits::new(Some(1000));
+        assert!(limits.memory_growing(0, 600, None).unwrap());
+        assert!(!limits.memory_growing(600, 1001, None).unwrap());
+        assert!(limits.table_growing(0, 50, None).unwrap());
+        assert!(!limits.table_growing(50, 51, None).unwrap());
+        limits.table_grow_failed(wasmtime::Error::msg("no")).unwrap();
+        limits.table_grow_failed(wasmtime::Error::msg("refused before it was granted")).unwrap();
+        assert!(limits.memory_growing(600, 1000, None).unwrap());
+        assert!(!limits.memory_growing(1000, 1001, None).unwrap());
+    }
+
+    /// Without a limit everything is granted.
+    #[test]
+    fn no_limit() {
+        assert!(Limits::default().memory_growing(0, usize::MAX, None).unwrap());
+    }
+}

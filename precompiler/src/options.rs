@@ -1,0 +1,170 @@
+//! What an administrator or the author of a pod may set, and in which order it counts.
+//!
+//! Four layers, each over the one before: what is built in; the node's file, `/etc/prewasi/config.toml`; the options of the
+//! runtime, from containerd's configuration or a client; the annotations of a container. The first three have the same keys,
+//! in TOML. Annotations are the author's word, not the administrator's: only what has an annotation can be set by one, and
+//! the layers below may allow fewer. Each thing that is wrong is an error that says where, and what would be right: an
+//! option that is not heard must not look as if it were.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use prewasi_engines::Network;
+use toml::{Table, Value};
+
+use crate::Settings;
+
+mod error;
+mod keys;
+mod value;
+
+pub use error::{OptionsError, Place};
+pub use value::Preopens;
+pub(crate) use value::duration;
+
+use self::keys::{KEYS, Key};
+
+/// Where the node's file is, unless [`VARIABLE`] says otherwise.
+const FILE: &str = "/etc/prewasi/config.toml";
+/// Names another file, which must be there; empty for none.
+const VARIABLE: &str = "PREWASI_CONFIG";
+/// What the names of our annotations begin with; the name of an option follows.
+const PREFIX: &str = "prewasi.io/";
+
+/// All that can be set. Fields that are `None` leave what [`Settings`] has, or have no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Folders that a wasm program may use.
+    pub preopens: Preopens,
+    /// What a wasm program has of the container's network.
+    pub network: Network,
+    /// Most memory that a wasm program may take for itself, bytes.
+    pub memory_limit: Option<u64>,
+    /// How long a wasm program may run, wall clock.
+    pub timeout: Option<Duration>,
+    compile_memory: Option<u64>,
+    compile_timeout: Option<Duration>,
+    compile_cpu_time: Option<Duration>,
+    compile_slots: Option<usize>,
+    lock_deadline: Option<Duration>,
+    /// Names of options that annotations may set.
+    allowed_annotations: Vec<&'static str>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            preopens: Preopens::Root,
+            network: Network::Inherit,
+            memory_limit: None,
+            timeout: None,
+            compile_memory: None,
+            compile_timeout: None,
+            compile_cpu_time: None,
+            compile_slots: None,
+            lock_deadline: None,
+            allowed_annotations: KEYS.iter().filter(|key| key.annotation).map(|key| key.name).collect(),
+        }
+    }
+}
+
+impl Options {
+    /// Takes what is built in, and over it the node's file. Without a file what is built in counts alone.
+    ///
+    /// # Errors
+    /// [`OptionsError`]; also if there is no file where [`VARIABLE`] says.
+    pub fn of_node() -> Result<Self, OptionsError> {
+        let mut options = Self::default();
+        match std::env::var_os(VARIABLE).map(PathBuf::from) {
+            Some(path) if path.as_os_str().is_empty() => {}
+            Some(path) => options.set_file(path)?,
+            None => match options.set_file(FILE.into()) {
+                Err(OptionsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            },
+        }
+        Ok(options)
+    }
+
+    /// Sets what a file says.
+    ///
+    /// # Errors
+    /// [`OptionsError`] names the file.
+    pub fn set_file(&mut self, path: PathBuf) -> Result<(), OptionsError> {
+        match fs::read_to_string(&path) {
+            Ok(text) => self.set_toml(&text, &Place::File(path)),
+            Err(source) => Err(OptionsError::Read { path, source }),
+        }
+    }
+
+    /// Sets what a document in TOML says; `place` is where it stands, for messages.
+    ///
+    /// # Errors
+    /// [`OptionsError`] names the key.
+    pub fn set_toml(&mut self, text: &str, place: &Place) -> Result<(), OptionsError> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| OptionsError::syntax(place, text, &error))?;
+        for (name, value) in &table {
+            let key = keys::find(name).ok_or_else(|| {
+                let nearest = keys::nearest(name, KEYS.iter().map(|key| key.name)).to_owned();
+                OptionsError::Unknown { place: place.clone(), key: name.clone(), nearest }
+            })?;
+            self.set(key, value, place)?;
+        }
+        Ok(())
+    }
+
+    /// Sets what annotations say; those that are not ours are passed over.
+    ///
+    /// # Errors
+    /// [`OptionsError`] names the annotation; also one that is not allowed.
+    pub fn set_annotations<'a>(
+        &mut self,
+        annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) -> Result<(), OptionsError> {
+        let allowed = self.allowed_annotations.clone();
+        for (annotation, value) in annotations {
+            let Some(name) = annotation.strip_prefix(PREFIX) else { continue };
+            let place = Place::Annotation(annotation.clone());
+            match keys::find(name).filter(|key| key.annotation) {
+                Some(key) if allowed.contains(&key.name) => {
+                    self.set(key, &Value::String(value.clone()), &place)?;
+                }
+                Some(_) => {
+                    return Err(OptionsError::NotAllowed {
+                        annotation: annotation.clone(),
+                        allowed: allowed.join(", "),
+                    });
+                }
+                None => {
+                    let nearest = keys::nearest(name, KEYS.iter().filter(|key| key.annotation).map(|key| key.name));
+                    let nearest = format!("{PREFIX}{nearest}");
+                    return Err(OptionsError::UnknownAnnotation { annotation: annotation.clone(), nearest });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the limits of a compile that the options name.
+    pub fn apply(&self, settings: &mut Settings) {
+        settings.compile_memory = self.compile_memory.unwrap_or(settings.compile_memory);
+        settings.compile_timeout = self.compile_timeout.unwrap_or(settings.compile_timeout);
+        settings.compile_cpu_time = self.compile_cpu_time.unwrap_or(settings.compile_cpu_time);
+        settings.compile_slots = self.compile_slots.unwrap_or(settings.compile_slots);
+        settings.lock_deadline = self.lock_deadline.unwrap_or(settings.lock_deadline);
+    }
+
+    fn set(&mut self, key: &Key, value: &Value, place: &Place) -> Result<(), OptionsError> {
+        (key.set)(self, value).map_err(|reason| OptionsError::Value {
+            place: place.clone(),
+            key: key.name,
+            value: value.to_string(),
+            reason,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! What is wrong with an option: where it stands, how it is called, what would be right.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Where an option comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file.
+    File(PathBuf),
+    /// The options of the runtime, which containerd passes on.
+    Runtime,
+    /// An annotation of the container, by its name.
+    Annotation(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Runtime => f.write_str("the options of the runtime"),
+            Self::Annotation(name) => write!(f, "annotation {name}"),
+        }
+    }
+}
+
+/// Says why options cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A document is no TOML.
+    #[error("cannot parse {place}, line {line}: {reason}")]
+    Syntax {
+        /// Where it stands.
+        place: Place,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser says.
+        reason: String,
+    },
+    /// There is no such option.
+    #[error("cannot use {place}: no option is called {key:?}; the nearest one is {nearest:?}")]
+    Unknown {
+        /// Where it stands.
+        place: Place,
+        /// As it was written.
+        key: String,
+        /// What it was probably meant to be.
+        nearest: String,
+    },
+    /// An option cannot be that.
+    #[error("cannot use {place}: {key} cannot be {value}: {reason}")]
+    Value {
+        /// Where it stands.
+        place: Place,
+        /// The option.
+        key: &'static str,
+        /// As it was written.
+        value: String,
+        /// What was expected.
+        reason: String,
+    },
+    /// There is no such annotation.
+    #[error("cannot use annotation {annotation}: it is not known; the nearest one is {nearest}")]
+    UnknownAnnotation {
+        /// Its name.
+        annotation: String,
+        /// What it was probably meant to be.
+        nearest: String,
+    },
+    /// The administrator does not want it to be set by annotations.
+    #[error("cannot use annotation {annotation}: this node or runtime allows annotations for [{allowed}] only")]
+    NotAllowed {
+        /// Its name.
+        annotation: String,
+        /// What may be set.
+        allowed: String,
+    },
+}
+
+impl OptionsError {
+    pub(super) fn syntax(place: &Place, text: &str, error: &toml::de::Error) -> Self {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+        Self::Syntax { place: place.clone(), line, reason: error.message().to_owned() }
+    }
+}

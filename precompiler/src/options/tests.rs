@@ -1,0 +1,170 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn toml(text: &str) -> Result<Options, OptionsError> {
+    let mut options = Options::default();
+    options.set_toml(text, &Place::Runtime).map(|()| options)
+}
+
+fn annotations(options: &mut Options, list: &[(&str, &str)]) -> Result<(), OptionsError> {
+    let map: BTreeMap<String, String> = list.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    options.set_annotations(&map)
+}
+
+fn message(result: Result<Options, OptionsError>) -> String {
+    result.expect_err("an error").to_string()
+}
+
+/// Each layer counts over the one before, option by option; what no layer names is what is built in.
+#[test]
+fn layers_in_their_order() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let file = folder.path().join("config.toml");
+    fs::write(&file, "network = \"none\"\ntimeout = \"1m\"\nmemory_limit = 65536\n").expect("write");
+    let mut options = Options::default();
+    assert_eq!((options.network, options.timeout, options.memory_limit), (Network::Inherit, None, None));
+    options.set_file(file).expect("a good file");
+    options.set_toml("timeout = \"2m\"\nmemory_limit = \"1MiB\"", &Place::Runtime).expect("good options");
+    annotations(&mut options, &[("prewasi.io/memory_limit", "none"), ("other.io/timeout", "x")]).expect("good ones");
+    assert_eq!(options.network, Network::None);
+    assert_eq!((options.timeout, options.memory_limit), (Some(Duration::from_secs(120)), None));
+    assert_eq!(options.preopens, Preopens::Root);
+}
+
+/// Limits of a compile that are set reach the settings, the others stay what they are.
+#[test]
+fn limits_of_a_compile() {
+    let mut settings = Settings::new("/nowhere", "test");
+    let before = settings.clone();
+    toml("compile_memory = \"1GiB\"\ncompile_slots = 3\nlock_deadline = \"500ms\"").expect("good").apply(&mut settings);
+    assert_eq!((settings.compile_memory, settings.compile_slots), (1 << 30, 3));
+    assert_eq!(settings.lock_deadline, Duration::from_millis(500));
+    assert_eq!(
+        (settings.compile_timeout, settings.compile_cpu_time),
+        (before.compile_timeout, before.compile_cpu_time)
+    );
+}
+
+/// The documented defaults are those that are built in.
+#[test]
+fn defaults_are_as_documented() {
+    let mut text = String::new();
+    for key in KEYS.iter().filter(|key| key.default.starts_with('`')) {
+        text.push_str(&format!("{} = \"{}\"\n", key.name, key.default.trim_matches('`')));
+    }
+    let stated = toml(&text).expect("the defaults are values");
+    let (mut built_in, mut settings) = (Settings::new("/nowhere", "test"), Settings::new("/nowhere", "test"));
+    Options::default().apply(&mut built_in);
+    stated.apply(&mut settings);
+    assert_eq!(format!("{built_in:?}"), format!("{settings:?}"));
+    let Options { preopens, network, memory_limit, timeout, .. } = Options::default();
+    assert_eq!(
+        (stated.preopens, stated.network, stated.memory_limit, stated.timeout),
+        (preopens, network, memory_limit, timeout)
+    );
+}
+
+/// An option that nobody knows is refused under its name, with the nearest one that is known.
+#[test]
+fn unknown_options_name_the_nearest() {
+    for (written, nearest) in [
+        ("memory-limit = 1", "memory_limit"),
+        ("Timeout = \"1s\"", "timeout"),
+        ("netwrok = \"none\"", "network"),
+        ("[preopen]", "preopens"),
+    ] {
+        let said = message(toml(written));
+        assert!(said.ends_with(&format!("the nearest one is {nearest:?}")), "{said}");
+        assert!(said.starts_with("cannot use the options of the runtime: no option is called "), "{said}");
+    }
+}
+
+/// A value that cannot be meant is refused with option, value and what was expected.
+#[test]
+fn wrong_values_say_what_was_expected() {
+    for (written, parts) in [
+        (
+            "preopens = \"readonly\"",
+            ["preopens cannot be \"readonly\"", "\"root\", \"read-only\", \"mounts\", \"none\""],
+        ),
+        ("network = true", ["network cannot be true", "\"inherit\", \"none\""]),
+        ("memory_limit = -1", ["memory_limit cannot be -1", "64MiB"]),
+        ("memory_limit = \"64MB\"", ["memory_limit cannot be \"64MB\"", "KiB"]),
+        ("memory_limit = \"99999999999TiB\"", ["memory_limit cannot be", "expected bytes"]),
+        ("timeout = 30", ["timeout cannot be 30", "such as \"30s\", or \"none\""]),
+        ("timeout = \"0s\"", ["timeout cannot be \"0s\"", "expected"]),
+        ("compile_timeout = \"none\"", ["compile_timeout cannot be \"none\"", "such as \"30s\""]),
+        ("compile_slots = 0", ["compile_slots cannot be 0", "above 0"]),
+        ("allowed_annotations = \"timeout\"", ["allowed_annotations cannot be", "a list"]),
+        ("allowed_annotations = [\"netwrk\"]", ["\"netwrk\" has no annotation", "\"network\""]),
+        ("allowed_annotations = [\"compile_slots\"]", ["\"compile_slots\" has no annotation", "nearest"]),
+    ] {
+        let said = message(toml(written));
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    }
+}
+
+/// What is no TOML is refused with its line.
+#[test]
+fn syntax_errors_name_the_line() {
+    let said = message(toml("network = \"none\"\n\ntimeout ="));
+    assert!(said.starts_with("cannot parse the options of the runtime, line 3: "), "{said}");
+}
+
+/// A file that is not there is an error for whoever named it.
+#[test]
+fn missing_files_are_errors() {
+    let error = Options::default().set_file("/no/such/file.toml".into()).expect_err("there is none");
+    assert_eq!(error.to_string(), "cannot read /no/such/file.toml");
+}
+
+/// Annotations of ours that are not known, have no annotation, or are not allowed, are refused.
+#[test]
+fn annotations_are_checked() {
+    let refused = |options: &mut Options, name: &str, value: &str| {
+        annotations(options, &[(name, value)]).expect_err("an error").to_string()
+    };
+    let mut options = Options::default();
+    let said = refused(&mut options, "prewasi.io/time-out", "1s");
+    assert!(said.ends_with("the nearest one is prewasi.io/timeout"), "{said}");
+    let said = refused(&mut options, "prewasi.io/compile_slots", "1");
+    assert!(said.contains("prewasi.io/compile_slots: it is not known"), "{said}");
+    let said = refused(&mut options, "prewasi.io/timeout", "soon");
+    assert!(said.starts_with("cannot use annotation prewasi.io/timeout: timeout cannot be \"soon\""), "{said}");
+    options.set_toml("allowed_annotations = [\"timeout\"]", &Place::Runtime).expect("good");
+    annotations(&mut options, &[("prewasi.io/timeout", "1s")]).expect("this one is allowed");
+    let said = refused(&mut options, "prewasi.io/network", "inherit");
+    assert!(said.ends_with("allows annotations for [timeout] only"), "{said}");
+}
+
+/// Durations are whole numbers with a unit, and nothing else.
+#[test]
+fn durations() {
+    assert_eq!(duration("0s"), Some(Duration::ZERO));
+    assert_eq!(duration("1500ms"), Some(Duration::from_millis(1500)));
+    assert_eq!(duration("36h"), Some(Duration::from_secs(36 * 3_600)));
+    assert_eq!(duration("2w"), Some(Duration::from_secs(14 * 86_400)));
+    for wrong in ["", "d", "30", "-1d", "+1d", "1.5h", "1 d", "30ü", "99999999999999999999d", "18446744073709551615w"]
+    {
+        assert_eq!(duration(wrong), None, "{wrong}");
+    }
+}
+
+/// The table in the documentation is this one, word by word.
+#[test]
+fn documentation_has_every_option() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let page = fs::read_to_string(page).expect("the page is there");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).take(KEYS.len()).collect();
+    let expected: Vec<String> = KEYS.iter().map(row).collect();
+    assert_eq!(rows, expected);
+    let after = page.lines().skip_while(|line| *line != expected[expected.len() - 1]).nth(1);
+    assert_eq!(after, Some(""), "the table ends with the last option");
+}
+
+fn row(key: &Key) -> String {
+    let annotation = if key.annotation { format!("`{PREFIX}{}`", key.name) } else { "no".to_owned() };
+    let meaning = key.meaning.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("| `{}` | {} | {} | {annotation} | {meaning} |", key.name, key.values, key.default)
+}

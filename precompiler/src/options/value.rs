@@ -1,0 +1,92 @@
+//! Values of options: from TOML or the text of an annotation to what is meant. Each error says what was expected.
+
+use std::time::Duration;
+
+use toml::Value;
+
+use super::keys::nearest;
+
+/// Folders that a wasm program may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preopens {
+    /// The container's root, with all its mounts.
+    Root,
+    /// The same, and nothing can be changed.
+    ReadOnly,
+    /// The container's mounts, without its root.
+    Mounts,
+    /// None.
+    None,
+}
+
+/// Reads one of a few words.
+pub(super) fn choice<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, String> {
+    let found = value.as_str().and_then(|text| choices.iter().find(|(word, _)| *word == text));
+    found.map(|(_, choice)| *choice).ok_or_else(|| {
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+        format!("expected one of {}", words.join(", "))
+    })
+}
+
+/// Reads `none`, or a value.
+pub(super) fn or_none<T>(value: &Value, read: fn(&Value) -> Result<T, String>) -> Result<Option<T>, String> {
+    match value.as_str() {
+        Some("none") => Ok(None),
+        _ => read(value).map(Some).map_err(|expected| format!("{expected}, or \"none\"")),
+    }
+}
+
+/// Reads bytes: a whole number, or one with a unit.
+pub(super) fn size(value: &Value) -> Result<u64, String> {
+    const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let wrong = || "expected bytes, or a whole number with KiB, MiB, GiB or TiB, such as \"64MiB\"".to_owned();
+    let (number, shift) = match value {
+        Value::Integer(bytes) => return u64::try_from(*bytes).ok().filter(|bytes| *bytes > 0).ok_or_else(wrong),
+        Value::String(text) => {
+            let unit = UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+            unit.unwrap_or((text, 0))
+        }
+        _ => return Err(wrong()),
+    };
+    whole(number).and_then(|number| number.checked_mul(1 << shift)).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+/// Reads a duration that is not zero.
+pub(super) fn time(value: &Value) -> Result<Duration, String> {
+    let read = value.as_str().and_then(duration).filter(|duration| !duration.is_zero());
+    read.ok_or_else(|| "expected a whole number with ms, s, m, h, d or w, such as \"30s\"".to_owned())
+}
+
+/// Reads a whole number above 0.
+pub(super) fn count(value: &Value) -> Result<usize, String> {
+    let read = value.as_integer().and_then(|number| usize::try_from(number).ok()).filter(|number| *number > 0);
+    read.ok_or_else(|| "expected a whole number above 0".to_owned())
+}
+
+/// Reads a list of names, each one of `known`.
+pub(super) fn names(
+    value: &Value,
+    known: impl Iterator<Item = &'static str> + Clone,
+) -> Result<Vec<&'static str>, String> {
+    let list = value.as_array().ok_or_else(|| "expected a list of names".to_owned())?;
+    let name = |value: &Value| {
+        let text = value.as_str().ok_or_else(|| "expected a list of names".to_owned())?;
+        known.clone().find(|name| *name == text).ok_or_else(|| {
+            format!("{text:?} has no annotation; the nearest one that has is {:?}", nearest(text, known.clone()))
+        })
+    };
+    list.iter().map(name).collect()
+}
+
+/// Reads a duration: a whole number and a unit.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, u64); 6] =
+        [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+    let (number, unit) = UNITS.iter().find_map(|(unit, length)| Some((text.strip_suffix(unit)?, *length)))?;
+    whole(number)?.checked_mul(unit).map(Duration::from_millis)
+}
+
+/// Reads digits and nothing else.
+fn whole(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}

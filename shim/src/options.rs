@@ -1,0 +1,110 @@
+//! The options of one container: the node's, those of its runtime, its annotations.
+//!
+//! containerd hands on what its configuration (or a client) says of a runtime in the request to create a container, as a
+//! message of the type `runtimeoptions.v1.Options`: the path of a file, else a document. CRI makes the document of the table
+//! `options` in the runtime's section.
+
+use std::path::PathBuf;
+
+use containerd_shim_protos::protobuf::{CodedInputStream, Error as ProtobufError};
+use libcontainer::oci_spec::runtime::Spec;
+use prewasi_precompiler::{Options, OptionsError, Place};
+
+/// The only type of runtime options that is understood.
+const TYPE: &str = "runtimeoptions.v1.Options";
+
+/// What containerd hands on.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct RuntimeOptions {
+    /// Name of the message's type; empty if nothing was handed on.
+    pub(crate) type_url: String,
+    /// The message.
+    pub(crate) value: Vec<u8>,
+}
+
+/// Says why there are no options for a container.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContainerOptionsError {
+    #[error("cannot use the options of the runtime: they are of type {found}, not {TYPE}")]
+    Type { found: String },
+    #[error("cannot use the options of the runtime: they are malformed")]
+    Malformed(#[source] ProtobufError),
+    #[error("cannot use the options of the runtime: they are not UTF-8")]
+    NotUtf8(#[source] std::string::FromUtf8Error),
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+}
+
+impl RuntimeOptions {
+    /// Puts all layers together.
+    ///
+    /// # Errors
+    /// [`ContainerOptionsError`] names the layer and what is wrong in it.
+    pub(crate) fn of_container(&self, spec: &Spec) -> Result<Options, ContainerOptionsError> {
+        let mut options = Options::of_node()?;
+        match self.decode()? {
+            (path, _) if !path.as_os_str().is_empty() => options.set_file(path)?,
+            (_, text) => options.set_toml(&text, &Place::Runtime)?,
+        }
+        options.set_annotations(spec.annotations().iter().flatten())?;
+        Ok(options)
+    }
+
+    /// Takes path and document out of the message.
+    fn decode(&self) -> Result<(PathBuf, String), ContainerOptionsError> {
+        if self.type_url.is_empty() && self.value.is_empty() {
+            return Ok((PathBuf::new(), String::new()));
+        }
+        if self.type_url.rsplit('/').next() != Some(TYPE) {
+            return Err(ContainerOptionsError::Type { found: self.type_url.clone() });
+        }
+        let (path, body) = fields(&self.value).map_err(ContainerOptionsError::Malformed)?;
+        Ok((path.into(), String::from_utf8(body).map_err(ContainerOptionsError::NotUtf8)?))
+    }
+}
+
+/// Reads fields 2, `config_path`, and 3, `config_body`. Field 1 names the type of the document, which is always TOML.
+fn fields(message: &[u8]) -> Result<(String, Vec<u8>), ProtobufError> {
+    const PATH: u32 = 2 << 3 | 2;
+    const BODY: u32 = 3 << 3 | 2;
+    let mut input = CodedInputStream::from_bytes(message);
+    let (mut path, mut body) = Default::default();
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        match tag {
+            PATH => path = input.read_string()?,
+            BODY => body = input.read_bytes()?,
+            other => containerd_shim_protos::protobuf::rt::skip_field_for_tag(other, &mut input)?,
+        }
+    }
+    Ok((path, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(type_url: &str, value: &[u8]) -> Result<(PathBuf, String), ContainerOptionsError> {
+        RuntimeOptions { type_url: type_url.to_owned(), value: value.to_vec() }.decode()
+    }
+
+    /// Path and document are found among all that a message may hold; no message is no options.
+    #[test]
+    fn messages_are_read() {
+        assert_eq!(decode("", b"").unwrap(), (PathBuf::new(), String::new()));
+        let message = b"\x0a\x01t\x12\x02/p\x1a\x05a = 1\x20\x07";
+        assert_eq!(decode(TYPE, message).unwrap(), ("/p".into(), "a = 1".to_owned()));
+        assert!(decode(&format!("type.googleapis.com/{TYPE}"), b"").is_ok());
+    }
+
+    /// Another type, a broken message and bytes that are no text are refused, each with its reason.
+    #[test]
+    fn others_are_refused() {
+        let error = decode("containerd.runc.v1.Options", b"").unwrap_err();
+        assert!(
+            error.to_string().contains("of type containerd.runc.v1.Options, not runtimeoptions.v1.Options"),
+            "{error}"
+        );
+        assert!(matches!(decode(TYPE, b"\x1a\x7f"), Err(ContainerOptionsError::Malformed(_))));
+        assert!(matches!(decode(TYPE, b"\x1a\x01\xff"), Err(ContainerOptionsError::NotUtf8(_))));
+    }
+}
