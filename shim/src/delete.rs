@@ -17,7 +17,7 @@ use crate::error::Failure;
 use crate::folders;
 use crate::job::Remove;
 use crate::process::Exit;
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::service::deleted;
 use crate::shim::is_id;
 use crate::sockets;
@@ -62,7 +62,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
         state: folders::containers(&flags.address, &flags.namespace).join(&id),
         id: id.clone(),
         bundle: bundle.clone(),
-        helper: record.helper,
+        helper: record.helper.or_else(|| record::noted_helper(&bundle)),
         init: record.init,
         cgroup: record.cgroup,
     };

@@ -72,6 +72,17 @@ impl ProcessId {
         let _ = signal_child(-self.pid, nix::libc::SIGKILL);
     }
 
+    /// Says whether somebody of the process group runs that the process leads or has led.
+    pub(crate) fn group_is_running(self) -> bool {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok()).any(|stat| {
+            let fields =
+                stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect::<Vec<_>>()).unwrap_or_default();
+            let group = fields.get(2).and_then(|group| group.parse::<i32>().ok());
+            group == Some(self.pid) && !matches!(fields.first(), Some(&("Z" | "X")))
+        })
+    }
+
     /// Says whether the process runs; one that has ended and waits for its parent does not.
     pub(crate) fn is_running(self) -> bool {
         let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
@@ -112,6 +123,9 @@ mod tests {
     fn numbers_are_not_enough() {
         let own = ProcessId::of(std::process::id().cast_signed()).unwrap();
         assert!(own.is_running());
+        let leader = ProcessId { pid: nix::unistd::getpgrp().as_raw(), start_time: 0 };
+        assert!(leader.group_is_running());
+        assert!(!ProcessId { pid: i32::MAX, start_time: 0 }.group_is_running());
         let earlier = ProcessId { start_time: own.start_time + 1, ..own };
         assert!(!earlier.is_running());
         // Would end this test run if it did not look at the start time.

@@ -18,6 +18,9 @@ const VERSION: u32 = 1;
 /// Name of the file in the bundle.
 const FILE: &str = "prewasi.json";
 
+/// Name of the file in which a helper that creates a container names itself.
+const HELPER: &str = "prewasi-helper.json";
+
 /// A container as `delete` needs to know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -69,6 +72,21 @@ impl Record {
     }
 }
 
+/// Notes the process that creates a container, which is the calling one: should the daemon be killed before it has noted that
+/// itself, `delete` must still find what goes on without either.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn note_helper(bundle: &Path) -> io::Result<()> {
+    let own = ProcessId::of(std::process::id().cast_signed())?;
+    fs::write(bundle.join(HELPER), serde_json::to_vec(&own)?)
+}
+
+/// Returns the process that creates a container, or has created it.
+pub(crate) fn noted_helper(bundle: &Path) -> Option<ProcessId> {
+    serde_json::from_slice(&fs::read(bundle.join(HELPER)).ok()?).ok()
+}
+
 impl From<Exit> for RecordedExit {
     fn from(exit: Exit) -> Self {
         let since = exit.at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -105,6 +123,16 @@ mod tests {
         assert_eq!(loaded, record);
         assert_eq!(loaded.exit.map(Exit::from), Some(exit));
         assert_eq!(fs::read_dir(&bundle).unwrap().count(), 1);
+        fs::remove_dir_all(bundle).unwrap();
+    }
+
+    /// A helper finds itself again in what it has noted.
+    #[test]
+    fn helpers_note_themselves() {
+        let bundle = bundle("helper");
+        assert_eq!(noted_helper(&bundle), None);
+        note_helper(&bundle).unwrap();
+        assert_eq!(noted_helper(&bundle), Some(ProcessId::of(std::process::id().cast_signed()).unwrap()));
         fs::remove_dir_all(bundle).unwrap();
     }
 

@@ -47,10 +47,20 @@ pub fn of_folder(folder: &Path) -> Vec<String> {
     left
 }
 
-/// Returns the process ids of a namespace's shim daemons, which are the parents of its containers.
+/// Returns the process ids of a namespace's shim daemons, which are the parents of its containers. Their helpers look like
+/// them, and are their children.
 pub fn daemons(namespace: &Namespace) -> Vec<u32> {
     let shims = processes(&namespace.daemon().runtime_dir()).filter(|process| process.mentions(namespace.name()));
-    shims.filter(|process| !process.cgroup.contains(namespace.name())).map(|process| process.id).collect()
+    let alike = shims.filter(|process| process.command.trim_end().ends_with(" daemon"));
+    let alike: Vec<u32> =
+        alike.filter(|process| !process.cgroup.contains(namespace.name())).map(|process| process.id).collect();
+    alike.iter().filter(|id| parent(**id).is_some_and(|parent| !alike.contains(&parent))).copied().collect()
+}
+
+/// Returns the parent of a process; none if that has ended.
+fn parent(id: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 /// Says whether a name is that of a namespace of the daemon called `id`.

@@ -15,6 +15,7 @@ use crate::helper::Report;
 use crate::mounts::{self, Mount};
 use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
+use crate::record;
 use crate::spec;
 use crate::stdio::Streams;
 
@@ -42,6 +43,10 @@ impl Create {
     fn create(&self, engine: EngineConstructor) -> Result<Report, BuildError> {
         let spec = spec::load(&self.bundle)?;
         let options = self.options.of_container(&spec)?;
+        if let Err(error) = record::note_helper(&self.bundle) {
+            // Only a help, like the daemon's own record.
+            tracing::warn!(%error, id = self.id, "cannot note who creates the container");
+        }
         mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs"))?;
         let search = Search {
             id: &self.id,

@@ -74,6 +74,11 @@ impl Remove {
     fn end_processes(&self, cgroup: &Cgroup) -> Result<(), RemoveError> {
         if let Some(helper) = self.helper {
             helper.kill_group();
+            // What is killed still ends the call that it is in, which may make a cgroup.
+            let start = Instant::now();
+            while helper.group_is_running() && start.elapsed() < KILL_LIMIT {
+                std::thread::sleep(PAUSE);
+            }
         }
         if let Some(init) = self.init {
             init.kill();
