@@ -26,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(network_is_inherited_or_none),
         case!(memory_limit_is_an_error_of_the_guest),
         case!(timeout_ends_the_guest),
+        case!(processes_that_are_executed_have_the_options_too),
         case!(native_programs_have_their_spec, needs Busybox),
     ]
 }
@@ -273,6 +274,21 @@ async fn timeout_ends_the_guest(namespace: Namespace) {
     }
     let exited = run(&namespace, &image, "timeout = \"10m\"", &["exit", "7"]).await;
     assert_eq!((exited.code, &*exited.stderr), (7, ""));
+}
+
+/// A wasm program that is executed in a running container may do no more than the container's own.
+async fn processes_that_are_executed_have_the_options_too(namespace: Namespace) {
+    let image = demo(&namespace);
+    let container = namespace.container(&image).annotation("prewasi.io/memory_limit", "8MiB");
+    let mut container = container.options("preopens = \"none\"").create().await;
+    container.start().await;
+    container.prints("tick 1\n").await;
+    for args in [["read", "/proc/self/comm"], ["allocate", "16"]] {
+        let exited = container.exec(&["demo.wasm", args[0], args[1]]).run().await;
+        assert_eq!((exited.code, &*exited.stdout), (1, ""), "{args:?}");
+    }
+    assert_eq!(container.exec(&["demo.wasm", "allocate", "4"]).run().await.code, 0);
+    container.end().await;
 }
 
 /// A native program has what its spec says: options are for wasm, though mistakes in them are refused all the same.
