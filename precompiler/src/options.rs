@@ -74,7 +74,7 @@ impl Options {
     /// Takes what is built in, and over it the node's file. Without a file what is built in counts alone.
     ///
     /// # Errors
-    /// [`OptionsError`]; also if there is no file where [`VARIABLE`] says.
+    /// [`OptionsError`]; also if there is no file where the variable `PREWASI_CONFIG` says.
     pub fn of_node() -> Result<Self, OptionsError> {
         let mut options = Self::default();
         match std::env::var_os(VARIABLE).map(PathBuf::from) {
