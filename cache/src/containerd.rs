@@ -25,12 +25,14 @@ use crate::retry::{is_unavailable, pauses};
 use crate::store::{check_label, io_error};
 use crate::{BlobFile, BlobInfo, ContentStore, Digest, ImageRecord, Lease, Lock, NewBlob, StoreError};
 
+mod events;
 mod fetch;
 mod ingest;
 mod link;
 mod lock;
 mod upload;
 
+pub use events::{ImageChange, ImageEvent, ImageEvents};
 use link::{COLLECT, Link};
 use upload::{Failure, Outcome};
 

@@ -13,7 +13,7 @@ mod stamp;
 mod store;
 
 pub use artifact::{AnchorLabel, Artifact, ArtifactCache, ArtifactKey, Claim, Lookup, MissReason, SOURCE_LABEL};
-pub use containerd::ContainerdStore;
+pub use containerd::{ContainerdStore, ImageChange, ImageEvent, ImageEvents};
 pub use digest::{Digest, DigestError, Hasher};
 pub use layout::LayoutStore;
 pub use store::{BlobFile, BlobInfo, ContentStore, ImageRecord, Lease, Lock, NewBlob, StoreError};

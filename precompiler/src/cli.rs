@@ -26,6 +26,7 @@ mod prune;
 mod run;
 mod table;
 mod verify;
+mod watch;
 
 pub use precompile::Precompile;
 pub use run::Run;
@@ -73,6 +74,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Prune(prune::Prune),
+    Watch(watch::Watch),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),
@@ -87,6 +89,7 @@ impl Command {
             Self::Inspect(command) => command.execute(engines),
             Self::Verify(command) => command.execute(engines),
             Self::Prune(command) => command.execute(engines),
+            Self::Watch(command) => command.execute(engines),
             Self::Doctor(command) => command.execute(engines),
             Self::Completions(command) => command.execute(),
             Self::Man(command) => command.execute(),
@@ -142,26 +145,29 @@ pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     if args.get(1).is_some_and(|arg| arg == worker::SUBCOMMAND) {
         return worker::main(engines, args);
     }
-    log();
     match Prewasi::try_parse_from(args) {
-        Ok(Prewasi { command }) => command.execute(engines).into(),
+        Ok(Prewasi { command }) => {
+            // A command says what it does itself; a service has nobody to show it to.
+            log(if matches!(command, Command::Watch(_)) { "info" } else { "warn" });
+            command.execute(engines).into()
+        }
         Err(error) => usage(&error).into(),
     }
 }
 
 /// Runs `precompile` of a shim binary; `args` begins with the word `precompile`.
 pub fn precompile(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
-    log();
+    log("warn");
     match precompile::Alone::try_parse_from(args) {
         Ok(alone) => alone.command.execute(engines).into(),
         Err(error) => usage(&error).into(),
     }
 }
 
-/// Sends the library's messages to standard error: warnings, or what `PREWASI_LOG` asks for.
-fn log() {
+/// Sends the library's messages to standard error: those of `level`, or what `PREWASI_LOG` asks for.
+fn log(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PREWASI_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     // A second call in one process, as tests make it, is no harm.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
 }

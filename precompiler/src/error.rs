@@ -195,6 +195,12 @@ pub enum PrepareError {
 }
 
 impl PrepareError {
+    /// An artifact that could not be stored is of no use to whoever prepares images for others.
+    pub(crate) fn unstored(layer: &Digest) -> Self {
+        let source = std::io::Error::other("the content store failed, as the warning above says");
+        Self::Io { subject: format!("back the native code of layer {layer}"), source }
+    }
+
     /// Says whether the image is at fault (its author or user must act), rather than the node.
     pub fn is_input(&self) -> bool {
         match self {

@@ -12,11 +12,13 @@ mod error;
 mod image;
 mod inventory;
 mod journal;
+mod observer;
 mod options;
 mod precompiler;
 mod provenance;
 mod settings;
 mod slots;
+mod watch;
 pub mod worker;
 
 pub use containerd::containerd_version;
@@ -24,6 +26,7 @@ pub use entrypoint::{is_named_wasm, split_function};
 pub use error::{ImageError, PrepareError, WorkerError};
 pub use image::{Content, Image, Layer, Platform, Process, Step};
 pub use inventory::{Entry, Inventory, State};
+pub use observer::{Activity, Miss, Observer};
 pub use options::{Options, OptionsError, Place, Preopens};
 pub use precompiler::{
     Finding, Inspection, Origin, Precompiler, Prepared, Problem, PrunePolicy, Pruned, Ready, Verification,

@@ -15,6 +15,7 @@ use prewasi_cache::{
 use prewasi_engines::{Engine, LoadError, NativeCode, Program, Wasm, WasmKind, version_label};
 
 use crate::journal::Journal;
+use crate::observer::{Nobody, Observer};
 use crate::provenance::Provenance;
 use crate::{Image, ImageError, Inventory, Layer, PrepareError, Process, Settings, StoreAddress};
 
@@ -43,6 +44,7 @@ pub struct Precompiler {
     /// What of a layout is our own; none for a containerd, where it is all ours.
     provenance: Option<Provenance>,
     settings: Settings,
+    observer: Arc<dyn Observer>,
 }
 
 /// What an image turned out to be.
@@ -86,7 +88,13 @@ impl Precompiler {
         let cache = ArtifactCache::new(store.clone(), settings.runtime_dir.join("stamps"));
         let journal = Journal::new(&settings.runtime_dir);
         let provenance = containerd.is_none().then(|| Provenance::new(&settings.runtime_dir));
-        Ok(Self { store, containerd, cache, journal, provenance, settings })
+        Ok(Self { store, containerd, cache, journal, provenance, settings, observer: Arc::new(Nobody) })
+    }
+
+    /// Tells `observer` of hits, misses and compiles from now on.
+    #[must_use]
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer, ..self }
     }
 
     /// Returns the name of the image that a container was made from; `None` if it was made without one.

@@ -47,6 +47,14 @@ impl Journal {
     /// # Panics
     /// If a line is no JSON object with an event.
     pub fn compiles(&self, source: &str) -> Vec<Compile> {
+        self.all().into_iter().filter(|compile| compile.source == source).collect()
+    }
+
+    /// Returns every compile so far, in the order in which they ended.
+    ///
+    /// # Panics
+    /// If a line is no JSON object with an event.
+    pub fn all(&self) -> Vec<Compile> {
         let rotated = self.path.with_extension("jsonl.1");
         let text = [rotated, self.path.clone()].map(|path| fs::read_to_string(path).unwrap_or_default()).concat();
         let lines = text.lines().map(|line| {
@@ -55,8 +63,8 @@ impl Journal {
         });
         lines
             .filter_map(|line| match line {
-                Line::Compile(compile) if compile.source == source => Some(compile),
-                Line::Compile(_) | Line::Other => None,
+                Line::Compile(compile) => Some(compile),
+                Line::Other => None,
             })
             .collect()
     }

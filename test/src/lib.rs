@@ -17,6 +17,7 @@ pub mod leaks;
 pub mod local;
 pub mod namespace;
 pub mod process;
+pub mod service;
 mod spec;
 mod stdio;
 pub mod trial;

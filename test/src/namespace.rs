@@ -72,6 +72,14 @@ impl Namespace {
         &self.inner.folder
     }
 
+    /// Makes another namespace on the same containerd.
+    ///
+    /// # Panics
+    /// If containerd cannot be reached.
+    pub async fn another(&self) -> Self {
+        Self::create(self.inner.daemon.clone()).await
+    }
+
     /// Returns the client; requests to it are made by [`Self::request`].
     pub fn client(&self) -> &Client {
         &self.inner.client

@@ -12,6 +12,7 @@ mod busybox;
 mod confinement;
 mod contract;
 mod damage;
+mod deploy;
 mod exec;
 mod labels;
 mod limits;
@@ -29,6 +30,7 @@ mod streams;
 mod survival;
 mod task_api;
 mod terminal;
+mod watch;
 
 fn main() -> ExitCode {
     if contract::held_lock_as_asked() || survival::ran_until_killed_as_asked() {
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         many::cases(),
         options::cases(),
         admin::cases(),
+        watch::cases(),
         contract::cases(),
     ];
     let cases = cases.into_iter().flatten().collect();
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
     trials.extend(contract::layout_trials());
     trials.extend(local_run::trials());
     trials.extend(machines::trials());
+    trials.extend(deploy::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     let left = Arc::into_inner(daemons).map(Daemons::finish).unwrap_or_default();
     for leak in &left {

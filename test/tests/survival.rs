@@ -97,12 +97,17 @@ async fn end_is_reported_from_disk(namespace: Namespace) {
         container.start().await;
         if code == 7 {
             assert_eq!(container.wait().await, 7);
+            // The daemon tells of it too, maybe after it has answered.
+            eventually("the exit that the daemon reports", LIMIT, async || {
+                if events.all::<TaskExit>("/tasks/exit").is_empty() { Err("none".to_string()) } else { Ok(()) }
+            })
+            .await;
         } else {
             container.prints("sleeping").await;
         }
         kill_daemons(&namespace);
         let exit = eventually("the exit that delete reports", LIMIT, async || {
-            // The first one of the container that had ended came from the daemon.
+            // The first one of the container that had ended was the daemon's.
             let exits: Vec<TaskExit> = events.all("/tasks/exit");
             exits.into_iter().nth(usize::from(code == 7)).ok_or_else(|| format!("{:?}", events.topics("/tasks/")))
         })

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::content_client::ContentClient;
+use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::introspection_client::IntrospectionClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
@@ -64,6 +65,10 @@ impl Link {
 
     pub(super) fn containers(&self) -> ContainersClient<Channel> {
         ContainersClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+    }
+
+    pub(super) fn events(&self) -> EventsClient<Channel> {
+        EventsClient::new(self.channel.clone())
     }
 
     pub(super) fn introspection(&self) -> IntrospectionClient<Channel> {

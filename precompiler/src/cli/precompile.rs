@@ -250,10 +250,7 @@ async fn one(
 
 /// An artifact that could not be stored is of no use to anybody here.
 fn stored(ready: Ready, layer: &Digest) -> Result<Fate, PrepareError> {
-    let Some(artifact) = ready.stored else {
-        let source = std::io::Error::other("the content store failed, as the warning above says");
-        return Err(PrepareError::Io { subject: format!("back the native code of layer {layer}"), source });
-    };
+    let artifact = ready.stored.ok_or_else(|| PrepareError::unstored(layer))?;
     let (layer, bytes) = (layer.clone(), ready.size);
     Ok(match ready.origin {
         Origin::Compiled { elapsed, peak_memory } => {

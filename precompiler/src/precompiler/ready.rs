@@ -12,6 +12,7 @@ use crate::PrepareError;
 use crate::compile::{self, CompileFailure, Compiled, Input};
 use crate::inventory::MACHINE_LABEL;
 use crate::journal::Event;
+use crate::observer::{Activity, Miss};
 use crate::slots;
 
 /// An artifact, ready to be loaded.
@@ -63,12 +64,12 @@ impl Precompiler {
         let Some(key) = source.key(engine) else {
             return self.compile(source, engine).await.map(Ready::unstored);
         };
-        if let Some(ready) = self.look_up(&key, Origin::Cached).await {
+        if let Some(ready) = self.look_up(&key, engine, Origin::Cached).await {
             return Ok(ready);
         }
         // A layer that cannot be compiled at all must not first wait for its turn.
         self.open(source).await?;
-        match self.turn(&key, &source.subject).await {
+        match self.turn(&key, engine, &source.subject).await {
             Turn::Done(ready) => Ok(ready),
             Turn::Ours(lock) => {
                 let ready = self.compile_and_store(source, engine, &key).await;
@@ -88,24 +89,30 @@ impl Precompiler {
         }
     }
 
-    async fn look_up(&self, key: &ArtifactKey, origin: Origin) -> Option<Ready> {
-        match self.cache.lookup(key).await {
-            Ok(Lookup::Hit(artifact)) => Some(Ready::stored(artifact, origin)),
-            Ok(Lookup::Miss(MissReason::Absent)) => None,
+    async fn look_up(&self, key: &ArtifactKey, engine: &dyn Engine, origin: Origin) -> Option<Ready> {
+        let (ready, activity) = match self.cache.lookup(key).await {
+            Ok(Lookup::Hit(artifact)) => (Some(Ready::stored(artifact, origin)), Activity::Hit),
             Ok(Lookup::Miss(reason)) => {
-                tracing::warn!(source = %key.source, ?reason, "an artifact cannot be used; compiling again");
-                None
+                if reason != MissReason::Absent {
+                    tracing::warn!(source = %key.source, ?reason, "an artifact cannot be used; compiling again");
+                }
+                (None, Activity::Miss((&reason).into()))
             }
             Err(error) => {
-                self.cache_failure(key, "look up an artifact", &error);
-                None
+                self.cache_failure(key, engine, "look up an artifact", &error);
+                (None, Activity::Miss(Miss::Unavailable))
             }
+        };
+        // Those who wait for somebody's compile look again and again, and count once: by their first look.
+        if origin == Origin::Cached {
+            self.observer.observe(engine.name(), activity);
         }
+        ready
     }
 
     /// Waits until the artifact is there or it is our turn to make it. Trouble with the lock, or a deadline passed, means
     /// that it is our turn.
-    async fn turn(&self, key: &ArtifactKey, subject: &str) -> Turn {
+    async fn turn(&self, key: &ArtifactKey, engine: &dyn Engine, subject: &str) -> Turn {
         let name = format!("{}/{}/{}", key.source, key.engine, key.version);
         let started = Instant::now();
         let mut waited = false;
@@ -113,17 +120,17 @@ impl Precompiler {
             match self.store.try_lock(&name).await {
                 Ok(Some(lock)) => {
                     // The one who held the lock until just now has stored what we want, or has died.
-                    let origin = if waited { Origin::Awaited } else { Origin::Cached };
-                    let Some(ready) = self.look_up(key, origin).await else {
+                    let Some(ready) = self.look_up(key, engine, Origin::Awaited).await else {
                         fault::point("locked");
                         return Turn::Ours(Some(lock));
                     };
                     lock.release().await;
-                    return Turn::Done(ready);
+                    let origin = if waited { Origin::Awaited } else { Origin::Cached };
+                    return Turn::Done(Ready { origin, ..ready });
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    self.cache_failure(key, "take the compile lock", &error);
+                    self.cache_failure(key, engine, "take the compile lock", &error);
                     return Turn::Ours(None);
                 }
             }
@@ -132,7 +139,7 @@ impl Precompiler {
                 waited = true;
             }
             tokio::time::sleep(POLL).await;
-            if let Some(ready) = self.look_up(key, Origin::Awaited).await {
+            if let Some(ready) = self.look_up(key, engine, Origin::Awaited).await {
                 return Turn::Done(ready);
             }
             if started.elapsed() > self.settings.lock_deadline {
@@ -157,7 +164,7 @@ impl Precompiler {
         match self.cache.store(key, &compiled.file, compiled.size, &details(&compiled, engine)).await {
             Ok(artifact) => Ok(Ready::stored(artifact, compiled.origin())),
             Err(error) => {
-                self.cache_failure(key, "store an artifact", &error);
+                self.cache_failure(key, engine, "store an artifact", &error);
                 Ok(Ready::unstored(compiled))
             }
         }
@@ -178,15 +185,18 @@ impl Precompiler {
         let _slot = slots::acquire(&self.settings).await;
         let started = Instant::now();
         let result = compile::compile(&self.settings, engine, Input { file: &file, text }).await;
+        let seconds = started.elapsed().as_secs_f64();
         let (outcome, peak_memory) = result.as_ref().map_or(("failed", 0), |compiled| ("ok", compiled.peak_memory));
         self.journal.note(&Event::Compile {
             source: source.digest.as_str(),
             engine: engine.name(),
             version: &version_label(engine),
             outcome,
-            seconds: started.elapsed().as_secs_f64(),
+            seconds,
             peak_memory,
         });
+        let compiled = |compiled: &Compiled| Activity::Compiled { seconds, bytes: compiled.size };
+        self.observer.observe(engine.name(), result.as_ref().map_or(Activity::CompileFailed, compiled));
         let subject = source.subject.clone();
         result.map_err(|failure| match failure {
             CompileFailure::Refused(source) => PrepareError::Compile { subject, source },
@@ -195,7 +205,14 @@ impl Precompiler {
     }
 
     /// Says once, and counts, that the cache failed where the caller goes on without it.
-    fn cache_failure(&self, key: &ArtifactKey, action: &str, error: &(dyn std::error::Error + 'static)) {
+    fn cache_failure(
+        &self,
+        key: &ArtifactKey,
+        engine: &dyn Engine,
+        action: &str,
+        error: &(dyn std::error::Error + 'static),
+    ) {
+        self.observer.observe(engine.name(), Activity::CacheFailed);
         tracing::warn!(source = %key.source, error, "cannot {action}; going on without the cache");
         self.journal.note(&Event::CacheFailure { source: key.source.as_str(), error: crate::cli::chain(error) });
     }

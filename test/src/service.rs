@@ -1,0 +1,144 @@
+//! `prewasi watch` beside a containerd: started, asked over HTTP, ended.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Namespace, eventually, home};
+
+/// How long the service may take to do what a test waits for; a big module may be compiled meanwhile.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A running service; dropping it kills it.
+#[derive(Debug)]
+pub struct Service {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Starts `prewasi watch` on the containerd of a namespace, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub async fn start(namespace: &Namespace, args: &[&str]) -> Self {
+        let mut command = namespace.daemon().command(home::program("prewasi"));
+        command.arg("watch").arg("--address").arg(namespace.daemon().address()).args(["--metrics", "127.0.0.1:0"]);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program was built");
+        let said = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("it is piped");
+        let reader = std::thread::spawn({
+            let said = said.clone();
+            move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    said.lock().expect("no holder panics").push_str(&(line + "\n"));
+                }
+            }
+        });
+        let this = Self { child, said, reader: Some(reader) };
+        eventually("the service to be ready", LIMIT, async || match this.get("/readyz") {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?}\n{}", this.said())),
+        })
+        .await;
+        this
+    }
+
+    /// Returns the process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Returns what it has written to standard error.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("no holder panics").clone()
+    }
+
+    /// Asks for a page; returns the status code and the body.
+    ///
+    /// # Errors
+    /// If the service does not answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String), String> {
+        let said = self.said();
+        let address = said.lines().find_map(|line| line.split_once("address=")?.1.split_whitespace().next());
+        let address = address.ok_or("it has not said where it listens")?;
+        let ask = || {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: prewasi\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let answer = ask().map_err(|error| error.to_string())?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no answer: {answer:?}"))?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.ok_or_else(|| format!("no status: {head:?}"))?, body.to_owned()))
+    }
+
+    /// Returns a figure, all its labels together; 0 if there is none of that name.
+    ///
+    /// # Panics
+    /// If the service does not answer.
+    pub fn figure(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").expect("the service answers");
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        });
+        values.sum()
+    }
+
+    /// Waits until a figure is at least `least`.
+    ///
+    /// # Panics
+    /// If it does not become so.
+    pub async fn reaches(&self, name: &str, least: f64) {
+        eventually(&format!("{name} to be {least}"), LIMIT, async || match self.figure(name) {
+            value if value >= least => Ok(()),
+            value => Err(format!("{value}\n{}", self.said())),
+        })
+        .await;
+    }
+
+    /// Waits until there is nothing to do.
+    ///
+    /// # Panics
+    /// If there always is.
+    pub async fn is_idle(&self) {
+        eventually("an empty queue", LIMIT, async || match self.figure("prewasi_queue_length") {
+            0.0 => Ok(()),
+            length => Err(format!("{length}\n{}", self.said())),
+        })
+        .await;
+    }
+
+    /// Ends it with a signal and returns its exit code and what it has said.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+        kill_process(self.pid(), signal).expect("it runs");
+        let status = eventually("the end of the service", Duration::from_secs(10), async || {
+            self.child.try_wait().map_err(|error| error.to_string())?.ok_or_else(|| "it runs".to_owned())
+        })
+        .await;
+        self.reader.take().map(JoinHandle::join);
+        (status.code(), self.said())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended; there is nobody to tell if it cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,92 @@
+//! The files by which an administrator deploys the service say what they mean.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use libtest_mimic::Trial;
+use prewasi_test::{home, process};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use prewasi_test::trial::local_trials;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    local_trials![kubernetes_knows_every_field, service_account_may_nothing, systemd_accepts_the_unit]
+}
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../precompiler/deploy").join(name)
+}
+
+fn documents() -> Vec<Value> {
+    let text = fs::read_to_string(file("daemonset.yaml")).expect("the file is there");
+    let documents = text.split("\n---\n");
+    documents.map(|text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))).collect()
+}
+
+/// Reads a document as what Kubernetes makes of it. A field that it does not know is lost on the way, and so is found.
+fn check<T: DeserializeOwned + Serialize>(document: &Value) {
+    let known: T = serde_json::from_value(document.clone()).unwrap_or_else(|error| panic!("{error}: {document}"));
+    assert_eq!(serde_json::to_value(known).expect("it can be written"), *document);
+}
+
+/// Every document is of a kind that is meant, and every field of it is one that Kubernetes knows, with the right type.
+fn kubernetes_knows_every_field() {
+    let mut kinds = Vec::new();
+    for document in documents() {
+        let kind = document["kind"].as_str().expect("a document has a kind").to_owned();
+        match kind.as_str() {
+            "Namespace" => check::<Namespace>(&document),
+            "ServiceAccount" => check::<ServiceAccount>(&document),
+            "Role" => check::<Role>(&document),
+            "RoleBinding" => check::<RoleBinding>(&document),
+            "DaemonSet" => check::<DaemonSet>(&document),
+            other => panic!("unexpected kind {other}"),
+        }
+        kinds.push(kind);
+    }
+    assert_eq!(kinds, ["Namespace", "ServiceAccount", "Role", "RoleBinding", "DaemonSet"]);
+}
+
+/// The service needs nothing of Kubernetes: its role is empty and no token is mounted. Its container gains no privileges.
+fn service_account_may_nothing() {
+    let documents = documents();
+    assert_eq!(documents[1]["automountServiceAccountToken"], false);
+    assert_eq!(documents[2]["rules"], serde_json::json!([]));
+    let pod = &documents[4]["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    let context = &pod["containers"][0]["securityContext"];
+    assert_eq!(
+        (&context["allowPrivilegeEscalation"], &context["readOnlyRootFilesystem"]),
+        (&false.into(), &true.into())
+    );
+    assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]));
+}
+
+/// systemd finds nothing wrong with the unit, on machines that have it.
+fn systemd_accepts_the_unit() {
+    if !Path::new("/usr/bin/systemd-analyze").exists() {
+        eprintln!("not run: systemd accepts the unit: there is no systemd-analyze");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let unit = fs::read_to_string(file("prewasi-watch.service")).expect("the file is there");
+    // The program is not installed here; everything else stays as it is.
+    let program = home::program("prewasi");
+    let changed = unit.replace("/usr/local/bin/prewasi", &program.to_string_lossy());
+    assert_ne!(changed, unit);
+    let copy = folder.path().join("prewasi-watch.service");
+    fs::write(&copy, changed).expect("the folder is ours");
+    let mut command = Command::new("systemd-analyze");
+    let output =
+        process::run(command.args(["verify", "--man=no", "--recursive-errors=no"]).arg(&copy), LIMIT).success();
+    assert_eq!((&*output.stdout, &*output.stderr), ("", ""));
+}
