@@ -10,7 +10,7 @@ CARGO ?= cargo
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 PROGRAMS := prewasi containerd-shim-wasmtime-v1 oci-tar-builder
 
-.PHONY: help setup build check test demo bench install clean
+.PHONY: help setup build check test fuzz demo bench install clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ check: ## Formatting, lints, the crates' edges, the documentation
 test: ## Run every test, against real containerd 1.7 and 2.1, as root
 	$(CARGO) build $(ALL)
 	$(ROOT) $(CARGO) test --workspace --lib --bins --tests
+
+# All targets together get about a minute; FUZZ_SECONDS=600 looks longer.
+FUZZ_SECONDS ?= 12
+fuzz: ## Look for inputs that break what must always hold, where there is a nightly compiler
+	@test/setup fuzz
+	@test/fuzz/run $(FUZZ_SECONDS)
 
 demo: ## Pack, pre-warm and run a wasm program under a private containerd
 	@test/setup demo

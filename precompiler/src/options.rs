@@ -105,13 +105,16 @@ impl Options {
     /// [`OptionsError`] names the key.
     pub fn set_toml(&mut self, text: &str, place: &Place) -> Result<(), OptionsError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| OptionsError::syntax(place, text, &error))?;
+        // All of it counts, or nothing.
+        let mut new = self.clone();
         for (name, value) in &table {
             let key = keys::find(name).ok_or_else(|| {
                 let nearest = keys::nearest(name, KEYS.iter().map(|key| key.name)).to_owned();
                 OptionsError::Unknown { place: place.clone(), key: name.clone(), nearest }
             })?;
-            self.set(key, value, place)?;
+            new.set(key, value, place)?;
         }
+        *self = new;
         Ok(())
     }
 

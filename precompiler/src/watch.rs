@@ -19,7 +19,7 @@ use prewasi_cache::{Digest, ImageEvents};
 use prewasi_engines::Engine;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::chain;
 use crate::{Content, Image, Precompiler, PrepareError, Settings, StoreAddress};
@@ -86,6 +86,8 @@ struct Going {
     compiles: usize,
     /// Looks that have ended since a compile was last started.
     looked: usize,
+    /// What ends a compile when it is dropped.
+    wanted: HashMap<Key, oneshot::Sender<()>>,
 }
 
 /// Watches until `stop` resolves; whatever is being compiled then is ended. `listener` is for whoever reads the metrics.
@@ -142,7 +144,7 @@ impl<'a> Service<'a> {
             tokio::select! {
                 () = &mut stop => return,
                 heard = news.recv() => match heard {
-                    Some(heard) => self.hear(heard, &mut queue),
+                    Some(heard) => self.hear(heard, &mut queue, &mut going),
                     None => return,
                 },
                 Some(ended) = busy.next(), if !busy.is_empty() => self.end(ended, &mut queue, &mut going),
@@ -150,7 +152,7 @@ impl<'a> Service<'a> {
         }
     }
 
-    fn hear(&self, news: News, queue: &mut Queue<Work>) {
+    fn hear(&self, news: News, queue: &mut Queue<Work>, going: &mut Going) {
         match news {
             News::Present(key) => {
                 self.metrics.events.inc();
@@ -159,6 +161,7 @@ impl<'a> Service<'a> {
             News::Removed(key) => {
                 self.metrics.events.inc();
                 queue.remove(&key);
+                going.wanted.remove(&key);
             }
             News::Listed => {
                 self.metrics.connected.set(1);
@@ -193,8 +196,14 @@ impl<'a> Service<'a> {
         {
             going.compiles += 1;
             going.looked = 0;
+            let (wanted, unwanted) = oneshot::channel();
+            going.wanted.insert(key.clone(), wanted);
             busy.push(Box::pin(async move {
-                let worked = self.compile(&key, &work).await;
+                let worked = tokio::select! {
+                    worked = self.compile(&key, &work) => worked,
+                    // Leaves no more behind than a process that was killed: a lease that expires, at the worst.
+                    _ = unwanted => Ok(()),
+                };
                 Ended::Worked(key, work, worked)
             }));
         }
@@ -213,6 +222,7 @@ impl<'a> Service<'a> {
             }
             Ended::Worked(key, image, worked) => {
                 going.compiles -= 1;
+                going.wanted.remove(&key);
                 let name = key.clone();
                 match (queue.done(key), worked) {
                     (_, Ok(())) => {}

@@ -32,6 +32,9 @@ pub struct Compile {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line {
     Compile(Compile),
+    CacheFailure {
+        source: String,
+    },
     #[serde(other)]
     Other,
 }
@@ -55,17 +58,28 @@ impl Journal {
     /// # Panics
     /// If a line is no JSON object with an event.
     pub fn all(&self) -> Vec<Compile> {
+        let compile = |line| match line {
+            Line::Compile(compile) => Some(compile),
+            Line::CacheFailure { .. } | Line::Other => None,
+        };
+        self.lines().into_iter().filter_map(compile).collect()
+    }
+
+    /// Returns how often the cache has failed for one source.
+    ///
+    /// # Panics
+    /// If a line is no JSON object with an event.
+    pub fn failures(&self, of: &str) -> usize {
+        self.lines().iter().filter(|line| matches!(line, Line::CacheFailure { source } if source == of)).count()
+    }
+
+    fn lines(&self) -> Vec<Line> {
         let rotated = self.path.with_extension("jsonl.1");
         let text = [rotated, self.path.clone()].map(|path| fs::read_to_string(path).unwrap_or_default()).concat();
         let lines = text.lines().map(|line| {
             serde_json::from_str(line)
                 .unwrap_or_else(|error| panic!("a line of the journal is malformed: {error}: {line}"))
         });
-        lines
-            .filter_map(|line| match line {
-                Line::Compile(compile) => Some(compile),
-                Line::Other => None,
-            })
-            .collect()
+        lines.collect()
     }
 }

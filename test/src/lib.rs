@@ -9,6 +9,7 @@ pub mod container;
 pub mod containerd;
 pub mod events;
 pub mod eventually;
+pub mod faults;
 pub mod guests;
 pub mod home;
 pub mod image;
@@ -21,6 +22,7 @@ pub mod service;
 mod spec;
 mod stdio;
 pub mod trial;
+pub mod workers;
 
 pub use container::{Container, Exited};
 pub use containerd::{Containerd, Series};

@@ -9,11 +9,15 @@ use prewasi_test::trial::{Daemons, trials};
 mod admin;
 mod big;
 mod busybox;
+mod collection;
+mod compiles;
 mod confinement;
 mod contract;
+mod corpus;
 mod damage;
 mod deploy;
 mod exec;
+mod faults;
 mod labels;
 mod limits;
 mod local_run;
@@ -60,6 +64,9 @@ fn main() -> ExitCode {
         options::cases(),
         admin::cases(),
         watch::cases(),
+        compiles::cases(),
+        collection::cases(),
+        faults::cases(),
         contract::cases(),
     ];
     let cases = cases.into_iter().flatten().collect();
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
     trials.extend(local_run::trials());
     trials.extend(machines::trials());
     trials.extend(deploy::trials());
+    trials.extend(corpus::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     let left = Arc::into_inner(daemons).map(Daemons::finish).unwrap_or_default();
     for leak in &left {

@@ -8,8 +8,8 @@ use prewasi_cache::fault;
 use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, BIG_MODULE, Imported, Program};
 use prewasi_test::trial::Case;
-use prewasi_test::{Exited, Namespace, case, eventually, home, leaks};
-use rustix::process::{Pid, Signal, kill_process};
+use prewasi_test::{Exited, Namespace, case, eventually, home, leaks, workers};
+use rustix::process::{Signal, kill_process};
 use tokio::task::JoinSet;
 use tonic::Status;
 
@@ -84,7 +84,7 @@ async fn killed_compiler_is_replaced_by_one_waiter(namespace: Namespace) {
     let (program, image) = big(&namespace);
     let mut tasks = start(&namespace, &image.name, 4);
     let owner = eventually("a process that compiles", Duration::from_secs(60), async || {
-        owner_of_compile(&namespace).ok_or_else(|| "there is none".to_owned())
+        workers::of_namespace(&namespace).first().map(|worker| worker.owner()).ok_or_else(|| "there is none".to_owned())
     })
     .await;
     kill_process(owner, Signal::KILL).expect("it runs");
@@ -105,22 +105,6 @@ async fn killed_compiler_is_replaced_by_one_waiter(namespace: Namespace) {
     let compiles = namespace.daemon().journal().compiles(&program.digest);
     assert_eq!(compiles.iter().map(|compile| &*compile.outcome).collect::<Vec<_>>(), ["ok"]);
     expire_leases(&namespace).await;
-}
-
-/// Finds the process of this namespace that has a compile worker: the worker's command line names it.
-fn owner_of_compile(namespace: &Namespace) -> Option<Pid> {
-    let workers = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
-        let command = fs::read(entry.path().join("cmdline")).ok()?;
-        let words: Vec<String> = command.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into()).collect();
-        let is_worker = words.get(1).is_some_and(|word| word == "compile-worker");
-        let parent = words.iter().position(|word| word == "--parent").and_then(|at| words.get(at + 1)?.parse().ok());
-        parent.filter(|_| is_worker)
-    });
-    let owns = |pid: &i32| {
-        fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|command| String::from_utf8_lossy(&command).split('\0').any(|word| word == namespace.name()))
-    };
-    workers.into_iter().find(owns).and_then(Pid::from_raw)
 }
 
 /// A process that is killed between any two steps of compiling and storing leaves a plain miss: the next container
@@ -154,7 +138,7 @@ async fn death_between_two_steps_is_a_plain_miss(namespace: Namespace) {
 }
 
 /// Asserts that every lease expires within the hour, and then does not wait for it.
-async fn expire_leases(namespace: &Namespace) {
+pub(crate) async fn expire_leases(namespace: &Namespace) {
     let leases = namespace.client().leases().list(namespace.request(ListRequest::default())).await;
     for lease in leases.expect("containerd answers").into_inner().leases {
         let expiry = lease.labels.get("containerd.io/gc.expire").unwrap_or_else(|| panic!("{lease:?} never expires"));

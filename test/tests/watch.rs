@@ -1,6 +1,5 @@
 //! `prewasi watch`: what it compiles, in which order, and what it survives.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use prewasi_test::guests::{self, DEMO, UNKNOWN_IMPORT};
 use prewasi_test::image::{self, BIG_MODULE, Imported, Program};
 use prewasi_test::service::Service;
 use prewasi_test::trial::Case;
+use prewasi_test::workers::{self, Worker};
 use prewasi_test::{Namespace, case, eventually, home};
 use prost::Message as _;
 use rustix::process::Signal;
@@ -192,41 +192,32 @@ async fn failed_image_is_counted_and_the_rest_goes_on(namespace: Namespace) {
     assert!(said.contains(&bad.name) && said.contains("cannot provide import"), "{said}");
 }
 
-/// Returns the compile workers that a service has at the moment.
-fn workers(service: &Service) -> Vec<i32> {
-    let parent = service.pid().as_raw_nonzero().get();
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// Waits for a compile to begin, and says on which cores it may run.
-async fn cores_of_worker(service: &Service) -> String {
-    eventually("a compile worker", LIMIT, async || {
-        let [worker] = workers(service)[..] else { return Err(format!("{:?}", workers(service))) };
-        let status = fs::read_to_string(format!("/proc/{worker}/status")).map_err(|error| error.to_string())?;
-        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(str::trim);
-        cores.map(str::to_owned).ok_or(status)
+/// Waits for a compile to begin.
+async fn worker(namespace: &Namespace) -> Worker {
+    eventually("a compile worker", LIMIT, async || match workers::of_namespace(namespace)[..] {
+        [worker] => Ok(worker),
+        ref other => Err(format!("{other:?}")),
     })
     .await
 }
 
-/// No more than the allowed compiles go on, on no more than the allowed cores; an image that is removed while it is compiled,
-/// or while it waits, is no failure and leaves nothing.
+/// No more than the allowed compiles go on, on no more than the allowed cores. An image that is removed while it is compiled, or
+/// while it waits, is no failure; its compile ends, and nothing is left.
 async fn image_removed_while_it_is_compiled_is_no_failure(namespace: Namespace) {
     let service = watch(&namespace, &["--jobs", "1", "--cpus", "1"]).await;
     let images = [big(&namespace, "first"), big(&namespace, "second")];
-    let cores = cores_of_worker(&service).await;
+    let cores = worker(&namespace).await.status("Cpus_allowed_list").expect("it runs");
     assert!(cores.parse::<u32>().is_ok(), "one core, not {cores}");
     service.reaches("prewasi_queue_length", 2.0).await;
-    assert_eq!(workers(&service).len(), 1);
+    assert_eq!(workers::of_namespace(&namespace).len(), 1);
     for (_, image) in &images {
         namespace.remove_image(&image.name).await;
     }
     service.is_idle().await;
     assert_eq!(service.figure(FAILURES), 0.0);
-    let compiled: usize = images.iter().map(|(program, _)| compiles(&namespace, program)).sum();
-    assert_eq!(compiled, 1, "what has been removed while it waited is not compiled");
+    assert_eq!(workers::of_namespace(&namespace), []);
     for (program, _) in &images {
+        assert_eq!(compiles(&namespace, program), 0, "nobody compiles for an image that is gone");
         assert_eq!(namespace.blob(&program.digest).await, None);
     }
     drop(service);
@@ -238,13 +229,10 @@ async fn end_leaves_nothing_half_done(namespace: Namespace) {
     let (program, image) = big(&namespace, "big");
     for signal in [Signal::TERM, Signal::INT] {
         let service = watch(&namespace, &[]).await;
-        cores_of_worker(&service).await;
-        let before: BTreeSet<i32> = workers(&service).into_iter().collect();
+        let worker = worker(&namespace).await;
         let (code, said) = service.end(signal).await;
         assert_eq!(code, Some(0), "{said}");
-        for worker in before {
-            assert!(!fs::exists(format!("/proc/{worker}")).unwrap_or(true), "worker {worker} goes on");
-        }
+        assert!(worker.status("State").is_err(), "{worker:?} goes on");
         assert_eq!(compiles(&namespace, &program), 0);
         namespace.assert_clean().await;
     }

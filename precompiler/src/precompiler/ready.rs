@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use prewasi_cache::{Artifact, ArtifactKey, Digest, Lock, Lookup, MissReason, fault};
@@ -52,6 +53,12 @@ enum Turn {
     Done(Ready),
 }
 
+/// Whether the store has failed already, for one artifact that is asked for.
+#[derive(Default)]
+struct Trouble {
+    said: AtomicBool,
+}
+
 /// How many files of one image are kept compiled. A container can change a file of its own and have it executed again and
 /// again; what is kept of that lies outside of it, and must have a bound.
 const FILES_MAX: usize = 64;
@@ -64,15 +71,16 @@ impl Precompiler {
         let Some(key) = source.key(engine) else {
             return self.compile(source, engine).await.map(Ready::unstored);
         };
-        if let Some(ready) = self.look_up(&key, engine, Origin::Cached).await {
+        let trouble = Trouble::default();
+        if let Some(ready) = self.look_up(&key, engine, Origin::Cached, &trouble).await {
             return Ok(ready);
         }
         // A layer that cannot be compiled at all must not first wait for its turn.
         self.open(source).await?;
-        match self.turn(&key, engine, &source.subject).await {
+        match self.turn(&key, engine, &source.subject, &trouble).await {
             Turn::Done(ready) => Ok(ready),
             Turn::Ours(lock) => {
-                let ready = self.compile_and_store(source, engine, &key).await;
+                let ready = self.compile_and_store(source, engine, &key, &trouble).await;
                 if let Some(lock) = lock {
                     lock.release().await;
                 }
@@ -84,12 +92,18 @@ impl Precompiler {
     /// Compiles although there is an artifact, because it is of no use.
     pub(super) async fn replace(&self, source: &Source, engine: &dyn Engine) -> Result<Ready, PrepareError> {
         match source.key(engine) {
-            Some(key) => self.compile_and_store(source, engine, &key).await,
+            Some(key) => self.compile_and_store(source, engine, &key, &Trouble::default()).await,
             None => self.compile(source, engine).await.map(Ready::unstored),
         }
     }
 
-    async fn look_up(&self, key: &ArtifactKey, engine: &dyn Engine, origin: Origin) -> Option<Ready> {
+    async fn look_up(
+        &self,
+        key: &ArtifactKey,
+        engine: &dyn Engine,
+        origin: Origin,
+        trouble: &Trouble,
+    ) -> Option<Ready> {
         let (ready, activity) = match self.cache.lookup(key).await {
             Ok(Lookup::Hit(artifact)) => (Some(Ready::stored(artifact, origin)), Activity::Hit),
             Ok(Lookup::Miss(reason)) => {
@@ -99,7 +113,7 @@ impl Precompiler {
                 (None, Activity::Miss((&reason).into()))
             }
             Err(error) => {
-                self.cache_failure(key, engine, "look up an artifact", &error);
+                self.cache_failure(key, engine, trouble, "look up an artifact", &error);
                 (None, Activity::Miss(Miss::Unavailable))
             }
         };
@@ -112,7 +126,7 @@ impl Precompiler {
 
     /// Waits until the artifact is there or it is our turn to make it. Trouble with the lock, or a deadline passed, means
     /// that it is our turn.
-    async fn turn(&self, key: &ArtifactKey, engine: &dyn Engine, subject: &str) -> Turn {
+    async fn turn(&self, key: &ArtifactKey, engine: &dyn Engine, subject: &str, trouble: &Trouble) -> Turn {
         let name = format!("{}/{}/{}", key.source, key.engine, key.version);
         let started = Instant::now();
         let mut waited = false;
@@ -120,7 +134,7 @@ impl Precompiler {
             match self.store.try_lock(&name).await {
                 Ok(Some(lock)) => {
                     // The one who held the lock until just now has stored what we want, or has died.
-                    let Some(ready) = self.look_up(key, engine, Origin::Awaited).await else {
+                    let Some(ready) = self.look_up(key, engine, Origin::Awaited, trouble).await else {
                         fault::point("locked");
                         return Turn::Ours(Some(lock));
                     };
@@ -130,7 +144,7 @@ impl Precompiler {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    self.cache_failure(key, engine, "take the compile lock", &error);
+                    self.cache_failure(key, engine, trouble, "take the compile lock", &error);
                     return Turn::Ours(None);
                 }
             }
@@ -139,7 +153,7 @@ impl Precompiler {
                 waited = true;
             }
             tokio::time::sleep(POLL).await;
-            if let Some(ready) = self.look_up(key, engine, Origin::Awaited).await {
+            if let Some(ready) = self.look_up(key, engine, Origin::Awaited, trouble).await {
                 return Turn::Done(ready);
             }
             if started.elapsed() > self.settings.lock_deadline {
@@ -154,6 +168,7 @@ impl Precompiler {
         source: &Source,
         engine: &dyn Engine,
         key: &ArtifactKey,
+        trouble: &Trouble,
     ) -> Result<Ready, PrepareError> {
         let compiled = self.compile(source, engine).await?;
         fault::point("compiled");
@@ -164,7 +179,7 @@ impl Precompiler {
         match self.cache.store(key, &compiled.file, compiled.size, &details(&compiled, engine)).await {
             Ok(artifact) => Ok(Ready::stored(artifact, compiled.origin())),
             Err(error) => {
-                self.cache_failure(key, engine, "store an artifact", &error);
+                self.cache_failure(key, engine, trouble, "store an artifact", &error);
                 Ok(Ready::unstored(compiled))
             }
         }
@@ -204,14 +219,20 @@ impl Precompiler {
         })
     }
 
-    /// Says once, and counts, that the cache failed where the caller goes on without it.
+    /// Says, and counts, that the cache failed where the caller goes on without it: once for each time that an artifact is asked
+    /// for, however many steps fail for the same reason.
     fn cache_failure(
         &self,
         key: &ArtifactKey,
         engine: &dyn Engine,
+        trouble: &Trouble,
         action: &str,
         error: &(dyn std::error::Error + 'static),
     ) {
+        if trouble.said.swap(true, Ordering::Relaxed) {
+            tracing::debug!(source = %key.source, error, "cannot {action} either");
+            return;
+        }
         self.observer.observe(engine.name(), Activity::CacheFailed);
         tracing::warn!(source = %key.source, error, "cannot {action}; going on without the cache");
         self.journal.note(&Event::CacheFailure { source: key.source.as_str(), error: crate::cli::chain(error) });
