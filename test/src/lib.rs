@@ -7,6 +7,7 @@
 pub mod artifacts;
 pub mod container;
 pub mod containerd;
+pub mod cri;
 pub mod events;
 pub mod eventually;
 pub mod faults;

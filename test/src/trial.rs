@@ -36,6 +36,8 @@ pub enum Need {
     Runc,
     /// A shell without libraries: `busybox`.
     Busybox,
+    /// What pods need besides containerd: network plugins, a registry, and a program to fill it.
+    Cni,
 }
 
 /// Makes a [`Case`] of an `async fn(Namespace)`: `case!(name)`, `case!(name, needs BigModule)`.
@@ -82,6 +84,12 @@ impl Need {
             }
             Self::Runc => program("runc"),
             Self::Busybox => program("busybox"),
+            Self::Cni => {
+                let plugins = ["ptp", "host-local", "portmap"].map(|name| format!("/usr/lib/cni/{name}"));
+                let plugin = plugins.into_iter().find(|path| !std::path::Path::new(path).exists());
+                let plugin = plugin.map(|path| format!("there is no {path}"));
+                plugin.or_else(|| ["docker-registry", "skopeo", "iptables"].into_iter().find_map(program))
+            }
         }
     }
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use libtest_mimic::Trial;
 use prewasi_test::{home, process};
@@ -17,7 +18,12 @@ use serde_json::Value;
 use prewasi_test::trial::local_trials;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    local_trials![kubernetes_knows_every_field, service_account_may_nothing, systemd_accepts_the_unit]
+    local_trials![
+        kubernetes_knows_every_field,
+        examples_are_what_kubernetes_takes,
+        service_account_may_nothing,
+        systemd_accepts_the_unit,
+    ]
 }
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -38,22 +44,36 @@ fn check<T: DeserializeOwned + Serialize>(document: &Value) {
     assert_eq!(serde_json::to_value(known).expect("it can be written"), *document);
 }
 
+/// Checks a document, and returns its kind.
+fn kind(document: &Value) -> String {
+    let kind = document["kind"].as_str().expect("a document has a kind").to_owned();
+    match kind.as_str() {
+        "Namespace" => check::<Namespace>(document),
+        "ServiceAccount" => check::<ServiceAccount>(document),
+        "Role" => check::<Role>(document),
+        "RoleBinding" => check::<RoleBinding>(document),
+        "DaemonSet" => check::<DaemonSet>(document),
+        "Deployment" => check::<Deployment>(document),
+        "RuntimeClass" => check::<RuntimeClass>(document),
+        other => panic!("unexpected kind {other}"),
+    }
+    kind
+}
+
 /// Every document is of a kind that is meant, and every field of it is one that Kubernetes knows, with the right type.
 fn kubernetes_knows_every_field() {
-    let mut kinds = Vec::new();
-    for document in documents() {
-        let kind = document["kind"].as_str().expect("a document has a kind").to_owned();
-        match kind.as_str() {
-            "Namespace" => check::<Namespace>(&document),
-            "ServiceAccount" => check::<ServiceAccount>(&document),
-            "Role" => check::<Role>(&document),
-            "RoleBinding" => check::<RoleBinding>(&document),
-            "DaemonSet" => check::<DaemonSet>(&document),
-            other => panic!("unexpected kind {other}"),
-        }
-        kinds.push(kind);
-    }
+    let kinds: Vec<String> = documents().iter().map(kind).collect();
     assert_eq!(kinds, ["Namespace", "ServiceAccount", "Role", "RoleBinding", "DaemonSet"]);
+}
+
+/// So are the examples of the README.
+fn examples_are_what_kubernetes_takes() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).expect("it is there");
+    let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let kinds: Vec<String> = blocks
+        .map(|text| kind(&serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))))
+        .collect();
+    assert_eq!(kinds, ["RuntimeClass", "Deployment"]);
 }
 
 /// The service needs nothing of Kubernetes: its role is empty and no token is mounted. Its container gains no privileges.

@@ -14,6 +14,7 @@ mod compiles;
 mod confinement;
 mod contract;
 mod corpus;
+mod cri;
 mod damage;
 mod deploy;
 mod exec;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         options::cases(),
         admin::cases(),
         watch::cases(),
+        cri::cases(),
         compiles::cases(),
         collection::cases(),
         faults::cases(),

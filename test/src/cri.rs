@@ -1,0 +1,388 @@
+//! A containerd as Kubernetes drives it: with its CRI plugin, CNI networks of its own, and a registry on loopback to pull from.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use containerd_client::Client;
+use k8s_cri::v1::image_service_client::ImageServiceClient;
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use k8s_cri::v1::{
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
+    CreateContainerRequest, ImageSpec, LinuxPodSandboxConfig, ListPodSandboxRequest, PodSandboxConfig,
+    PodSandboxMetadata, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+};
+use oci_tar_builder::{Builder, Format};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::image::files;
+use crate::{Containerd, Series, eventually, leaks, process};
+
+/// How long a step may take.
+const LIMIT: Duration = Duration::from_secs(60);
+const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
+
+/// The containerd, its registry, and connections to both CRI services.
+pub struct Cri {
+    /// The daemon.
+    pub daemon: Containerd,
+    /// Everything about pods and containers.
+    pub runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+    registry: Registry,
+}
+
+/// A registry with nothing in it at first; dropping it ends it.
+struct Registry {
+    process: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+/// A pod, and what it was described by.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// Id of its sandbox.
+    pub id: String,
+    config: PodSandboxConfig,
+}
+
+impl Cri {
+    /// Starts everything. `busybox` is the program of the pause container; `options` are those of the runtime, in TOML.
+    ///
+    /// # Panics
+    /// If something does not start.
+    pub async fn start(series: Series, busybox: &[u8], options: &str) -> Self {
+        let registry = Registry::start();
+        let pause = format!("localhost:{}/pause:1", registry.port);
+        let config = |folder: &Path| {
+            fs::create_dir(folder.join("cni")).expect("the folder is new");
+            fs::write(folder.join("cni/10-net.conflist"), network(series, folder)).expect("the folder is ours");
+            let path = folder.join("config.toml");
+            let text = fs::read_to_string(&path).expect("it has been written");
+            fs::write(path, with_cri(series, folder, &text, &pause, options)).expect("the folder is ours");
+        };
+        let daemon = Containerd::start_on(series, config).await;
+        let channel = Client::from_path(daemon.address()).await.expect("containerd serves").channel();
+        let (runtime, images) = (RuntimeServiceClient::new(channel.clone()), ImageServiceClient::new(channel));
+        let this = Self { daemon, runtime, images, registry };
+        let layer = files(&[("/bin/busybox", busybox, 0o755), ("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\n", 0o644)]);
+        this.push("pause:1", Format::Image, |image| {
+            image.os("linux").entrypoint(["/bin/busybox", "sleep", "1000000"]).layer(layer)
+        });
+        this
+    }
+
+    /// Packs an image and pushes it to the registry; returns its reference.
+    ///
+    /// # Panics
+    /// If it cannot be packed or pushed.
+    pub fn push(&self, name: &str, format: Format, describe: impl FnOnce(Builder) -> Builder) -> String {
+        let reference = format!("localhost:{}/{name}", self.registry.port);
+        let image = describe(Builder::new(format, reference.parse().expect("a plain name")));
+        let image = image.build().expect("the image is well described");
+        let tar = self.daemon.folder().join(format!("{}.tar", name.replace([':', '/'], "-")));
+        image.write_file(&tar).expect("the folder is ours");
+        let mut command = Command::new("skopeo");
+        command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+        command.arg(format!("oci-archive:{}", tar.display())).arg(format!("docker://{reference}"));
+        command.env("TMPDIR", self.daemon.folder());
+        process::run(&mut command, PROGRAM_LIMIT).success();
+        reference
+    }
+
+    /// Pulls an image; returns the id under which the runtime knows it.
+    ///
+    /// # Panics
+    /// If it cannot be pulled.
+    pub async fn pull(&self, reference: &str) -> String {
+        let image = Some(ImageSpec { image: reference.to_owned(), ..Default::default() });
+        let pulled = self.images.clone().pull_image(PullImageRequest { image, ..Default::default() }).await;
+        pulled.unwrap_or_else(|status| panic!("cannot pull {reference}: {status}")).into_inner().image_ref
+    }
+
+    /// Describes a pod whose containers' logs lie below the daemon's folder.
+    pub fn pod_config(&self, name: &str) -> PodSandboxConfig {
+        let metadata = PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            namespace: "test".to_owned(),
+            attempt: 0,
+        };
+        let linux = LinuxPodSandboxConfig {
+            // By this name cgroups that are left are found.
+            cgroup_parent: format!("/{}-cri", self.daemon.id()),
+            ..Default::default()
+        };
+        PodSandboxConfig {
+            metadata: Some(metadata),
+            log_directory: self.daemon.folder().join("logs").join(name).display().to_string(),
+            linux: Some(linux),
+            ..Default::default()
+        }
+    }
+
+    /// Runs a pod with the handler `wasmtime`.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    pub async fn run_pod(&self, config: PodSandboxConfig) -> Pod {
+        fs::create_dir_all(&config.log_directory).expect("the folder is ours");
+        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "wasmtime".to_owned() };
+        let answer = self.runtime.clone().run_pod_sandbox(request).await;
+        Pod { id: answer.expect("the pod runs").into_inner().pod_sandbox_id, config }
+    }
+
+    /// Creates a container in a pod.
+    ///
+    /// # Errors
+    /// What the runtime answers.
+    pub async fn create(&self, pod: &Pod, config: ContainerConfig) -> Result<String, Status> {
+        let request = CreateContainerRequest {
+            pod_sandbox_id: pod.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(pod.config.clone()),
+        };
+        Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
+    }
+
+    /// Starts a created container.
+    ///
+    /// # Errors
+    /// What the runtime answers.
+    pub async fn start_container(&self, id: &str) -> Result<(), Status> {
+        let request = StartContainerRequest { container_id: id.to_owned() };
+        self.runtime.clone().start_container(request).await.map(drop)
+    }
+
+    /// Creates and starts a container.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn run(&self, pod: &Pod, config: ContainerConfig) -> String {
+        let id = self.create(pod, config).await.unwrap_or_else(|status| panic!("cannot create: {status}"));
+        self.start_container(&id).await.unwrap_or_else(|status| panic!("cannot start {id}: {status}"));
+        id
+    }
+
+    /// Returns what the runtime says of a container.
+    ///
+    /// # Panics
+    /// If it says nothing.
+    pub async fn status(&self, id: &str) -> ContainerStatus {
+        let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        let answer = self.runtime.clone().container_status(request).await.expect("the container is known");
+        answer.into_inner().status.expect("an answer has a status")
+    }
+
+    /// Waits until a container has ended.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn exited(&self, id: &str) -> ContainerStatus {
+        eventually("the end of a container", LIMIT, async || {
+            let status = self.status(id).await;
+            if status.state() == ContainerState::ContainerExited { Ok(status) } else { Err(format!("{status:?}")) }
+        })
+        .await
+    }
+
+    /// Stops a container, with so many seconds of grace.
+    ///
+    /// # Panics
+    /// If it cannot be stopped.
+    pub async fn stop(&self, id: &str, grace: i64) {
+        let request = StopContainerRequest { container_id: id.to_owned(), timeout: grace };
+        self.runtime.clone().stop_container(request).await.expect("it can be stopped");
+    }
+
+    /// Removes a container.
+    ///
+    /// # Panics
+    /// If it cannot be removed.
+    pub async fn remove(&self, id: &str) {
+        let request = RemoveContainerRequest { container_id: id.to_owned() };
+        self.runtime.clone().remove_container(request).await.expect("it can be removed");
+    }
+
+    /// Returns a container's log: stream and text of each line.
+    ///
+    /// # Panics
+    /// If a line is not in the CRI format.
+    pub fn log(&self, pod: &Pod, config: &ContainerConfig) -> Vec<(String, String)> {
+        let path = Path::new(&pod.config.log_directory).join(&config.log_path);
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let line = |line: &str| {
+            let mut parts = line.splitn(4, ' ');
+            let (_time, stream, _tag) = (parts.next()?, parts.next()?, parts.next()?);
+            Some((stream.to_owned(), parts.next()?.to_owned()))
+        };
+        text.lines().map(|text| line(text).unwrap_or_else(|| panic!("no CRI log line: {text:?}"))).collect()
+    }
+
+    /// Waits until a container's log contains a line.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn logs(&self, pod: &Pod, config: &ContainerConfig, stream: &str, wanted: &str) {
+        let wanted = (stream.to_owned(), wanted.to_owned());
+        eventually(&format!("{wanted:?} in a log"), LIMIT, async || {
+            let log = self.log(pod, config);
+            if log.contains(&wanted) { Ok(()) } else { Err(format!("{log:?}")) }
+        })
+        .await;
+    }
+
+    /// Stops and removes every pod, and waits until nothing of any is left.
+    ///
+    /// # Panics
+    /// With what is left.
+    pub async fn finish(self) {
+        let mut runtime = self.runtime.clone();
+        let pods = runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.expect("the runtime answers");
+        for pod in pods.into_inner().items {
+            let pod_sandbox_id = pod.id;
+            runtime
+                .stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() })
+                .await
+                .expect("it can be stopped");
+            let removed = runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await;
+            removed.expect("it can be removed");
+        }
+        eventually("nothing of any pod", LIMIT, async || {
+            let mut left = leaks::of_daemon(&self.daemon);
+            left.extend(self.networks().into_iter().map(|path| format!("address {}", path.display())));
+            if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
+        })
+        .await;
+    }
+
+    /// Returns the addresses that pods have.
+    fn networks(&self) -> Vec<PathBuf> {
+        let folder = self.daemon.folder().join("ipam").join(self.daemon.id());
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("10."))).collect()
+    }
+}
+
+impl Registry {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let config = folder.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n",
+            folder.path().join("blobs").display()
+        );
+        fs::write(&config, text).expect("the folder is ours");
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("docker-registry is installed; run `make setup`");
+        let stderr = BufReader::new(process.stderr.take().expect("it is piped"));
+        let mut said = String::new();
+        let mut lines = stderr.lines().map_while(Result::ok);
+        let port = lines.find_map(|line| {
+            let _ = writeln!(said, "{line}");
+            let (_, rest) = line.split_once("listening on 127.0.0.1:")?;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        });
+        // Nobody must be kept waiting for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, port: port.unwrap_or_else(|| panic!("the registry does not listen: {said}")), _folder: folder }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Describes a container of an image, with a log of its name.
+pub fn container(name: &str, image: &str, args: &[&str]) -> ContainerConfig {
+    ContainerConfig {
+        metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
+        image: Some(ImageSpec { image: image.to_owned(), ..Default::default() }),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        log_path: format!("{name}.log"),
+        labels: HashMap::new(),
+        ..Default::default()
+    }
+}
+
+/// A network of the daemon's own: a pair of interfaces for each pod, addresses kept in the daemon's folder, ports mapped.
+fn network(series: Series, folder: &Path) -> String {
+    let name = folder.file_name().and_then(|name| name.to_str()).expect("the folder was named by us");
+    // Daemons of both series run side by side, and several of one: a random /28 out of their own range.
+    let (second, random) = (if series == Series::V1_7 { 231 } else { 232 }, std::process::id() ^ crc(name));
+    let subnet = format!("10.{second}.{}.{}/28", (random >> 4) & 0xff, (random & 0xf) << 4);
+    serde_json::json!({
+        "cniVersion": "0.4.0",
+        "name": name,
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": folder.join("ipam"),
+                    "ranges": [[{ "subnet": subnet }]],
+                    "routes": [{ "dst": "0.0.0.0/0" }],
+                },
+            },
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+        ],
+    })
+    .to_string()
+}
+
+fn crc(name: &str) -> u32 {
+    name.bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
+}
+
+/// Turns the configuration of a plain containerd into that of one with its CRI plugin.
+fn with_cri(series: Series, folder: &Path, plain: &str, pause: &str, options: &str) -> String {
+    let folder = folder.display();
+    let enabled = plain
+        .replace(r#"    "io.containerd.grpc.v1.cri","#, "")
+        .replace(r#""io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime","#, "");
+    let (runtime, server, image) = match series {
+        Series::V1_7 => ("io.containerd.grpc.v1.cri", String::new(), format!("sandbox_image = \"{pause}\"")),
+        Series::V2_1 => (
+            "io.containerd.cri.v1.runtime",
+            "\n[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n"
+                .to_owned()
+                + &format!("\n[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"{pause}\"\n"),
+            String::new(),
+        ),
+    };
+    let streams =
+        if series == Series::V1_7 { "stream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n" } else { "" };
+    format!(
+        r#"{enabled}{server}
+[plugins."{runtime}"]
+restrict_oom_score_adj = true
+disable_apparmor = true
+{streams}{image}
+
+[plugins."{runtime}".cni]
+bin_dir = "/usr/lib/cni"
+conf_dir = "{folder}/cni"
+
+[plugins."{runtime}".containerd]
+default_runtime_name = "wasmtime"
+
+[plugins."{runtime}".containerd.runtimes.wasmtime]
+runtime_type = "io.containerd.wasmtime.v1"
+pod_annotations = ["prewasi.io/*"]
+
+[plugins."{runtime}".containerd.runtimes.wasmtime.options]
+{options}
+"#
+    )
+}
