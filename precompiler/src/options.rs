@@ -44,6 +44,8 @@ pub struct Options {
     pub memory_limit: Option<u64>,
     /// How long a wasm program may run, wall clock.
     pub timeout: Option<Duration>,
+    /// Least level of what a shim logs.
+    pub log_level: Option<tracing::Level>,
     compile_memory: Option<u64>,
     compile_timeout: Option<Duration>,
     compile_cpu_time: Option<Duration>,
@@ -60,6 +62,7 @@ impl Default for Options {
             network: Network::Inherit,
             memory_limit: None,
             timeout: None,
+            log_level: None,
             compile_memory: None,
             compile_timeout: None,
             compile_cpu_time: None,

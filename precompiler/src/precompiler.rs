@@ -130,7 +130,10 @@ impl Precompiler {
 
     /// Reads what an image record names.
     pub async fn resolve_record(&self, record: &ImageRecord) -> Result<Image, ImageError> {
-        Image::resolve(&*self.store, record, self.settings.platform.as_ref()).await
+        let image = Image::resolve(&*self.store, record, self.settings.platform.as_ref()).await?;
+        // Whoever works for a container has a field for it.
+        tracing::Span::current().record("image", image.manifest.as_str());
+        Ok(image)
     }
 
     /// Prepares the wasm of an image: the only wasm layer, or the one titled like `entrypoint`.
@@ -237,13 +240,14 @@ impl Precompiler {
 
     async fn load_source(&self, source: &Source, engine: &dyn Engine) -> Result<Box<dyn Program>, PrepareError> {
         let error = |error| PrepareError::Load { subject: source.subject.clone(), source: error };
+        let load = |code| tracing::info_span!("load", source = %source.digest).in_scope(|| engine.load(code));
         match self.prepare_source(source, engine).await? {
-            Prepared::Native(code) => match engine.load(code) {
+            Prepared::Native(code) => match load(code) {
                 Err(LoadError::Incompatible { reason }) => {
                     tracing::warn!(subject = source.subject, reason, "compiling again what cannot be loaded");
                     let ready = self.replace(source, engine).await?;
                     let ready = self.own(source, engine, ready).await?;
-                    engine.load(trust(ready)).map_err(error)
+                    load(trust(ready)).map_err(error)
                 }
                 loaded => loaded.map_err(error),
             },

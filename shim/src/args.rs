@@ -16,6 +16,10 @@ pub(crate) struct Flags {
     pub(crate) bundle: Option<PathBuf>,
     /// Path of the socket that a daemon serves; set by `start`, never by containerd.
     pub(crate) socket: PathBuf,
+    /// Name of the pod; set by `start`, never by containerd.
+    pub(crate) pod: String,
+    /// Least level of the log; set by `start`, never by containerd.
+    pub(crate) log_level: Option<tracing::Level>,
     /// Log at debug level.
     pub(crate) debug: bool,
     /// Print name and version.
@@ -90,6 +94,9 @@ impl Flags {
             "id" => self.id = value,
             "bundle" => self.bundle = Some(value.into()),
             "socket" => self.socket = value.into(),
+            "pod" => self.pod = value,
+            // Nobody but `start` writes it.
+            "log-level" => self.log_level = value.parse().ok(),
             // Events go over ttrpc; the program that older shims published them with is not needed.
             "publish-binary" => {}
             _ => return Err(ArgsError::Unknown(name.to_owned())),

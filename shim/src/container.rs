@@ -11,9 +11,11 @@ pub(crate) use process::{Phase, Process};
 
 use crate::cgroup::Cgroup;
 use crate::error::TaskError;
+use crate::observe::{self, About};
 use crate::oom::OomWatch;
 use crate::options::RuntimeOptions;
 use crate::stdio::StdioPaths;
+use crate::trace::Trace;
 
 /// A container.
 pub(crate) struct Container {
@@ -31,11 +33,14 @@ pub(crate) struct Container {
     pub(crate) gate: tokio::sync::RwLock<()>,
     paused: AtomicBool,
     memory_watch: OnceLock<OomWatch>,
+    /// What concerns it is logged in this span.
+    pub(crate) span: tracing::Span,
+    pub(crate) trace: Trace,
 }
 
 impl Container {
-    /// Makes a container that is about to be created.
-    pub(crate) fn new(id: String, bundle: PathBuf, stdio: StdioPaths, options: RuntimeOptions) -> Self {
+    /// Makes a container that is about to be created, in whose span the caller is.
+    pub(crate) fn new(id: String, bundle: PathBuf, stdio: StdioPaths, options: RuntimeOptions, trace: Trace) -> Self {
         let init = Arc::new(Process::init(stdio));
         Self {
             id,
@@ -47,6 +52,18 @@ impl Container {
             gate: tokio::sync::RwLock::default(),
             paused: AtomicBool::default(),
             memory_watch: OnceLock::new(),
+            span: tracing::Span::current(),
+            trace,
+        }
+    }
+
+    /// Notes what has become known of it.
+    pub(crate) fn learn(&self, about: &About) {
+        observe::learn(&self.span, about);
+        for (name, value) in [("image", &about.image), ("engine", &about.engine)] {
+            if let Some(value) = value {
+                self.trace.learn(name, value);
+            }
         }
     }
 

@@ -15,12 +15,15 @@ use ttrpc::context;
 use crate::args::Flags;
 use crate::error::Failure;
 use crate::folders;
+use crate::group::group_of;
 use crate::job::Remove;
+use crate::observe;
 use crate::process::Exit;
 use crate::record::{self, Record};
 use crate::service::deleted;
 use crate::shim::is_id;
 use crate::sockets;
+use crate::spec;
 
 /// How long a daemon may take to answer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
@@ -57,6 +60,9 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
         Some(bundle) => bundle.clone(),
         None => std::env::current_dir().map_err(DeleteError::Bundle)?,
     };
+    // Without a specification the container is its own pod.
+    let pod = group_of(&id, &spec::annotations(&bundle).unwrap_or_default());
+    let _entered = observe::container(&flags.namespace, &id, &pod).entered();
     let record = Record::load(&bundle).unwrap_or_default();
     let remove = Remove {
         state: folders::containers(&flags.address, &flags.namespace).join(&id),

@@ -25,19 +25,29 @@ use crate::command::EngineConstructor;
 use crate::error::{Failure, Kind};
 use crate::job::Job;
 use crate::log;
+use crate::observe::{self, About};
 use crate::process::{Exit, ProcessId};
 use crate::reaper::Reaper;
+use crate::trace::{Span, Traces};
 
 /// Where a helper finds its end of the pipe, next to [`log::FD`].
 const REPORT_FD: i32 = log::FD - 1;
 /// Longest message that goes through the pipe; its buffer holds 64 KiB, and nobody reads before the helper has ended.
 const MESSAGE_MAX: usize = 16 << 10;
 
+/// All that a helper writes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Said {
+    report: Report,
+    /// For the trace, if there is one.
+    spans: Vec<Span>,
+}
+
 /// What a helper has to say.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// A process of a container is there.
-    Process { id: ProcessId, cgroup: Option<Cgroup> },
+    Process { id: ProcessId, cgroup: Option<Cgroup>, about: About },
     /// The job is done.
     Done,
     /// The job has failed.
@@ -47,6 +57,8 @@ pub(crate) enum Report {
 /// A job that waits for the main thread to fork.
 pub(crate) struct ForkRequest {
     job: Job,
+    /// Which container the job concerns, for the log.
+    subject: tracing::Span,
     reply: oneshot::Sender<io::Result<Running>>,
 }
 
@@ -62,6 +74,7 @@ struct Running {
 pub(crate) struct Helpers {
     requests: mpsc::UnboundedSender<ForkRequest>,
     reaper: Arc<Reaper>,
+    traces: Traces,
 }
 
 /// What a job that makes a process of a container leads to.
@@ -69,15 +82,16 @@ pub(crate) struct NewProcess {
     pub(crate) id: ProcessId,
     /// Its cgroups, if it is a container's first process.
     pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) about: About,
     /// Resolves when the process has ended.
     pub(crate) exit: oneshot::Receiver<Exit>,
 }
 
 impl Helpers {
-    /// Makes the asynchronous side; requests go to the main thread.
-    pub(crate) fn new(reaper: Arc<Reaper>) -> (Self, mpsc::UnboundedReceiver<ForkRequest>) {
+    /// Makes the asynchronous side; requests go to the main thread, and the spans of helpers to `traces`.
+    pub(crate) fn new(reaper: Arc<Reaper>, traces: Traces) -> (Self, mpsc::UnboundedReceiver<ForkRequest>) {
         let (requests, receiver) = mpsc::unbounded_channel();
-        (Self { requests, reaper }, receiver)
+        (Self { requests, reaper, traces }, receiver)
     }
 
     /// Has a job done that makes a process of a container. `started` gets the helper's number, whose
@@ -90,7 +104,9 @@ impl Helpers {
         let keeping = self.reaper.keep_unclaimed();
         let report = self.run(job, started).await;
         let made = match report {
-            Ok(Report::Process { id, cgroup }) => Ok(NewProcess { id, cgroup, exit: self.reaper.watch(id.pid) }),
+            Ok(Report::Process { id, cgroup, about }) => {
+                Ok(NewProcess { id, cgroup, about, exit: self.reaper.watch(id.pid) })
+            }
             Ok(Report::Done) => Err(broken("it made no process")),
             Ok(Report::Failed(failure)) => Err(failure),
             Err(failure) => Err(failure),
@@ -113,37 +129,39 @@ impl Helpers {
 
     async fn run(&self, job: Job, started: impl FnOnce(ProcessId)) -> Result<Report, Failure> {
         let (reply, running) = oneshot::channel();
-        if self.requests.send(ForkRequest { job, reply }).is_err() {
+        if self.requests.send(ForkRequest { job, subject: tracing::Span::current(), reply }).is_err() {
             return Err(broken("the shim is shutting down"));
         }
         let running = running.await.map_err(|_| broken("the shim is shutting down"))?;
         let running = running.map_err(|error| Failure::new(Kind::Internal, &error))?;
         started(running.id);
         let exit = running.exit.await.map_err(|_| broken("nobody saw it end"))?;
-        read_report(&running.report).ok_or_else(|| {
+        let said = read_said(&running.report).ok_or_else(|| {
             // What it had started must not go on without it.
             running.id.kill_group();
             kill_holders(&running.report);
             broken(&format!("it ended with status {} and no report", exit.status))
-        })
+        })?;
+        self.traces.keep(said.spans);
+        Ok(said.report)
     }
 }
 
 impl ForkRequest {
     /// Forks. Must be called by the main thread outside any runtime.
     pub(crate) fn fork(self, reaper: &Reaper, engine: EngineConstructor) {
-        let running = start(&self.job, reaper, engine);
+        let running = start(&self.job, &self.subject, reaper, engine);
         // Who asked may have gone; the helper then does its job all the same.
         let _ = self.reply.send(running);
     }
 }
 
-fn start(job: &Job, reaper: &Reaper, engine: EngineConstructor) -> io::Result<Running> {
+fn start(job: &Job, subject: &tracing::Span, reaper: &Reaper, engine: EngineConstructor) -> io::Result<Running> {
     let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let parent = nix::unistd::getpid();
     // SAFETY: this process has one thread, so the child finds no lock held and may do all that a process may do.
     match unsafe { fork() }? {
-        ForkResult::Child => child(job, parent, &sender, engine),
+        ForkResult::Child => child(job, subject, parent, &sender, engine),
         ForkResult::Parent { child } => {
             let exit = reaper.watch(child.as_raw());
             // Nobody has waited for it yet: it is there, whatever it does.
@@ -152,7 +170,11 @@ fn start(job: &Job, reaper: &Reaper, engine: EngineConstructor) -> io::Result<Ru
     }
 }
 
-fn child(job: &Job, parent: Pid, sender: &OwnedFd, engine: EngineConstructor) -> ! {
+fn child(job: &Job, subject: &tracing::Span, parent: Pid, sender: &OwnedFd, engine: EngineConstructor) -> ! {
+    let _entered = subject.enter();
+    if let Some(origin) = job.origin() {
+        observe::follow(origin);
+    }
     let report = match prepare(parent, sender) {
         Ok(()) => catch_unwind(AssertUnwindSafe(|| job.run(engine)))
             .unwrap_or_else(|_| Report::Failed(broken("it panicked; see the log of the shim"))),
@@ -163,9 +185,10 @@ fn child(job: &Job, parent: Pid, sender: &OwnedFd, engine: EngineConstructor) ->
         // SAFETY: `prepare` has put the pipe there, and nothing else owns that number; if it failed before, writing fails.
         unsafe { File::from_raw_fd(REPORT_FD) }
     };
-    let report = serde_json::to_vec(&shortened(report)).unwrap_or_default();
+    let said = Said { report: shortened(report), spans: observe::ended() };
+    let said = serde_json::to_vec(&said).unwrap_or_default();
     // A parent that is gone need not be told.
-    let _ = pipe.write_all(&report);
+    let _ = pipe.write_all(&said);
     // SAFETY: _exit runs no destructors: what is owned here belongs to the parent.
     unsafe { nix::libc::_exit(0) }
 }
@@ -202,7 +225,7 @@ fn shortened(report: Report) -> Report {
 
 /// Reads what a helper that has ended has written. The pipe does not end as long as the container's init lives, which
 /// has inherited it.
-fn read_report(pipe: &OwnedFd) -> Option<Report> {
+fn read_said(pipe: &OwnedFd) -> Option<Said> {
     let mut bytes = Vec::new();
     match File::from(pipe.try_clone().ok()?).read_to_end(&mut bytes) {
         Ok(_) => {}
@@ -240,10 +263,11 @@ mod tests {
     fn reports_do_not_need_an_end() {
         let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
         let failure = Failure { kind: Kind::Invalid, message: "x".repeat(MESSAGE_MAX + 1) };
-        let bytes = serde_json::to_vec(&shortened(Report::Failed(failure))).unwrap();
+        let said = Said { report: shortened(Report::Failed(failure)), spans: Vec::new() };
+        let bytes = serde_json::to_vec(&said).unwrap();
         let mut writer = File::from(sender.try_clone().unwrap());
         writer.write_all(&bytes).unwrap();
-        let Some(Report::Failed(failure)) = read_report(&report) else { panic!("no report") };
+        let Some(Said { report: Report::Failed(failure), .. }) = read_said(&report) else { panic!("no report") };
         assert_eq!(failure.kind, Kind::Invalid);
         assert!(failure.message.ends_with("x […]"));
         drop(sender);
@@ -254,7 +278,7 @@ mod tests {
     fn silence_is_no_report() {
         let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
         drop(sender);
-        assert!(read_report(&report).is_none());
+        assert!(read_said(&report).is_none());
     }
 
     /// What a helper has left behind is killed, and nobody else.

@@ -15,6 +15,7 @@ pub(crate) use start::Start;
 
 use crate::command::EngineConstructor;
 use crate::helper::Report;
+use crate::trace::{Export, Origin};
 
 /// One job of a helper.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) enum Job {
     Start(Start),
     /// Take away all that is left of a container.
     Remove(Remove),
+    /// Send spans.
+    Export(Export),
 }
 
 impl Job {
@@ -37,7 +40,17 @@ impl Job {
             Self::Exec(exec) => exec.run(engine),
             Self::Start(start) => start.run().map(|()| Report::Done),
             Self::Remove(remove) => remove.run().map(|()| Report::Done),
+            Self::Export(export) => export.run().map(|()| Report::Done),
         };
         result.unwrap_or_else(Report::Failed)
+    }
+
+    /// Returns where the spans of the job belong, if somebody traces it.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Create(create) => create.origin.as_ref(),
+            Self::Exec(exec) => exec.origin.as_ref(),
+            Self::Start(_) | Self::Remove(_) | Self::Export(_) => None,
+        }
     }
 }

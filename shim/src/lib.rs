@@ -23,6 +23,7 @@ mod job;
 mod limits;
 mod log;
 mod mounts;
+mod observe;
 mod oom;
 mod options;
 mod process;
@@ -37,5 +38,6 @@ mod start;
 mod stats;
 mod stdio;
 mod time;
+mod trace;
 
 pub use command::{EngineConstructor, main};

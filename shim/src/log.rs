@@ -1,4 +1,4 @@
-//! The daemon's log: lines of `key=value` in the fifo that containerd reads.
+//! The daemon's log: lines of `key=value` in the fifo that containerd reads. Lines that concern a container have its fields.
 //!
 //! The fifo is opened for reading and writing and never blocks: while containerd is away nothing stalls, and what does
 //! not fit is lost. The daemon gets it as its standard error and logs to a copy, because libcontainer puts the
@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd as _, RawFd};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use tracing::field::{Field, Visit};
@@ -18,7 +18,11 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer as _, filter, reload};
+
+use crate::observe::{self, Observer};
 
 /// Name of the fifo in the bundle.
 const FIFO: &str = "log";
@@ -27,6 +31,14 @@ pub(crate) const FD: RawFd = 4;
 
 static COPY: OnceLock<File> = OnceLock::new();
 static SILENT: AtomicBool = AtomicBool::new(false);
+static CONTROL: OnceLock<Control> = OnceLock::new();
+
+/// Changes the level of the log.
+struct Control {
+    debug: bool,
+    level: Mutex<Level>,
+    reload: Box<dyn Fn(EnvFilter) + Send + Sync>,
+}
 
 /// Opens the fifo that containerd reads, or `/dev/null` where there is none.
 ///
@@ -42,21 +54,22 @@ pub(crate) fn open(bundle: &Path) -> io::Result<File> {
 
 /// Logs to standard error from now on.
 pub(crate) fn to_stderr(debug: bool) {
-    init(debug, io::stderr);
+    init(debug, None, false, io::stderr);
 }
 
-/// Logs to a copy of standard error from now on. Must be the first thing that a daemon does: it takes [`FD`].
+/// Logs to a copy of standard error from now on, and takes note of spans for a trace. Must be the first thing that a daemon
+/// does: it takes [`FD`].
 ///
 /// # Errors
 /// What the system says.
-pub(crate) fn to_copy(debug: bool) -> io::Result<()> {
+pub(crate) fn to_copy(debug: bool, level: Option<Level>, traced: bool) -> io::Result<()> {
     // SAFETY: dup3 has no memory effects; nothing else has taken that number yet.
     if unsafe { nix::libc::dup3(nix::libc::STDERR_FILENO, FD, nix::libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor has just been made and has no other owner.
     COPY.get_or_init(|| unsafe { File::from_raw_fd(FD) });
-    init(debug, Copy::default);
+    init(debug, level, traced, Copy::default);
     Ok(())
 }
 
@@ -65,21 +78,49 @@ pub(crate) fn silence() {
     SILENT.store(true, Ordering::Relaxed);
 }
 
-fn init<W: io::Write + 'static>(debug: bool, writer: impl Fn() -> W + Send + Sync + 'static) {
-    // libcontainer logs each step on the way up; its errors reach us as values.
-    let default = if debug {
-        "debug,libcontainer=error,libcgroups=error,h2=info,hyper=info,hyper_util=info,tower=info"
-    } else {
-        "info,libcontainer=off,libcgroups=off"
-    };
-    let filter = std::env::var("PREWASI_LOG").unwrap_or_else(|_| default.to_owned());
-    let subscriber = tracing_subscriber::fmt()
-        .event_format(Logfmt)
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_writer(writer)
-        .finish();
+/// Logs from this level on, or with containerd's `-debug` from a lower one. What `PREWASI_LOG` says counts over all.
+pub(crate) fn set_level(configured: Option<Level>) {
+    let Some(control) = CONTROL.get() else { return };
+    let wanted = level_of(control.debug, configured);
+    let mut level = control.level.lock().unwrap_or_else(PoisonError::into_inner);
+    if *level != wanted {
+        *level = wanted;
+        (control.reload)(filter_of(wanted));
+    }
+}
+
+fn init<W: io::Write + 'static>(
+    debug: bool,
+    configured: Option<Level>,
+    traced: bool,
+    writer: impl Fn() -> W + Send + Sync + 'static,
+) {
+    let level = level_of(debug, configured);
+    let (filter, handle) = reload::Layer::new(filter_of(level));
+    let lines = tracing_subscriber::fmt::layer().event_format(Logfmt).with_writer(writer).with_filter(filter);
+    let observer = Observer.with_filter(filter::filter_fn(move |metadata| observe::is_noted(metadata, traced)));
+    let subscriber = tracing_subscriber::registry().with(observer).with(lines);
     // Fails only if it is called twice; then the first stays.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        // The subscriber lives as long as the process.
+        let reload = Box::new(move |filter| drop(handle.reload(filter)));
+        CONTROL.get_or_init(|| Control { debug, level: Mutex::new(level), reload });
+    }
+}
+
+fn level_of(debug: bool, configured: Option<Level>) -> Level {
+    let level = configured.unwrap_or(Level::INFO);
+    if debug { level.max(Level::DEBUG) } else { level }
+}
+
+fn filter_of(level: Level) -> EnvFilter {
+    // libcontainer logs each step on the way up; its errors reach us as values.
+    let others = if level > Level::INFO {
+        "libcontainer=error,libcgroups=error,h2=info,hyper=info,hyper_util=info,tower=info"
+    } else {
+        "libcontainer=off,libcgroups=off"
+    };
+    EnvFilter::new(std::env::var("PREWASI_LOG").unwrap_or_else(|_| format!("{level},{others}")))
 }
 
 /// The copy of standard error as a writer.
@@ -107,7 +148,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut line = Line::default();
         event.record(&mut line);
         let level = match *event.metadata().level() {
@@ -120,6 +161,13 @@ where
         writer.write_str("time=\"")?;
         SystemTime.format_time(&mut writer)?;
         write!(writer, "\" level={level} msg={}{}", quoted(&line.message), line.fields)?;
+        let scope = context.event_scope().into_iter().flatten();
+        for span in scope.filter(|span| span.name() == observe::CONTAINER) {
+            for (name, value) in span.extensions().get::<observe::Fields>().into_iter().flat_map(observe::Fields::iter)
+            {
+                write!(writer, " {name}={}", quoted(value))?;
+            }
+        }
         if *event.metadata().level() > Level::INFO {
             write!(writer, " target={}", event.metadata().target())?;
         }

@@ -6,7 +6,8 @@
 
 use std::path::PathBuf;
 
-use containerd_shim_protos::protobuf::{CodedInputStream, Error as ProtobufError};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{CodedInputStream, Error as ProtobufError, Message as _};
 use libcontainer::oci_spec::runtime::Spec;
 use prewasi_precompiler::{Options, OptionsError, Place};
 
@@ -41,12 +42,29 @@ impl RuntimeOptions {
     /// # Errors
     /// [`ContainerOptionsError`] names the layer and what is wrong in it.
     pub(crate) fn of_container(&self, spec: &Spec) -> Result<Options, ContainerOptionsError> {
+        let mut options = self.of_runtime()?;
+        options.set_annotations(spec.annotations().iter().flatten())?;
+        Ok(options)
+    }
+
+    /// Takes what containerd writes to the standard input of `start`, if that is options.
+    pub(crate) fn from_input(input: &[u8]) -> Self {
+        let any = Any::parse_from_bytes(input).ok().filter(|any| is_known(&any.type_url));
+        any.map(Self::from).unwrap_or_default()
+    }
+
+    /// Returns the level of the log that node and runtime ask for. A mistake in their options is left to the creation
+    /// of the container, which reports it.
+    pub(crate) fn log_level(&self) -> Option<tracing::Level> {
+        self.of_runtime().or_else(|_| Ok::<_, ContainerOptionsError>(Options::of_node()?)).ok()?.log_level
+    }
+
+    fn of_runtime(&self) -> Result<Options, ContainerOptionsError> {
         let mut options = Options::of_node()?;
         match self.decode()? {
             (path, _) if !path.as_os_str().is_empty() => options.set_file(path)?,
             (_, text) => options.set_toml(&text, &Place::Runtime)?,
         }
-        options.set_annotations(spec.annotations().iter().flatten())?;
         Ok(options)
     }
 
@@ -55,12 +73,16 @@ impl RuntimeOptions {
         if self.type_url.is_empty() && self.value.is_empty() {
             return Ok((PathBuf::new(), String::new()));
         }
-        if self.type_url.rsplit('/').next() != Some(TYPE) {
+        if !is_known(&self.type_url) {
             return Err(ContainerOptionsError::Type { found: self.type_url.clone() });
         }
         let (path, body) = fields(&self.value).map_err(ContainerOptionsError::Malformed)?;
         Ok((path.into(), String::from_utf8(body).map_err(ContainerOptionsError::NotUtf8)?))
     }
+}
+
+fn is_known(type_url: &str) -> bool {
+    type_url.rsplit('/').next() == Some(TYPE)
 }
 
 /// Reads fields 2, `config_path`, and 3, `config_body`. Field 1 names the type of the document, which is always TOML.

@@ -18,6 +18,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim_async::{Task, create_task};
+use tracing::Instrument as _;
 use ttrpc::r#async::{Service, TtrpcContext};
 
 use crate::container::Phase;
@@ -30,6 +31,7 @@ use crate::shim::{CreateRequest, ExecRequest, Shim};
 use crate::stats;
 use crate::stdio::StdioPaths;
 use crate::time::timestamp;
+use crate::trace::Context;
 
 /// Names under which the service is known to containerd 1.7 and 2.x, and to what the bindings are generated from.
 const NAMES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
@@ -44,11 +46,18 @@ pub(crate) fn services(shim: &Arc<Shim>) -> HashMap<String, Service> {
     NAMES.iter().flat_map(|name| service().map(|service| ((*name).to_owned(), service))).collect()
 }
 
+/// Takes the span of the caller out of a call's metadata.
+fn above(context: &TtrpcContext) -> Option<Context> {
+    let value = |name: &str| context.metadata.get(name).map(|values| values.join(","));
+    Context::parse(&value("traceparent")?, &value("tracestate").unwrap_or_default())
+}
+
 /// Does a call to its end even if the client goes away: half of a creation would leave a container nobody knows.
 async fn to_the_end<T: Send + 'static>(
+    span: tracing::Span,
     call: impl Future<Output = Result<T, TaskError>> + Send + 'static,
 ) -> ttrpc::Result<T> {
-    match tokio::spawn(call).await {
+    match tokio::spawn(call.instrument(span)).await {
         Ok(result) => Ok(result?),
         Err(error) => Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
             ttrpc::Code::INTERNAL,
@@ -90,7 +99,7 @@ impl Task for TaskService {
         })
     }
 
-    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
+    async fn create(&self, context: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
         if !request.checkpoint.is_empty() {
             return unsupported("create a container from a checkpoint");
         }
@@ -105,18 +114,22 @@ impl Task for TaskService {
                 terminal: request.terminal,
             },
             options: request.options.into_option().map(RuntimeOptions::from).unwrap_or_default(),
+            above: above(context),
         };
-        let pid = to_the_end(self.0.clone().create(create)).await?;
+        let pid = to_the_end(self.0.span(&create.id), self.0.clone().create(create)).await?;
         Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
     }
 
-    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
-        let pid = to_the_end(self.0.clone().start(request.id, request.exec_id)).await?;
+    async fn start(&self, context: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
+        let span = self.0.span(&request.id);
+        let pid = to_the_end(span, self.0.clone().start(request.id, request.exec_id, above(context))).await?;
         Ok(StartResponse { pid, ..StartResponse::default() })
     }
 
-    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        let (pid, exit) = to_the_end(self.0.clone().delete(request.id, request.exec_id)).await?;
+    async fn delete(&self, context: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
+        let span = self.0.span(&request.id);
+        let deleting = self.0.clone().delete(request.id, request.exec_id, above(context));
+        let (pid, exit) = to_the_end(span, deleting).await?;
         Ok(deleted(pid, exit))
     }
 
@@ -181,17 +194,18 @@ impl Task for TaskService {
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> ttrpc::Result<Empty> {
+        let _entered = self.0.span(&request.id).entered();
         self.0.resize(&request.id, &request.exec_id, request.width, request.height)?;
         Ok(Empty::new())
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
-        to_the_end(self.0.clone().pause(request.id)).await?;
+        to_the_end(self.0.span(&request.id), self.0.clone().pause(request.id)).await?;
         Ok(Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
-        to_the_end(self.0.clone().resume(request.id)).await?;
+        to_the_end(self.0.span(&request.id), self.0.clone().resume(request.id)).await?;
         Ok(Empty::new())
     }
 

@@ -1,5 +1,6 @@
 //! The daemon's containers and what can be done with them: each call of the task API, without its wire format.
 
+mod create;
 mod exec;
 mod limit;
 mod make;
@@ -12,44 +13,53 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+pub(crate) use create::CreateRequest;
 pub(crate) use exec::ExecRequest;
 
+use crate::args::Flags;
 use crate::container::{Container, Phase, Process};
-use crate::error::{Failure, TaskError};
+use crate::error::{TaskError, chain};
 use crate::events::{Event, Events};
 use crate::folders;
 use crate::helper::Helpers;
-use crate::job::{Create, Job, Remove, Start};
-use crate::mounts::Mount;
-use crate::options::RuntimeOptions;
+use crate::job::{Job, Remove, Start};
+use crate::observe;
 use crate::process::{Exit, signal_child};
 use crate::record::Record;
-use crate::stdio::StdioPaths;
+use crate::trace::{Context, Traces};
 
 /// The containers of one pod.
 pub(crate) struct Shim {
     namespace: String,
+    /// Name of the pod, which is the id of its sandbox.
+    pod: String,
     address: PathBuf,
     containers: Mutex<HashMap<String, Arc<Container>>>,
     helpers: Helpers,
     events: Events,
     shutdown: Notify,
-}
-
-/// A request to create a container.
-#[derive(Debug)]
-pub(crate) struct CreateRequest {
-    pub(crate) id: String,
-    pub(crate) bundle: PathBuf,
-    pub(crate) rootfs: Vec<Mount>,
-    pub(crate) stdio: StdioPaths,
-    pub(crate) options: RuntimeOptions,
+    traces: Traces,
 }
 
 impl Shim {
     /// Makes a shim without containers.
-    pub(crate) fn new(namespace: String, address: PathBuf, helpers: Helpers, events: Events) -> Self {
-        Self { namespace, address, containers: Mutex::default(), helpers, events, shutdown: Notify::new() }
+    pub(crate) fn new(flags: &Flags, helpers: Helpers, events: Events, traces: Traces) -> Self {
+        Self {
+            namespace: flags.namespace.clone(),
+            pod: flags.pod.clone(),
+            address: flags.address.clone(),
+            containers: Mutex::default(),
+            helpers,
+            events,
+            shutdown: Notify::new(),
+            traces,
+        }
+    }
+
+    /// Returns the span in which all happens that concerns a container, also one that is about to be made.
+    pub(crate) fn span(&self, id: &str) -> tracing::Span {
+        let known = self.containers().get(id).map(|container| container.span.clone());
+        known.unwrap_or_else(|| observe::container(&self.namespace, id, &self.pod))
     }
 
     /// Finds a container.
@@ -69,76 +79,31 @@ impl Shim {
         self.container(id)?.process(exec_id)
     }
 
-    /// Creates a container; its init process waits to be started.
-    ///
-    /// # Errors
-    /// [`TaskError`]; nothing of the container is left then.
-    pub(crate) async fn create(self: Arc<Self>, request: CreateRequest) -> Result<u32, TaskError> {
-        let begun = Instant::now();
-        let id = request.id;
-        if !is_id(&id) {
-            return Err(TaskError::Id { id });
-        }
-        let container = Container::new(id.clone(), request.bundle.clone(), request.stdio, request.options.clone());
-        let container = Arc::new(container);
-        let init = container.init.clone();
-        let _turn = init.turn.lock().await;
-        {
-            let mut containers = self.containers();
-            if containers.contains_key(&id) {
-                return Err(TaskError::Exists { id });
-            }
-            containers.insert(id.clone(), container.clone());
-        }
-        let opened = match self.open_streams(&container, &init).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.forget(&container);
-                return Err(error);
-            }
-        };
-        let job = Job::Create(Box::new(Create {
-            id: id.clone(),
-            bundle: request.bundle,
-            containers: self.state_folder(),
-            rootfs: request.rootfs,
-            streams: opened.streams.clone(),
-            address: self.address.clone(),
-            namespace: self.namespace.clone(),
-            options: request.options,
-        }));
-        let made = match self.make(&container, &init, opened, job).await {
-            Ok(made) => made,
-            Err(source) => {
-                let source = if init.state().unwanted { Failure::given_up() } else { source };
-                self.clear(&container).await;
-                self.forget(&container);
-                return Err(TaskError::Failed { action: "create", id, source });
-            }
-        };
-        init.state().phase = Phase::Created;
-        container.set_cgroup(made.cgroup);
-        save(&container);
-        self.watch_memory(&container);
-        let pid = init.pid();
-        let bundle = container.bundle.display().to_string();
-        self.events.publish(&id, Event::Create { bundle, stdio: init.stdio.clone(), pid });
-        self.watch(&container, &init, made.exit);
-        tracing::info!(id, pid, ms = begun.elapsed().as_millis(), "container created");
-        Ok(pid)
-    }
-
     /// Starts a container that has been created, or a process in it.
     ///
     /// # Errors
     /// [`TaskError`].
-    pub(crate) async fn start(self: Arc<Self>, id: String, exec_id: String) -> Result<u32, TaskError> {
-        let begun = Instant::now();
+    pub(crate) async fn start(
+        self: Arc<Self>,
+        id: String,
+        exec_id: String,
+        above: Option<Context>,
+    ) -> Result<u32, TaskError> {
         let container = self.container(&id)?;
         let process = container.process(&exec_id)?;
-        if !exec_id.is_empty() {
-            return self.start_exec(container, process).await;
-        }
+        let call = container.trace.call(if exec_id.is_empty() { "start" } else { "exec" }, above);
+        let started = if exec_id.is_empty() {
+            self.start_init(&container, &process).await
+        } else {
+            self.start_exec(&container, &process, call.origin()).await
+        };
+        call.end(said(&started));
+        started
+    }
+
+    async fn start_init(&self, container: &Container, process: &Process) -> Result<u32, TaskError> {
+        let begun = Instant::now();
+        let id = container.id.clone();
         let _turn = process.turn.lock().await;
         {
             let mut state = process.state();
@@ -153,14 +118,14 @@ impl Shim {
                 let pid = process.pid();
                 self.events.publish(&id, Event::Start { pid });
                 if let Some(exit) = process.started() {
-                    self.ended(&container, &process, exit);
+                    self.ended(container, process, exit);
                 }
-                tracing::info!(id, pid, ms = begun.elapsed().as_millis(), "container started");
+                tracing::info!(pid, ms = begun.elapsed().as_millis(), "container started");
                 Ok(pid)
             }
             Err(source) => {
                 if let Some(exit) = process.not_started() {
-                    self.ended(&container, &process, exit);
+                    self.ended(container, process, exit);
                 }
                 Err(TaskError::Failed { action: "start", id, source })
             }
@@ -171,14 +136,27 @@ impl Shim {
     ///
     /// # Errors
     /// [`TaskError::State`] if it runs.
-    pub(crate) async fn delete(self: Arc<Self>, id: String, exec_id: String) -> Result<(u32, Exit), TaskError> {
-        let begun = Instant::now();
+    pub(crate) async fn delete(
+        self: Arc<Self>,
+        id: String,
+        exec_id: String,
+        above: Option<Context>,
+    ) -> Result<(u32, Exit), TaskError> {
         let container = self.container(&id)?;
-        let init = container.process(&exec_id)?;
+        let process = container.process(&exec_id)?;
         if !exec_id.is_empty() {
-            return self.delete_exec(&container, &init).await;
+            return self.delete_exec(&container, &process).await;
         }
-        abandon(&init);
+        let call = container.trace.call("delete", above);
+        let deleted = self.delete_init(&container, &process).await;
+        call.end(said(&deleted));
+        deleted
+    }
+
+    async fn delete_init(&self, container: &Container, init: &Process) -> Result<(u32, Exit), TaskError> {
+        let begun = Instant::now();
+        let id = container.id.clone();
+        abandon(init);
         let _turn = init.turn.lock().await;
         let (phase, process) = {
             let state = init.state();
@@ -203,11 +181,11 @@ impl Shim {
             // Its creation has been given up, and all of it is gone.
             return Ok((pid, exit));
         }
-        let removed = self.helpers.work(Job::Remove(self.remains(&container))).await;
+        let removed = self.helpers.work(Job::Remove(self.remains(container))).await;
         removed.map_err(|source| TaskError::Failed { action: "delete", id: id.clone(), source })?;
-        self.forget(&container);
+        self.forget(container);
         self.events.publish(&id, Event::Delete { pid, exit });
-        tracing::info!(id, pid, status = exit.status, ms = begun.elapsed().as_millis(), "container deleted");
+        tracing::info!(pid, status = exit.status, ms = begun.elapsed().as_millis(), "container deleted");
         Ok((pid, exit))
     }
 
@@ -264,7 +242,7 @@ impl Shim {
     /// Takes away what a failed creation has left.
     async fn clear(&self, container: &Container) {
         if let Err(error) = self.helpers.work(Job::Remove(self.remains(container))).await {
-            tracing::error!(id = container.id, %error, "cannot clear what a failed creation has left");
+            tracing::error!(%error, "cannot clear what a failed creation has left");
         }
     }
 
@@ -298,6 +276,11 @@ impl Shim {
     }
 }
 
+/// Returns what a call says of its failure.
+fn said<T>(result: &Result<T, TaskError>) -> Option<String> {
+    result.as_ref().err().map(|error| chain(error))
+}
+
 /// Gives up the creation of a container that is on its way.
 fn abandon(init: &Process) {
     let mut state = init.state();
@@ -320,7 +303,7 @@ fn save(container: &Container) {
     record.cgroup = container.cgroup();
     record.exit = container.init.exit().map(Into::into);
     if let Err(error) = record.save(&container.bundle) {
-        tracing::warn!(id = container.id, %error, "cannot keep the state of the container on disk");
+        tracing::warn!(%error, "cannot keep the state of the container on disk");
     }
 }
 

@@ -17,6 +17,7 @@ use crate::bootstrap::{Bootstrap, BootstrapError, INPUT_MAX};
 use crate::folders::{self, SocketPathError};
 use crate::group::group_of;
 use crate::log;
+use crate::options::RuntimeOptions;
 use crate::shim::is_id;
 use crate::sockets;
 use crate::spec::{self, SpecError};
@@ -73,7 +74,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
     if !is_id(&flags.id) {
         return Err(StartError::Id { id: flags.id.clone() });
     }
-    let bootstrap = Bootstrap::read(&input()?, flags, |name| std::env::var(name).ok())?;
+    let input = input()?;
+    let bootstrap = Bootstrap::read(&input, flags, |name| std::env::var(name).ok())?;
     let bundle = match &flags.bundle {
         Some(bundle) => bundle.clone(),
         None => std::env::current_dir().map_err(file("find the bundle in", Path::new(".")))?,
@@ -81,7 +83,14 @@ pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
     let group = group_of(&flags.id, &spec::annotations(&bundle)?);
     let dir = bootstrap.socket_dir.clone().unwrap_or_else(folders::sockets);
     let socket = folders::socket(&dir, &flags.address, &flags.namespace, &group)?;
-    find_or_make(&socket, &dir, |listener| spawn(flags, &bootstrap, &bundle, &socket, listener))?;
+    find_or_make(&socket, &dir, |listener| {
+        let mut command = daemon(flags, &bundle, &socket, &group);
+        command.args(bootstrap.debug.then_some("-debug"));
+        if let Some(level) = RuntimeOptions::from_input(&input).log_level() {
+            command.args(["-log-level", level.as_str()]);
+        }
+        spawn(command, &bootstrap, &bundle, listener)
+    })?;
 
     let address = format!("unix://{}", socket.display());
     let address_file = bundle.join(ADDRESS_FILE);
@@ -124,27 +133,22 @@ fn find_or_make(
     })
 }
 
-fn spawn(
-    flags: &Flags,
-    bootstrap: &Bootstrap,
-    bundle: &Path,
-    socket: &Path,
-    listener: UnixListener,
-) -> Result<(), StartError> {
-    let log = log::open(bundle).map_err(file("open", Path::new("/dev/null")))?;
+/// Makes the command of a daemon, without its action.
+fn daemon(flags: &Flags, bundle: &Path, socket: &Path, group: &str) -> Command {
     // The binary that runs now, even if an upgrade has replaced its file; under its own name in a list of processes.
     let mut command = Command::new("/proc/self/exe");
     command.arg0(std::env::args_os().next().unwrap_or_default());
-    command.args(["-namespace", &flags.namespace, "-id", &flags.id]);
-    command.arg("-address").arg(&flags.address).arg("-socket").arg(socket);
-    if bootstrap.debug {
-        command.arg("-debug");
-    }
+    command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-pod", group]);
+    command.arg("-address").arg(&flags.address).arg("-socket").arg(socket).current_dir(bundle);
+    command
+}
+
+fn spawn(mut command: Command, bootstrap: &Bootstrap, bundle: &Path, listener: UnixListener) -> Result<(), StartError> {
+    let log = log::open(bundle).map_err(file("open", Path::new("/dev/null")))?;
     let known = |name: &str| ENVIRONMENT.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     let environment = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(known));
     command
         .arg("daemon")
-        .current_dir(bundle)
         .env_clear()
         .envs(environment)
         .env("TTRPC_ADDRESS", &bootstrap.ttrpc_address)

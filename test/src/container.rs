@@ -1,6 +1,7 @@
 //! Containers and their tasks over containerd's own API, with the standard streams in fifos.
 
 mod control;
+mod direct;
 mod exec;
 mod streams;
 
@@ -202,7 +203,7 @@ impl Builder {
     /// If containerd refuses the container or its snapshot.
     pub async fn try_create(self) -> Result<Container, Status> {
         let id = self.namespace.fresh_id("container");
-        let (mounts, process) = self.prepare(&id).await;
+        let (mounts, mut spec) = self.prepare(&id).await;
         let folder = self.namespace.folder().join(&id);
         let (streams, stdin, stdout, stderr) = self.streams.make(&folder);
         let request = CreateTaskRequest {
@@ -218,7 +219,7 @@ impl Builder {
         match answer {
             Ok(answer) => {
                 let pid = answer.into_inner().pid;
-                Ok(Container::new(self.namespace, id, String::new(), pid, process, streams))
+                Ok(Container::new(self.namespace, id, String::new(), pid, spec["process"].take(), streams))
             }
             Err(status) => {
                 remove(&self.namespace, &id).await;
@@ -227,7 +228,7 @@ impl Builder {
         }
     }
 
-    /// Makes the record and its snapshot, under a lease until the record keeps the snapshot.
+    /// Makes the record and its snapshot, and returns the mounts and the specification, under a lease until the record keeps the snapshot.
     async fn prepare(&self, id: &str) -> (Vec<Mount>, Value) {
         let namespace = &self.namespace;
         let config = Config::of(namespace, &self.image).await;
@@ -255,7 +256,7 @@ impl Builder {
         let answer = namespace.client().containers().create(namespace.leased(&lease, request)).await;
         answer.expect("a container can be made");
         namespace.release(lease).await;
-        (mounts, spec["process"].take())
+        (mounts, spec)
     }
 
     fn spec(&self, id: &str, config: &Config) -> Spec {

@@ -59,6 +59,8 @@ impl fmt::Display for Series {
 pub struct Containerd {
     series: Series,
     folder: PathBuf,
+    /// What is in its environment besides.
+    variables: Vec<(String, String)>,
     daemon: Mutex<Child>,
     reaper: Child,
 }
@@ -69,7 +71,7 @@ impl Containerd {
     /// # Panics
     /// If it does not, with the end of its log.
     pub async fn start(series: Series) -> Self {
-        Self::start_on(series, |_| ()).await
+        Self::start_with(series, &[], |_| ()).await
     }
 
     /// Starts a daemon in a folder that somebody has prepared, and waits until it serves.
@@ -77,6 +79,14 @@ impl Containerd {
     /// # Panics
     /// If it does not, with the end of its log.
     pub async fn start_on(series: Series, prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_with(series, &[], prepare).await
+    }
+
+    /// Starts a daemon with further variables in its environment, in a folder that somebody has prepared.
+    ///
+    /// # Panics
+    /// If it does not serve, with the end of its log.
+    pub async fn start_with(series: Series, variables: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
         // The paths of unix sockets end at 107 bytes: no long prefix here. The reaper deletes the folder.
         let folder = TempDir::with_prefix_in("pw", "/tmp").expect("/tmp is writable").keep();
         fs::create_dir(folder.join("run")).expect("the folder is new");
@@ -95,8 +105,10 @@ impl Containerd {
             .spawn()
             .expect("/bin/sh starts");
         prepare(&folder);
-        let daemon = Mutex::new(spawn(series, &folder));
-        let this = Self { series, folder, daemon, reaper };
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: Vec<_> = variables.iter().map(own).collect();
+        let daemon = Mutex::new(spawn(series, &folder, &variables));
+        let this = Self { series, folder, variables, daemon, reaper };
         this.serves().await;
         this
     }
@@ -124,7 +136,7 @@ impl Containerd {
         })
         .await;
         meanwhile();
-        *self.daemon.lock().expect("no holder panics") = spawn(self.series, &self.folder);
+        *self.daemon.lock().expect("no holder panics") = spawn(self.series, &self.folder, &self.variables);
         self.serves().await;
     }
 
@@ -181,6 +193,15 @@ impl Containerd {
         fs::metadata(log(&self.folder)).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(usize::MAX))
     }
 
+    /// Returns the lines of the log that shims have written about a container of a namespace.
+    pub fn log_of(&self, namespace: &str, container: &str) -> Vec<String> {
+        let text = fs::read(log(&self.folder)).unwrap_or_default();
+        let field = format!(" container={container}");
+        let is_of =
+            |line: &&str| line.contains(namespace) && (line.ends_with(&field) || line.contains(&format!("{field} ")));
+        String::from_utf8_lossy(&text).lines().filter(is_of).map(str::to_owned).collect()
+    }
+
     /// Returns the last lines of the log behind a position, those that only debug left out.
     pub fn log_since(&self, position: usize, lines: usize) -> String {
         let text = fs::read(log(&self.folder)).unwrap_or_default();
@@ -217,12 +238,13 @@ impl Drop for Containerd {
     }
 }
 
-fn spawn(series: Series, folder: &Path) -> Child {
+fn spawn(series: Series, folder: &Path, variables: &[(String, String)]) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(log(folder)).expect("the folder is writable");
     let clone = |file: &File| file.try_clone().expect("a descriptor can be duplicated");
     let mut command = Command::new(series.programs().join("containerd"));
     command.arg("--config").arg(folder.join("config.toml")).stdin(Stdio::null()).stdout(clone(&log)).stderr(log);
     set_environment(&mut command, series, folder);
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     command.process_group(0).spawn().unwrap_or_else(|error| panic!("cannot start {series}: {error}; run `make setup`"))
 }
 

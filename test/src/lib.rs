@@ -5,6 +5,7 @@
 //! even if the test process is killed. `docs/testing.md` tells how a test is written.
 
 pub mod artifacts;
+pub mod collector;
 pub mod container;
 pub mod containerd;
 pub mod cri;

@@ -35,6 +35,7 @@ mod streams;
 mod survival;
 mod task_api;
 mod terminal;
+mod tracing;
 mod watch;
 
 fn main() -> ExitCode {
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         collection::cases(),
         faults::cases(),
         contract::cases(),
+        tracing::cases(),
     ];
     let cases = cases.into_iter().flatten().collect();
     let mut trials = trials(cases, &daemons);

@@ -2,6 +2,7 @@
 //! say, and the table in `docs/configuration.md`, which a test compares with it.
 
 use toml::Value;
+use tracing::Level;
 
 use super::Options;
 use super::value::{self, Preopens};
@@ -129,6 +130,26 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "how long to wait for somebody else who compiles the same, before compiling without the lock",
         set: |options, value| {
             options.lock_deadline = Some(value::time(value)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "log_level",
+        values: "`error`, `warn`, `info`, `debug`, `trace`",
+        default: "`info`",
+        annotation: false,
+        meaning: "least level of the lines in a shim's log",
+        set: |options, value| {
+            options.log_level = Some(value::choice(
+                value,
+                &[
+                    ("error", Level::ERROR),
+                    ("warn", Level::WARN),
+                    ("info", Level::INFO),
+                    ("debug", Level::DEBUG),
+                    ("trace", Level::TRACE),
+                ],
+            )?);
             Ok(())
         },
     },

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use prewasi_cache::{Artifact, ArtifactKey, Digest, Lock, Lookup, MissReason, fault};
 use prewasi_engines::{Engine, version_label};
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::{POLL, Precompiler, Source, hash};
 use crate::PrepareError;
@@ -199,7 +201,9 @@ impl Precompiler {
         let (file, text) = self.open(source).await?;
         let _slot = slots::acquire(&self.settings).await;
         let started = Instant::now();
-        let result = compile::compile(&self.settings, engine, Input { file: &file, text }).await;
+        let span = tracing::info_span!("compile", source = %source.digest, peak_memory = Empty, error = Empty);
+        let compiling = compile::compile(&self.settings, engine, Input { file: &file, text });
+        let result = compiling.instrument(span.clone()).await;
         let seconds = started.elapsed().as_secs_f64();
         let (outcome, peak_memory) = result.as_ref().map_or(("failed", 0), |compiled| ("ok", compiled.peak_memory));
         self.journal.note(&Event::Compile {
@@ -212,11 +216,16 @@ impl Precompiler {
         });
         let compiled = |compiled: &Compiled| Activity::Compiled { seconds, bytes: compiled.size };
         self.observer.observe(engine.name(), result.as_ref().map_or(Activity::CompileFailed, compiled));
+        span.record("peak_memory", peak_memory);
         let subject = source.subject.clone();
-        result.map_err(|failure| match failure {
+        let result = result.map_err(|failure| match failure {
             CompileFailure::Refused(source) => PrepareError::Compile { subject, source },
             CompileFailure::Worker(source) => PrepareError::Worker { subject, source },
-        })
+        });
+        if let Err(error) = &result {
+            span.record("error", crate::cli::chain(error));
+        }
+        result
     }
 
     /// Says, and counts, that the cache failed where the caller goes on without it: once for each time that an artifact is asked

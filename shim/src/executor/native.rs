@@ -18,6 +18,8 @@ use crate::spec::{self, DEFAULT_PATH};
 pub(crate) struct NativeExecutor {
     /// What is left to do before, for a process other than init. Whoever starts such a process is told why it cannot be.
     confinement: Option<Confinement>,
+    /// Variables besides those of the spec.
+    variables: Vec<(String, String)>,
 }
 
 /// Says why a program cannot be executed.
@@ -39,8 +41,8 @@ enum NativeError {
 
 impl NativeExecutor {
     /// Makes an executor for the init process, or with what is left to be done for another one.
-    pub(crate) fn new(confinement: Option<Confinement>) -> Self {
-        Self { confinement }
+    pub(crate) fn new(confinement: Option<Confinement>, variables: Vec<(String, String)>) -> Self {
+        Self { confinement, variables }
     }
 
     /// Returns why the process could not be replaced.
@@ -50,7 +52,7 @@ impl NativeExecutor {
         }
         let Some((program, args)) = spec::args(spec).split_first() else { return NativeError::Empty };
         let mut command = Command::new(program);
-        command.args(args);
+        command.args(args).envs(self.variables.iter().map(|(name, value)| (name, value)));
         if std::env::var_os("PATH").is_none() {
             command.env("PATH", DEFAULT_PATH);
         }

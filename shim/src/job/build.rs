@@ -87,7 +87,7 @@ pub(super) fn builder(
         Streams::Console(socket) => builder = builder.with_console_socket(Some(socket)),
         Streams::Each(stdio) => {
             let streams = stdio.open().map_err(BuildError::Stdio)?;
-            if let Payload::Native = payload {
+            if let Payload::Native(_) = payload {
                 own_streams(&streams, spec);
             }
             let [stdin, stdout, stderr] = streams;
@@ -96,7 +96,7 @@ pub(super) fn builder(
     }
     Ok(match payload {
         Payload::Wasm(executor) => builder.with_executor(executor.confined(confinement)),
-        Payload::Native => builder.with_executor(NativeExecutor::new(confinement)),
+        Payload::Native(variables) => builder.with_executor(NativeExecutor::new(confinement, variables)),
     })
 }
 

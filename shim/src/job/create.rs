@@ -12,12 +12,15 @@ use crate::cgroup::Cgroup;
 use crate::command::EngineConstructor;
 use crate::error::Failure;
 use crate::helper::Report;
+use crate::log;
 use crate::mounts::{self, Mount};
+use crate::observe;
 use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
 use crate::record;
 use crate::spec;
 use crate::stdio::Streams;
+use crate::trace::Origin;
 
 /// Mount the root filesystem, prepare the program, build the container around it.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub(crate) struct Create {
     pub(crate) address: PathBuf,
     pub(crate) namespace: String,
     pub(crate) options: RuntimeOptions,
+    pub(crate) origin: Option<Origin>,
 }
 
 impl Create {
@@ -43,29 +47,33 @@ impl Create {
     fn create(&self, engine: EngineConstructor) -> Result<Report, BuildError> {
         let spec = spec::load(&self.bundle)?;
         let options = self.options.of_container(&spec)?;
+        log::set_level(options.log_level);
         if let Err(error) = record::note_helper(&self.bundle) {
             // Only a help, like the daemon's own record.
-            tracing::warn!(%error, id = self.id, "cannot note who creates the container");
+            tracing::warn!(%error, "cannot note who creates the container");
         }
-        mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs"))?;
+        tracing::info_span!("mount").in_scope(|| mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs")))?;
         let search = Search {
             id: &self.id,
             address: &self.address,
             namespace: &self.namespace,
             root: spec::root(&spec, &self.bundle),
             own: None,
+            origin: self.origin.as_ref(),
         };
         let payload = search.payload(&spec, &options, engine)?;
+        let building = tracing::info_span!("build").entered();
         let container = builder(&self.id, &self.containers, &self.streams, &spec, payload, None)?
             .as_init(&self.bundle)
             .with_systemd(spec::has_systemd_cgroup(&spec))
             .as_sibling(true)
             .build()
             .map_err(|error| build_error("container", &error))?;
+        drop(building);
         let pid = container.pid().map(|pid| pid.as_raw());
         let pid = pid.ok_or_else(|| BuildError::Init(io::Error::other("libcontainer did not name it")))?;
         let id = ProcessId::of(pid).map_err(BuildError::Init)?;
         let cgroup = Cgroup::of_process(pid).map_err(BuildError::Init)?;
-        Ok(Report::Process { id, cgroup: Some(cgroup) })
+        Ok(Report::Process { id, cgroup: Some(cgroup), about: observe::about(&tracing::Span::current()) })
     }
 }

@@ -24,10 +24,13 @@ use crate::entrypoint::Entrypoint;
 use crate::error::Failure;
 use crate::executor::Confinement;
 use crate::helper::Report;
+use crate::log;
+use crate::observe::About;
 use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
 use crate::spec;
 use crate::stdio::Streams;
+use crate::trace::Origin;
 
 /// Name of the file in which libcontainer keeps the state of a container.
 const STATE: &str = "state.json";
@@ -49,6 +52,7 @@ pub(crate) struct Exec {
     pub(crate) namespace: String,
     /// Options of the container's runtime: what it may not do, no process in it may.
     pub(crate) options: RuntimeOptions,
+    pub(crate) origin: Option<Origin>,
 }
 
 impl Exec {
@@ -67,6 +71,7 @@ impl Exec {
     fn exec(&self, folder: &Path, engine: EngineConstructor) -> Result<Report, BuildError> {
         let mut spec = spec::load(&self.bundle)?;
         let options = self.options.of_container(&spec)?;
+        log::set_level(options.log_level);
         let own = Entrypoint::parse(spec::args(&spec).first().map_or("", String::as_str)).program;
         let mut process = self.process.clone();
         let confinement = Confinement::of_other_process(&spec, &mut process).ok_or(BuildError::SeccompNotify)?;
@@ -80,6 +85,7 @@ impl Exec {
             namespace: &self.namespace,
             root: format!("/proc/{}/root", self.init.pid).into(),
             own: Some(own),
+            origin: self.origin.as_ref(),
         };
         let payload = search.payload(&spec, &options, engine)?;
         self.copy_state(folder)?;
@@ -90,6 +96,7 @@ impl Exec {
             self.hide_users(folder, spec)?;
             self.join_users().map_err(BuildError::UserNamespace)?;
         }
+        let building = tracing::info_span!("build").entered();
         let pid = builder
             .as_tenant()
             .with_process(Some(path))
@@ -98,9 +105,10 @@ impl Exec {
             .build()
             .map_err(|error| build_error("process", &error))?
             .as_raw();
+        drop(building);
         // The program may have ended already.
         let id = ProcessId::of(pid).unwrap_or_else(|_| ProcessId::ended(pid));
-        Ok(Report::Process { id, cgroup: None })
+        Ok(Report::Process { id, cgroup: None, about: About::default() })
     }
 
     fn copy_state(&self, folder: &Path) -> Result<(), BuildError> {

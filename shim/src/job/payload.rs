@@ -15,14 +15,18 @@ use crate::entrypoint::{self, Entrypoint};
 use crate::error::Kind;
 use crate::executor::WasmExecutor;
 use crate::spec;
+use crate::trace::Origin;
 
 /// The first bytes of wasm in binary form.
 const MAGIC: &[u8] = b"\0asm";
+/// What log lines have as the engine of programs that need none.
+const NATIVE: &str = "native";
 
 /// What a process runs.
 pub(super) enum Payload {
     Wasm(Box<WasmExecutor>),
-    Native,
+    /// Further variables for the program.
+    Native(Vec<(String, String)>),
 }
 
 /// Where programs of a container are looked for.
@@ -37,6 +41,8 @@ pub(super) struct Search<'a> {
     /// The program that the container runs already, if it is to run another. An image's only wasm is what the container
     /// runs, whatever its entrypoint is called; everything else must be asked for by a name that it has.
     pub(super) own: Option<String>,
+    /// The trace that the program is told of.
+    pub(super) origin: Option<&'a Origin>,
 }
 
 /// Says why a program cannot be found or prepared.
@@ -98,14 +104,27 @@ impl Search<'_> {
             }
         })?;
         drop(runtime);
-        let Some((subject, program)) = loaded else { return Ok(Payload::Native) };
-        let guest = spec::guest(spec, &entrypoint, options);
+        let variables = self.variables(spec);
+        let Some((subject, program)) = loaded else {
+            tracing::Span::current().record("engine", NATIVE);
+            return Ok(Payload::Native(variables));
+        };
+        tracing::debug!(subject, "program prepared");
+        let mut guest = spec::guest(spec, &entrypoint, options);
+        guest.env.extend(variables);
         program.check(&guest).map_err(|source| PayloadError::Check { subject, source })?;
         let kept: Vec<RawFd> = open_descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
         if let Err(error) = seal(&kept) {
-            tracing::warn!(%error, id = self.id, "cannot protect native code from its container: the kernel is too old");
+            tracing::warn!(%error, "cannot protect native code from its container: the kernel is too old");
         }
         Ok(Payload::Wasm(Box::new(WasmExecutor::new(program.into(), guest, kept, options.timeout))))
+    }
+
+    /// Returns the variables that tell of the trace, without those that the container has of its own.
+    fn variables(&self, spec: &Spec) -> Vec<(String, String)> {
+        let variables = self.origin.map(|origin| origin.container.variables()).unwrap_or_default();
+        let own = spec::env(spec);
+        variables.into_iter().filter(|(name, _)| !own.iter().any(|(known, _)| known == name)).collect()
     }
 
     /// Loads what the container runs: the wasm of the image, or the wasm file that the entrypoint names.
@@ -118,6 +137,7 @@ impl Search<'_> {
     ) -> Result<Option<Loaded>, PayloadError> {
         let (precompiler, image) = self.image(options).await?;
         let engine = engine();
+        tracing::Span::current().record("engine", engine.name());
         if let Some(image) = &image
             && let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await?
         {
@@ -155,6 +175,7 @@ impl Search<'_> {
         let program = entrypoint.program.clone();
         let (precompiler, image) = self.image(options).await?;
         let engine = engine();
+        tracing::Span::current().record("engine", engine.name());
         if let Some(file) = file {
             let loaded = precompiler.load_file(image.as_deref(), &program, file, &*engine).await?;
             return Ok(loaded.map(|loaded| (program, loaded)));

@@ -103,7 +103,7 @@ impl Remove {
         }
         if let Err(error) = Container::load(self.state.clone()).and_then(|mut container| container.delete(true)) {
             // A state that was never finished cannot be read, and a hook that fails is no reason to keep the container.
-            tracing::warn!(%error, id = self.id, "libcontainer cannot remove the container");
+            tracing::warn!(%error, "libcontainer cannot remove the container");
         }
         remove_folder(&self.state)
     }

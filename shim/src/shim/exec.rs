@@ -12,6 +12,7 @@ use crate::events::Event;
 use crate::job::{Exec, Job};
 use crate::process::Exit;
 use crate::stdio::{Stdio, StdioPaths};
+use crate::trace::Origin;
 
 /// A request to make a process known.
 #[derive(Debug)]
@@ -59,8 +60,9 @@ impl Shim {
     /// Executes a process that has been made known.
     pub(super) async fn start_exec(
         self: &Arc<Self>,
-        container: Arc<Container>,
-        process: Arc<Process>,
+        container: &Arc<Container>,
+        process: &Arc<Process>,
+        origin: Option<Origin>,
     ) -> Result<u32, TaskError> {
         let begun = Instant::now();
         let _turn = process.turn.lock().await;
@@ -82,11 +84,11 @@ impl Shim {
             }
             state.phase = Phase::Starting;
         }
-        let made = self.execute(&container, &process, init).await;
+        let made = self.execute(container, process, init, origin).await;
         match made {
             Ok(exit) => {
                 let pid = process.pid();
-                self.watch(&container, &process, exit);
+                self.watch(container, process, exit);
                 self.events.publish(&container.id, Event::ExecStarted { exec_id: exec_id(), pid });
                 if process.state().unwanted
                     && let Some(id) = process.state().id
@@ -94,10 +96,10 @@ impl Shim {
                     id.kill();
                 }
                 if let Some(exit) = process.started() {
-                    self.ended(&container, &process, exit);
+                    self.ended(container, process, exit);
                 }
                 let ms = begun.elapsed().as_millis();
-                tracing::info!(id = container.id, exec_id = process.exec_id, pid, ms, "process executed");
+                tracing::info!(exec_id = process.exec_id, pid, ms, "process executed");
                 Ok(pid)
             }
             Err(error) => {
@@ -116,6 +118,7 @@ impl Shim {
         container: &Container,
         process: &Process,
         init: crate::process::ProcessId,
+        origin: Option<Origin>,
     ) -> Result<tokio::sync::oneshot::Receiver<Exit>, TaskError> {
         let spec = process.spec.clone().ok_or_else(|| self.no_process(container, process))?;
         let opened = self.open_streams(container, process).await?;
@@ -130,6 +133,7 @@ impl Shim {
             address: self.address.clone(),
             namespace: self.namespace.clone(),
             options: container.options.clone(),
+            origin,
         }));
         let made = self.make(container, process, opened, job).await.map_err(|source| TaskError::Exec {
             id: container.id.clone(),

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use libcontainer::oci_spec::runtime::LinuxResources;
 
 use super::Shim;
+use tracing::Instrument as _;
+
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Phase};
 use crate::error::TaskError;
@@ -81,26 +83,28 @@ impl Shim {
             Ok(Some(watch)) => watch,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(id = container.id, %error, "cannot notice when the container runs out of memory");
+                tracing::warn!(%error, "cannot notice when the container runs out of memory");
                 return;
             }
         };
         container.set_memory_watch(watch);
         let (shim, container) = (self.clone(), container.clone());
-        tokio::spawn(async move {
+        let span = container.span.clone();
+        let watching = async move {
             while let Some(watch) = container.memory_watch() {
                 tokio::select! {
                     _ = container.init.wait() => return,
                     () = watch.changed() => shim.tell_memory(&container),
                 }
             }
-        });
+        };
+        tokio::spawn(watching.instrument(span));
     }
 
     /// Tells that a container has run out of memory, if it has. Whoever is told of an end must know it by then.
     pub(super) fn tell_memory(&self, container: &Container) {
         if container.memory_watch().is_some_and(|watch| watch.occurred()) {
-            tracing::info!(id = container.id, "container ran out of memory");
+            tracing::info!("container ran out of memory");
             self.events.publish(&container.id, Event::Oom);
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::{Shim, save};
 use crate::container::{Container, Process};
@@ -91,7 +92,8 @@ impl Shim {
         exit: oneshot::Receiver<Exit>,
     ) {
         let (shim, container, process) = (self.clone(), container.clone(), process.clone());
-        tokio::spawn(async move {
+        let span = container.span.clone();
+        let ending = async move {
             // The reaper lives as long as the runtime.
             let exit = exit.await.unwrap_or_else(|_| Exit::killed());
             if process.exec_id.is_empty() {
@@ -101,7 +103,8 @@ impl Shim {
             if let Some(exit) = process.end(exit) {
                 shim.ended(&container, &process, exit);
             }
-        });
+        };
+        tokio::spawn(ending.instrument(span));
     }
 
     /// Tells the end of a process.
@@ -111,9 +114,10 @@ impl Shim {
         if process.exec_id.is_empty() {
             container.set_paused(false);
             save(container);
+            container.trace.end(Some(exit.status), None);
         }
         let exec_id = process.exec_id.clone();
-        tracing::info!(id = container.id, exec_id, pid, status = exit.status, "process ended");
+        tracing::info!(exec_id, pid, status = exit.status, "process ended");
         self.events.publish(&container.id, Event::Exit { exec_id, pid, exit });
     }
 }
@@ -135,7 +139,7 @@ async fn end_others(container: &Container) {
         }
     };
     if tokio::time::timeout(OTHERS_LIMIT, ends).await.is_err() {
-        tracing::warn!(id = container.id, "processes outlive the first process of their container");
+        tracing::warn!("processes outlive the first process of their container");
     }
 }
 

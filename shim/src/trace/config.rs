@@ -1,0 +1,339 @@
+//! What the standard variables of OpenTelemetry say. A value that cannot be used is passed over with one warning: what is
+//! wrong with a trace must not be what is wrong with a container.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use hyper::Uri;
+
+/// Where a collector listens that runs on the node, by protocol.
+const HTTP: &str = "http://localhost:4318";
+const GRPC: &str = "http://localhost:4317";
+/// How long a collector may take, unless a variable says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How spans are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http,
+    Grpc,
+}
+
+/// Which traces are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Sampler {
+    /// Whoever has begun the trace decides.
+    pub(crate) parent: bool,
+    /// The part of all other traces that is kept, 0 to 1.
+    pub(crate) ratio: f64,
+}
+
+/// What is said of traces.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) protocol: Protocol,
+    pub(crate) endpoint: Uri,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) timeout: Duration,
+    /// What the spans are told to come from.
+    pub(crate) resource: Vec<(String, String)>,
+    pub(crate) sampler: Sampler,
+}
+
+/// Reads variables, and keeps what is wrong with them.
+struct Reader<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+    warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the variables; `program` is the name of this service unless they name it. Returns nothing if there are to be no
+    /// traces, and one sentence for each variable that cannot be used.
+    pub(crate) fn read(get: &dyn Fn(&str) -> Option<String>, program: &str) -> (Option<Self>, Vec<String>) {
+        let mut reader = Reader { get, warnings: Vec::new() };
+        let config = reader.config(program);
+        (config, reader.warnings)
+    }
+}
+
+impl Reader<'_> {
+    fn config(&mut self, program: &str) -> Option<Config> {
+        if !self.is_wanted() {
+            return None;
+        }
+        let protocol = self.protocol();
+        let config = Config {
+            protocol,
+            endpoint: self.endpoint(protocol)?,
+            headers: self.pairs("HEADERS"),
+            timeout: self.timeout(),
+            resource: self.resource(program),
+            sampler: self.sampler(),
+        };
+        if let Some((name, value)) = self.exporter("COMPRESSION").filter(|(_, value)| value != "none") {
+            self.warn(&name, &value, "spans are sent as they are");
+        }
+        Some(config)
+    }
+
+    /// An empty variable is none.
+    fn variable(&self, name: &str) -> Option<String> {
+        (self.get)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    /// A variable of the exporter: what is said for traces counts over what is said for all.
+    fn exporter(&self, end: &str) -> Option<(String, String)> {
+        let names = ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"].map(|start| format!("{start}{end}"));
+        names.into_iter().find_map(|name| self.variable(&name).map(|value| (name, value)))
+    }
+
+    fn warn(&mut self, name: &str, value: &str, instead: &str) {
+        self.warnings.push(format!("cannot use {name}={value:?}: {instead}"));
+    }
+
+    fn is_wanted(&mut self) -> bool {
+        if self.variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            return false;
+        }
+        match self.variable("OTEL_TRACES_EXPORTER").as_deref() {
+            Some("otlp") => true,
+            Some("none") => false,
+            None => self.exporter("ENDPOINT").is_some(),
+            Some(other) => {
+                self.warn("OTEL_TRACES_EXPORTER", other, "there are no traces; `otlp` and `none` are known");
+                false
+            }
+        }
+    }
+
+    fn protocol(&mut self) -> Protocol {
+        match self.exporter("PROTOCOL") {
+            Some((_, value)) if value == "grpc" => Protocol::Grpc,
+            Some((name, value)) if value != "http/protobuf" => {
+                self.warn(&name, &value, "http/protobuf is used; `grpc` is known too");
+                Protocol::Http
+            }
+            _ => Protocol::Http,
+        }
+    }
+
+    fn endpoint(&mut self, protocol: Protocol) -> Option<Uri> {
+        let (name, value) = self.exporter("ENDPOINT").unwrap_or_else(|| {
+            let value = if protocol == Protocol::Grpc { GRPC } else { HTTP };
+            ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), value.to_owned())
+        });
+        let text = match protocol {
+            // Only the general one is a base.
+            Protocol::Http if name == "OTEL_EXPORTER_OTLP_ENDPOINT" => {
+                format!("{}/v1/traces", value.trim_end_matches('/'))
+            }
+            Protocol::Http => value.clone(),
+            Protocol::Grpc => {
+                let origin = if value.contains("://") { value.clone() } else { format!("http://{value}") };
+                format!("{}/opentelemetry.proto.collector.trace.v1.TraceService/Export", origin.trim_end_matches('/'))
+            }
+        };
+        let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+        match uri {
+            Some(uri) if uri.scheme_str() == Some("http") => Some(uri),
+            Some(uri) if uri.scheme_str() == Some("https") => {
+                self.warn(&name, &value, "there are no traces; they are sent without TLS only");
+                None
+            }
+            _ => {
+                self.warn(&name, &value, "there are no traces; something like http://127.0.0.1:4318 was expected");
+                None
+            }
+        }
+    }
+
+    fn timeout(&mut self) -> Duration {
+        let Some((name, value)) = self.exporter("TIMEOUT") else { return TIMEOUT };
+        match value.parse::<u64>() {
+            Ok(milliseconds) if milliseconds > 0 => Duration::from_millis(milliseconds),
+            _ => {
+                self.warn(&name, &value, "10000 is used; milliseconds were expected");
+                TIMEOUT
+            }
+        }
+    }
+
+    fn pairs(&mut self, end: &str) -> Vec<(String, String)> {
+        let Some((name, value)) = self.exporter(end) else { return Vec::new() };
+        // The values may be secrets.
+        parse_pairs(&value).unwrap_or_else(|| {
+            self.warn(&name, "…", "it is passed over; name=value,name=value was expected");
+            Vec::new()
+        })
+    }
+
+    fn resource(&mut self, program: &str) -> Vec<(String, String)> {
+        const NAME: &str = "OTEL_RESOURCE_ATTRIBUTES";
+        let mut pairs = match self.variable(NAME) {
+            None => Vec::new(),
+            Some(value) => parse_pairs(&value).unwrap_or_else(|| {
+                self.warn(NAME, &value, "it is passed over; name=value,name=value was expected");
+                Vec::new()
+            }),
+        };
+        // containerd sets its own name for itself in the environment that it hands on.
+        if let Some(name) = self.variable("OTEL_SERVICE_NAME").filter(|name| name != "containerd") {
+            pairs.retain(|(key, _)| key != "service.name");
+            pairs.push(("service.name".to_owned(), name));
+        }
+        if !pairs.iter().any(|(key, _)| key == "service.name") {
+            pairs.push(("service.name".to_owned(), program.to_owned()));
+        }
+        pairs
+    }
+
+    fn sampler(&mut self) -> Sampler {
+        const NAME: &str = "OTEL_TRACES_SAMPLER";
+        let name = self.variable(NAME).unwrap_or_else(|| "parentbased_always_on".to_owned());
+        let (parent, rest) = match name.strip_prefix("parentbased_") {
+            Some(rest) => (true, rest),
+            None => (false, name.as_str()),
+        };
+        let ratio = match rest {
+            "always_on" => 1.0,
+            "always_off" => 0.0,
+            "traceidratio" => self.ratio(),
+            _ => {
+                self.warn(NAME, &name, "parentbased_always_on is used");
+                return Sampler { parent: true, ratio: 1.0 };
+            }
+        };
+        Sampler { parent, ratio }
+    }
+
+    fn ratio(&mut self) -> f64 {
+        const NAME: &str = "OTEL_TRACES_SAMPLER_ARG";
+        let Some(value) = self.variable(NAME) else { return 1.0 };
+        value.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio)).unwrap_or_else(|| {
+            self.warn(NAME, &value, "1 is used; a number from 0 to 1 was expected");
+            1.0
+        })
+    }
+}
+
+/// Wipes the values of headers from the environment that the kernel shows of this process, and of all that are forked from it:
+/// a program in a container can read it. Must be called while the process has one thread.
+pub(crate) fn wipe_headers() {
+    let is_secret = |name: &str| name.starts_with("OTEL_") && name.ends_with("_HEADERS");
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_secret(name));
+    for name in names.filter_map(|name| CString::new(name).ok()) {
+        // SAFETY: `getenv` returns nothing or a string that ends in the process's own environment; no other thread is there
+        // to read it, and what the standard library has read of it was copied.
+        unsafe {
+            let value = nix::libc::getenv(name.as_ptr());
+            if !value.is_null() {
+                nix::libc::memset(value.cast(), 0, nix::libc::strlen(value));
+            }
+        }
+    }
+}
+
+/// Reads `name=value,name=value`, values with `%xx` in them.
+fn parse_pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (name, value) = part.split_once('=')?;
+            let name = name.trim();
+            (!name.is_empty()).then_some(())?;
+            Some((name.to_owned(), percent_decoded(value.trim())?))
+        })
+        .collect()
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        bytes.push(u8::from_str_radix(after.get(..2)?, 16).ok()?);
+        rest = &after[2..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> (Option<Config>, Vec<String>) {
+        let get = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Config::read(&get, "shim")
+    }
+
+    /// Nothing said is no trace, and so is all that says so.
+    #[test]
+    fn off() {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c");
+        assert_eq!(read(&[]), (None, vec![]));
+        assert_eq!(read(&[("OTEL_SERVICE_NAME", "x")]), (None, vec![]));
+        assert_eq!(read(&[endpoint, ("OTEL_SDK_DISABLED", "true")]), (None, vec![]));
+        assert_eq!(read(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]), (None, vec![]));
+    }
+
+    /// A base gets the path of the protocol; what is said for traces alone is used as it is.
+    #[test]
+    fn endpoints() {
+        let endpoint = |variables: &[(&str, &str)]| read(variables).0.unwrap().endpoint.to_string();
+        let general = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        assert_eq!(endpoint(&[(general, "http://c:1/base/")]), "http://c:1/base/v1/traces");
+        assert_eq!(endpoint(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:1/x"), (general, "y")]), "http://c:1/x");
+        assert_eq!(endpoint(&[("OTEL_TRACES_EXPORTER", "otlp")]), "http://localhost:4318/v1/traces");
+        let grpc = endpoint(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), (general, "c:4317")]);
+        assert_eq!(grpc, "http://c:4317/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+    }
+
+    /// All that is said is heard.
+    #[test]
+    fn everything() {
+        let (config, warnings) = read(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "key=a%20b, x-y=1"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "500"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "zone=b,service.name=other"),
+            ("OTEL_SERVICE_NAME", "mine"),
+            ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+        ]);
+        let config = config.unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!(config.headers, [pair("key", "a b"), pair("x-y", "1")]);
+        assert_eq!(config.timeout, Duration::from_millis(500));
+        assert_eq!(config.resource, [pair("zone", "b"), pair("service.name", "mine")]);
+        let other = read(&[("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_SERVICE_NAME", "containerd")]).0.unwrap();
+        assert_eq!(other.resource, [pair("service.name", "shim")]);
+        assert_eq!(config.sampler, Sampler { parent: true, ratio: 0.25 });
+    }
+
+    /// Each value that cannot be used is one warning that names it, and what is used instead is the default.
+    #[test]
+    fn warnings() {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c");
+        let default = read(&[endpoint]);
+        for (name, value) in [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "nothing"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "a=%zz"),
+            ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+        ] {
+            let (config, warnings) = read(&[endpoint, (name, value)]);
+            assert_eq!((config, warnings.len()), (default.0.clone(), 1), "{name}");
+            assert!(warnings[0].contains(name), "{warnings:?}");
+        }
+        for endpoint in ["https://c", "c:1", "http://", "unix:///x"] {
+            let (config, warnings) = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)]);
+            assert_eq!((config, warnings.len()), (None, 1), "{endpoint}");
+        }
+        assert_eq!(read(&[("OTEL_TRACES_EXPORTER", "zipkin")]).1.len(), 1);
+    }
+}
