@@ -20,6 +20,9 @@ use crate::trace::{Origin, Span, SpanId, now, random};
 /// Name of the span in which all happens that concerns a container.
 pub(crate) const CONTAINER: &str = "container";
 
+/// Longest text of a span. All of a helper's spans must go through a pipe, see [`crate::helper`].
+const TEXT_MAX: usize = 2 << 10;
+
 /// Where the spans of this process belong; set in helpers alone.
 static ORIGIN: Mutex<Option<Origin>> = Mutex::new(None);
 /// Spans of this process that have ended.
@@ -114,6 +117,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Observer {
             let extensions = span.extensions();
             let fields = extensions.get::<Fields>().into_iter().flat_map(Fields::iter);
             attributes.extend(fields.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
+        for (_, value) in &mut attributes {
+            value.truncate(value.floor_char_boundary(TEXT_MAX));
         }
         let error = attributes.iter().position(|(name, _)| name == "error").map(|at| attributes.remove(at).1);
         ENDED.lock().unwrap_or_else(PoisonError::into_inner).push(Span {

@@ -120,7 +120,8 @@ async fn level_of_the_log_is_configured(namespace: Namespace) {
     let quiet = |text: &str| text.replace("level = \"debug\"", "level = \"info\"");
     let namespace = private(&namespace, &[], quiet).await;
     let image = demo(&namespace);
-    let (plain, _) = run(&namespace, &image, "", &["echo", "x"]).await;
+    let (plain, printed) = run(&namespace, &image, "", &["env"]).await;
+    assert!(!printed.contains("TRACE"), "nobody traces: {printed}");
     let found = lines(&namespace, &plain, "\"container deleted\"").await;
     assert!(!found.iter().any(|line| line.contains("level=debug")), "{found:?}");
 
