@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(ls_tells_the_states_apart),
-        case!(ls_of_a_thousand_artifacts_takes_less_than_a_second),
+        case!(ls_lists_a_thousand_artifacts),
         case!(prune_frees_superseded_code_and_keeps_one_for_a_rollback),
         case!(prune_finishes_what_was_interrupted),
+        case!(prune_copes_with_damage_of_each_kind),
         case!(verify_repairs_a_changed_byte),
         case!(verify_repairs_a_deleted_blob),
         case!(verify_repairs_a_missing_reference),
@@ -201,12 +202,11 @@ async fn ls_tells_the_states_apart(namespace: Namespace) {
     assert!(line.starts_with(&subject.image) && line.ends_with(artifact.as_str()), "{line}");
 }
 
-/// A thousand artifacts of a thousand images are listed in less than a second.
-async fn ls_of_a_thousand_artifacts_takes_less_than_a_second(namespace: Namespace) {
+/// A thousand artifacts of a thousand images are listed. (How long that takes is in the benchmarks.)
+async fn ls_lists_a_thousand_artifacts(namespace: Namespace) {
     artifacts::fill(&namespace, 1000).await;
     let output = namespace.prewasi("ls", &[]).success();
     assert_eq!(output.stdout.lines().filter(|line| line.contains("current")).count(), 1000);
-    assert!(output.elapsed < Duration::from_secs(1), "it took {:.2} s", output.elapsed.as_secs_f64());
 }
 
 /// `prune` removes superseded artifacts but the newest, which a rollback then finds; `--dry-run` removes nothing, and
@@ -258,6 +258,40 @@ async fn prune_finishes_what_was_interrupted(namespace: Namespace) {
     assert!(!subject.is_there(&old).await);
     let labels = namespace.labels(subject.layer.as_str()).await;
     assert!(labels.keys().all(|label| !label.contains(OLD[0])), "{labels:?}");
+}
+
+/// `prune` on a store that was damaged, in each of four ways: it succeeds, what is current stays and is run, and
+/// `verify --repair` has nothing left to do but for what can no longer be told to be ours: that is left alone, and goes with the image.
+async fn prune_copes_with_damage_of_each_kind(namespace: Namespace) {
+    let subject = Subject::new(&namespace).await;
+    let layer = subject.layer.as_str();
+    for kind in ["changed byte", "deleted blob", "missing reference", "changed label"] {
+        let old = subject.superseded(OLD[0]).await;
+        let key = key(&subject.layer, OLD[0]);
+        match kind {
+            "changed byte" => damage(&namespace, &old),
+            "deleted blob" => namespace.delete_blob(old.as_str()).await,
+            "missing reference" => namespace.set_label(layer, &key.keep_label(), "").await,
+            _ => namespace.set_label(old.as_str(), &key.label(), &"0".repeat(64)).await,
+        }
+        namespace.prewasi("prune", &["--keep", "0"]).success();
+        assert!(subject.is_there(&subject.artifact().await).await, "{kind}");
+        let before = namespace.daemon().journal().compiles(layer).len();
+        let exited = namespace.container(&subject.image).args(&["exit", "7"]).run().await;
+        assert_eq!((exited.code, namespace.daemon().journal().compiles(layer).len()), (7, before), "{kind}");
+        namespace.prewasi("verify", &["--repair"]).success();
+        namespace.collect_garbage().await;
+        if kind == "changed label" {
+            assert_eq!(subject.states(), ["current", "foreign"]);
+            namespace.remove_image(&subject.image).await;
+            assert!(!subject.is_there(&old).await);
+            continue;
+        }
+        assert!(!subject.is_there(&old).await, "{kind}");
+        assert_eq!(subject.states(), ["current"], "{kind}");
+        let labels = namespace.labels(layer).await;
+        assert!(labels.keys().all(|label| !label.contains(OLD[0])), "{kind}: {labels:?}");
+    }
 }
 
 /// A byte that changed in an artifact's file is found, and the artifact compiled anew.
