@@ -83,7 +83,7 @@ async fn command_line_and_shims_share_one_compile(namespace: Namespace) {
 async fn killed_compiler_is_replaced_by_one_waiter(namespace: Namespace) {
     let (program, image) = big(&namespace);
     let mut tasks = start(&namespace, &image.name, 4);
-    let owner = eventually("a process that compiles", Duration::from_secs(60), async || {
+    let owner = eventually("a process that compiles", Duration::from_secs(200), async || {
         workers::of_namespace(&namespace).first().map(|worker| worker.owner()).ok_or_else(|| "there is none".to_owned())
     })
     .await;
