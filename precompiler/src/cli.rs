@@ -97,9 +97,9 @@ impl Command {
     }
 }
 
-/// Which store a command works on.
+/// Which containerd a command works on.
 #[derive(Debug, Args)]
-pub struct StoreArgs {
+struct AddressArgs {
     /// Socket of containerd
     #[arg(
         long,
@@ -109,6 +109,13 @@ pub struct StoreArgs {
         value_name = "PATH"
     )]
     address: PathBuf,
+}
+
+/// Which store a command works on.
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    #[command(flatten)]
+    containerd: AddressArgs,
     /// Namespace of containerd
     #[arg(long, short, env = "CONTAINERD_NAMESPACE", default_value = "default")]
     namespace: String,
@@ -121,7 +128,9 @@ impl StoreArgs {
     fn settings(&self) -> Result<Settings, OptionsError> {
         settings(match &self.store {
             Some(path) => StoreAddress::Layout(path.clone()),
-            None => StoreAddress::Containerd { address: self.address.clone(), namespace: self.namespace.clone() },
+            None => {
+                StoreAddress::Containerd { address: self.containerd.address.clone(), namespace: self.namespace.clone() }
+            }
         })
     }
 }

@@ -14,6 +14,7 @@ pub mod eventually;
 pub mod faults;
 pub mod guests;
 pub mod home;
+pub mod http;
 pub mod image;
 pub mod journal;
 pub mod leaks;

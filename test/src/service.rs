@@ -1,7 +1,6 @@
 //! `prewasi watch` beside a containerd: started, asked over HTTP, ended.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Namespace, eventually, home};
+use crate::{Namespace, eventually, home, http};
 
 /// How long the service may take to do what a test waits for; a big module may be compiled meanwhile.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -69,18 +68,7 @@ impl Service {
         let said = self.said();
         let address = said.lines().find_map(|line| line.split_once("address=")?.1.split_whitespace().next());
         let address = address.ok_or("it has not said where it listens")?;
-        let ask = || {
-            let mut stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: prewasi\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok::<_, std::io::Error>(answer)
-        };
-        let answer = ask().map_err(|error| error.to_string())?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no answer: {answer:?}"))?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Ok((status.ok_or_else(|| format!("no status: {head:?}"))?, body.to_owned()))
+        http::get(address, path)
     }
 
     /// Returns a figure, all its labels together; 0 if there is none of that name.

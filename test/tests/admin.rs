@@ -14,20 +14,13 @@ use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, artifacts, case};
 use serde_json::{Value, json};
 
+mod prune;
+mod verify;
+
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         case!(ls_tells_the_states_apart),
         case!(ls_lists_a_thousand_artifacts),
-        case!(prune_frees_superseded_code_and_keeps_one_for_a_rollback),
-        case!(prune_finishes_what_was_interrupted),
-        case!(prune_copes_with_damage_of_each_kind),
-        case!(verify_repairs_a_changed_byte),
-        case!(verify_repairs_a_deleted_blob),
-        case!(verify_repairs_a_missing_reference),
-        case!(verify_repairs_a_changed_label_of_the_artifact),
-        case!(verify_repairs_a_missing_link),
-        case!(verify_replaces_what_the_engine_refuses),
-        case!(verify_removes_damaged_code_that_it_cannot_compile),
         case!(foreign_labels_are_left_alone),
         case!(inspect_explains_a_start),
         case!(inspect_explains_an_index),
@@ -37,7 +30,10 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(precompile_knows_its_engines),
         case!(commands_without_containerd_fail_with_a_hint),
         case!(completions_and_manual_are_written),
-    ]
+    ];
+    cases.extend(prune::cases());
+    cases.extend(verify::cases());
+    cases
 }
 
 /// Versions as this engine might have had them, older ones first.
@@ -210,163 +206,7 @@ async fn ls_lists_a_thousand_artifacts(namespace: Namespace) {
 }
 
 /// `prune` removes superseded artifacts but the newest, which a rollback then finds; `--dry-run` removes nothing, and
-/// both report the bytes that go.
-async fn prune_frees_superseded_code_and_keeps_one_for_a_rollback(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    let mut old = Vec::new();
-    for version in OLD {
-        old.push(subject.superseded(version).await);
-    }
-    let mut freed = 0;
-    for digest in &old[..2] {
-        freed += namespace.blob(digest.as_str()).await.expect("it is there").size;
-    }
-    let dry = subject.json("prune", &["--dry-run"]);
-    assert_eq!((&dry["dry_run"], &dry["bytes_freed"]), (&json!(true), &json!(freed)));
-    assert_eq!(subject.states(), ["current", "superseded", "superseded", "superseded"]);
-    let young = namespace.prewasi("prune", &["--keep", "0", "--older-than", "1h"]).success();
-    assert_eq!(young.stdout, "0 artifacts removed, 0 B freed\n");
-    let pruned = subject.json("prune", &[]);
-    assert_eq!((&pruned["bytes_freed"], pruned["removed"].as_array().map(Vec::len)), (&json!(freed), Some(2)));
-    assert_eq!(subject.states(), ["current", "superseded"]);
-    for (digest, stays) in [(&old[0], false), (&old[1], false), (&old[2], true), (&subject.artifact().await, true)] {
-        assert_eq!(subject.is_there(digest).await, stays, "{digest}");
-    }
-    let labels = namespace.labels(subject.layer.as_str()).await;
-    for version in &OLD[..2] {
-        assert!(labels.keys().all(|label| !label.contains(version)), "{labels:?}");
-    }
-    // The engine of before looks up its code, as after a rollback.
-    let cache = ArtifactCache::new(subject.store.clone(), namespace.folder().join("stamps"));
-    let found = cache.lookup(&key(&subject.layer, OLD[2])).await.expect("containerd answers");
-    assert!(matches!(found, prewasi_cache::Lookup::Hit(artifact) if artifact.digest == old[2]));
-    namespace.prewasi("prune", &["--keep", "0"]).success();
-    assert!(!subject.is_there(&old[2]).await);
-    let before = namespace.daemon().journal().compiles(subject.layer.as_str()).len();
-    let exited = namespace.container(&subject.image).args(&["exit", "7"]).run().await;
-    assert_eq!((exited.code, namespace.daemon().journal().compiles(subject.layer.as_str()).len()), (7, before));
-}
-
-/// An artifact whose leading label an interrupted `prune` has removed goes with the next call.
-async fn prune_finishes_what_was_interrupted(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    let old = subject.superseded(OLD[0]).await;
-    namespace.set_label(subject.layer.as_str(), &key(&subject.layer, OLD[0]).anchor_label(), "").await;
-    namespace.collect_garbage().await;
-    assert!(subject.is_there(&old).await);
-    namespace.prewasi("prune", &["--keep", "0"]).success();
-    assert!(!subject.is_there(&old).await);
-    let labels = namespace.labels(subject.layer.as_str()).await;
-    assert!(labels.keys().all(|label| !label.contains(OLD[0])), "{labels:?}");
-}
-
 /// `prune` on a store that was damaged, in each of four ways: it succeeds, what is current stays and is run, and
-/// `verify --repair` has nothing left to do but for what can no longer be told to be ours: that is left alone, and goes with the image.
-async fn prune_copes_with_damage_of_each_kind(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    let layer = subject.layer.as_str();
-    for kind in ["changed byte", "deleted blob", "missing reference", "changed label"] {
-        let old = subject.superseded(OLD[0]).await;
-        let key = key(&subject.layer, OLD[0]);
-        match kind {
-            "changed byte" => damage(&namespace, &old),
-            "deleted blob" => namespace.delete_blob(old.as_str()).await,
-            "missing reference" => namespace.set_label(layer, &key.keep_label(), "").await,
-            _ => namespace.set_label(old.as_str(), &key.label(), &"0".repeat(64)).await,
-        }
-        namespace.prewasi("prune", &["--keep", "0"]).success();
-        assert!(subject.is_there(&subject.artifact().await).await, "{kind}");
-        let before = namespace.daemon().journal().compiles(layer).len();
-        let exited = namespace.container(&subject.image).args(&["exit", "7"]).run().await;
-        assert_eq!((exited.code, namespace.daemon().journal().compiles(layer).len()), (7, before), "{kind}");
-        namespace.prewasi("verify", &["--repair"]).success();
-        namespace.collect_garbage().await;
-        if kind == "changed label" {
-            assert_eq!(subject.states(), ["current", "foreign"]);
-            namespace.remove_image(&subject.image).await;
-            assert!(!subject.is_there(&old).await);
-            continue;
-        }
-        assert!(!subject.is_there(&old).await, "{kind}");
-        assert_eq!(subject.states(), ["current"], "{kind}");
-        let labels = namespace.labels(layer).await;
-        assert!(labels.keys().all(|label| !label.contains(OLD[0])), "{kind}: {labels:?}");
-    }
-}
-
-/// A byte that changed in an artifact's file is found, and the artifact compiled anew.
-async fn verify_repairs_a_changed_byte(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    damage(&namespace, &subject.artifact().await);
-    subject.assert_repairs("corrupt").await;
-}
-
-/// A label that names a deleted blob is found and removed; the next start compiles.
-async fn verify_repairs_a_deleted_blob(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    namespace.delete_blob(subject.artifact().await.as_str()).await;
-    assert_eq!(subject.states(), ["dangling"]);
-    subject.assert_repairs("dangling").await;
-}
-
-/// A missing reference for the collector is found and set again, before the collector runs.
-async fn verify_repairs_a_missing_reference(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    let artifact = subject.artifact().await;
-    // A lease holds the artifact until it is mended.
-    let lease = namespace.lease().await;
-    let resource = containerd_client::services::v1::Resource { id: artifact.to_string(), r#type: "content".to_owned() };
-    let request = containerd_client::services::v1::AddResourceRequest { id: lease.clone(), resource: Some(resource) };
-    namespace.client().leases().add_resource(namespace.request(request)).await.expect("a blob can be leased");
-    namespace.set_label(subject.layer.as_str(), &subject.keep, "").await;
-    let output = namespace.prewasi("verify", &[]).fails_with(1);
-    assert!(output.stdout.contains("no label keeps it from the garbage collector"), "{output}");
-    let repaired = subject.json("verify", &["--repair"]);
-    assert_eq!(problems(&repaired), [("unkept".to_owned(), true)]);
-    namespace.release(lease).await;
-    namespace.collect_garbage().await;
-    assert!(subject.is_there(&artifact).await, "the collector took it");
-    assert_eq!(namespace.labels(subject.layer.as_str()).await[&subject.keep], artifact.as_str());
-    namespace.prewasi("verify", &[]).success();
-}
-
-/// An artifact whose own label was changed is trusted by nobody, and compiled anew.
-async fn verify_repairs_a_changed_label_of_the_artifact(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    namespace.set_label(subject.artifact().await.as_str(), &subject.label, &"0".repeat(64)).await;
-    assert_eq!(subject.states(), ["foreign"]);
-    subject.assert_repairs("labels").await;
-}
-
-/// An artifact to which no label leads any more is found by the label that keeps it, and linked again.
-async fn verify_repairs_a_missing_link(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    namespace.set_label(subject.layer.as_str(), &subject.label, "").await;
-    subject.assert_repairs("unlinked").await;
-}
-
-/// Bytes that are rightly labelled and rightly hashed, but that the engine does not load, are compiled anew.
-async fn verify_replaces_what_the_engine_refuses(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    let engine = Wasmtime::new();
-    let fingerprint = engine.fingerprint().hex().to_owned();
-    let key = ArtifactKey { fingerprint, ..key(&subject.layer, &version_label(&engine)) };
-    let cache = ArtifactCache::new(subject.store.clone(), namespace.folder().join("stamps"));
-    let junk = cache.store(&key, &file(b"no native code"), 14, &BTreeMap::new()).await.expect("it is stored").digest;
-    assert_eq!(subject.artifact().await, junk);
-    subject.assert_repairs("header").await;
-    assert_ne!(subject.artifact().await, junk);
-}
-
-/// Damaged code of another version is removed with its labels: this build cannot compile it, its own build will.
-async fn verify_removes_damaged_code_that_it_cannot_compile(namespace: Namespace) {
-    let subject = Subject::new(&namespace).await;
-    let old = subject.superseded(OLD[0]).await;
-    damage(&namespace, &old);
-    subject.assert_repairs("corrupt").await;
-    assert!(!subject.is_there(&old).await);
-}
-
 /// Labels of others are counted by `verify`, and neither removed nor followed by any command.
 async fn foreign_labels_are_left_alone(namespace: Namespace) {
     let subject = Subject::new(&namespace).await;

@@ -1,8 +1,6 @@
 //! The shim as Kubernetes drives it, through containerd's CRI plugin.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -16,8 +14,8 @@ use prewasi_test::cri::{Cri, Pod, container};
 use prewasi_test::guests::{self, DEMO, DEMO_COMPONENT};
 use prewasi_test::image::{Program, files};
 use prewasi_test::trial::Case;
-use prewasi_test::{Namespace, case, eventually};
-use tokio::net::TcpStream as AsyncTcpStream;
+use prewasi_test::{Namespace, case, eventually, http};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
@@ -148,7 +146,7 @@ async fn address(cri: &Cri, pod: &Pod) -> String {
 }
 
 /// A connection to containerd's streaming server: the first byte of each message says which stream it is of.
-struct Stream(tokio_tungstenite::WebSocketStream<AsyncTcpStream>);
+struct Stream(tokio_tungstenite::WebSocketStream<TcpStream>);
 
 const STDIN: u8 = 0;
 const RESIZE: u8 = 4;
@@ -160,7 +158,7 @@ impl Stream {
         let host = request.uri().authority().expect("it has a host").to_string();
         let protocol = "v4.channel.k8s.io".parse().expect("it is plain");
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
-        let stream = AsyncTcpStream::connect(host).await.expect("the streaming server listens");
+        let stream = TcpStream::connect(host).await.expect("the streaming server listens");
         Self(tokio_tungstenite::client_async(request, stream).await.expect("it speaks websocket").0)
     }
 
@@ -329,19 +327,6 @@ async fn crash_loop_keeps_each_attempt_apart(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// Asks for a page as a probe does.
-fn get(address: &str) -> Result<String, String> {
-    let ask = || {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(stream, "GET /index.html HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    ask().map_err(|error| error.to_string())
-}
-
 /// Liveness probes: by a command in the side-car, and by HTTP, at the pod's address and at a port of the node.
 async fn probes_reach_the_side_car(namespace: Namespace) {
     let cri = start(&namespace, "").await;
@@ -363,15 +348,15 @@ async fn probes_reach_the_side_car(namespace: Namespace) {
     assert_eq!(exec(&cri, &side, &["/bin/busybox", "test", "-e", "/www/gone"]).await.expect("it runs").0, 1);
     let ip = address(&cri, &pod).await;
     for address in [format!("{ip}:8080"), format!("{ip_of_node}:{port}", ip_of_node = gateway(&cri, &side).await)] {
-        eventually(&format!("an answer of {address}"), LIMIT, async || match get(&address)? {
-            answer if answer.contains(" 200 OK\r\n") && answer.ends_with("\r\n\r\nwell\n") => Ok(()),
-            answer => Err(answer),
+        eventually(&format!("an answer of {address}"), LIMIT, async || match http::get(&address, "/index.html")? {
+            (200, body) if body == "well\n" => Ok(()),
+            other => Err(format!("{other:?}")),
         })
         .await;
     }
     // What the kubelet does with one that does not answer any more.
     cri.stop(&side, 0).await;
-    assert!(get(&format!("{ip}:8080")).is_err());
+    assert!(http::get(&format!("{ip}:8080"), "/index.html").is_err());
     cri.finish().await;
 }
 

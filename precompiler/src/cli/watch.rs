@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
@@ -14,7 +13,7 @@ use rustix::thread::CpuSet;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 
-use super::{Status, conclude, report, settings};
+use super::{AddressArgs, Status, conclude, report, settings};
 use crate::watch::{self, Watch as Plan};
 use crate::{PrepareError, StoreAddress};
 
@@ -23,15 +22,8 @@ use crate::{PrepareError, StoreAddress};
 /// Runs until SIGTERM or SIGINT. Images that are there already are compiled too.
 #[derive(Debug, Args)]
 pub(super) struct Watch {
-    /// Socket of containerd
-    #[arg(
-        long,
-        short,
-        env = "CONTAINERD_ADDRESS",
-        default_value = "/run/containerd/containerd.sock",
-        value_name = "PATH"
-    )]
-    address: PathBuf,
+    #[command(flatten)]
+    containerd: AddressArgs,
     /// Namespace of containerd to watch; may be repeated [default: all]
     #[arg(long, short, value_name = "NAME")]
     namespace: Vec<String>,
@@ -84,7 +76,8 @@ impl Watch {
     }
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
-        let settings = settings(StoreAddress::Containerd { address: self.address.clone(), namespace: String::new() })?;
+        let settings =
+            settings(StoreAddress::Containerd { address: self.containerd.address.clone(), namespace: String::new() })?;
         let (listener, signals) = match self.set_up().await {
             Ok(set_up) => set_up,
             Err(error) => {
@@ -93,7 +86,7 @@ impl Watch {
             }
         };
         let plan = Plan {
-            address: self.address.clone(),
+            address: self.containerd.address.clone(),
             namespaces: self.namespace.clone(),
             jobs: self.jobs.map_or(settings.compile_slots, |jobs| jobs.get().into()),
             rank_label: self.rank_label.clone(),
