@@ -9,6 +9,7 @@ mod digest;
 pub mod fault;
 mod layout;
 mod retry;
+mod seal;
 mod stamp;
 mod store;
 
@@ -16,4 +17,5 @@ pub use artifact::{AnchorLabel, Artifact, ArtifactCache, ArtifactKey, Claim, Loo
 pub use containerd::{ContainerdStore, ImageChange, ImageEvent, ImageEvents};
 pub use digest::{Digest, DigestError, Hasher};
 pub use layout::LayoutStore;
+pub use seal::seal;
 pub use store::{BlobFile, BlobInfo, ContentStore, ImageRecord, Lease, Lock, NewBlob, StoreError};

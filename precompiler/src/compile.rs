@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use prewasi_engines::{CompileError, Engine};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 
@@ -66,8 +66,7 @@ pub(crate) async fn compile(
         refused => return Err(refusal(refused)),
     };
     let file = File::from(output);
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    io("seal the output of", rustix::fs::fcntl_add_seals(&file, seals).map_err(Into::into))?;
+    io("seal the output of", prewasi_cache::seal(&file))?;
     let size = io("measure the output of", file.metadata())?.len();
     Ok(Compiled { file, size, elapsed: started.elapsed(), peak_memory })
 }

@@ -10,8 +10,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use prewasi_cache::{ArtifactKey, Digest, Hasher};
-use rustix::fs::{MemfdFlags, SealFlags};
+use prewasi_cache::{ArtifactKey, Digest, Hasher, seal};
+use rustix::fs::MemfdFlags;
 
 /// Notes of what was compiled here.
 #[derive(Debug)]
@@ -91,13 +91,15 @@ pub(crate) fn unchangeable(file: File, digest: &Digest) -> io::Result<File> {
     if actual != *digest {
         return Err(io::Error::other(format!("its bytes hash to {actual} instead of {digest}")));
     }
-    rustix::fs::fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    seal(&copy)?;
     Ok(copy)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use rustix::fs::SealFlags;
 
     use super::*;
 

@@ -6,12 +6,12 @@ use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 use containerd_client::services::v1::ReadContentRequest;
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::MemfdFlags;
 
 use super::link::{ANSWER, Link, failure, within};
 use crate::retry::{is_unavailable, pauses};
 use crate::store::{io_error, open_regular};
-use crate::{BlobFile, Digest, StoreError};
+use crate::{BlobFile, Digest, StoreError, seal};
 
 /// Opens the blob's file under containerd's `root`; `None` if it is out of reach or cannot be the right one.
 pub(super) fn local(root: &Path, digest: &Digest, size: u64) -> Option<BlobFile> {
@@ -50,8 +50,7 @@ pub(super) async fn memfd(link: &Link, digest: &Digest, size: u64) -> Result<Blo
         let actual = Digest::of_file(&memory, copied).map_err(copy_error())?;
         return Err(StoreError::Corrupt { digest: digest.clone(), actual });
     }
-    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&memory, seals).map_err(|error| copy_error()(error.into()))?;
+    seal(&memory).map_err(copy_error())?;
     // A descriptor of its own, so that it is read-only like that of a file, with an offset of 0.
     let file = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd())).map_err(copy_error())?;
     Ok(BlobFile { file, size, path: None })
