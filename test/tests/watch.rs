@@ -220,7 +220,8 @@ async fn image_removed_while_it_is_compiled_is_no_failure(namespace: Namespace) 
         assert_eq!(compiles(&namespace, program), 0, "nobody compiles for an image that is gone");
         assert_eq!(namespace.blob(&program.digest).await, None);
     }
-    drop(service);
+    let (code, said) = service.end(Signal::TERM).await;
+    assert_eq!(code, Some(0), "{said}");
     namespace.assert_clean().await;
 }
 
