@@ -1,9 +1,13 @@
 //! The plug-in point: what every engine must be able to do, and when each of it is called.
 
 use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::{Fingerprint, Machine, MachineError, Wasm, WasmKind};
+use crate::{Fingerprint, Tuning, TuningError, Wasm, WasmKind};
 
 /// An engine, cheap to make: `compile` runs in a sandboxed child process, `load` and `run` in the process that becomes
 /// the container. Making an engine starts no thread and installs no signal handler before `load`.
@@ -22,19 +26,14 @@ pub trait Engine: Send + Sync {
         true
     }
 
-    /// Returns the machine that the engine was asked to compile for; `None` means the one that it runs on.
-    fn machine(&self) -> Option<&Machine> {
-        None
-    }
+    /// Returns how the engine was asked to compile and load.
+    fn tuning(&self) -> &Tuning;
 
-    /// Makes an engine that compiles for `machine`. Its fingerprint, and so its label, is that machine's.
+    /// Makes an engine that compiles and loads as `tuning` says. Its fingerprint, and so its label, is that of such code.
     ///
     /// # Errors
-    /// [`MachineError`] names what is unknown, and what is known.
-    fn for_machine(&self, machine: &Machine) -> Result<Box<dyn Engine>, MachineError> {
-        let _ = machine;
-        Err(MachineError::HostOnly { engine: self.name() })
-    }
+    /// [`TuningError`] names what cannot be chosen, and what can.
+    fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError>;
 
     /// Compiles, and refuses what could not run anyway (an import that the engine does not provide).
     ///
@@ -60,6 +59,11 @@ pub trait Program: Send + Sync {
     /// # Errors
     /// [`RunError::NoSuchFunction`] and its like.
     fn check(&self, guest: &Guest) -> Result<(), RunError>;
+
+    /// Says whether the program serves until it is told to stop, by [`Guest::stop`].
+    fn serves(&self) -> bool {
+        false
+    }
 
     /// Runs to the end on the calling thread, on the process's own stdio. Called inside the container,
     /// on a thread made for it; whatever runtime the engine needs, it makes here.
@@ -96,7 +100,7 @@ impl NativeCode {
 }
 
 /// What a guest program is started with. Its stdio is the process's own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Guest {
     /// Arguments, the program's name first.
     pub args: Vec<String>,
@@ -112,6 +116,39 @@ pub struct Guest {
     pub network: Network,
     /// Most bytes of linear memories, tables and collected objects, all together; without it the process's own limit counts.
     pub memory_limit: Option<u64>,
+    /// How much the guest may execute, in the engine's own units; for code that was compiled to count it.
+    pub fuel: Option<u64>,
+    /// How a program that serves HTTP does so.
+    pub http: Http,
+    /// A descriptor that ends when a program that serves is to stop.
+    pub stop: Option<Arc<OwnedFd>>,
+}
+
+/// How a program that serves HTTP does so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How many requests an instance answers, one after the other, before a new one takes its place.
+    pub instance_requests: u32,
+    /// How many requests are answered at the same time. As many again wait; more are refused.
+    pub concurrency: u32,
+    /// How long the guest may take until it begins to answer, and how long it may go on after its answer.
+    pub timeout: Duration,
+    /// Longest body of a request, bytes.
+    pub body_limit: u64,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            instance_requests: 1,
+            concurrency: 128,
+            timeout: Duration::from_secs(60),
+            body_limit: 64 << 20,
+        }
+    }
 }
 
 /// A folder that the guest may use.

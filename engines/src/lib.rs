@@ -7,6 +7,7 @@ mod fingerprint;
 mod machine;
 #[cfg(feature = "wasmtime")]
 mod preopens;
+mod tuning;
 mod wasm;
 #[cfg(feature = "wasmtime")]
 mod wasmtime;
@@ -14,9 +15,10 @@ mod wasmtime;
 #[cfg(feature = "wasmtime")]
 pub use self::wasmtime::Wasmtime;
 pub use engine::{
-    CompileError, Engine, Guest, LoadError, NativeCode, Network, Outcome, Preopen, Program, RunError, entry_point,
-    version_label,
+    CompileError, Engine, Guest, Http, LoadError, NativeCode, Network, Outcome, Preopen, Program, RunError,
+    entry_point, version_label,
 };
 pub use fingerprint::Fingerprint;
-pub use machine::{Machine, MachineError};
+pub use machine::Machine;
+pub use tuning::{Optimize, Tuning, TuningError};
 pub use wasm::{Wasm, WasmError, WasmKind};

@@ -1,4 +1,4 @@
-//! The wasmtime engine: core modules with WASI preview 1, components with WASI preview 2.
+//! The wasmtime engine: core modules with WASI preview 1, components with WASI preview 2 or 3 that run or answer HTTP.
 //!
 //! Compiling and running never meet. `compile` uses an engine with a compiler; `load` uses one that has none, so a
 //! process that runs containers cannot compile an image's wasm even by mistake. What both must agree on is in
@@ -6,17 +6,21 @@
 //! fingerprint.
 
 mod compile;
+mod form;
 mod limits;
 mod link;
 mod load;
 mod machine;
 mod options;
+mod outgoing;
+mod proposals;
 mod run;
+mod serve;
 mod stdio;
 mod traps;
 
 use self::options::Options;
-use crate::{CompileError, Engine, Fingerprint, LoadError, Machine, MachineError, NativeCode, Program, Wasm};
+use crate::{CompileError, Engine, Fingerprint, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
 /// Version of the linked crate, which does not export it. A test compares it with Cargo.lock.
 const VERSION: &str = "48.0.8";
@@ -26,27 +30,26 @@ const VERSION: &str = "48.0.8";
 pub struct Wasmtime {
     options: Options,
     fingerprint: Fingerprint,
-    machine: Option<Machine>,
+    tuning: Tuning,
 }
 
 impl Wasmtime {
     /// Makes an engine for the machine it runs on.
     pub fn new() -> Self {
-        Self::with(Options::host(), None)
+        Self::with(Options::host(), Tuning::default())
     }
 
-    /// Makes an engine that compiles for another machine. Loading on this one is refused unless it can run such code.
+    /// Makes an engine that compiles and loads as `tuning` says. Code for another machine is not loaded on this one.
     ///
     /// # Errors
-    /// [`MachineError`] if there is no such target or CPU.
-    pub fn for_machine(machine: &Machine) -> Result<Self, MachineError> {
-        let (target, cpu) = machine::resolve(machine)?;
-        Ok(Self::with(Options::for_machine(target, cpu), Some(machine.clone())))
+    /// [`TuningError`] names what cannot be chosen.
+    pub fn tuned(tuning: &Tuning) -> Result<Self, TuningError> {
+        Ok(Self::with(Options::tuned(tuning)?, tuning.clone()))
     }
 
-    fn with(options: Options, machine: Option<Machine>) -> Self {
+    fn with(options: Options, tuning: Tuning) -> Self {
         let fingerprint = options.fingerprint();
-        Self { options, fingerprint, machine }
+        Self { options, fingerprint, tuning }
     }
 }
 
@@ -69,12 +72,12 @@ impl Engine for Wasmtime {
         &self.fingerprint
     }
 
-    fn machine(&self) -> Option<&Machine> {
-        self.machine.as_ref()
+    fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
-    fn for_machine(&self, machine: &Machine) -> Result<Box<dyn Engine>, MachineError> {
-        Ok(Box::new(Self::for_machine(machine)?))
+    fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
+        Ok(Box::new(Self::tuned(tuning)?))
     }
 
     fn compile(&self, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
@@ -82,7 +85,7 @@ impl Engine for Wasmtime {
     }
 
     fn load(&self, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
-        load::load(&self.options, code)
+        load::load(&self.options, &self.tuning, code)
     }
 }
 

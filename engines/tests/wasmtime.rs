@@ -27,6 +27,8 @@ mod machines;
 mod modules;
 #[path = "wasmtime/traps.rs"]
 mod traps;
+#[path = "wasmtime/tuning.rs"]
+mod tuning;
 
 use std::process::ExitCode;
 
@@ -44,5 +46,6 @@ fn main() -> ExitCode {
     trials.extend(machines::trials());
     trials.extend(modules::trials());
     trials.extend(traps::trials());
+    trials.extend(tuning::trials());
     libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials).exit_code()
 }

@@ -18,13 +18,13 @@ mod completions;
 mod doctor;
 mod inspect;
 mod ls;
-mod machine;
 mod man;
 mod precompile;
 mod progress;
 mod prune;
 mod run;
 mod table;
+pub(crate) mod tuning;
 mod verify;
 mod watch;
 

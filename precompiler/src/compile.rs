@@ -79,13 +79,6 @@ fn io<T>(action: &'static str, result: std::io::Result<T>) -> Result<T, CompileF
     result.map_err(|source| CompileFailure::Worker(WorkerError::Io { action, source }))
 }
 
-/// Tells the worker which machine to compile for, if it is not this one.
-fn machine_args(engine: &dyn Engine) -> impl Iterator<Item = String> {
-    let machine = engine.machine().cloned().unwrap_or_default();
-    let option = |name: &str, value: Option<String>| value.map(|value| format!("--{name}={value}"));
-    [option("target", machine.target), option("cpu", machine.cpu)].into_iter().flatten()
-}
-
 /// A running worker, killed and reaped when this is dropped.
 struct Worker {
     child: Child,
@@ -108,7 +101,7 @@ impl Worker {
             .args(["--cpu-seconds", &settings.compile_cpu_time.as_secs().max(1).to_string()])
             .args(["--parent", &std::process::id().to_string()])
             .args(input.text.then_some("--text"))
-            .args(machine_args(engine))
+            .args(["--tuning", &engine.tuning().to_string()])
             .env_clear()
             .current_dir("/")
             .stdin(io("give the wasm to", input.file.try_clone())?)

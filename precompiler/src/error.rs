@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prewasi_cache::{Digest, DigestError, StoreError};
-use prewasi_engines::{CompileError, LoadError, WasmError};
+use prewasi_engines::{CompileError, LoadError, TuningError, WasmError};
 
 use crate::OptionsError;
 
@@ -141,6 +141,15 @@ pub enum PrepareError {
     /// What is configured cannot be used.
     #[error(transparent)]
     Options(#[from] OptionsError),
+    /// An engine cannot compile or load as the options say.
+    #[error("cannot use the options for {subject}")]
+    Tuning {
+        /// Which image or file.
+        subject: String,
+        /// What cannot be had.
+        #[source]
+        source: TuningError,
+    },
     /// The image itself is at fault, or cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -205,7 +214,7 @@ impl PrepareError {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Image(error) => !matches!(error, ImageError::Store { .. }),
-            Self::Options(_) => true,
+            Self::Options(_) | Self::Tuning { .. } => true,
             Self::NotWasm { .. } | Self::Compile { .. } | Self::Load { .. } => true,
             Self::Worker { source, .. } => !matches!(source, WorkerError::Io { .. }),
             Self::Store(_) | Self::Io { .. } => false,

@@ -49,6 +49,8 @@ pub struct Image {
     pub manifest: Digest,
     /// Digest of its config.
     pub config: Digest,
+    /// What the manifest says of itself.
+    pub annotations: BTreeMap<String, String>,
     /// What it holds.
     pub content: Content,
 }
@@ -203,7 +205,9 @@ impl<'a> Resolver<'a> {
         let platform = self.platform(&manifest, &config).await?;
         let content = self.content(&manifest, &platform)?;
         let (name, labels) = (record.name.clone(), record.labels.clone());
-        Ok(Image { name, labels, manifest: digest, config, content })
+        let annotations =
+            manifest.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        Ok(Image { name, labels, manifest: digest, config, annotations, content })
     }
 
     /// Follows indexes until a manifest is reached.

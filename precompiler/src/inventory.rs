@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use prewasi_cache::{AnchorLabel, BlobInfo, ContentStore, Digest, ImageRecord, SOURCE_LABEL, StoreError};
-use prewasi_engines::{Engine, version_label};
+use prewasi_engines::{Engine, Machine, Tuning, version_label};
 use serde::{Deserialize, Serialize};
 
 use crate::image::{DOCUMENT_LIMIT, is_document};
@@ -16,8 +16,8 @@ use crate::image::{DOCUMENT_LIMIT, is_document};
 /// What containerd's labels begin with that name the blobs which a blob refers to.
 const REFERENCE: &str = "containerd.io/gc.ref.content";
 
-/// The label of an artifact that was compiled for a machine named on the command line.
-pub(crate) const MACHINE_LABEL: &str = "prewasi.io/machine";
+/// The label of an artifact that was not compiled as an engine does by itself: the text form of a [`Tuning`].
+pub(crate) const TUNING_LABEL: &str = "prewasi.io/tuning";
 
 /// Of what use an artifact is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -25,6 +25,8 @@ pub(crate) const MACHINE_LABEL: &str = "prewasi.io/machine";
 pub enum State {
     /// Of an engine of this binary, in the very version that a start looks for.
     Current,
+    /// The same, compiled with options that some runtime or image asks for.
+    Tuned,
     /// Of an engine of this binary, in another version.
     Superseded,
     /// Of an engine of this binary, for a machine that was named on the command line, with `--target` or `--cpu`.
@@ -79,7 +81,7 @@ impl Inventory {
         let images = store.images().await?;
         let blobs: BTreeMap<_, _> = store.blobs().await?.into_iter().map(|blob| (blob.digest.clone(), blob)).collect();
         let owners = Owners::find(store, &blobs, &images).await;
-        let known: Vec<Known> = engines.iter().map(|engine| Known::of(*engine)).collect();
+        let known: Vec<Known<'_>> = engines.iter().map(|engine| Known::of(*engine)).collect();
         let reached: BTreeSet<Digest> = blobs.values().flat_map(named).collect();
         let mut entries: Vec<Entry> =
             blobs.values().flat_map(|blob| entries_of(blob, &blobs, &reached, &known, &owners)).collect();
@@ -100,20 +102,33 @@ impl Inventory {
 }
 
 /// An engine, as labels know it.
-struct Known {
+struct Known<'a> {
+    engine: &'a dyn Engine,
     name: &'static str,
     version: String,
     fingerprint: String,
 }
 
-impl Known {
-    fn of(engine: &dyn Engine) -> Self {
+impl<'a> Known<'a> {
+    fn of(engine: &'a dyn Engine) -> Self {
         let fingerprint = engine.fingerprint().hex().to_owned();
-        Self { name: engine.name(), version: version_label(engine), fingerprint }
+        Self { engine, name: engine.name(), version: version_label(engine), fingerprint }
     }
 
     fn is(&self, label: &AnchorLabel) -> bool {
         self.name == label.engine && self.version == label.version
+    }
+
+    /// Says of what use code is that was not compiled as the engine does by itself; `None` if a start with the same options
+    /// looks for another version.
+    fn state_of_tuned(&self, label: &AnchorLabel, fingerprint: &str, tuning: &str) -> Option<State> {
+        let tuning: Tuning = tuning.parse().ok()?;
+        if tuning.machine != Machine::default() {
+            return Some(State::Elsewhere);
+        }
+        let engine = self.engine.tuned(&tuning).ok()?;
+        let is = version_label(&*engine) == label.version && engine.fingerprint().hex() == fingerprint;
+        is.then_some(State::Tuned)
     }
 }
 
@@ -128,7 +143,7 @@ fn entries_of(
     blob: &BlobInfo,
     blobs: &BTreeMap<Digest, BlobInfo>,
     reached: &BTreeSet<Digest>,
-    known: &[Known],
+    known: &[Known<'_>],
     owners: &Owners,
 ) -> Vec<Entry> {
     let is_artifact = blob.labels.contains_key(SOURCE_LABEL) || reached.contains(&blob.digest);
@@ -149,7 +164,7 @@ fn entry(
     anchor: &BlobInfo,
     key: String,
     blobs: &BTreeMap<Digest, BlobInfo>,
-    known: &[Known],
+    known: &[Known<'_>],
     images: Vec<String>,
 ) -> Entry {
     let label = AnchorLabel::parse_leading(&key);
@@ -166,8 +181,13 @@ fn entry(
         (Some(label), Some(blob), Some(claim)) => match known.iter().find(|engine| engine.is(label)) {
             Some(engine) if engine.fingerprint == claim.fingerprint => State::Current,
             Some(_) => State::Foreign,
-            None if blob.labels.contains_key(MACHINE_LABEL) => State::Elsewhere,
-            None => State::Superseded,
+            None => {
+                let tuned = |tuning: &String| {
+                    let engine = known.iter().find(|engine| engine.name == label.engine)?;
+                    engine.state_of_tuned(label, &claim.fingerprint, tuning)
+                };
+                blob.labels.get(TUNING_LABEL).and_then(tuned).unwrap_or(State::Superseded)
+            }
         },
     };
     Entry {

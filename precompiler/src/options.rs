@@ -1,20 +1,21 @@
 //! What an administrator or the author of a pod may set, and in which order it counts.
 //!
-//! Four layers, each over the one before: what is built in; the node's file, `/etc/prewasi/config.toml`; the options of the
-//! runtime, from containerd's configuration or a client; the annotations of a container. The first three have the same keys,
-//! in TOML. Annotations are the author's word, not the administrator's: only what has an annotation can be set by one, and
+//! Five layers, each over the one before: what is built in; the annotations of the image; the node's file,
+//! `/etc/prewasi/config.toml`; the options of the runtime, from containerd's configuration or a client; the annotations of a
+//! container. File and runtime have the same keys, in TOML. Annotations are the author's word, not the administrator's: only what has an annotation can be set by one, and
 //! the layers below may allow fewer. Each thing that is wrong is an error that says where, and what would be right: an
 //! option that is not heard must not look as if it were.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prewasi_engines::Network;
+use prewasi_engines::{Guest, Http, Network, Optimize, Tuning};
 use toml::{Table, Value};
 
-use crate::Settings;
+use crate::{Image, Settings};
 
 mod error;
 mod keys;
@@ -30,6 +31,8 @@ use self::keys::{KEYS, Key};
 const FILE: &str = "/etc/prewasi/config.toml";
 /// Names another file, which must be there; empty for none.
 const VARIABLE: &str = "PREWASI_CONFIG";
+/// The variable by which a container says where its server listens.
+const ADDRESS: &str = "PREWASI_HTTP_ADDRESS";
 /// What the names of our annotations begin with; the name of an option follows.
 const PREFIX: &str = "prewasi.io/";
 
@@ -44,6 +47,14 @@ pub struct Options {
     pub memory_limit: Option<u64>,
     /// How long a wasm program may run, wall clock.
     pub timeout: Option<Duration>,
+    /// How much a wasm program may execute.
+    pub fuel: Option<u64>,
+    /// How a wasm program answers HTTP requests.
+    pub http: Http,
+    optimize: Optimize,
+    wasm_proposals: Vec<String>,
+    stack_limit: Option<u64>,
+    compile_parallel: bool,
     /// Least level of what a shim logs.
     pub log_level: Option<tracing::Level>,
     compile_memory: Option<u64>,
@@ -53,6 +64,8 @@ pub struct Options {
     lock_deadline: Option<Duration>,
     /// Names of options that annotations may set.
     allowed_annotations: Vec<&'static str>,
+    /// Names of options that somebody has set.
+    set: BTreeSet<&'static str>,
 }
 
 impl Default for Options {
@@ -62,6 +75,12 @@ impl Default for Options {
             network: Network::Inherit,
             memory_limit: None,
             timeout: None,
+            fuel: None,
+            http: Http::default(),
+            optimize: Optimize::Speed,
+            wasm_proposals: Vec::new(),
+            stack_limit: None,
+            compile_parallel: true,
             log_level: None,
             compile_memory: None,
             compile_timeout: None,
@@ -69,6 +88,7 @@ impl Default for Options {
             compile_slots: None,
             lock_deadline: None,
             allowed_annotations: KEYS.iter().filter(|key| key.annotation).map(|key| key.name).collect(),
+            set: BTreeSet::new(),
         }
     }
 }
@@ -144,11 +164,66 @@ impl Options {
                     });
                 }
                 None => {
-                    let nearest = keys::nearest(name, KEYS.iter().filter(|key| key.annotation).map(|key| key.name));
-                    let nearest = format!("{PREFIX}{nearest}");
-                    return Err(OptionsError::UnknownAnnotation { annotation: annotation.clone(), nearest });
+                    let known = KEYS.iter().filter(|key| key.annotation);
+                    return Err(unknown_annotation(place, name, known));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Sets what an image says of itself, where nobody else has said anything.
+    ///
+    /// # Errors
+    /// [`OptionsError`] names the image and the annotation.
+    pub fn set_image(&mut self, image: &Image) -> Result<(), OptionsError> {
+        let before = self.set.clone();
+        for (annotation, value) in &image.annotations {
+            let Some(name) = annotation.strip_prefix(PREFIX) else { continue };
+            let place = Place::Image { image: image.name.clone(), annotation: annotation.clone() };
+            let Some(key) = keys::find(name).filter(|key| key.image) else {
+                return Err(unknown_annotation(place, name, KEYS.iter().filter(|key| key.image)));
+            };
+            if before.contains(key.name) {
+                // Somebody who counts more has said so; it must be a value all the same.
+                self.clone().set(key, &Value::String(value.clone()), &place)?;
+            } else {
+                self.set(key, &Value::String(value.clone()), &place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns how wasm is to be compiled and loaded.
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            optimize: self.optimize,
+            fuel: self.fuel.is_some(),
+            proposals: self.wasm_proposals.clone(),
+            serial: !self.compile_parallel,
+            stack: self.stack_limit,
+            instances: Some(self.http.concurrency),
+            ..Tuning::default()
+        }
+    }
+
+    /// Gives a guest its limits, and its address if it serves: what its environment says, else what the options do.
+    ///
+    /// # Errors
+    /// [`OptionsError`]: the environment names no address.
+    pub fn limit(&self, guest: &mut Guest) -> Result<(), OptionsError> {
+        guest.network = self.network;
+        guest.memory_limit = self.memory_limit;
+        guest.fuel = self.fuel;
+        guest.http = self.http.clone();
+        if let Some((_, address)) = guest.env.iter().rfind(|(name, _)| name == ADDRESS) {
+            guest.http.address =
+                value::address(&Value::String(address.clone())).map_err(|reason| OptionsError::Value {
+                    place: Place::Variable(ADDRESS),
+                    key: "http_address",
+                    value: format!("{address:?}"),
+                    reason,
+                })?;
         }
         Ok(())
     }
@@ -163,6 +238,7 @@ impl Options {
     }
 
     fn set(&mut self, key: &Key, value: &Value, place: &Place) -> Result<(), OptionsError> {
+        self.set.insert(key.name);
         (key.set)(self, value).map_err(|reason| OptionsError::Value {
             place: place.clone(),
             key: key.name,
@@ -170,6 +246,11 @@ impl Options {
             reason,
         })
     }
+}
+
+fn unknown_annotation(place: Place, name: &str, known: impl Iterator<Item = &'static Key>) -> OptionsError {
+    let nearest = format!("{PREFIX}{}", keys::nearest(name, known.map(|key| key.name)));
+    OptionsError::UnknownAnnotation { place, nearest }
 }
 
 #[cfg(test)]

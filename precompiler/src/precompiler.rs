@@ -155,12 +155,12 @@ impl Precompiler {
     /// Prepares an image as [`Self::prepare`] does and loads it; `None` if it is no wasm image.
     pub async fn load(
         &self,
-        image: &str,
+        image: &Image,
         entrypoint: Option<&str>,
         engine: &dyn Engine,
     ) -> Result<Option<Box<dyn Program>>, PrepareError> {
-        match self.source_of_image(image, entrypoint).await? {
-            Some(source) => self.load_source(&source, engine).await.map(Some),
+        match image.content.entry(&image.name, entrypoint)? {
+            Some(layer) => self.load_source(&Source::layer(image, layer), engine).await.map(Some),
             None => Ok(None),
         }
     }
@@ -169,12 +169,12 @@ impl Precompiler {
     /// `name` is the path as its user wrote it, for messages. `None` if the file is no wasm.
     pub async fn load_file(
         &self,
-        image: Option<&str>,
+        image: Option<&Image>,
         name: &str,
         file: File,
         engine: &dyn Engine,
     ) -> Result<Option<Box<dyn Program>>, PrepareError> {
-        match self.source_of_file(image, name, file).await? {
+        match self.source_of_file(image, name, file)? {
             Some(source) => self.load_source(&source, engine).await.map(Some),
             None => Ok(None),
         }
@@ -202,14 +202,9 @@ impl Precompiler {
         Ok(layer.map(|layer| Source::layer(&image, layer)))
     }
 
-    async fn source_of_file(
-        &self,
-        image: Option<&str>,
-        name: &str,
-        file: File,
-    ) -> Result<Option<Source>, PrepareError> {
+    fn source_of_file(&self, image: Option<&Image>, name: &str, file: File) -> Result<Option<Source>, PrepareError> {
         let subject = match image {
-            Some(image) => format!("{name} of image {image}"),
+            Some(image) => format!("{name} of image {}", image.name),
             None => name.to_owned(),
         };
         let io = |source| PrepareError::Io { subject: subject.clone(), source };
@@ -219,10 +214,7 @@ impl Precompiler {
         }
         let digest = hash(&file).map_err(io)?;
         // Without the manifest there is nothing to keep the artifact with; the file is compiled all the same.
-        let anchor = match image {
-            Some(image) => self.resolve(image).await.ok().map(|image| image.manifest),
-            None => None,
-        };
+        let anchor = image.map(|image| image.manifest.clone());
         Ok(Some(Source { subject, digest, anchor, bytes: Bytes::File { file, text } }))
     }
 

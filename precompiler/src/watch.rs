@@ -16,13 +16,14 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use prewasi_cache::{Digest, ImageEvents};
-use prewasi_engines::Engine;
+use prewasi_engines::{Engine, Machine};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::chain;
-use crate::{Content, Image, Precompiler, PrepareError, Settings, StoreAddress};
+use crate::cli::tuning::tuned;
+use crate::{Content, Image, Options, Precompiler, PrepareError, Settings, StoreAddress};
 
 mod follow;
 mod metrics;
@@ -57,6 +58,8 @@ pub(crate) struct Watch {
     pub(crate) rank_label: Option<String>,
     /// Limits of a compile. The store in it does not count.
     pub(crate) settings: Settings,
+    /// The options of each runtime that images are made ready for.
+    pub(crate) options: Vec<Options>,
 }
 
 /// What there is to do for an image.
@@ -275,13 +278,19 @@ impl<'a> Service<'a> {
         Ok(Some((Urgency { rank: rank.unwrap_or(i64::MAX), size }, Rc::new(image))))
     }
 
-    /// Prepares every wasm layer of an image for every engine. One that has been removed meanwhile is no failure.
+    /// Prepares every wasm layer of an image for every engine and runtime. One that has been removed meanwhile is no failure.
     async fn compile(&self, key: &Key, image: &Image) -> Result<(), PrepareError> {
         let precompiler = self.precompiler(&key.namespace).await?;
         let mut result = Ok(());
         let Content::Wasm(layers) = &image.content else { return Ok(()) };
-        for (layer, engine) in layers.iter().flat_map(|layer| self.engines.iter().map(move |engine| (layer, *engine))) {
-            match precompiler.prepare_layer(image, layer, engine).await {
+        let ways =
+            || self.engines.iter().flat_map(|engine| self.watch.options.iter().map(move |options| (*engine, options)));
+        for (layer, (engine, options)) in layers.iter().flat_map(|layer| ways().map(move |way| (layer, way))) {
+            let prepared = match tuned(engine, &Machine::default(), options, image) {
+                Ok(engine) => precompiler.prepare_layer(image, layer, &*engine).await,
+                Err(error) => Err(error),
+            };
+            match prepared {
                 Ok(ready) if ready.stored.is_some() => {
                     tracing::debug!(image = key.image, engine = engine.name(), origin = ?ready.origin, "ready");
                 }

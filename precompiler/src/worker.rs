@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
 use clap::Parser;
-use prewasi_engines::{CompileError, Engine, Machine, Wasm, WasmError};
+use prewasi_engines::{CompileError, Engine, Tuning, Wasm, WasmError};
 use serde::{Deserialize, Serialize};
 
 mod sandbox;
@@ -37,12 +37,9 @@ pub(crate) struct WorkerArgs {
     /// The input is wasm text.
     #[arg(long)]
     pub(crate) text: bool,
-    /// Target triple, if it is not this machine's.
-    #[arg(long)]
-    pub(crate) target: Option<String>,
-    /// CPU, if it is not this machine's.
-    #[arg(long)]
-    pub(crate) cpu: Option<String>,
+    /// How to compile.
+    #[arg(long, default_value = "")]
+    pub(crate) tuning: Tuning,
 }
 
 /// The worker's last line.
@@ -85,15 +82,13 @@ fn work(engines: &[&dyn Engine], args: &WorkerArgs) -> Report {
     let Some(&engine) = engines.iter().find(|engine| engine.name() == args.engine) else {
         return Report::Io { reason: format!("this binary has no engine {}", args.engine) };
     };
-    let machine = Machine { target: args.target.clone(), cpu: args.cpu.clone() };
-    let other = match (machine != Machine::default()).then(|| engine.for_machine(&machine)).transpose() {
-        Ok(other) => other,
+    let engine = match engine.tuned(&args.tuning) {
+        Ok(engine) => engine,
         Err(error) => return Report::Unsupported { reason: error.to_string() },
     };
-    let engine = other.as_deref().unwrap_or(engine);
     let limits = Limits { memory: args.memory, cpu_seconds: args.cpu_seconds };
     match sandbox::enter(limits, args.parent).and_then(|()| read(std::io::stdin().as_fd())) {
-        Ok(bytes) => compile(engine, bytes, args.text),
+        Ok(bytes) => compile(&*engine, bytes, args.text),
         Err(error) => Report::Io { reason: error.to_string() },
     }
 }

@@ -120,7 +120,14 @@ pub(crate) fn mounted_folders(spec: &Spec) -> Vec<&str> {
     folders.filter_map(|mount| mount.destination().to_str()).collect()
 }
 
-/// Makes the guest that the spec and the options describe.
+/// Returns the memory that the container may use, bytes.
+pub(crate) fn memory_limit(spec: &Spec) -> Option<u64> {
+    let resources = spec.linux().as_ref()?.resources().as_ref()?;
+    let limit = resources.memory().as_ref()?.limit()?;
+    u64::try_from(limit).ok().filter(|limit| *limit > 0)
+}
+
+/// Makes the guest that the spec and the options describe, without its limits.
 pub(crate) fn guest(spec: &Spec, entrypoint: &Entrypoint, options: &Options) -> Guest {
     let mut args = args(spec).to_vec();
     if let Some(first) = args.first_mut() {
@@ -132,8 +139,7 @@ pub(crate) fn guest(spec: &Spec, entrypoint: &Entrypoint, options: &Options) -> 
         cwd: cwd(spec),
         preopens: preopens(spec, options.preopens),
         function: entrypoint.function.clone(),
-        network: options.network,
-        memory_limit: options.memory_limit,
+        ..Guest::default()
     }
 }
 

@@ -22,6 +22,8 @@ pub const DEMO: &str = "demo.wasm";
 pub const DEMO_COMPONENT: &str = "demo-component.wasm";
 /// A component that tries to use the network, and prints how that went.
 pub const NETWORK: &str = "network-component.wasm";
+/// A component that answers HTTP requests; each path is a case of its own, see `guests/web.c`.
+pub const WEB: &str = "web-component.wasm";
 /// A module that imports what no engine offers.
 pub const UNKNOWN_IMPORT: &str = "unknown-import.wasm";
 /// A module with a table of 100,000 entries, which exits with 42.
@@ -92,12 +94,40 @@ pub fn build(folder: &Path) -> Result<(), GuestError> {
         let module = fs::read(&core).map_err(|source| GuestError::File { path: core, source })?;
         write(&folder.join(component), &componentize(&module)?)?;
     }
+    let wit = sources.join("web.wit");
+    let core = folder.join("web-core.wasm");
+    let read = |path: &Path| fs::read(path).map_err(|source| GuestError::File { path: path.to_owned(), source });
+    let service = service(&read(&core)?, &String::from_utf8_lossy(&read(&wit)?))?;
+    write(&folder.join(WEB), &service)?;
     for name in [UNKNOWN_IMPORT, LARGE_TABLE] {
         let path = sources.join(name).with_extension("wat");
         let wasm = wat::parse_file(&path).map_err(|source| GuestError::Text { path, source })?;
         write(&folder.join(name), &wasm)?;
     }
     Ok(())
+}
+
+/// Makes a component that serves of a module: WASI preview 1 is translated by wasmtime's adapter for libraries, and the world
+/// `web` of `wit` says what else the module imports and exports.
+///
+/// # Errors
+/// [`GuestError::Componentize`] if module and world do not fit together.
+fn service(module: &[u8], wit: &str) -> Result<Vec<u8>, GuestError> {
+    let encode = || {
+        // The adapter's world brings the packages that the text builds on.
+        let (_, mut known) = metadata::decode(WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?;
+        let package = known.resolve.push_str("web.wit", wit)?;
+        let world = known.resolve.select_world(&[package], Some("web"))?;
+        let mut module = module.to_vec();
+        embed_component_metadata(&mut module, &known.resolve, world, StringEncoding::UTF8)?;
+        ComponentEncoder::default()
+            .validate(true)
+            .module(&module)?
+            .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?
+            .encode()
+    };
+    // The encoder's error is not one of the standard library's.
+    encode().map_err(|error| GuestError::Componentize { reason: format!("{error:#}") })
 }
 
 /// Makes a command component of a module: WASI preview 1 is translated to preview 2 by wasmtime's adapter. Functions of
@@ -153,6 +183,7 @@ mod tests {
             (DEMO, WasmKind::Module),
             (DEMO_COMPONENT, WasmKind::Component),
             (NETWORK, WasmKind::Component),
+            (WEB, WasmKind::Component),
             (UNKNOWN_IMPORT, WasmKind::Module),
             (LARGE_TABLE, WasmKind::Module),
         ] {
@@ -176,7 +207,7 @@ mod tests {
     fn engine_takes_the_guests() {
         let engine = Wasmtime::new();
         let compile = |name| engine.compile(&Wasm::new(fs::read(path(name)).unwrap()).unwrap());
-        for name in [DEMO, DEMO_COMPONENT, NETWORK, LARGE_TABLE] {
+        for name in [DEMO, DEMO_COMPONENT, NETWORK, WEB, LARGE_TABLE] {
             assert!(compile(name).is_ok(), "{name}: {:?}", compile(name).err());
         }
         assert!(compile(UNKNOWN_IMPORT).is_err());

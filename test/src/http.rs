@@ -4,6 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -24,4 +28,81 @@ pub fn get(address: &str, path: &str) -> Result<(u16, String), String> {
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no answer: {answer:?}"))?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Ok((status.ok_or_else(|| format!("no status: {head:?}"))?, body.to_owned()))
+}
+
+/// An answer to a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Headers.
+    pub headers: hyper::HeaderMap,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// A connection to a server.
+pub enum Connection {
+    /// HTTP/1.1.
+    One(hyper::client::conn::http1::SendRequest<Full<Bytes>>),
+    /// HTTP/2 without TLS.
+    Two(hyper::client::conn::http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    /// Connects with HTTP/1.1.
+    ///
+    /// # Errors
+    /// If nobody listens.
+    pub async fn open(address: &str) -> Result<Self, String> {
+        let stream = connect(address).await?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(text)?;
+        tokio::spawn(connection);
+        Ok(Self::One(sender))
+    }
+
+    /// Connects with HTTP/2.
+    ///
+    /// # Errors
+    /// If nobody listens.
+    pub async fn open_two(address: &str) -> Result<Self, String> {
+        let stream = connect(address).await?;
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+        let (sender, connection) = handshake.await.map_err(text)?;
+        tokio::spawn(connection);
+        Ok(Self::Two(sender))
+    }
+
+    /// Sends a request and reads its answer.
+    ///
+    /// # Errors
+    /// If the connection ends before the answer does.
+    pub async fn ask(&mut self, path: &str, body: &[u8]) -> Result<Answer, String> {
+        let body = Full::new(Bytes::copy_from_slice(body));
+        let request = hyper::Request::get(format!("http://prewasi{path}")).header("host", "prewasi");
+        let request = request.body(body).map_err(text)?;
+        let response = match self {
+            Self::One(sender) => sender.send_request(request).await,
+            Self::Two(sender) => sender.send_request(request).await,
+        };
+        let (head, body) = response.map_err(text)?.into_parts();
+        let body = body.collect().await.map_err(text)?.to_bytes().to_vec();
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+    }
+}
+
+/// Sends one request on a connection of its own.
+///
+/// # Errors
+/// If nobody answers.
+pub async fn ask(address: &str, path: &str, body: &[u8]) -> Result<Answer, String> {
+    Connection::open(address).await?.ask(path, body).await
+}
+
+async fn connect(address: &str) -> Result<TokioIo<tokio::net::TcpStream>, String> {
+    tokio::net::TcpStream::connect(address).await.map(TokioIo::new).map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }

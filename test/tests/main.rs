@@ -37,6 +37,7 @@ mod task_api;
 mod terminal;
 mod tracing;
 mod watch;
+mod web;
 
 fn main() -> ExitCode {
     if contract::held_lock_as_asked() || survival::ran_until_killed_as_asked() {
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         faults::cases(),
         contract::cases(),
         tracing::cases(),
+        web::cases(),
     ];
     let cases = cases.into_iter().flatten().collect();
     let mut trials = trials(cases, &daemons);

@@ -6,13 +6,14 @@
 //! Compiling validates, function by function and in parallel. Only when something has failed is the whole
 //! validated by itself, to tell wasm that breaks the rules from wasm that wants what it is not given.
 
-use wasmparser::{Parser, Payload, Validator};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
+use super::form::Form;
 use super::link::{check_component, check_module, unsupported};
 use super::one_line;
-use super::options::{FEATURES, Options};
+use super::options::Options;
 use crate::{CompileError, Wasm, WasmKind};
 
 /// Compiles to the bytes of an artifact.
@@ -20,14 +21,16 @@ use crate::{CompileError, Wasm, WasmKind};
 /// # Errors
 /// [`CompileError`] names what in the wasm is at fault.
 pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
-    check_and_compile(options, wasm).or_else(|error| validate(wasm.bytes()).and(Err(error)))
+    check_and_compile(options, wasm).or_else(|error| validate(options, wasm.bytes()).and(Err(error)))
 }
 
 fn check_and_compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     let failed = |error: wasmtime::Error| unsupported(one_line(&error));
-    let engine = options.engine(true).map_err(failed)?;
+    let form = Form::of(wasm)?;
+    let engine = options.engine(true, form).map_err(failed)?;
     // What is bound to imports must be code that this machine could run.
-    let checker = if options.is_host() { engine.clone() } else { Options::host().engine(true).map_err(failed)? };
+    let checker =
+        if options.is_host() { engine.clone() } else { Options::host().engine(true, form).map_err(failed)? };
     let head = head(wasm)?;
     match wasm.kind() {
         WasmKind::Module => {
@@ -35,13 +38,13 @@ fn check_and_compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileE
             engine.precompile_module(wasm.bytes()).map_err(failed)
         }
         WasmKind::Component => {
-            check_component(&checker, &Component::new(&checker, head).map_err(failed)?)?;
+            check_component(&checker, form, &Component::new(&checker, head).map_err(failed)?)?;
             if !options.is_host() && imports_late(wasm, head.len())? {
-                check_component(&checker, &Component::new(&checker, wasm.bytes()).map_err(failed)?)?;
+                check_component(&checker, form, &Component::new(&checker, wasm.bytes()).map_err(failed)?)?;
             }
             let artifact = engine.precompile_component(wasm.bytes()).map_err(failed)?;
             if options.is_host() {
-                check_late_imports(&engine, &artifact)?;
+                check_late_imports(&engine, form, &artifact)?;
             }
             Ok(artifact)
         }
@@ -62,8 +65,8 @@ fn imports_late(wasm: &Wasm, head: usize) -> Result<bool, CompileError> {
     Ok(false)
 }
 
-fn validate(bytes: &[u8]) -> Result<(), CompileError> {
-    match Validator::new_with_features(FEATURES).validate_all(bytes) {
+fn validate(options: &Options, bytes: &[u8]) -> Result<(), CompileError> {
+    match Validator::new_with_features(options.features().union(WasmFeatures::CM_ASYNC)).validate_all(bytes) {
         Ok(_) => Ok(()),
         Err(error) => Err(CompileError::Invalid { reason: error.to_string() }),
     }
@@ -91,8 +94,8 @@ fn head(wasm: &Wasm) -> Result<&[u8], CompileError> {
 }
 
 /// Checks the imports of a whole component, which may, unlike a module's, stand anywhere.
-fn check_late_imports(engine: &Engine, artifact: &[u8]) -> Result<(), CompileError> {
+fn check_late_imports(engine: &Engine, form: Form, artifact: &[u8]) -> Result<(), CompileError> {
     // SAFETY: these bytes are what the same engine has compiled a moment ago, and nobody else has seen them.
     let component = unsafe { Component::deserialize(engine, artifact) };
-    check_component(engine, &component.map_err(|error| unsupported(one_line(&error)))?)
+    check_component(engine, form, &component.map_err(|error| unsupported(one_line(&error)))?)
 }

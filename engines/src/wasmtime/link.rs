@@ -1,12 +1,16 @@
-//! What a guest is given to import: WASI preview 1 for modules, WASI preview 2 for components, nothing else.
+//! What a guest is given to import: WASI preview 1 for modules; WASI preview 2 with HTTP for components, and preview 3 for
+//! those that have several tasks at once; nothing else.
 
 use wasmtime::component::{self, Component, ResourceTable};
 use wasmtime::{Engine, ExternType, FuncType, Linker, Module, Store};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
-use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2, p3};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::form::Form;
 use super::limits::Limits;
 use super::one_line;
+use super::outgoing::Outgoing;
 use crate::CompileError;
 
 /// What host functions of a module work on.
@@ -20,6 +24,14 @@ pub(super) struct Host {
     pub(super) wasi: WasiCtx,
     pub(super) table: ResourceTable,
     pub(super) limits: Limits,
+    pub(super) http: WasiHttpCtx,
+    pub(super) outgoing: Outgoing,
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outgoing, table: &mut self.table, ctx: &mut self.http }
+    }
 }
 
 impl WasiView for Host {
@@ -41,10 +53,15 @@ pub(super) fn for_modules(engine: &Engine) -> wasmtime::Result<Linker<ModuleHost
     Ok(linker)
 }
 
-/// Offers WASI preview 2.
-pub(super) fn for_components(engine: &Engine) -> wasmtime::Result<component::Linker<Host>> {
+/// Offers WASI preview 2 and HTTP, and preview 3 where it can be.
+pub(super) fn for_components(engine: &Engine, form: Form) -> wasmtime::Result<component::Linker<Host>> {
     let mut linker = component::Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    if form == Form::Async {
+        p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    }
     Ok(linker)
 }
 
@@ -70,8 +87,8 @@ pub(super) fn check_module(engine: &Engine, module: &Module) -> Result<(), Compi
 }
 
 /// Refuses a component that wants what it is not given, or wants it with another type.
-pub(super) fn check_component(engine: &Engine, component: &Component) -> Result<(), CompileError> {
-    let linker = for_components(engine).map_err(unsupported)?;
+pub(super) fn check_component(engine: &Engine, form: Form, component: &Component) -> Result<(), CompileError> {
+    let linker = for_components(engine, form).map_err(unsupported)?;
     match linker.instantiate_pre(component) {
         Ok(_) => Ok(()),
         Err(error) => Err(unknown_import(&error)),

@@ -12,16 +12,17 @@ use std::os::unix::fs::FileExt as _;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Precompiled};
 
+use super::form::Form;
 use super::options::Options;
-use super::run::{ComponentProgram, ModuleProgram};
-use super::{link, machine, one_line};
-use crate::{LoadError, NativeCode, Program};
+use super::run::{ComponentProgram, Entry, ModuleProgram};
+use super::{link, machine, one_line, serve};
+use crate::{LoadError, NativeCode, Program, Tuning};
 
 /// Maps native code and binds its imports.
 ///
 /// # Errors
 /// [`LoadError::Incompatible`] says in what the artifact's header differs from this engine.
-pub(super) fn load(options: &Options, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
+pub(super) fn load(options: &Options, tuning: &Tuning, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
     let size = code.file().metadata()?.len();
     if size != code.size() {
         return Err(incompatible(format!("its file has {size} bytes instead of {}", code.size())));
@@ -33,23 +34,46 @@ pub(super) fn load(options: &Options, code: NativeCode) -> Result<Box<dyn Progra
     check_architecture(code.file())?;
     // The only way to have a component mapped from an open file, and harmless for reading a module's header.
     let path = format!("/proc/self/fd/{}", code.file().as_raw_fd());
-    let engine = options.engine(false).map_err(refused)?;
     match Engine::detect_precompiled_file(&path).map_err(refused)? {
         Some(Precompiled::Module) => {
+            let engine = options.engine(false, Form::Module).map_err(refused)?;
             let file = code.file().try_clone()?;
             // SAFETY: whoever made the `NativeCode` has vouched for the file's bytes, and that they do not change.
             let module = unsafe { Module::deserialize_open_file(&engine, file) }.map_err(refused)?;
             let bound = link::for_modules(&engine).and_then(|linker| linker.instantiate_pre(&module));
             Ok(Box::new(ModuleProgram::new(bound.map_err(refused)?)))
         }
-        Some(Precompiled::Component) => {
-            // SAFETY: as above; the path leads to the very file that is open.
-            let component = unsafe { Component::deserialize_file(&engine, &path) }.map_err(refused)?;
-            let bound = link::for_components(&engine).and_then(|linker| linker.instantiate_pre(&component));
-            Ok(Box::new(ComponentProgram::new(bound.map_err(refused)?)))
-        }
+        Some(Precompiled::Component) => component(options, tuning, &path).map_err(refused),
         None => Err(incompatible("it is no artifact of wasmtime".to_string())),
     }
+}
+
+/// Maps a component; one that serves is mapped by an engine that keeps the memory of its many instances.
+fn component(options: &Options, tuning: &Tuning, path: &str) -> wasmtime::Result<Box<dyn Program>> {
+    let open = |engine: &Engine, form| {
+        // SAFETY: whoever made the `NativeCode` has vouched for the file's bytes, and that they do not change; the path
+        // leads to the very file that is open.
+        let component = unsafe { Component::deserialize_file(engine, path) }?;
+        let bound = link::for_components(engine, form)?.instantiate_pre(&component)?;
+        wasmtime::Result::Ok((component, bound))
+    };
+    // The header says what the code is like, but to wasmtime alone.
+    let plain = options.engine(false, Form::Component).and_then(|engine| open(&engine, Form::Component));
+    let several = || options.engine(false, Form::Async).and_then(|engine| open(&engine, Form::Async));
+    let (form, (component, bound)) = match plain {
+        Ok(opened) => (Form::Component, opened),
+        Err(error) => (Form::Async, several().map_err(|_| error)?),
+    };
+    let mut bound = bound;
+    let mut entry = Entry::of(&bound, tuning);
+    if matches!(entry, Entry::Service(_))
+        && let Some(pool) = serve::pool(&component, tuning)
+        && let Ok((_, pooled)) = options.pooled_engine(form, pool).and_then(|engine| open(&engine, form))
+    {
+        // Where there is not so much address space, each instance gets and gives back its memory.
+        (entry, bound) = (Entry::of(&pooled, tuning), pooled);
+    }
+    Ok(Box::new(ComponentProgram::new(bound, entry)))
 }
 
 /// Refuses code for another architecture by name. All else that differs is found by wasmtime, which however compares the

@@ -3,7 +3,7 @@
 use cranelift_codegen::isa::{self, LookupError};
 use cranelift_codegen::settings::{Configurable, SetResult};
 
-use crate::{Machine, MachineError};
+use crate::{Machine, TuningError};
 
 /// The CPU of the machine that this process runs on.
 const NATIVE: &str = "native";
@@ -30,8 +30,8 @@ const OTHER_LEVELS: [(&str, &[&str]); 1] = [(BASELINE, &[])];
 /// Finds the triple and the CPU features (sorted, in the compiler's words) of a machine.
 ///
 /// # Errors
-/// [`MachineError`] if there is no such target or CPU, or this build has no compiler for it.
-pub(super) fn resolve(machine: &Machine) -> Result<(String, Vec<String>), MachineError> {
+/// [`TuningError`] if there is no such target or CPU, or this build has no compiler for it.
+pub(super) fn resolve(machine: &Machine) -> Result<(String, Vec<String>), TuningError> {
     let host = host_target();
     let target = machine.target.as_ref().unwrap_or(&host);
     check_target(target, &host)?;
@@ -43,7 +43,7 @@ pub(super) fn resolve(machine: &Machine) -> Result<(String, Vec<String>), Machin
     Ok((target.clone(), cpu))
 }
 
-fn check_target(target: &str, host: &str) -> Result<(), MachineError> {
+fn check_target(target: &str, host: &str) -> Result<(), TuningError> {
     let can_compile = |target: &str| TARGETS.contains(&target) && isa::lookup_by_name(target).is_ok();
     if target == host || can_compile(target) {
         return Ok(());
@@ -56,11 +56,11 @@ fn check_target(target: &str, host: &str) -> Result<(), MachineError> {
     if !known.iter().any(|name| name == host) {
         known.push(host.to_owned());
     }
-    Err(MachineError::Target { target: target.to_owned(), reason: reason.to_owned(), known })
+    Err(TuningError::Target { target: target.to_owned(), reason: reason.to_owned(), known })
 }
 
 /// Lists the features of a CPU level.
-fn features(target: &str, host: &str, cpu: &str) -> Result<Vec<String>, MachineError> {
+fn features(target: &str, host: &str, cpu: &str) -> Result<Vec<String>, TuningError> {
     let levels = if target.starts_with("x86_64-") { X86_LEVELS.as_slice() } else { OTHER_LEVELS.as_slice() };
     let Some(level) = levels.iter().position(|(name, _)| *name == cpu) else {
         let reason = match cpu {
@@ -69,7 +69,7 @@ fn features(target: &str, host: &str, cpu: &str) -> Result<Vec<String>, MachineE
         };
         let native = (target == host).then_some(NATIVE);
         let known = native.into_iter().chain(levels.iter().map(|(name, _)| *name)).map(str::to_owned).collect();
-        return Err(MachineError::Cpu { cpu: cpu.to_owned(), target: target.to_owned(), reason, known });
+        return Err(TuningError::Cpu { cpu: cpu.to_owned(), target: target.to_owned(), reason, known });
     };
     let mut features: Vec<String> =
         levels[..=level].iter().flat_map(|(_, features)| features.iter()).map(|&name| name.to_owned()).collect();
@@ -114,7 +114,7 @@ impl Configurable for Enabled {
 mod tests {
     use super::*;
 
-    fn resolved(target: Option<&str>, cpu: Option<&str>) -> Result<(String, Vec<String>), MachineError> {
+    fn resolved(target: Option<&str>, cpu: Option<&str>) -> Result<(String, Vec<String>), TuningError> {
         resolve(&Machine { target: target.map(str::to_owned), cpu: cpu.map(str::to_owned) })
     }
 
@@ -156,7 +156,7 @@ mod tests {
     fn unknown_targets_are_refused() {
         for target in ["", "pdp11-unknown-linux-gnu", "riscv64gc-unknown-linux-gnu", "x86_64-pc-windows-msvc", "-"] {
             let error = resolved(Some(target), None).unwrap_err();
-            assert!(matches!(&error, MachineError::Target { target: named, .. } if named == target), "{error}");
+            assert!(matches!(&error, TuningError::Target { target: named, .. } if named == target), "{error}");
             assert!(error.hint().contains("aarch64-unknown-linux-gnu"), "{}", error.hint());
         }
     }
@@ -168,11 +168,11 @@ mod tests {
         let foreign = TARGETS.into_iter().find(|target| !target.starts_with(std::env::consts::ARCH)).unwrap();
         for cpu in ["native", "pentium", ""] {
             let error = resolved(Some(foreign), Some(cpu)).unwrap_err();
-            assert!(matches!(&error, MachineError::Cpu { cpu: named, .. } if named == cpu), "{error}");
+            assert!(matches!(&error, TuningError::Cpu { cpu: named, .. } if named == cpu), "{error}");
             assert!(error.hint().contains("baseline") && !error.hint().contains("native"), "{}", error.hint());
         }
         let error = resolved(Some("aarch64-unknown-linux-gnu"), Some("x86-64-v3")).unwrap_err();
-        assert!(matches!(error, MachineError::Cpu { .. }));
+        assert!(matches!(error, TuningError::Cpu { .. }));
         assert!(resolved(None, Some("pentium")).unwrap_err().hint().contains("native"));
     }
 }

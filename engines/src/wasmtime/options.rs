@@ -1,17 +1,23 @@
 //! Everything that shapes native code, in one struct that is both turned into wasmtime's configuration and hashed.
 //!
 //! Hashing takes the struct apart, so a field that is forgotten there does not compile; a test sees that each one reaches
-//! wasmtime. What is not here either does not shape code (parallel compilation, stack size) or is wasmtime's default,
+//! wasmtime. What is not here either does not shape code (parallel compilation, stack size, pools) or is wasmtime's default,
 //! which the version stands for.
 
-use wasmtime::{Collector, Config, Inlining, ModuleVersionStrategy, OptLevel, WasmBacktraceDetails, WasmFeatures};
+use wasmtime::{
+    Collector, Config, Inlining, ModuleVersionStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
+    WasmFeatures,
+};
 
-use super::VERSION;
-use super::machine;
-use crate::Fingerprint;
+use super::form::Form;
+use super::{VERSION, machine, proposals};
+use crate::{Fingerprint, Optimize, Tuning, TuningError};
 
 /// Stack of a guest's own calls: what a native program gets on Linux. Pages of it are used when touched, not before.
 const GUEST_STACK: usize = 8 << 20;
+
+/// The least and the most that a guest's stack may have.
+const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 
 /// What host functions may use beyond that, on the same stack.
 const HOST_STACK: usize = 2 << 20;
@@ -54,7 +60,9 @@ pub(super) struct Options {
     lazy_tables: bool,
     trap_signals: bool,
     fuel: bool,
+    /// Components can be interrupted, so that those that serve cannot keep a thread to themselves.
     epochs: bool,
+    /// Components that ask for it have several tasks at once. All others are faster without.
     concurrency: bool,
     branch_hints: bool,
     /// Native addresses are mapped to offsets in the wasm, for backtraces.
@@ -63,6 +71,10 @@ pub(super) struct Options {
     native_symbols: bool,
     native_debug_info: bool,
     wasm_debug_info: bool,
+    /// Not hashed: shapes no code.
+    serial: bool,
+    /// Not hashed: shapes no code.
+    stack: usize,
 }
 
 impl Options {
@@ -71,10 +83,35 @@ impl Options {
         Self::for_machine(machine::host_target(), machine::host_cpu())
     }
 
+    /// Returns the options for code as somebody wants it.
+    ///
+    /// # Errors
+    /// [`TuningError`] names what cannot be had.
+    pub(super) fn tuned(tuning: &Tuning) -> Result<Self, TuningError> {
+        let (target, cpu) = machine::resolve(&tuning.machine)?;
+        let stack = tuning.stack.unwrap_or(GUEST_STACK as u64);
+        if stack < STACK_LIMITS.0 || stack > STACK_LIMITS.1 {
+            return Err(TuningError::Stack { bytes: stack, limits: STACK_LIMITS });
+        }
+        Ok(Self {
+            optimize: match tuning.optimize {
+                Optimize::Speed => OptLevel::Speed,
+                Optimize::Size => OptLevel::SpeedAndSize,
+                Optimize::None => OptLevel::None,
+            },
+            fuel: tuning.fuel,
+            features: proposals::choose(FEATURES, &tuning.proposals)?,
+            serial: tuning.serial,
+            // The bounds above fit.
+            stack: usize::try_from(stack).unwrap_or(GUEST_STACK),
+            ..Self::for_machine(target, cpu)
+        })
+    }
+
     /// Returns the options for code for a machine with these features, sorted.
     pub(super) fn for_machine(target: String, cpu: Vec<String>) -> Self {
         Self {
-            format: 1,
+            format: 2,
             artifact: "wasmtime-elf",
             engine: "wasmtime",
             version: VERSION,
@@ -96,8 +133,8 @@ impl Options {
             lazy_tables: true,
             trap_signals: true,
             fuel: false,
-            epochs: false,
-            concurrency: false,
+            epochs: true,
+            concurrency: true,
             branch_hints: false,
             address_map: true,
             // Backtraces walk frame pointers. Registering these tables would read them all at each start.
@@ -106,7 +143,14 @@ impl Options {
             native_symbols: false,
             native_debug_info: false,
             wasm_debug_info: false,
+            serial: false,
+            stack: GUEST_STACK,
         }
+    }
+
+    /// Returns what wasm may use.
+    pub(super) fn features(&self) -> WasmFeatures {
+        self.features
     }
 
     /// Says whether the code is meant for the machine that this process runs on.
@@ -152,6 +196,8 @@ impl Options {
             native_symbols,
             native_debug_info,
             wasm_debug_info,
+            serial: _,
+            stack: _,
         } = self;
         let mut features: Vec<_> = features.iter_names().map(|(name, _)| name.to_lowercase()).collect();
         features.sort();
@@ -178,8 +224,8 @@ impl Options {
             ("lazy_tables", lazy_tables.to_string()),
             ("trap_signals", trap_signals.to_string()),
             ("fuel", fuel.to_string()),
-            ("epochs", epochs.to_string()),
-            ("concurrency", concurrency.to_string()),
+            ("epochs", if *epochs { "components" } else { "no" }.to_string()),
+            ("concurrency", if *concurrency { "components_that_ask" } else { "no" }.to_string()),
             ("branch_hints", branch_hints.to_string()),
             ("address_map", address_map.to_string()),
             ("unwind_tables", unwind_tables.to_string()),
@@ -189,22 +235,42 @@ impl Options {
         ])
     }
 
-    /// Makes an engine that compiles, or one that cannot.
+    /// Makes an engine that compiles, or one that cannot, for wasm of one form.
     ///
     /// # Errors
     /// The machine or the options are not supported by wasmtime.
-    pub(super) fn engine(&self, compiles: bool) -> wasmtime::Result<wasmtime::Engine> {
-        let engine = wasmtime::Engine::new(&self.config(compiles)?)?;
+    pub(super) fn engine(&self, compiles: bool, form: Form) -> wasmtime::Result<wasmtime::Engine> {
+        self.engine_with(self.config(compiles, form)?)
+    }
+
+    /// Makes an engine that keeps the memory of instances for the ones after them.
+    ///
+    /// # Errors
+    /// There is not so much address space.
+    pub(super) fn pooled_engine(
+        &self,
+        form: Form,
+        pool: PoolingAllocationConfig,
+    ) -> wasmtime::Result<wasmtime::Engine> {
+        let mut config = self.config(false, form)?;
+        config.allocation_strategy(pool);
+        self.engine_with(config)
+    }
+
+    fn engine_with(&self, config: Config) -> wasmtime::Result<wasmtime::Engine> {
+        let engine = wasmtime::Engine::new(&config)?;
         super::traps::remember();
         Ok(engine)
     }
 
-    fn config(&self, compiles: bool) -> wasmtime::Result<Config> {
+    fn config(&self, compiles: bool, form: Form) -> wasmtime::Result<Config> {
+        let concurrency = self.concurrency && form == Form::Async;
+        let features = self.features.union(if concurrency { WasmFeatures::CM_ASYNC } else { WasmFeatures::empty() });
         let mut config = Config::new();
         config
             .module_version(ModuleVersionStrategy::Custom(format!("{VERSION}-{}", &self.fingerprint().hex()[..12])))?
-            .wasm_features(self.features.complement(), false)
-            .wasm_features(self.features, true)
+            .wasm_features(features.complement(), false)
+            .wasm_features(features, true)
             .collector(self.collector)
             .relaxed_simd_deterministic(self.deterministic_relaxed_simd)
             .compiler_inlining(self.inlining)
@@ -217,8 +283,8 @@ impl Options {
             .table_lazy_init(self.lazy_tables)
             .signals_based_traps(self.trap_signals)
             .consume_fuel(self.fuel)
-            .epoch_interruption(self.epochs)
-            .concurrency_support(self.concurrency)
+            .epoch_interruption(self.epochs && form != Form::Module)
+            .concurrency_support(concurrency)
             .wasm_branch_hinting(self.branch_hints)
             .generate_address_map(self.address_map)
             .native_unwind_info(self.unwind_tables)
@@ -229,9 +295,9 @@ impl Options {
             } else {
                 WasmBacktraceDetails::Disable
             })
-            .max_wasm_stack(GUEST_STACK)
-            .async_stack_size(GUEST_STACK + HOST_STACK)
-            .parallel_compilation(true);
+            .max_wasm_stack(self.stack)
+            .async_stack_size(self.stack + HOST_STACK)
+            .parallel_compilation(!self.serial);
         if compiles {
             config.cranelift_opt_level(self.optimize).cranelift_nan_canonicalization(self.canonical_nans);
             // A target that is named turns off wasmtime's own detection of the CPU: it is told exactly what is hashed.

@@ -4,17 +4,21 @@
 //! and written where the guest waits for them anyway. Only reading stdin takes a thread, which does not keep the process
 //! from ending.
 
+use std::path::Path;
+
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{self, ResourceTable};
 use wasmtime::{Store, Trap, Val, WasmBacktrace};
-use wasmtime_wasi::p2::bindings::CommandPre;
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, p2, p3};
+use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::limits::Limits;
 use super::link::{Host, ModuleHost};
+use super::outgoing::Outgoing;
+use super::serve::Service;
 use super::{one_line, stdio, traps};
 use crate::preopens::{self, Folder};
-use crate::{Guest, Network, Outcome, Program, RunError, WasmKind, entry_point};
+use crate::{Guest, Network, Outcome, Program, RunError, Tuning, WasmKind, entry_point};
 
 /// A module whose imports are bound.
 pub(super) struct ModuleProgram {
@@ -30,6 +34,7 @@ impl ModuleProgram {
         let host = ModuleHost { wasi: wasi.build_p1(), limits: Limits::new(guest.memory_limit) };
         let mut store = Store::new(self.bound.module().engine(), host);
         store.limiter(|host| &mut host.limits);
+        fuel(&mut store, guest)?;
         let instance = self.bound.instantiate_async(&mut store).await?;
         // A command sets itself up in its entry point; only a library has a function for it.
         if guest.function.is_some()
@@ -64,24 +69,63 @@ impl Program for ModuleProgram {
     }
 }
 
+/// How a component is entered when no function of it is named.
+pub(super) enum Entry {
+    /// `wasi:cli/run` of preview 2.
+    Command(p2::bindings::CommandPre<Host>),
+    /// `wasi:cli/run` of preview 3.
+    AsyncCommand(p3::bindings::CommandPre<Host>),
+    /// It answers HTTP requests.
+    Service(Service),
+    /// There is no way in; the reason is for a person.
+    None(String),
+}
+
+impl Entry {
+    /// Finds the way into a component.
+    pub(super) fn of(bound: &component::InstancePre<Host>, tuning: &Tuning) -> Self {
+        match p2::bindings::CommandPre::new(bound.clone()) {
+            Ok(command) => Self::Command(command),
+            Err(error) => match (p3::bindings::CommandPre::new(bound.clone()), Service::of(bound, tuning)) {
+                (Ok(command), _) => Self::AsyncCommand(command),
+                (_, Some(service)) => Self::Service(service),
+                _ => Self::None(one_line(&error)),
+            },
+        }
+    }
+}
+
 /// A component whose imports are bound.
 pub(super) struct ComponentProgram {
     bound: component::InstancePre<Host>,
+    entry: Entry,
 }
 
 impl ComponentProgram {
-    pub(super) fn new(bound: component::InstancePre<Host>) -> Self {
-        Self { bound }
+    pub(super) fn new(bound: component::InstancePre<Host>, entry: Entry) -> Self {
+        Self { bound, entry }
     }
 
     async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder) -> wasmtime::Result<u8> {
-        let limits = Limits::new(guest.memory_limit);
-        let host = Host { wasi: wasi.build(), table: ResourceTable::new(), limits };
-        let mut store = Store::new(self.bound.engine(), host);
-        store.limiter(|host| &mut host.limits);
+        let outgoing = Outgoing::new(guest);
+        let mut store = store(self.bound.engine(), guest, &mut wasi, &outgoing)?;
+        // Nothing counts the time here: whatever ends the guest ends the process.
+        store.set_epoch_deadline(u64::MAX / 2);
         let Some(name) = &guest.function else {
-            let command = CommandPre::new(self.bound.clone())?.instantiate_async(&mut store).await?;
-            let result = command.wasi_cli_run().call_run(&mut store).await?;
+            let result = match &self.entry {
+                Entry::Command(command) => {
+                    let command = command.instantiate_async(&mut store).await?;
+                    command.wasi_cli_run().call_run(&mut store).await?
+                }
+                Entry::AsyncCommand(command) => {
+                    let command = command.instantiate_async(&mut store).await?;
+                    let run = async move |store: &_| command.wasi_cli_run().call_run(store).await;
+                    store.run_concurrent(run).await??
+                }
+                Entry::Service(_) | Entry::None(_) => {
+                    wasmtime::bail!("export {:?} is gone", entry_point(WasmKind::Component))
+                }
+            };
             return Ok(u8::from(result.is_err()));
         };
         let instance = self.bound.instantiate_async(&mut store).await?;
@@ -98,9 +142,9 @@ impl ComponentProgram {
 impl Program for ComponentProgram {
     fn check(&self, guest: &Guest) -> Result<(), RunError> {
         let Some(name) = &guest.function else {
-            return match CommandPre::new(self.bound.clone()) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(no_such_function(entry_point(WasmKind::Component), &one_line(&error))),
+            return match &self.entry {
+                Entry::None(reason) => Err(no_such_function(entry_point(WasmKind::Component), reason)),
+                _ => Ok(()),
             };
         };
         match self.bound.component().get_export(None, name.as_str()) {
@@ -111,9 +155,47 @@ impl Program for ComponentProgram {
         }
     }
 
+    fn serves(&self) -> bool {
+        matches!(self.entry, Entry::Service(_))
+    }
+
     fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
         self.check(guest)?;
-        run(guest, |wasi| self.call(guest, wasi))
+        match &self.entry {
+            Entry::Service(service) if guest.function.is_none() => service.run(guest),
+            _ => run(guest, |wasi| self.call(guest, wasi)),
+        }
+    }
+}
+
+/// Makes a store for a component.
+pub(super) fn store(
+    engine: &wasmtime::Engine,
+    guest: &Guest,
+    wasi: &mut WasiCtxBuilder,
+    outgoing: &Outgoing,
+) -> wasmtime::Result<Store<Host>> {
+    let host = Host {
+        wasi: wasi.build(),
+        table: ResourceTable::new(),
+        limits: Limits::new(guest.memory_limit),
+        http: WasiHttpCtx::new(),
+        outgoing: outgoing.clone(),
+    };
+    let mut store = Store::new(engine, host);
+    store.limiter(|host| &mut host.limits);
+    fuel(&mut store, guest)?;
+    Ok(store)
+}
+
+/// Fills the tank: with what the guest is given, or with all there is if its code counts without a limit.
+fn fuel<T>(store: &mut Store<T>, guest: &Guest) -> wasmtime::Result<()> {
+    let counts = store.get_fuel().is_ok();
+    match guest.fuel {
+        Some(fuel) if counts => store.set_fuel(fuel),
+        Some(_) => wasmtime::bail!("its code does not count fuel"),
+        None if counts => store.set_fuel(u64::MAX),
+        None => Ok(()),
     }
 }
 
@@ -125,21 +207,27 @@ where
     traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
-    let wasi = wasi(guest)?;
+    let mut wasi = wasi(guest, &folders(guest))?;
+    wasi.allow_blocking_current_thread(true);
     let result = runtime.block_on(call(wasi));
     // A name lookup that still runs is not waited for.
     runtime.shutdown_background();
-    outcome(result)
+    result.map_or_else(|error| outcome(&error), |code| Ok(Outcome::Exit(code)))
 }
 
-fn wasi(guest: &Guest) -> Result<WasiCtxBuilder, RunError> {
+/// Finds the folders of a guest. Looking for them reads folders, which need not be done for each request.
+pub(super) fn folders(guest: &Guest) -> Vec<Folder> {
+    preopens::resolve(&guest.preopens, &guest.cwd)
+}
+
+/// Sets up WASI for one instance.
+pub(super) fn wasi(guest: &Guest, folders: &[Folder]) -> Result<WasiCtxBuilder, RunError> {
     let mut wasi = WasiCtxBuilder::new();
     wasi.args(&guest.args)
         .envs(&guest.env)
         .inherit_stdin()
         .stdout(stdio::Output::new(rustix::stdio::stdout()))
-        .stderr(stdio::Output::new(rustix::stdio::stderr()))
-        .allow_blocking_current_thread(true);
+        .stderr(stdio::Output::new(rustix::stdio::stderr()));
     match guest.network {
         Network::Inherit => wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true),
         Network::None => wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false),
@@ -147,11 +235,11 @@ fn wasi(guest: &Guest) -> Result<WasiCtxBuilder, RunError> {
     if let Some(cwd) = guest.cwd.to_str().filter(|cwd| !cwd.is_empty()) {
         wasi.initial_cwd(cwd);
     }
-    for Folder { host, guest, read_only, required } in preopens::resolve(&guest.preopens, &guest.cwd) {
-        let permissions = if read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
-        match wasi.preopened_dir(&host, &guest, permissions) {
+    for Folder { host, guest, read_only, required } in folders {
+        let permissions = if *read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        match wasi.preopened_dir(Path::new(host), guest, permissions) {
             Ok(_) => {}
-            Err(error) if required => {
+            Err(error) if *required => {
                 return Err(setup(format!("folder {} as {guest:?}: {}", host.display(), one_line(&error))));
             }
             Err(_) => {}
@@ -161,20 +249,16 @@ fn wasi(guest: &Guest) -> Result<WasiCtxBuilder, RunError> {
 }
 
 /// Tells the guest's own exit from a trap, and both from what failed before the guest ran.
-fn outcome(result: wasmtime::Result<u8>) -> Result<Outcome, RunError> {
-    let error = match result {
-        Ok(code) => return Ok(Outcome::Exit(code)),
-        Err(error) => error,
-    };
+pub(super) fn outcome(error: &wasmtime::Error) -> Result<Outcome, RunError> {
     if let Some(I32Exit(code)) = error.downcast_ref() {
         // The system keeps eight bits of an exit code.
         return Ok(Outcome::Exit(code.to_le_bytes()[0]));
     }
     let backtrace = error.downcast_ref::<WasmBacktrace>();
     if backtrace.is_none() && !error.is::<Trap>() {
-        return Err(setup(one_line(&error)));
+        return Err(setup(one_line(error)));
     }
-    let mut message = one_line(&error);
+    let mut message = one_line(error);
     if let Some(backtrace) = backtrace {
         message.push('\n');
         message.push_str(&backtrace.to_string());
@@ -182,7 +266,7 @@ fn outcome(result: wasmtime::Result<u8>) -> Result<Outcome, RunError> {
     Err(RunError::Trap { message })
 }
 
-fn setup(reason: String) -> RunError {
+pub(super) fn setup(reason: String) -> RunError {
     RunError::Setup { reason }
 }
 

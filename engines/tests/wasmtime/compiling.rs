@@ -56,9 +56,9 @@ fn wrong_signature_is_refused() {
 fn unknown_import_of_a_component_is_named() {
     for (text, module, name) in [
         (
-            r#"(component (import "wasi:http/types@0.2.0" (instance (export "fields" (type (sub resource))))))"#,
-            "wasi:http/types@0.2.0",
-            "fields",
+            r#"(component (import "wasi:keyvalue/store@0.2.0" (instance (export "bucket" (type (sub resource))))))"#,
+            "wasi:keyvalue/store@0.2.0",
+            "bucket",
         ),
         (
             r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "no-such" (func)))))"#,

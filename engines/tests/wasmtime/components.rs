@@ -15,6 +15,7 @@ trials![
     trap_of_a_component,
     named_function,
     entry_must_exist,
+    command_of_preview_3,
     initial_cwd
 ];
 
@@ -149,4 +150,33 @@ fn initial_cwd() {
     );
     assert_eq!(run(&component, &["--cwd", "/work"]).code, Some(0));
     assert_eq!(run(&component, &["--cwd", "/workshop"]).code, Some(1));
+}
+
+/// A command of preview 3, whose function is asynchronous, runs; its result is the exit code.
+fn command_of_preview_3() {
+    let text = |result: u32| {
+        format!(
+            r#"(component
+                (core func $return (canon task.return (result (result))))
+                (core module $code
+                    (import "task" "return" (func $return (param i32)))
+                    (func (export "run") (result i32) (call $return (i32.const {result})) (i32.const 0))
+                    (func (export "again") (param i32 i32 i32) (result i32) unreachable))
+                (core instance $code (instantiate $code
+                    (with "task" (instance (export "return" (func $return))))))
+                (func $run async (result (result)) (canon lift (core func $code "run")
+                    async (callback (core func $code "again"))))
+                (instance (export "wasi:cli/run@0.3.0") (export "run" (func $run))))"#
+        )
+    };
+    for code in [0, 1] {
+        let ended = run(&artifact(&text(code)), &["--forked"]);
+        assert_eq!(ended.code, i32::try_from(code).ok(), "{ended:?}");
+    }
+    // An interface of preview 3 is offered to a component that calls it in the ordinary way, too.
+    let clock = SUCCEEDS.replace(
+        "(component",
+        r#"(component (import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "now" (func (result u64)))))"#,
+    );
+    assert_eq!(run(&artifact(&clock), &[]).code, Some(0));
 }

@@ -8,15 +8,16 @@ use std::time::Instant;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use prewasi_engines::{Engine as _, Guest, NativeCode, Network, Outcome, Preopen, Program, Wasmtime};
+use prewasi_engines::{Engine as _, Guest, NativeCode, Network, Outcome, Preopen, Program, Tuning, Wasmtime};
 
 /// Exit code for an artifact that cannot be loaded.
 pub(crate) const LOAD_FAILED: i32 = 99;
 
-/// Runs `ARTIFACT [--cwd DIR] [--dir|--read-only HOST GUEST] [--memory BYTES] [--no-network] [--env K V] [--function NAME] [--forked] [--report] -- ARGS`.
+/// Runs `ARTIFACT [--cwd DIR] [--dir|--read-only HOST GUEST] [--memory BYTES] [--no-network] [--env K V] [--fuel N] [--tuning TEXT] [--function NAME] [--forked] [--report] -- ARGS`.
 pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
     let artifact = PathBuf::from(args.next().unwrap());
     let (mut forked, mut report) = (false, false);
+    let mut tuning = Tuning::default();
     let mut guest = Guest { cwd: PathBuf::from("/"), ..Guest::default() };
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap();
@@ -29,6 +30,8 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
             "--memory" => guest.memory_limit = Some(value().parse().unwrap()),
             "--no-network" => guest.network = Network::None,
             "--env" => guest.env.push((value(), value())),
+            "--fuel" => guest.fuel = Some(value().parse().unwrap()),
+            "--tuning" => tuning = value().parse().unwrap(),
             "--function" => guest.function = Some(value()),
             "--forked" => forked = true,
             "--report" => report = true,
@@ -42,7 +45,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
     let size = file.metadata().unwrap().len();
     // SAFETY: the tests compile these artifacts themselves, or damage nothing but their headers.
     let code = unsafe { NativeCode::trust(file, size) };
-    let program = match Wasmtime::new().load(code) {
+    let program = match Wasmtime::tuned(&tuning).unwrap().load(code) {
         Ok(program) => program,
         Err(error) => {
             eprintln!("{error}");

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 
-use prewasi_engines::{CompileError, Engine as _, LoadError, Machine, NativeCode, Wasm, Wasmtime, version_label};
+use prewasi_engines::{
+    CompileError, Engine as _, LoadError, Machine, NativeCode, Tuning, Wasm, Wasmtime, version_label,
+};
 
 use crate::common::{compile, compile_bytes, store, trials};
 
@@ -32,7 +34,7 @@ const OTHER: &str = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86_64
 
 fn engine(target: Option<&str>, cpu: Option<&str>) -> Wasmtime {
     let machine = Machine { target: target.map(str::to_owned), cpu: cpu.map(str::to_owned) };
-    Wasmtime::for_machine(&machine).unwrap()
+    Wasmtime::tuned(&Tuning { machine, ..Tuning::default() }).unwrap()
 }
 
 fn other() -> Wasmtime {

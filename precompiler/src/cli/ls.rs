@@ -97,6 +97,7 @@ fn word(state: State) -> &'static str {
     match state {
         State::Current => "current",
         State::Superseded => "superseded",
+        State::Tuned => "tuned",
         State::Elsewhere => "elsewhere",
         State::Dangling => "dangling",
         State::Foreign => "foreign",

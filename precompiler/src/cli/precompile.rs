@@ -9,13 +9,13 @@ use std::task::Poll;
 use clap::{Args, Parser};
 use indicatif::HumanBytes;
 use prewasi_cache::{Digest, ImageRecord};
-use prewasi_engines::{Engine, version_label};
+use prewasi_engines::{Engine, Machine, version_label};
 use serde::Serialize;
 
-use super::machine::TargetArgs;
 use super::progress::Progress;
+use super::tuning::{ConfigArgs, MachineArgs, is_another_machine, tuned};
 use super::{Status, StoreArgs, chain, conclude, find, hint, report};
-use crate::{Content, ImageError, Origin, Platform, Precompiler, PrepareError, Ready, Settings};
+use crate::{Content, ImageError, Options, Origin, Platform, Precompiler, PrepareError, Ready, Settings};
 
 /// Compile images ahead of time and keep the native code in the content store
 #[derive(Debug, Args)]
@@ -39,7 +39,9 @@ pub struct Precompile {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    target: TargetArgs,
+    machine: MachineArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -93,19 +95,18 @@ impl Precompile {
                 return Status::Usage;
             }
         };
-        let others = match self.target.engines(&chosen) {
-            Ok(others) => others,
+        let is_another = match is_another_machine(&chosen, &self.machine.machine()) {
+            Ok(is_another) => is_another,
             Err(error) => {
                 report(&error, Some(&error.hint()));
                 return Status::Usage;
             }
         };
-        if others.is_some() && self.store.store.is_none() {
+        if is_another && self.store.store.is_none() {
             report(&WrongStore { store: "containerd" }, Some("--store oci:PATH keeps it in an OCI image layout"));
             return Status::Usage;
         }
-        let others: Option<Vec<&dyn Engine>> = others.as_ref().map(|others| others.iter().map(|e| &**e).collect());
-        conclude(self.run(others.as_deref().unwrap_or(&chosen)))
+        conclude(self.run(&chosen))
     }
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
@@ -113,11 +114,13 @@ impl Precompile {
         let jobs = self.jobs.map_or(settings.compile_slots, |jobs| jobs.get().into());
         let precompiler = Precompiler::connect(settings).await?;
         let records = self.records(&precompiler).await?;
-        let progress = Progress::new(records.len() * engines.len());
-        let work = records.iter().flat_map(|record| engines.iter().map(move |engine| (record, *engine)));
-        let done = side_by_side(jobs, work, async |(record, engine)| {
+        let (options, machine) = (self.config.options()?, self.machine.machine());
+        let ways = || engines.iter().flat_map(|engine| options.iter().map(move |options| (*engine, options)));
+        let progress = Progress::new(records.len() * ways().count());
+        let work = records.iter().flat_map(|record| ways().map(move |way| (record, way)));
+        let done = side_by_side(jobs, work, async |(record, (engine, options))| {
             progress.image(name_of(record));
-            let (outcomes, status) = one(&precompiler, record, engine).await;
+            let (outcomes, status) = one(&precompiler, record, engine, &machine, options).await;
             progress.done(outcomes.iter().filter(|_| !self.json).map(ToString::to_string));
             (outcomes, status)
         })
@@ -199,29 +202,35 @@ async fn one(
     precompiler: &Precompiler,
     record: &Result<ImageRecord, String>,
     engine: &dyn Engine,
+    machine: &Machine,
+    options: &Options,
 ) -> (Vec<Outcome>, Status) {
-    let outcome = |result| Outcome {
+    let outcome_of = |engine: &dyn Engine, result| Outcome {
         image: name_of(record).to_owned(),
         engine: engine.name(),
         version: version_label(engine),
         result,
     };
-    let failed = |error: &PrepareError| {
+    let failure = |engine: &dyn Engine, error: &PrepareError| {
         report(error, hint(error));
         let status = if error.is_input() { Status::Input } else { Status::Unexpected };
-        (outcome(Fate::Failed { error: chain(error) }), status)
+        (outcome_of(engine, Fate::Failed { error: chain(error) }), status)
     };
     let image = match record {
         Ok(record) => precompiler.resolve_record(record).await,
         Err(name) => Err(ImageError::NotFound { image: name.clone() }),
     };
-    let image = match image {
-        Ok(image) => image,
+    let tuned =
+        image.map_err(PrepareError::from).and_then(|image| Ok((tuned(engine, machine, options, &image)?, image)));
+    let (engine, image) = match &tuned {
+        Ok((engine, image)) => (&**engine, image),
         Err(error) => {
-            let (outcome, status) = failed(&error.into());
+            let (outcome, status) = failure(engine, error);
             return (vec![outcome], status);
         }
     };
+    let outcome = |result| outcome_of(engine, result);
+    let failed = |error: &PrepareError| failure(engine, error);
     let layers = match &image.content {
         Content::Wasm(_) if !engine.compiles() => {
             let reason = format!("{} runs wasm as it is", engine.name());
@@ -236,7 +245,7 @@ async fn one(
     let mut worst = Status::Done;
     let mut outcomes = Vec::new();
     for layer in layers {
-        match precompiler.prepare_layer(&image, layer, engine).await.and_then(|ready| stored(ready, &layer.digest)) {
+        match precompiler.prepare_layer(image, layer, engine).await.and_then(|ready| stored(ready, &layer.digest)) {
             Ok(result) => outcomes.push(outcome(result)),
             Err(error) => {
                 let (outcome, status) = failed(&error);

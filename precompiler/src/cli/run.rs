@@ -9,8 +9,8 @@ use std::thread;
 use clap::Args;
 use prewasi_engines::{Engine, Guest, Outcome, Program, RunError};
 
-use super::machine::MachineArgs;
 use super::progress::Progress;
+use super::tuning::{CpuArgs, is_another_machine};
 use super::{Status, StoreArgs, block_on, hint, report};
 use crate::PrepareError;
 use crate::archive::ArchiveError;
@@ -43,7 +43,7 @@ pub struct Run {
     #[command(flatten)]
     guest: GuestArgs,
     #[command(flatten)]
-    machine: MachineArgs,
+    cpu: CpuArgs,
     /// Run native code that came with the layout: only for one that was made by somebody you trust as yourself
     #[arg(long)]
     trust_layout: bool,
@@ -93,15 +93,11 @@ pub(super) struct Prepared {
 impl Run {
     /// Runs the program to its end, with the first of the engines.
     pub fn execute(&self, engines: &[&dyn Engine]) -> Status {
-        let others = match self.machine.engines(engines) {
-            Ok(others) => others,
-            Err(error) => {
-                report(&error, Some(&error.hint()));
-                return Status::Usage;
-            }
-        };
-        let engine = others.as_ref().and_then(|others| others.first()).map(|engine| &**engine);
-        let Some(engine) = engine.or(engines.first().copied()) else {
+        if let Err(error) = is_another_machine(engines, &self.cpu.machine()) {
+            report(&error, Some(&error.hint()));
+            return Status::Usage;
+        }
+        let Some(engine) = engines.first().copied() else {
             let source = RunError::Setup { reason: "this program was built without an engine".to_owned() };
             return failed(&CannotRun::Guest { subject: self.subject.clone(), source });
         };

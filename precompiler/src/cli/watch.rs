@@ -13,6 +13,7 @@ use rustix::thread::CpuSet;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 
+use super::tuning::ConfigArgs;
 use super::{AddressArgs, Status, conclude, report, settings};
 use crate::watch::{self, Watch as Plan};
 use crate::{PrepareError, StoreAddress};
@@ -40,6 +41,8 @@ pub(super) struct Watch {
     /// after those, the smallest first
     #[arg(long, value_name = "LABEL")]
     rank_label: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// The service could not be set up.
@@ -91,6 +94,7 @@ impl Watch {
             jobs: self.jobs.map_or(settings.compile_slots, |jobs| jobs.get().into()),
             rank_label: self.rank_label.clone(),
             settings,
+            options: self.config.options()?,
         };
         let stop = async {
             if let Err(error) = signals.readable().await {

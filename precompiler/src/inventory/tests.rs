@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prewasi_cache::{ArtifactCache, ArtifactKey, LayoutStore, NewBlob};
-use prewasi_engines::{CompileError, Fingerprint, LoadError, NativeCode, Program, Wasm};
+use prewasi_engines::{CompileError, Fingerprint, LoadError, NativeCode, Program, TuningError, Wasm};
 use tempfile::TempDir;
 
 use super::*;
@@ -28,6 +28,16 @@ impl Engine for Fake {
 
     fn fingerprint(&self) -> &Fingerprint {
         &self.0
+    }
+
+    fn tuning(&self) -> &Tuning {
+        unreachable!("nothing is compiled here")
+    }
+
+    fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
+        let fields = self.0.lines().lines().filter_map(|line| line.split_once('='));
+        let fields = fields.map(|(name, value)| (name, value.to_owned())).chain([("tuning", tuning.to_string())]);
+        Ok(Box::new(Self(Fingerprint::new(fields))))
     }
 
     fn compile(&self, _: &Wasm) -> Result<Vec<u8>, CompileError> {
@@ -122,9 +132,22 @@ async fn states_follow_the_engine() {
 async fn other_machines_are_told_apart() {
     let bench = Bench::new();
     let source = bench.put(b"wasm").await;
-    let details = BTreeMap::from([(MACHINE_LABEL.to_owned(), "aarch64-unknown-linux-gnu host".to_owned())]);
+    let details = BTreeMap::from([(TUNING_LABEL.to_owned(), "target=aarch64-unknown-linux-gnu".to_owned())]);
     bench.compiled_with(&source, &source, &Fake::new("other"), b"code", details).await;
     assert_eq!(bench.states(&Fake::new("this")).await, [State::Elsewhere]);
+}
+
+/// Code that was compiled with options of its own is of use as long as a start with those options looks for it.
+#[tokio::test]
+async fn tuned_code_is_told_apart() {
+    let bench = Bench::new();
+    let source = bench.put(b"wasm").await;
+    let (engine, tuning) = (Fake::new("this"), Tuning { fuel: true, ..Tuning::default() });
+    let tuned = engine.tuned(&tuning).expect("a tuned engine").fingerprint().clone();
+    let details = BTreeMap::from([(TUNING_LABEL.to_owned(), tuning.to_string())]);
+    bench.compiled_with(&source, &source, &Fake(tuned), b"code", details).await;
+    assert_eq!(bench.states(&engine).await, [State::Tuned]);
+    assert_eq!(bench.states(&Fake::new("newer")).await, [State::Superseded]);
 }
 
 /// Labels of others, and ours that the artifact does not bear out, are foreign; ours without a blob are dangling.

@@ -13,6 +13,15 @@ pub enum Place {
     Runtime,
     /// An annotation of the container, by its name.
     Annotation(String),
+    /// An annotation of an image.
+    Image {
+        /// Name of the image.
+        image: String,
+        /// Name of the annotation.
+        annotation: String,
+    },
+    /// A variable of the container's environment, by its name.
+    Variable(&'static str),
 }
 
 impl fmt::Display for Place {
@@ -21,6 +30,8 @@ impl fmt::Display for Place {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Runtime => f.write_str("the options of the runtime"),
             Self::Annotation(name) => write!(f, "annotation {name}"),
+            Self::Image { image, annotation } => write!(f, "annotation {annotation} of image {image}"),
+            Self::Variable(name) => write!(f, "variable {name}"),
         }
     }
 }
@@ -70,10 +81,10 @@ pub enum OptionsError {
         reason: String,
     },
     /// There is no such annotation.
-    #[error("cannot use annotation {annotation}: it is not known; the nearest one is {nearest}")]
+    #[error("cannot use {place}: it is not known; the nearest one is {nearest}")]
     UnknownAnnotation {
-        /// Its name.
-        annotation: String,
+        /// The annotation, of a container or an image.
+        place: Place,
         /// What it was probably meant to be.
         nearest: String,
     },

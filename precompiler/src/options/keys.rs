@@ -6,7 +6,7 @@ use tracing::Level;
 
 use super::Options;
 use super::value::{self, Preopens};
-use prewasi_engines::Network;
+use prewasi_engines::{Network, Optimize};
 
 /// An option. What is said for people is in the documentation, which a test compares.
 #[cfg_attr(not(test), expect(dead_code, reason = "some fields are for the documentation"))]
@@ -17,6 +17,8 @@ pub(super) struct Key {
     pub(super) default: &'static str,
     /// Whether an annotation may set it.
     pub(super) annotation: bool,
+    /// Whether an annotation of an image may set it.
+    pub(super) image: bool,
     /// What it does, for people.
     pub(super) meaning: &'static str,
     /// Sets it, or says what is expected instead.
@@ -30,6 +32,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "`root`, `read-only`, `mounts`, `none`",
         default: "`root`",
         annotation: true,
+        image: false,
         meaning: "folders that a wasm program may use: all of the container's root filesystem with its mounts; the same, and \
                   nothing can be changed; the mounts alone; none",
         set: |options, value| {
@@ -50,6 +53,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "`inherit`, `none`",
         default: "`inherit`",
         annotation: true,
+        image: false,
         meaning: "what a wasm program has of the container's network: all, or no sockets and no name lookup",
         set: |options, value| {
             options.network = value::choice(value, &[("inherit", Network::Inherit), ("none", Network::None)])?;
@@ -61,6 +65,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "size, or `none`",
         default: "`none`",
         annotation: true,
+        image: true,
         meaning: "most memory that a wasm program may take for itself: linear memories, tables and collected objects together",
         set: |options, value| {
             options.memory_limit = value::or_none(value, value::size)?;
@@ -72,9 +77,136 @@ pub(super) const KEYS: &[Key] = &[
         values: "duration, or `none`",
         default: "`none`",
         annotation: true,
+        image: false,
         meaning: "how long a wasm program may run, wall clock; then it is ended, with exit code 134",
         set: |options, value| {
             options.timeout = value::or_none(value, value::time)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "fuel",
+        values: "whole number, or `none`",
+        default: "`none`",
+        annotation: true,
+        image: false,
+        meaning: "how much a wasm program may execute: about one unit for each instruction; then it traps, with exit code 134. Its \
+                  code is compiled to count",
+        set: |options, value| {
+            options.fuel = value::or_none(value, value::number)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "stack_limit",
+        values: "size",
+        default: "`8MiB`",
+        annotation: true,
+        image: true,
+        meaning: "stack of a wasm program's own calls, from 64KiB to 1GiB; one that needs more traps",
+        set: |options, value| {
+            options.stack_limit = Some(value::size(value)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "http_address",
+        values: "address and port, or port",
+        default: "`0.0.0.0:8080`",
+        annotation: true,
+        image: true,
+        meaning: "where a wasm program that answers HTTP requests listens; the variable `PREWASI_HTTP_ADDRESS` of the container \
+                  counts more",
+        set: |options, value| {
+            options.http.address = value::address(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "http_instance_requests",
+        values: "whole number",
+        default: "`1`",
+        annotation: true,
+        image: true,
+        meaning: "how many requests an instance of such a program answers before a new one takes its place",
+        set: |options, value| {
+            options.http.instance_requests = value::small(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "http_concurrency",
+        values: "whole number",
+        default: "`128`",
+        annotation: true,
+        image: true,
+        meaning: "how many requests are answered at the same time, if the memory of the container is enough; as many again wait, more \
+                  get 503",
+        set: |options, value| {
+            options.http.concurrency = value::small(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "http_timeout",
+        values: "duration",
+        default: "`60s`",
+        annotation: true,
+        image: true,
+        meaning: "how long such a program may take until it begins to answer (then 504), and go on after its answer",
+        set: |options, value| {
+            options.http.timeout = value::time(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "http_body_limit",
+        values: "size",
+        default: "`64MiB`",
+        annotation: true,
+        image: true,
+        meaning: "longest body of a request (longer ones get 413)",
+        set: |options, value| {
+            options.http.body_limit = value::size(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "optimize",
+        values: "`speed`, `size`, `none`",
+        default: "`speed`",
+        annotation: false,
+        image: true,
+        meaning: "what the compiler spends its time on: fast code; fast code that is small, too; nothing, so that the code is there \
+                  soonest",
+        set: |options, value| {
+            let levels = [Optimize::Speed, Optimize::Size, Optimize::None].map(|level| (level.name(), level));
+            options.optimize = value::choice(value, &levels)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "wasm_proposals",
+        values: "list of names",
+        default: "`none`",
+        annotation: false,
+        image: true,
+        meaning: "proposals of WebAssembly to be taken (`wide-arithmetic`) or refused (`-gc`), other than by default; as text, with \
+                  commas",
+        set: |options, value| {
+            options.wasm_proposals = value::list(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "compile_parallel",
+        values: "`true`, `false`",
+        default: "`true`",
+        annotation: false,
+        image: false,
+        meaning: "whether a compile may use all cores, or one",
+        set: |options, value| {
+            options.compile_parallel = value::yes(value)?;
             Ok(())
         },
     },
@@ -83,6 +215,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "size",
         default: "`2GiB`",
         annotation: false,
+        image: false,
         meaning: "most memory of a compile",
         set: |options, value| {
             options.compile_memory = Some(value::size(value)?);
@@ -94,6 +227,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "duration",
         default: "`300s`",
         annotation: false,
+        image: false,
         meaning: "how long a compile may take, wall clock",
         set: |options, value| {
             options.compile_timeout = Some(value::time(value)?);
@@ -105,6 +239,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "duration",
         default: "`900s`",
         annotation: false,
+        image: false,
         meaning: "how much processor time a compile may take, all its threads together; whole seconds",
         set: |options, value| {
             options.compile_cpu_time = Some(value::time(value)?);
@@ -116,6 +251,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "whole number",
         default: "cores of the node",
         annotation: false,
+        image: false,
         meaning: "how many layers the node compiles at the same time",
         set: |options, value| {
             options.compile_slots = Some(value::count(value)?);
@@ -127,6 +263,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "duration",
         default: "`120s`",
         annotation: false,
+        image: false,
         meaning: "how long to wait for somebody else who compiles the same, before compiling without the lock",
         set: |options, value| {
             options.lock_deadline = Some(value::time(value)?);
@@ -138,6 +275,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "`error`, `warn`, `info`, `debug`, `trace`",
         default: "`info`",
         annotation: false,
+        image: false,
         meaning: "least level of the lines in a shim's log",
         set: |options, value| {
             options.log_level = Some(value::choice(
@@ -158,6 +296,7 @@ pub(super) const KEYS: &[Key] = &[
         values: "list of options",
         default: "all that have one",
         annotation: false,
+        image: false,
         meaning: "which options annotations may set; `[]` for none",
         set: |options, value| {
             let annotations = KEYS.iter().filter(|key| key.annotation).map(|key| key.name);

@@ -58,11 +58,70 @@ fn defaults_are_as_documented() {
     Options::default().apply(&mut built_in);
     stated.apply(&mut settings);
     assert_eq!(format!("{built_in:?}"), format!("{settings:?}"));
-    let Options { preopens, network, memory_limit, timeout, .. } = Options::default();
+    let options = |options: Options| {
+        let Options { preopens, network, memory_limit, timeout, fuel, http, .. } = options.clone();
+        // The engines' own stack is what is documented.
+        let tuning = Tuning { stack: None, ..options.tuning() };
+        (preopens, network, memory_limit, timeout, fuel, http, tuning)
+    };
+    assert_eq!(options(stated), options(Options::default()));
+}
+
+/// What an image says of itself counts where nobody else has said anything; it can say little, and nothing wrong.
+#[test]
+fn images_count_least() {
+    let image = |annotations: &[(&str, &str)]| {
+        let pair = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        Image {
+            name: "i".to_owned(),
+            labels: BTreeMap::new(),
+            manifest: prewasi_cache::Digest::of(b"m"),
+            config: prewasi_cache::Digest::of(b"c"),
+            annotations: annotations.iter().map(pair).collect(),
+            content: crate::Content::Wasm(Vec::new()),
+        }
+    };
+    let mut options = toml("memory_limit = \"1MiB\"").expect("good options");
+    let says = [
+        ("org.opencontainers.image.title", "x"),
+        ("prewasi.io/memory_limit", "2MiB"),
+        ("prewasi.io/optimize", "size"),
+        ("prewasi.io/wasm_proposals", "-gc, wide-arithmetic"),
+        ("prewasi.io/http_address", "3000"),
+    ];
+    options.set_image(&image(&says)).expect("good annotations");
+    assert_eq!((options.memory_limit, options.http.address.port()), (Some(1 << 20), 3000));
+    let tuning = options.tuning();
     assert_eq!(
-        (stated.preopens, stated.network, stated.memory_limit, stated.timeout),
-        (preopens, network, memory_limit, timeout)
+        (tuning.optimize, tuning.proposals.as_slice()),
+        (Optimize::Size, &["-gc".into(), "wide-arithmetic".into()][..])
     );
+    for (name, value, said) in [
+        ("prewasi.io/network", "none", "cannot use annotation prewasi.io/network of image i: it is not known"),
+        ("prewasi.io/optimise", "size", "the nearest one is prewasi.io/optimize"),
+        ("prewasi.io/memory_limit", "much", "annotation prewasi.io/memory_limit of image i: memory_limit cannot be"),
+    ] {
+        let error = options.clone().set_image(&image(&[(name, value)])).expect_err(name).to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+/// A server's address is what its environment says, else what the options do.
+#[test]
+fn address_of_a_server() {
+    let options = toml("http_address = \"[::1]:81\"").expect("good options");
+    let address = |env: &[(&str, &str)]| {
+        let env = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut guest = Guest { env, ..Guest::default() };
+        options.limit(&mut guest).map(|()| guest.http.address.to_string())
+    };
+    assert_eq!(address(&[]).expect("an address"), "[::1]:81");
+    assert_eq!(address(&[(ADDRESS, "82")]).expect("an address"), "0.0.0.0:82");
+    assert_eq!(address(&[(ADDRESS, "10.0.0.1:83")]).expect("an address"), "10.0.0.1:83");
+    for wrong in ["", "0", "host:80", "1.2.3.4", "65536"] {
+        let said = address(&[(ADDRESS, wrong)]).expect_err(wrong).to_string();
+        assert!(said.starts_with("cannot use variable PREWASI_HTTP_ADDRESS: http_address cannot be"), "{said}");
+    }
 }
 
 /// An option that nobody knows is refused under its name, with the nearest one that is known.
@@ -96,6 +155,12 @@ fn wrong_values_say_what_was_expected() {
         ("timeout = \"0s\"", ["timeout cannot be \"0s\"", "expected"]),
         ("compile_timeout = \"none\"", ["compile_timeout cannot be \"none\"", "such as \"30s\""]),
         ("compile_slots = 0", ["compile_slots cannot be 0", "above 0"]),
+        ("fuel = -1", ["fuel cannot be -1", "above 0, or \"none\""]),
+        ("http_concurrency = 10001", ["http_concurrency cannot be 10001", "from 1 to 10000"]),
+        ("http_address = \"localhost:80\"", ["http_address cannot be", "such as \"0.0.0.0:8080\""]),
+        ("wasm_proposals = [1]", ["wasm_proposals cannot be", "expected a list"]),
+        ("compile_parallel = 1", ["compile_parallel cannot be 1", "true or false"]),
+        ("optimize = \"fast\"", ["optimize cannot be \"fast\"", "\"speed\", \"size\", \"none\""]),
         ("allowed_annotations = \"timeout\"", ["allowed_annotations cannot be", "a list"]),
         ("allowed_annotations = [\"netwrk\"]", ["\"netwrk\" has no annotation", "\"network\""]),
         ("allowed_annotations = [\"compile_slots\"]", ["\"compile_slots\" has no annotation", "nearest"]),
@@ -166,5 +231,6 @@ fn documentation_has_every_option() {
 fn row(key: &Key) -> String {
     let annotation = if key.annotation { format!("`{PREFIX}{}`", key.name) } else { "no".to_owned() };
     let meaning = key.meaning.split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("| `{}` | {} | {} | {annotation} | {meaning} |", key.name, key.values, key.default)
+    let image = if key.image { "yes" } else { "no" };
+    format!("| `{}` | {} | {} | {annotation} | {image} | {meaning} |", key.name, key.values, key.default)
 }

@@ -1,5 +1,6 @@
 //! Values of options: from TOML or the text of an annotation to what is meant. Each error says what was expected.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use toml::Value;
@@ -61,6 +62,59 @@ pub(super) fn time(value: &Value) -> Result<Duration, String> {
 pub(super) fn count(value: &Value) -> Result<usize, String> {
     let read = value.as_integer().and_then(|number| usize::try_from(number).ok()).filter(|number| *number > 0);
     read.ok_or_else(|| "expected a whole number above 0".to_owned())
+}
+
+/// Reads a whole number above 0, or a text that is one.
+pub(super) fn number(value: &Value) -> Result<u64, String> {
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::String(text) => whole(text),
+        _ => None,
+    };
+    number.filter(|number| *number > 0).ok_or_else(|| "expected a whole number above 0".to_owned())
+}
+
+/// Reads a whole number above 0 that is not enormous.
+pub(super) fn small(value: &Value) -> Result<u32, String> {
+    const MOST: u32 = 10_000;
+    let read = number(value).ok().and_then(|number| u32::try_from(number).ok()).filter(|number| *number <= MOST);
+    read.ok_or_else(|| format!("expected a whole number from 1 to {MOST}"))
+}
+
+/// Reads yes or no.
+pub(super) fn yes(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(yes) => Some(*yes),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| "expected true or false".to_owned())
+}
+
+/// Reads a list of words, or a text with commas; `none` is an empty list.
+pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
+    let wrong = || "expected a list of names, such as [\"-gc\"]".to_owned();
+    let words: Vec<&str> = match value {
+        Value::String(text) if text == "none" => Vec::new(),
+        Value::String(text) => text.split(',').map(str::trim).collect(),
+        Value::Array(list) => list.iter().map(Value::as_str).collect::<Option<_>>().ok_or_else(wrong)?,
+        _ => return Err(wrong()),
+    };
+    let is_word =
+        |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if words.iter().all(is_word) { Ok(words.into_iter().map(str::to_owned).collect()) } else { Err(wrong()) }
+}
+
+/// Reads an address with a port; a port alone means all addresses.
+pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
+    let port = |port: u16| (port > 0).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    let read = match value {
+        Value::Integer(number) => u16::try_from(*number).ok().and_then(port),
+        Value::String(text) => text.parse().ok().and_then(port).or_else(|| text.parse().ok()),
+        _ => None,
+    };
+    read.filter(|address| address.port() > 0)
+        .ok_or_else(|| "expected an address with a port, such as \"0.0.0.0:8080\", or a port".to_owned())
 }
 
 /// Reads a list of names, each one of `known`.

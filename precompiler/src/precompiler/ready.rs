@@ -13,7 +13,7 @@ use tracing::field::Empty;
 use super::{POLL, Precompiler, Source, hash};
 use crate::PrepareError;
 use crate::compile::{self, CompileFailure, Compiled, Input};
-use crate::inventory::MACHINE_LABEL;
+use crate::inventory::TUNING_LABEL;
 use crate::journal::Event;
 use crate::observer::{Activity, Miss};
 use crate::slots;
@@ -274,10 +274,8 @@ impl Compiled {
 
 /// Labels that tell a person about an artifact.
 fn details(compiled: &Compiled, engine: &dyn Engine) -> BTreeMap<String, String> {
-    let machine = engine.machine().map(|machine| {
-        let parts = [&machine.target, &machine.cpu].map(|part| part.as_deref().unwrap_or("host"));
-        (MACHINE_LABEL.to_owned(), parts.join(" "))
-    });
+    let shape = engine.tuning().shape();
+    let tuning = (!shape.is_plain()).then(|| (TUNING_LABEL.to_owned(), shape.to_string()));
     [
         ("target", engine.fingerprint().field("target").unwrap_or_default().to_owned()),
         ("compile-milliseconds", compiled.elapsed.as_millis().to_string()),
@@ -287,6 +285,6 @@ fn details(compiled: &Compiled, engine: &dyn Engine) -> BTreeMap<String, String>
     ]
     .into_iter()
     .map(|(name, value)| (format!("prewasi.io/{name}"), value))
-    .chain(machine)
+    .chain(tuning)
     .collect()
 }

@@ -116,7 +116,7 @@ impl Precompiler {
         match entry.state {
             State::Dangling => return Ok(vec![Problem::Dangling]),
             State::Foreign => return Ok(vec![Problem::Labels]),
-            State::Current | State::Superseded | State::Elsewhere => {}
+            State::Current | State::Tuned | State::Superseded | State::Elsewhere => {}
         }
         let mut problems = Vec::new();
         // Not by its stamp: a disk that forgets bits changes no time.

@@ -6,10 +6,13 @@
 //! to end with an exit code of its own; after that, or with a second signal, it is ended like all others.
 //!
 //! A program that has a standard input of its own keeps it, and hears nothing.
+//!
+//! A program that serves needs to say nothing: its engine hears for it, stops accepting, and finishes what it has begun.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, IntoRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use nix::libc;
@@ -38,21 +41,28 @@ pub(super) enum StopError {
     Input(#[source] io::Error),
 }
 
-/// Makes the input that ends, if the program wants it. Returns the descriptor that must stay open for that.
-pub(super) fn prepare(guest: &Guest) -> Result<Option<RawFd>, StopError> {
-    let Some(seconds) = wish(guest)? else { return Ok(None) };
-    if !has_no_input() {
-        return Ok(None);
+/// Makes what ends when the program is to stop: its input, if it wants that, or what its engine waits for, if it serves.
+/// Returns the descriptors that must stay open for that.
+pub(super) fn prepare(guest: &mut Guest, serves: bool) -> Result<Vec<RawFd>, StopError> {
+    let wish = wish(guest)?;
+    if !serves && (wish.is_none() || !has_no_input()) {
+        return Ok(Vec::new());
     }
     let (reader, writer) = io::pipe().map_err(StopError::Input)?;
+    let seconds = if serves { seconds(guest)? } else { wish };
+    GRACE_SECONDS.store(seconds.unwrap_or(GRACE), Ordering::Relaxed);
+    let writer = writer.into_raw_fd();
+    let mut kept = vec![writer];
+    if serves {
+        let reader = OwnedFd::from(reader);
+        kept.push(reader.as_raw_fd());
+        guest.stop = Some(Arc::new(reader));
     // SAFETY: dup2 has no memory effects; standard input stays a descriptor of this process.
-    if unsafe { libc::dup2(reader.as_raw_fd(), libc::STDIN_FILENO) } < 0 {
+    } else if unsafe { libc::dup2(reader.as_raw_fd(), libc::STDIN_FILENO) } < 0 {
         return Err(StopError::Input(io::Error::last_os_error()));
     }
-    GRACE_SECONDS.store(seconds, Ordering::Relaxed);
-    let writer = writer.into_raw_fd();
     INPUT.store(writer, Ordering::Release);
-    Ok(Some(writer))
+    Ok(kept)
 }
 
 /// Tells the program to stop; `false` if it cannot hear, or has been told. For a signal handler.
@@ -75,17 +85,24 @@ pub(super) fn is_told() -> bool {
     TOLD.load(Ordering::Acquire)
 }
 
-/// Reads what a program says of stopping.
+/// Reads whether a program wants to hear that it shall stop, and how many seconds it has then.
 fn wish(guest: &Guest) -> Result<Option<u32>, StopError> {
-    let value = |name: &str| guest.env.iter().rfind(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    match value(STOP) {
-        None | Some("") => return Ok(None),
-        Some("stdin") => {}
-        Some(other) => return Err(StopError::Way(other.to_owned())),
+    match value(guest, STOP) {
+        None | Some("") => Ok(None),
+        Some("stdin") => seconds(guest).map(|seconds| seconds.or(Some(GRACE))),
+        Some(other) => Err(StopError::Way(other.to_owned())),
     }
-    let Some(seconds) = value(SECONDS) else { return Ok(Some(GRACE)) };
+}
+
+/// Reads how many seconds a program wants to have.
+fn seconds(guest: &Guest) -> Result<Option<u32>, StopError> {
+    let Some(seconds) = value(guest, SECONDS) else { return Ok(None) };
     let number = seconds.parse().ok().filter(|seconds| *seconds > 0);
     number.map(Some).ok_or_else(|| StopError::Seconds(seconds.to_owned()))
+}
+
+fn value<'a>(guest: &'a Guest, name: &str) -> Option<&'a str> {
+    guest.env.iter().rfind(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
 /// Says whether standard input is `/dev/null`.

@@ -50,9 +50,8 @@ impl WasmExecutor {
         Self { confinement, ..self }
     }
 
-    fn run(&self) -> u8 {
+    fn run(&self, guest: Guest) -> u8 {
         let program = self.program.clone();
-        let guest = self.guest.clone();
         let thread = thread::Builder::new().name("guest".to_owned()).stack_size(STACK);
         let (sender, outcome) = mpsc::channel();
         // If the receiver does not wait any more, the process is about to end.
@@ -86,10 +85,10 @@ impl WasmExecutor {
         })
     }
 
-    /// Closes every descriptor from 3 on that is not the program's, and not the one that ends its input.
-    fn close_others(&self, input: Option<RawFd>) {
+    /// Closes every descriptor from 3 on that is not the program's, and none of `more`.
+    fn close_others(&self, more: &[RawFd]) {
         let mut next: u32 = 3;
-        let mut kept: Vec<&RawFd> = self.kept.iter().chain(&input).collect();
+        let mut kept: Vec<&RawFd> = self.kept.iter().chain(more).collect();
         kept.sort_unstable();
         for kept in kept.into_iter().filter_map(|fd| u32::try_from(*fd).ok()) {
             if kept > next {
@@ -126,14 +125,16 @@ impl Executor for WasmExecutor {
             tell(&error);
             exit(CANNOT_RUN);
         }
-        match stop::prepare(&self.guest) {
-            Ok(input) => self.close_others(input),
+        let mut guest = self.guest.clone();
+        let serves = self.program.serves() && guest.function.is_none();
+        match stop::prepare(&mut guest, serves) {
+            Ok(kept) => self.close_others(&kept),
             Err(error) => {
                 tell(&error);
                 exit(CANNOT_RUN);
             }
         }
-        let code = self.run();
+        let code = self.run(guest);
         // Nobody is left to be told if this fails.
         let _ = std::io::stdout().flush();
         exit(code)

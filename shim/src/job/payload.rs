@@ -6,8 +6,8 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::Spec;
-use prewasi_engines::{Program, RunError};
-use prewasi_precompiler::{Content, Options, Precompiler, PrepareError, Settings};
+use prewasi_engines::{Engine, Program, RunError, Tuning, TuningError};
+use prewasi_precompiler::{Content, Image, Options, OptionsError, Precompiler, PrepareError, Settings};
 
 use super::seal::seal;
 use crate::command::EngineConstructor;
@@ -68,10 +68,20 @@ pub(super) enum PayloadError {
     },
     #[error("cannot set up a runtime")]
     Runtime(#[source] io::Error),
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    #[error("cannot use the options of the container")]
+    Tuning(#[from] TuningError),
 }
 
-/// A program that has been loaded, with what it is called in messages.
-type Loaded = (String, Box<dyn Program>);
+/// A program that has been loaded.
+struct Loaded {
+    /// What it is called in messages.
+    subject: String,
+    program: Box<dyn Program>,
+    /// The container's options, with those of its image.
+    options: Options,
+}
 
 impl PayloadError {
     pub(super) fn kind(&self) -> Kind {
@@ -79,6 +89,7 @@ impl PayloadError {
             Self::Prepare(error) if error.is_input() => Kind::Invalid,
             Self::Prepare(PrepareError::Store(_)) => Kind::Unavailable,
             Self::NoEntrypoint { .. } | Self::NoProgram { .. } | Self::Check { .. } => Kind::Invalid,
+            Self::Options(_) | Self::Tuning(_) => Kind::Invalid,
             Self::Prepare(_) | Self::Entrypoint { .. } | Self::Runtime(_) => Kind::Internal,
         }
     }
@@ -105,12 +116,13 @@ impl Search<'_> {
         })?;
         drop(runtime);
         let variables = self.variables(spec);
-        let Some((subject, program)) = loaded else {
+        let Some(Loaded { subject, program, options }) = loaded else {
             tracing::Span::current().record("engine", NATIVE);
             return Ok(Payload::Native(variables));
         };
         tracing::debug!(subject, "program prepared");
-        let mut guest = spec::guest(spec, &entrypoint, options);
+        let mut guest = spec::guest(spec, &entrypoint, &options);
+        options.limit(&mut guest)?;
         guest.env.extend(variables);
         program.check(&guest).map_err(|source| PayloadError::Check { subject, source })?;
         let kept: Vec<RawFd> = open_descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
@@ -136,17 +148,21 @@ impl Search<'_> {
         engine: EngineConstructor,
     ) -> Result<Option<Loaded>, PayloadError> {
         let (precompiler, image) = self.image(options).await?;
-        let engine = engine();
-        tracing::Span::current().record("engine", engine.name());
+        let image = match &image {
+            Some(name) => Some(precompiler.resolve(name).await.map_err(PrepareError::Image)?),
+            None => None,
+        };
+        let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
         if let Some(image) = &image
             && let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await?
         {
-            return Ok(Some((format!("image {image}"), program)));
+            return Ok(Some(Loaded { subject: format!("image {}", image.name), program, options }));
         }
         match self.file(spec, entrypoint)? {
             Some(file) if is_wasm(entrypoint, &file)? => {
-                let program = precompiler.load_file(image.as_deref(), &entrypoint.program, file, &*engine).await?;
-                Ok(program.map(|program| (entrypoint.program.clone(), program)))
+                let program = precompiler.load_file(image.as_ref(), &entrypoint.program, file, &*engine).await?;
+                let subject = entrypoint.program.clone();
+                Ok(program.map(|program| Loaded { subject, program, options }))
             }
             None if entrypoint.is_named_wasm() => {
                 Err(PayloadError::NoEntrypoint { program: entrypoint.program.clone() })
@@ -174,25 +190,31 @@ impl Search<'_> {
         }
         let program = entrypoint.program.clone();
         let (precompiler, image) = self.image(options).await?;
-        let engine = engine();
-        tracing::Span::current().record("engine", engine.name());
-        if let Some(file) = file {
-            let loaded = precompiler.load_file(image.as_deref(), &program, file, &*engine).await?;
-            return Ok(loaded.map(|loaded| (program, loaded)));
-        }
-        let content = match &image {
-            Some(name) => Some((name, precompiler.resolve(name).await.map_err(PrepareError::Image)?.content)),
+        let image = match &image {
+            Some(name) => match precompiler.resolve(name).await {
+                Ok(image) => Some(image),
+                // A file is there although its image may be gone.
+                Err(_) if file.is_some() => None,
+                Err(error) => return Err(PrepareError::Image(error).into()),
+            },
             None => None,
         };
-        match content {
-            Some((image, Content::Wasm(layers))) => {
+        let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
+        if let Some(file) = file {
+            let loaded = precompiler.load_file(image.as_ref(), &program, file, &*engine).await?;
+            return Ok(loaded.map(|loaded| Loaded { subject: program, program: loaded, options }));
+        }
+        match image {
+            Some(image) if matches!(image.content, Content::Wasm(_)) => {
+                let Content::Wasm(layers) = &image.content else { return Ok(None) };
                 let titles: Vec<&str> = layers.iter().filter_map(|layer| layer.title.as_deref()).collect();
                 if program != own && !titles.contains(&program.trim_start_matches('/')) {
                     let programs = [&[own], &*titles].concat().join(", ");
-                    return Err(PayloadError::NoProgram { program, image: image.clone(), programs });
+                    return Err(PayloadError::NoProgram { program, image: image.name.clone(), programs });
                 }
-                let loaded = precompiler.load(image, Some(&program), &*engine).await?;
-                Ok(loaded.map(|loaded| (format!("image {image}"), loaded)))
+                let loaded = precompiler.load(&image, Some(&program), &*engine).await?;
+                let subject = format!("image {}", image.name);
+                Ok(loaded.map(|program| Loaded { subject, program, options }))
             }
             _ if entrypoint.is_named_wasm() => Err(PayloadError::NoEntrypoint { program }),
             _ => Ok(None),
@@ -216,6 +238,22 @@ impl Search<'_> {
             .open(&self.root, &spec::cwd(spec), search)
             .map_err(|source| PayloadError::Entrypoint { program: entrypoint.program.clone(), source })
     }
+}
+
+/// Makes the engine that the options of the container and its image ask for, and puts these together.
+fn tuned(
+    engine: EngineConstructor,
+    spec: &Spec,
+    options: &Options,
+    image: Option<&Image>,
+) -> Result<(Box<dyn Engine>, Options), PayloadError> {
+    let mut options = options.clone();
+    if let Some(image) = image {
+        options.set_image(image)?;
+    }
+    let engine = engine().tuned(&Tuning { memory: spec::memory_limit(spec), ..options.tuning() })?;
+    tracing::Span::current().record("engine", engine.name());
+    Ok((engine, options))
 }
 
 /// Says whether a file is wasm, by its name or its first bytes.

@@ -75,13 +75,13 @@ impl Hasher for Written {
 fn agrees_with_wasmtime() {
     let hash = |options: &Options| {
         let mut written = Written(Vec::new());
-        options.engine(true).unwrap().precompile_compatibility_hash().hash(&mut written);
+        options.engine(true, Form::Async).unwrap().precompile_compatibility_hash().hash(&mut written);
         written.0
     };
     let original = hash(&Options::host());
     assert_eq!(original, hash(&Options::host()));
-    // Facts of the build, which are not told to wasmtime; and what this build of wasmtime does not offer.
-    let facts = ["artifact", "engine", "version", "compiler", "fingerprint", "concurrency"];
+    // Facts of the build, which are not told to wasmtime.
+    let facts = ["artifact", "engine", "version", "compiler", "fingerprint"];
     for (name, change) in CHANGES.iter().filter(|(name, _)| !facts.contains(name)) {
         let mut options = Options::host();
         change(&mut options);
@@ -124,7 +124,11 @@ fn each_machine_is_a_configuration() {
         let machine = crate::Machine { target: Some(target.to_string()), cpu: Some(cpu.to_string()) };
         let (target, cpu) = machine::resolve(&machine).unwrap();
         let options = Options::for_machine(target, cpu);
-        assert!(options.engine(true).is_ok(), "{machine:?}: {:?}", options.engine(true).err());
+        assert!(
+            options.engine(true, Form::Module).is_ok(),
+            "{machine:?}: {:?}",
+            options.engine(true, Form::Module).err()
+        );
         assert!(fingerprints.insert(options.fingerprint().hex().to_string()), "{machine:?}");
     }
 }

@@ -1,0 +1,94 @@
+//! Proposals of WebAssembly by name, for those who want to take more or fewer of them.
+
+use wasmtime::WasmFeatures;
+
+use crate::TuningError;
+
+/// A proposal, and those that build on it.
+struct Proposal {
+    name: &'static str,
+    feature: WasmFeatures,
+    /// What has to go when it goes.
+    dependents: WasmFeatures,
+}
+
+const fn proposal(name: &'static str, feature: WasmFeatures, dependents: WasmFeatures) -> Proposal {
+    Proposal { name, feature, dependents }
+}
+
+/// What can be chosen. The rest of the standard cannot be done without.
+const PROPOSALS: [Proposal; 12] = [
+    proposal("custom-page-sizes", WasmFeatures::CUSTOM_PAGE_SIZES, WasmFeatures::empty()),
+    proposal("exceptions", WasmFeatures::EXCEPTIONS, WasmFeatures::empty()),
+    proposal("extended-const", WasmFeatures::EXTENDED_CONST, WasmFeatures::empty()),
+    proposal("function-references", WasmFeatures::FUNCTION_REFERENCES, WasmFeatures::GC),
+    proposal("gc", WasmFeatures::GC, WasmFeatures::empty()),
+    proposal("memory64", WasmFeatures::MEMORY64, WasmFeatures::empty()),
+    proposal("multi-memory", WasmFeatures::MULTI_MEMORY, WasmFeatures::empty()),
+    proposal("relaxed-simd", WasmFeatures::RELAXED_SIMD, WasmFeatures::empty()),
+    proposal("simd", WasmFeatures::SIMD, WasmFeatures::RELAXED_SIMD),
+    proposal("tail-call", WasmFeatures::TAIL_CALL, WasmFeatures::empty()),
+    proposal("threads", WasmFeatures::THREADS, WasmFeatures::empty()),
+    proposal("wide-arithmetic", WasmFeatures::WIDE_ARITHMETIC, WasmFeatures::empty()),
+];
+
+/// Takes (`name`) and refuses (`-name`) proposals, in the order given.
+///
+/// # Errors
+/// [`TuningError::Proposal`] if there is none of a name.
+pub(super) fn choose(mut features: WasmFeatures, choices: &[String]) -> Result<WasmFeatures, TuningError> {
+    for choice in choices {
+        let (name, take) = choice.strip_prefix('-').map_or((choice.as_str(), true), |name| (name, false));
+        let Some(known) = PROPOSALS.iter().find(|known| known.name == name) else {
+            let known = PROPOSALS.iter().map(|known| known.name.to_owned()).collect();
+            return Err(TuningError::Proposal { proposal: choice.clone(), engine: "wasmtime", known });
+        };
+        if take {
+            features.insert(known.feature);
+            let below = PROPOSALS.iter().filter(|other| other.dependents.intersects(known.feature));
+            below.for_each(|other| features.insert(other.feature));
+        } else {
+            features.remove(known.feature.union(known.dependents));
+        }
+    }
+    Ok(features)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::FEATURES;
+    use super::*;
+
+    fn chosen(choices: &[&str]) -> Result<WasmFeatures, TuningError> {
+        choose(FEATURES, &choices.iter().map(|choice| (*choice).to_owned()).collect::<Vec<_>>())
+    }
+
+    /// Each proposal can be taken and refused; what builds on one goes with it and brings it back.
+    #[test]
+    fn proposals_are_chosen() {
+        assert_eq!(chosen(&[]).unwrap(), FEATURES);
+        for known in &PROPOSALS {
+            assert!(chosen(&[known.name]).unwrap().contains(known.feature), "{}", known.name);
+            let refused = format!("-{}", known.name);
+            assert!(!chosen(&[&refused]).unwrap().intersects(known.feature.union(known.dependents)), "{refused}");
+        }
+        assert!(chosen(&["-simd", "relaxed-simd"]).unwrap().contains(WasmFeatures::SIMD));
+        let error = chosen(&["-gcc"]).unwrap_err();
+        assert!(matches!(&error, TuningError::Proposal { proposal, .. } if proposal == "-gcc"));
+        assert!(error.hint().contains("gc, "), "{}", error.hint());
+    }
+
+    /// wasmtime takes every choice.
+    #[test]
+    fn choices_are_configurations() {
+        use super::super::form::Form;
+        use super::super::options::Options;
+        for known in &PROPOSALS {
+            for choice in [known.name.to_owned(), format!("-{}", known.name)] {
+                let tuning = crate::Tuning { proposals: vec![choice.clone()], ..crate::Tuning::default() };
+                let engine = Options::tuned(&tuning).unwrap().engine(true, Form::Module);
+                assert!(engine.is_ok(), "{choice}: {:?}", engine.err());
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One request: from its head to the answer of the guest, or to why there is none.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HOST, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::timeout;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
+
+use super::super::link::Host;
+use super::super::run::{outcome, setup};
+use super::body::{Answer, Work};
+use super::instances::{Instance, Instances};
+use super::several::Several;
+use super::ticker::{Ticker, Ticking};
+use super::{Handler, Service};
+use crate::{Guest, Http, Outcome, RunError};
+
+/// When a client that was refused may come again, seconds.
+const RETRY: &str = "1";
+/// How often to look whether guests have finished what they do after their answers.
+const POLL: Duration = Duration::from_millis(10);
+
+/// All that the threads of a server share.
+pub(super) struct Server {
+    way: Way,
+    http: Http,
+    permits: Arc<Semaphore>,
+    waiting: AtomicU32,
+    /// Guests that go on after their answers.
+    unfinished: AtomicUsize,
+    ticker: Ticker,
+    stop: watch::Receiver<bool>,
+}
+
+/// How the component is called.
+enum Way {
+    /// An instance answers one request at a time.
+    One(Box<ProxyPre<Host>>, Arc<Instances>),
+    /// An instance may answer several at once.
+    Several(Several),
+}
+
+/// What a request holds for as long as the guest works for it.
+pub(super) struct Guard {
+    method: Method,
+    uri: Uri,
+    _permit: OwnedSemaphorePermit,
+    _ticking: Ticking,
+}
+
+/// Why a guest has not answered.
+enum Unanswered {
+    /// The request cannot be shown to a guest.
+    Bad,
+    /// Something went wrong in the guest, or before it.
+    Failed(wasmtime::Error),
+}
+
+impl Server {
+    /// Makes what is needed to answer requests.
+    ///
+    /// # Errors
+    /// [`RunError::Setup`].
+    pub(super) fn new(service: &Service, guest: &Guest, stop: watch::Receiver<bool>) -> Result<Self, RunError> {
+        let instances = Arc::new(Instances::new(guest)?);
+        let engine = service.handler.engine();
+        let ticker = Ticker::start(engine.clone());
+        let http = Http { concurrency: guest.http.concurrency.clamp(1, service.capacity), ..guest.http.clone() };
+        let way = match &service.handler {
+            Handler::P2(proxy) => Way::One(Box::new(proxy.clone()), instances),
+            Handler::P3(_) => Way::Several(Several::new(service.handler.proxy(), engine, instances, &http)),
+        };
+        Ok(Self {
+            way,
+            permits: Arc::new(Semaphore::new(http.concurrency as usize)),
+            http,
+            waiting: AtomicU32::new(0),
+            unfinished: AtomicUsize::new(0),
+            ticker: ticker.map_err(|error| setup(format!("cannot start a thread: {error}")))?,
+            stop,
+        })
+    }
+
+    /// Tells when the guest is to stop.
+    pub(super) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
+    }
+
+    /// Returns how many requests are answered at the same time.
+    pub(super) fn concurrency(&self) -> u32 {
+        self.http.concurrency
+    }
+
+    /// Answers a request, whatever happens.
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+        if request.body().size_hint().lower() > self.http.body_limit {
+            return Ok(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"));
+        }
+        let Some(permit) = self.admit().await else {
+            let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests are being answered\n");
+            response.headers_mut().insert(RETRY_AFTER, hyper::header::HeaderValue::from_static(RETRY));
+            return Ok(response);
+        };
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let guard = Guard { method, uri, _permit: permit, _ticking: self.ticker.begin() };
+        Ok(match timeout(self.http.timeout, self.ask(request)).await {
+            Ok(Ok((response, work))) => Answer::of_guest(response, work, guard, &self),
+            Ok(Err(Unanswered::Bad)) => refuse(StatusCode::BAD_REQUEST, "the request names no host\n"),
+            Ok(Err(Unanswered::Failed(error))) => {
+                guard.failed(&error);
+                refuse(StatusCode::INTERNAL_SERVER_ERROR, "the program failed\n")
+            }
+            Err(_) => {
+                guard.tell(&format!("no answer within {:?}, the limit set by `http_timeout`", self.http.timeout));
+                refuse(StatusCode::GATEWAY_TIMEOUT, "the program has not answered in time\n")
+            }
+        })
+    }
+
+    /// Waits for one's turn, unless too many wait already or it takes too long.
+    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        let place = Place::take(&self.waiting, self.http.concurrency)?;
+        let permit = timeout(self.http.timeout, self.permits.clone().acquire_owned()).await;
+        drop(place);
+        permit.ok()?.ok()
+    }
+
+    /// Shows a request to the guest, and waits until it begins to answer.
+    async fn ask(&self, request: Request<Incoming>) -> Result<(Response<WasiBody>, Option<Work>), Unanswered> {
+        let limit = self.http.body_limit;
+        if request.uri().authority().is_none() && !request.headers().contains_key(HOST) {
+            return Err(Unanswered::Bad);
+        }
+        let request = request.map(|body| {
+            let body = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
+            body.map_err(move |error| body_error(error, limit)).boxed_unsync()
+        });
+        match &self.way {
+            Way::One(proxy, instances) => ask_one(proxy, instances, request).await,
+            Way::Several(several) => Ok((several.ask(request).await.map_err(Unanswered::Failed)?, None)),
+        }
+    }
+
+    /// Lets a guest go on after its answer, as long as it could have taken for it.
+    pub(super) fn finish_later(self: Arc<Self>, work: Work, guard: Guard) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        self.unfinished.fetch_add(1, Ordering::SeqCst);
+        runtime.spawn(async move {
+            match timeout(self.http.timeout, work).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => drop(guard.failed(&error)),
+                Err(_) => guard.tell(&format!("ended {:?} after its answer", self.http.timeout)),
+            }
+            drop(guard);
+            self.unfinished.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+
+    /// Waits for those guests.
+    pub(super) async fn finish(&self) {
+        while self.unfinished.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// Calls a guest that answers one request at a time. It works whenever somebody waits for its answer; if it goes on after
+/// the head of its answer, it is returned with it.
+async fn ask_one(
+    proxy: &ProxyPre<Host>,
+    instances: &Arc<Instances>,
+    request: Request<WasiBody>,
+) -> Result<(Response<WasiBody>, Option<Work>), Unanswered> {
+    let mut instance = instances.take(proxy).await.map_err(Unanswered::Failed)?;
+    let (sender, mut answer) = oneshot::channel();
+    let mut host = instance.store.data_mut().http();
+    let incoming = host.new_incoming_request(Scheme::Http, request).map_err(|_| Unanswered::Bad)?;
+    let outgoing = host.new_response_outparam(sender).map_err(Unanswered::Failed)?;
+    let instances = instances.clone();
+    let mut work: Work = Box::pin(async move {
+        let Instance { store, proxy, .. } = &mut instance;
+        proxy.wasi_http_incoming_handler().call_handle(store, incoming, outgoing).await?;
+        instances.give_back(instance);
+        Ok(())
+    });
+    let mut done = false;
+    let answered = std::future::poll_fn(|context| {
+        if !done && let Poll::Ready(result) = work.as_mut().poll(context) {
+            done = true;
+            if let Err(error) = result {
+                return Poll::Ready(Err(error));
+            }
+        }
+        std::pin::Pin::new(&mut answer).poll(context).map(Ok)
+    });
+    match answered.await {
+        Ok(Ok(Ok(response))) => Ok((response, (!done).then_some(work))),
+        Ok(Ok(Err(code))) => {
+            Err(Unanswered::Failed(wasmtime::Error::msg(format!("the guest answered with an error: {code:?}"))))
+        }
+        Ok(Err(_)) => Err(Unanswered::Failed(wasmtime::Error::msg("the guest gave no answer"))),
+        Err(error) => Err(Unanswered::Failed(error)),
+    }
+}
+
+fn body_error(error: Box<dyn std::error::Error + Send + Sync>, limit: u64) -> Error {
+    if error.is::<LengthLimitError>() {
+        return Error::HttpRequestBodySize(Some(limit));
+    }
+    match error.downcast::<hyper::Error>() {
+        Ok(error) => Error::Hyper(*error),
+        Err(error) => Error::InternalError(Some(error.to_string())),
+    }
+}
+
+fn refuse(status: StatusCode, text: &'static str) -> Response<Answer> {
+    let mut response = Response::new(Answer::text(text));
+    *response.status_mut() = status;
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        // What comes is not read.
+        response.headers_mut().insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
+    }
+    response
+}
+
+impl Guard {
+    /// Tells on the container's standard error why a request failed; returns the reason.
+    pub(super) fn failed(&self, error: &wasmtime::Error) -> String {
+        let reason = reason(error);
+        self.tell(&reason);
+        reason
+    }
+
+    fn tell(&self, reason: &str) {
+        // The path is a stranger's word: what cannot be printed is escaped.
+        let path = self.uri.path().escape_debug();
+        eprintln!("error: {} {path}: {reason}", self.method);
+    }
+}
+
+fn reason(error: &wasmtime::Error) -> String {
+    match outcome(error) {
+        Ok(Outcome::Exit(code)) => format!("the guest exited with {code} instead of answering"),
+        Err(RunError::Setup { reason }) => reason,
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A place among those who wait.
+struct Place<'a>(&'a AtomicU32);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicU32, limit: u32) -> Option<Self> {
+        let place = Self(waiting);
+        // A place that is none is given back at once.
+        if waiting.fetch_add(1, Ordering::SeqCst) < limit { Some(place) } else { None }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,91 @@
+//! How a command compiles: for which machine, and with the options of which runtimes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use prewasi_engines::{Engine, Machine, Tuning, TuningError};
+
+use crate::{Image, Options, OptionsError, PrepareError};
+
+/// Which CPU the native code is for.
+#[derive(Debug, Args)]
+pub(super) struct CpuArgs {
+    /// CPU that the code is for: native, baseline, or a level such as x86-64-v3
+    #[arg(long, value_name = "CPU")]
+    cpu: Option<String>,
+}
+
+/// Which machine the native code is for, if it need not run here.
+#[derive(Debug, Args)]
+pub(super) struct MachineArgs {
+    /// Machine that the code is for, e.g. aarch64-unknown-linux-gnu; other than this one only with --store oci:PATH
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<String>,
+    #[command(flatten)]
+    cpu: CpuArgs,
+}
+
+/// With the options of which runtimes.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// File with the options of a runtime, over those of the node; may be repeated, for several runtimes
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+}
+
+impl CpuArgs {
+    pub(super) fn machine(&self) -> Machine {
+        Machine { target: None, cpu: self.cpu.clone() }
+    }
+}
+
+impl MachineArgs {
+    pub(super) fn machine(&self) -> Machine {
+        Machine { target: self.target.clone(), cpu: self.cpu.cpu.clone() }
+    }
+}
+
+impl ConfigArgs {
+    /// Returns the options of each runtime; those of the node if none is named.
+    ///
+    /// # Errors
+    /// What is wrong with a file.
+    pub(super) fn options(&self) -> Result<Vec<Options>, OptionsError> {
+        let node = Options::of_node()?;
+        let over = |file: &PathBuf| {
+            let mut options = node.clone();
+            options.set_file(file.clone()).map(|()| options)
+        };
+        if self.config.is_empty() { Ok(vec![node]) } else { self.config.iter().map(over).collect() }
+    }
+}
+
+/// Says whether code for this machine is not what these engines make by themselves.
+///
+/// # Errors
+/// [`TuningError`] if there is no such machine.
+pub(super) fn is_another_machine(engines: &[&dyn Engine], machine: &Machine) -> Result<bool, TuningError> {
+    let tuning = Tuning { machine: machine.clone(), ..Tuning::default() };
+    let others = engines.iter().map(|engine| engine.tuned(&tuning)).collect::<Result<Vec<_>, _>>()?;
+    Ok(others.iter().zip(engines).any(|(other, host)| other.fingerprint() != host.fingerprint()))
+}
+
+/// Makes the engine that a start of this image looks for code of.
+///
+/// # Errors
+/// An option, of a runtime or of the image, that cannot be had.
+pub(crate) fn tuned(
+    engine: &dyn Engine,
+    machine: &Machine,
+    options: &Options,
+    image: &Image,
+) -> Result<Box<dyn Engine>, PrepareError> {
+    let mut options = options.clone();
+    options.set_image(image)?;
+    let mut tuning = options.tuning();
+    // A machine that is this one leaves no trace.
+    if is_another_machine(&[engine], machine).unwrap_or(true) {
+        tuning.machine = machine.clone();
+    }
+    engine.tuned(&tuning).map_err(|source| PrepareError::Tuning { subject: format!("image {}", image.name), source })
+}

@@ -1,0 +1,378 @@
+//! Components that answer HTTP requests: the container is a server.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use prewasi_test::guests::WEB;
+use prewasi_test::http::{self, Connection};
+use prewasi_test::image::{self, Program};
+use prewasi_test::trial::Case;
+use prewasi_test::{Container, Namespace, case, eventually};
+use rustix::process::Signal;
+use serde_json::json;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(requests_are_answered),
+        case!(connections_are_kept_and_http_2_is_spoken),
+        case!(each_request_has_its_own_instance),
+        case!(instances_answer_several_requests),
+        case!(prints_reach_the_outputs),
+        case!(failures_are_answers_and_log_lines),
+        case!(guest_that_takes_too_long_is_ended),
+        case!(guest_that_computes_keeps_nobody_waiting),
+        case!(too_many_requests_are_refused),
+        case!(memory_of_the_container_limits_the_instances),
+        case!(bodies_have_a_limit),
+        case!(sigterm_finishes_what_has_begun),
+        case!(stop_has_a_grace),
+        case!(address_that_is_taken_is_named),
+        case!(requests_to_others),
+        case!(requests_to_others_over_tls),
+        case!(network_can_be_denied),
+    ]
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Finds a port that is free.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port()
+}
+
+fn web(namespace: &Namespace) -> String {
+    let program = Program::guest(namespace, WEB);
+    image::import(namespace, "web", |image| image.layer(program.layer("web.wasm"))).name
+}
+
+/// Describes a server in the node's network, at an address of its own.
+fn server(namespace: &Namespace, image: &str, address: &str) -> prewasi_test::container::Builder {
+    let namespaces = json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]);
+    let env = format!("PREWASI_HTTP_ADDRESS={address}");
+    namespace.container(image).env(&env).change(json!({ "linux": { "namespaces": namespaces } }))
+}
+
+/// Starts a server with these options; returns it and its address.
+async fn serve(namespace: &Namespace, options: &str) -> (Container, String) {
+    let (image, address) = (web(namespace), format!("127.0.0.1:{}", free_port()));
+    let mut container = server(namespace, &image, &address).options(options).create().await;
+    container.start().await;
+    listens(&address).await;
+    (container, address)
+}
+
+async fn listens(address: &str) {
+    eventually("a server", LIMIT, async || http::ask(address, "/", b"").await.map(drop)).await;
+}
+
+async fn says(address: &str, path: &str) -> (u16, String) {
+    let answer = http::ask(address, path, b"").await.unwrap_or_else(|error| panic!("{path}: {error}"));
+    (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
+}
+
+fn ok(text: &str) -> (u16, String) {
+    (200, text.to_owned())
+}
+
+/// A component without any option is a server, with its environment and files; a body goes to it and comes back.
+async fn requests_are_answered(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "").await;
+    assert_eq!(says(&address, "/").await, ok("hello\n"));
+    assert_eq!(says(&address, "/no-such").await.0, 404);
+    assert_eq!(says(&address, "/env/PREWASI_HTTP_ADDRESS").await, ok(&address));
+    assert_eq!(says(&address, "/stream").await, ok("1\n2\n3\n"));
+    assert_eq!(says(&address, "/big/1000000").await.1.len(), 1_000_000);
+    let body: Vec<u8> = (0..300_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    assert_eq!(http::ask(&address, "/echo", &body).await.expect("an answer").body, body);
+    container.end().await;
+}
+
+/// A connection serves several requests; a client may speak HTTP/2 from the beginning, with requests side by side.
+async fn connections_are_kept_and_http_2_is_spoken(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "").await;
+    for mut connection in [
+        Connection::open(&address).await.expect("a connection"),
+        Connection::open_two(&address).await.expect("a connection"),
+    ] {
+        for _ in 0..3 {
+            assert_eq!(connection.ask("/", b"").await.expect("an answer").body, b"hello\n");
+        }
+        let answer = connection.ask("/echo", b"there and back").await.expect("an answer");
+        assert_eq!(answer.body, b"there and back");
+    }
+    container.end().await;
+}
+
+/// No request sees what another one has left.
+async fn each_request_has_its_own_instance(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "").await;
+    for _ in 0..3 {
+        assert_eq!(says(&address, "/count").await, ok("1\n"));
+    }
+    container.end().await;
+}
+
+/// An instance answers as many requests as it is told, one after the other; one that trapped answers none.
+async fn instances_answer_several_requests(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "http_instance_requests = 3").await;
+    // The first request was that of the helper that waits for the server.
+    for expected in ["2\n", "3\n", "1\n", "2\n"] {
+        assert_eq!(says(&address, "/count").await, ok(expected));
+    }
+    assert_eq!(says(&address, "/trap").await.0, 500);
+    assert_eq!(says(&address, "/count").await, ok("1\n"));
+    container.end().await;
+}
+
+/// What a guest prints goes to the outputs of the container, also when it prints after its answer.
+async fn prints_reach_the_outputs(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "").await;
+    assert_eq!(says(&address, "/print").await, ok("printed\n"));
+    assert_eq!(says(&address, "/after/200").await, ok("answered\n"));
+    eventually("both lines", LIMIT, async || match container.stdout().as_str() {
+        "to stdout\nafter the answer\n" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .await;
+    assert!(container.stderr().contains("to stderr\n"), "{}", container.stderr());
+    container.end().await;
+}
+
+/// A guest that traps, exits or does not answer is a 500 and a line with path and reason; the server goes on.
+async fn failures_are_answers_and_log_lines(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "").await;
+    for (path, reason) in [
+        ("/trap", "the guest trapped: wasm trap: wasm `unreachable` instruction executed"),
+        ("/late-trap", "the guest trapped: wasm trap: wasm `unreachable` instruction executed"),
+        ("/exit", "the guest exited with 1 instead of answering"),
+        ("/none", "the guest gave no answer"),
+    ] {
+        assert_eq!(says(&address, path).await.0, 500, "{path}");
+        let line = format!("error: GET {path}: {reason}");
+        assert!(container.stderr().contains(&line), "{line:?} in {}", container.stderr());
+        assert_eq!(says(&address, "/").await, ok("hello\n"));
+    }
+    container.end().await;
+}
+
+/// A guest that does not answer in time is a 504, whether it waits or computes, and a line.
+async fn guest_that_takes_too_long_is_ended(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "http_timeout = \"500ms\"").await;
+    for path in ["/sleep/60000", "/spin"] {
+        let start = Instant::now();
+        assert_eq!(says(&address, path).await.0, 504, "{path}");
+        assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+        let line = format!("error: GET {path}: no answer within 500ms, the limit set by `http_timeout`");
+        assert!(container.stderr().contains(&line), "{line:?} in {}", container.stderr());
+    }
+    container.end().await;
+}
+
+/// While guests compute on every core, others are answered.
+async fn guest_that_computes_keeps_nobody_waiting(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "http_timeout = \"30s\"").await;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let spinning: Vec<_> = (0..2 * cores)
+        .map(|_| {
+            let address = address.clone();
+            tokio::spawn(async move { http::ask(&address, "/spin", b"").await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..5 {
+        assert_eq!(says(&address, "/").await, ok("hello\n"));
+    }
+    assert!(spinning.iter().all(|request| !request.is_finished()));
+    container.end().await;
+}
+
+/// Above its concurrency a server lets as many wait, and refuses the others at once, saying when to come again.
+async fn too_many_requests_are_refused(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "http_concurrency = 2").await;
+    let asking: Vec<_> = (0..6)
+        .map(|_| {
+            let address = address.clone();
+            tokio::spawn(async move { http::ask(&address, "/sleep/1500", b"").await.expect("an answer") })
+        })
+        .collect();
+    let mut statuses = Vec::new();
+    for request in asking {
+        let answer = request.await.expect("the task ends");
+        assert_eq!(answer.headers.contains_key("retry-after"), answer.status == 503);
+        statuses.push(answer.status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 200, 503, 503]);
+    assert_eq!(says(&address, "/").await, ok("hello\n"));
+    container.end().await;
+}
+
+/// A container with little memory has fewer instances at the same time than it is told.
+async fn memory_of_the_container_limits_the_instances(namespace: Namespace) {
+    let (image, address) = (web(&namespace), format!("127.0.0.1:{}", free_port()));
+    let limit = json!({ "linux": { "resources": { "memory": { "limit": 8 << 20 } } } });
+    let mut container = server(&namespace, &image, &address).change(limit).create().await;
+    container.start().await;
+    listens(&address).await;
+    let asking: Vec<_> = (0..20)
+        .map(|_| {
+            let address = address.clone();
+            tokio::spawn(async move { http::ask(&address, "/sleep/1000", b"").await.expect("an answer").status })
+        })
+        .collect();
+    let mut refused = 0;
+    for request in asking {
+        refused += usize::from(request.await.expect("the task ends") == 503);
+    }
+    assert!(refused >= 10, "{refused} of 20 were refused");
+    container.end().await;
+}
+
+/// A body that is too long is refused by its length, or ends with an error for the guest if it says none.
+async fn bodies_have_a_limit(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "http_body_limit = 1000").await;
+    assert_eq!(http::ask(&address, "/echo", &[b'x'; 1000]).await.expect("an answer").body.len(), 1000);
+    assert_eq!(http::ask(&address, "/echo", &[b'x'; 1001]).await.expect("an answer").status, 413);
+    container.end().await;
+}
+
+/// SIGTERM: nobody is let in any more, what has begun is answered, and then the container ends with 0.
+async fn sigterm_finishes_what_has_begun(namespace: Namespace) {
+    let (mut container, address) = serve(&namespace, "").await;
+    let begun = {
+        let address = address.clone();
+        tokio::spawn(async move { http::ask(&address, "/sleep/1500", b"").await })
+    };
+    // A client that keeps a connection open is no reason to go on.
+    let mut idle = Connection::open(&address).await.expect("a connection");
+    idle.ask("/", b"").await.expect("an answer");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    container.kill(Signal::TERM).await.expect("it runs");
+    eventually("the end of the listener", Duration::from_secs(1), async || match http::ask(&address, "/", b"").await {
+        Err(_) => Ok(()),
+        Ok(answer) => Err(format!("{answer:?}")),
+    })
+    .await;
+    let answer = begun.await.expect("the task ends").expect("an answer");
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"slept\n"[..]));
+    assert_eq!(container.wait().await, 0);
+    container.delete().await;
+}
+
+/// What is not finished within the grace is cut off.
+async fn stop_has_a_grace(namespace: Namespace) {
+    let (image, address) = (web(&namespace), format!("127.0.0.1:{}", free_port()));
+    let mut container = server(&namespace, &image, &address).env("PREWASI_STOP_GRACE=1").create().await;
+    container.start().await;
+    listens(&address).await;
+    let begun = {
+        let address = address.clone();
+        tokio::spawn(async move { http::ask(&address, "/sleep/20000", b"").await })
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let start = Instant::now();
+    container.kill(Signal::TERM).await.expect("it runs");
+    assert_eq!(container.wait().await, 143);
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    assert!(begun.await.expect("the task ends").is_err());
+    container.delete().await;
+}
+
+/// A server that cannot listen says where and why, and ends with 126; so does one whose address is none.
+async fn address_that_is_taken_is_named(namespace: Namespace) {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("it has one").to_string();
+    let image = web(&namespace);
+    let exited = server(&namespace, &image, &address).run().await;
+    assert_eq!(exited.code, 126);
+    assert!(
+        exited.stderr.contains(&format!("cannot listen on {address}: Address already in use")),
+        "{}",
+        exited.stderr
+    );
+    let Err(status) = server(&namespace, &image, "somewhere:80").try_create().await else {
+        panic!("an address that is none was accepted");
+    };
+    assert!(status.message().contains("cannot use variable PREWASI_HTTP_ADDRESS"), "{status}");
+}
+
+/// A guest asks another server, and is told when there is none.
+async fn requests_to_others(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "").await;
+    let (other, there) = serve(&namespace, "").await;
+    assert_eq!(says(&address, &format!("/fetch/http/{there}/count")).await, ok("status 200\n1\n"));
+    assert_eq!(says(&address, &format!("/fetch/http/{there}/nothing")).await, ok("status 404\nno such path\n"));
+    other.end().await;
+    // 6 is `connection-refused`, 1 `DNS-error`.
+    assert_eq!(says(&address, &format!("/fetch/http/{there}/")).await, (502, "error 6\n".to_owned()));
+    assert_eq!(says(&address, "/fetch/http/nowhere.invalid/").await, (502, "error 1\n".to_owned()));
+    container.end().await;
+}
+
+/// A server of TLS, ended when it is dropped.
+struct TlsServer(Child);
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Over TLS a guest trusts the certificates that its container has, and no others.
+async fn requests_to_others_over_tls(namespace: Namespace) {
+    let folder = namespace.folder().join("tls");
+    fs::create_dir_all(&folder).expect("the folder is ours");
+    let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .args([key.as_os_str(), "-out".as_ref(), certificate.as_os_str()])
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let port = free_port();
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_server", "-www", "-accept", &format!("127.0.0.1:{port}"), "-key"]);
+    openssl
+        .args([key.as_os_str(), "-cert".as_ref(), certificate.as_os_str()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let tls = TlsServer(openssl.spawn().expect("openssl runs"));
+    eventually("a server of TLS", LIMIT, async || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+
+    let (image, address) = (web(&namespace), format!("127.0.0.1:{}", free_port()));
+    let mount = json!({ "destination": "/tls", "type": "bind", "source": folder, "options": ["rbind", "ro"] });
+    let hosts =
+        json!({ "destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts", "options": ["rbind", "ro"] });
+    let path = format!("/fetch/https/localhost:{port}/");
+    for (trusted, status) in [(true, 200), (false, 502)] {
+        let file = if trusted { "SSL_CERT_FILE=/tls/cert.pem" } else { "A=b" };
+        let mut container =
+            server(&namespace, &image, &address).mount(mount.clone()).mount(hosts.clone()).env(file).create().await;
+        container.start().await;
+        listens(&address).await;
+        let (answered, body) = says(&address, &path).await;
+        assert_eq!(answered, status, "{body}");
+        // 12 is `TLS-protocol-error`.
+        let expected = if trusted { "status 200\n" } else { "error 12\n" };
+        assert!(body.starts_with(expected), "{body}");
+        container.end().await;
+    }
+    drop(tls);
+}
+
+/// Without a network a guest is refused requests to others, and answers all the same.
+async fn network_can_be_denied(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "network = \"none\"").await;
+    // 15 is `HTTP-request-denied`.
+    assert_eq!(says(&address, &format!("/fetch/http/{address}/")).await, (502, "error 15\n".to_owned()));
+    container.end().await;
+}
