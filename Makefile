@@ -10,30 +10,35 @@ CARGO ?= cargo
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 PROGRAMS := prewasi containerd-shim-wasmtime-v1 oci-tar-builder
 
-.PHONY: help setup build check test fuzz demo bench install clean
+.PHONY: help setup build build-wasmtime build-wamr check test fuzz demo bench install install-wamr clean
 
 help: ## Show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 setup: ## Get what the tests need and this machine lacks
 	@test/setup test
 
-build: ## Build the programs in release mode
+build: build-wasmtime build-wamr ## Build all programs in release mode
+
+build-wasmtime: ## Build the programs with the default engine, wasmtime
 	$(CARGO) build --release --workspace --bins
 
-# Always the whole workspace with all its targets: cargo chooses a crate's features by what is built beside it, and a
-# different choice would compile the engine once more.
-ALL := --workspace --all-targets
+build-wamr: ## Build the shim of WAMR; wants cmake and libclang
+	$(CARGO) build --release --package prewasi-shim --no-default-features --features wamr --bin containerd-shim-wamr-v1
+
+# Always the whole workspace with all its targets and engines: cargo chooses a crate's features by what is built beside it,
+# and a different choice would compile the engines once more.
+ALL := --workspace --all-targets --features prewasi-shim/wamr
 
 check: ## Formatting, lints, the crates' edges, the documentation
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(ALL) -- -D warnings
-	$(CARGO) test -q --workspace --test edges
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --no-deps
+	$(CARGO) test -q --workspace --features prewasi-shim/wamr --test edges
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --features prewasi-shim/wamr --no-deps
 
 test: ## Run every test, against real containerd 1.7 and 2.1, as root
 	$(CARGO) build $(ALL)
-	$(ROOT) $(CARGO) test --workspace --lib --bins --tests
+	$(ROOT) $(CARGO) test --workspace --features prewasi-shim/wamr --lib --bins --tests
 
 # All targets together get about a minute; FUZZ_SECONDS=600 looks longer.
 FUZZ_SECONDS ?= 12
@@ -52,9 +57,13 @@ bench: ## Measure starts beside runc, compiling beside wasmtime, and more
 	$(CARGO) build --release --workspace --bins
 	$(ROOT) $(CARGO_TARGET_DIR)/release/bench
 
-install: build ## Install the programs into PREFIX/bin (/usr/local/bin)
+install: build-wasmtime ## Install the programs into PREFIX/bin (/usr/local/bin)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAMS:%=$(CARGO_TARGET_DIR)/release/%) $(DESTDIR)$(PREFIX)/bin
+
+install-wamr: build-wamr ## Install the shim of WAMR as well
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(CARGO_TARGET_DIR)/release/containerd-shim-wamr-v1 $(DESTDIR)$(PREFIX)/bin
 
 clean: ## Delete everything that was built; what setup has fetched stays
 	$(CARGO) clean

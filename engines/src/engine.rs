@@ -219,6 +219,13 @@ pub enum LoadError {
         /// Name of the engine.
         engine: &'static str,
     },
+    /// The wasm cannot be run as it is.
+    #[error("cannot run it as it is")]
+    Wasm {
+        /// What is at fault.
+        #[source]
+        source: CompileError,
+    },
     /// A system call failed.
     #[error("cannot map native code")]
     Io(#[from] std::io::Error),

@@ -5,13 +5,17 @@
 mod engine;
 mod fingerprint;
 mod machine;
-#[cfg(feature = "wasmtime")]
+#[cfg(any(feature = "wasmtime", feature = "wamr"))]
 mod preopens;
 mod tuning;
+#[cfg(feature = "wamr")]
+mod wamr;
 mod wasm;
 #[cfg(feature = "wasmtime")]
 mod wasmtime;
 
+#[cfg(feature = "wamr")]
+pub use self::wamr::Wamr;
 #[cfg(feature = "wasmtime")]
 pub use self::wasmtime::Wasmtime;
 pub use engine::{

@@ -92,7 +92,7 @@ pub struct Exited {
 
 impl Builder {
     pub(crate) fn new(namespace: Namespace, image: &str) -> Self {
-        let runtime = "io.containerd.wasmtime.v1".to_owned();
+        let runtime = namespace.runtime();
         Self {
             namespace,
             image: image.to_owned(),

@@ -29,10 +29,14 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(240);
 /// The reference that [`Namespace::collect_garbage`] makes and removes.
 const UNRELATED: &str = "localhost/unrelated:latest";
 
+/// The engine of containers for which none is named.
+pub const DEFAULT_ENGINE: &str = "wasmtime";
+
 /// A namespace; clones are the same one.
 #[derive(Clone)]
 pub struct Namespace {
     inner: Arc<Inner>,
+    engine: &'static str,
 }
 
 struct Inner {
@@ -54,7 +58,24 @@ impl Namespace {
         let folder = daemon.folder().join(&name);
         std::fs::create_dir(&folder).expect("the daemon's folder is ours");
         let client = Client::from_path(daemon.address()).await.expect("containerd is reachable");
-        Self { inner: Arc::new(Inner { daemon, name, folder, client, containers: AtomicUsize::new(0) }) }
+        let inner = Inner { daemon, name, folder, client, containers: AtomicUsize::new(0) };
+        Self { inner: Arc::new(inner), engine: DEFAULT_ENGINE }
+    }
+
+    /// Takes the shim of another engine for its containers.
+    #[must_use]
+    pub fn with_engine(self, engine: &'static str) -> Self {
+        Self { engine, ..self }
+    }
+
+    /// Returns the name of the engine.
+    pub fn engine(&self) -> &'static str {
+        self.engine
+    }
+
+    /// Returns the runtime of its containers.
+    pub fn runtime(&self) -> String {
+        format!("io.containerd.{}.v1", self.engine)
     }
 
     /// Returns its name.
@@ -77,7 +98,7 @@ impl Namespace {
     /// # Panics
     /// If containerd cannot be reached.
     pub async fn another(&self) -> Self {
-        Self::create(self.inner.daemon.clone()).await
+        Self::create(self.inner.daemon.clone()).await.with_engine(self.engine)
     }
 
     /// Returns the client; requests to it are made by [`Self::request`].
@@ -147,7 +168,7 @@ impl Namespace {
     /// Runs a container of an image by `ctr run --rm`, with the wasmtime shim.
     pub fn ctr_run(&self, image: &str, args: &[&str]) -> Output {
         let id = self.fresh_id("ctr");
-        self.ctr(&[&["run", "--rm", "--runtime", "io.containerd.wasmtime.v1", image, id.as_str()], args].concat())
+        self.ctr(&[&["run", "--rm", "--runtime", self.runtime().as_str(), image, id.as_str()], args].concat())
     }
 
     /// Runs `prewasi VERB` on this namespace to its end.

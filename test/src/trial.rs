@@ -10,6 +10,7 @@ use std::time::Duration;
 use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::home;
+use crate::namespace::DEFAULT_ENGINE;
 use crate::{Containerd, Namespace, Series};
 
 /// The longest that any test may take: the compile of a big module on a busy machine fits in.
@@ -128,34 +129,50 @@ impl Daemons {
     }
 }
 
-/// Binds each case to each containerd.
-pub fn trials(cases: Vec<Case>, daemons: &Arc<Daemons>) -> Vec<Trial> {
+/// Binds each case to each containerd, with the default engine.
+pub fn trials(cases: &[Case], daemons: &Arc<Daemons>) -> Vec<Trial> {
     let bind = |series: Series| {
-        let daemons = Arc::downgrade(daemons);
-        move |case: &Case| {
-            let (body, needs, daemons) = (case.body, case.needs, daemons.clone());
-            let name = format!("{series}::{}", case.name.split_once("::").map_or(case.name, |(_, name)| name));
-            let title = name.clone();
-            Trial::ignorable_test(name, move || match obstacle(series, needs) {
-                None => run(series, body, &daemons).map(|()| Completion::Completed),
-                Some(reason) if home::is_ci() => Err(Failed::from(format!("cannot run here: {reason}"))),
-                Some(reason) => {
-                    eprintln!("not run: {title}: {reason}");
-                    Ok(Completion::ignored_with(reason))
-                }
-            })
-        }
+        move |case: &Case| trial(format!("{series}::{}", case.short_name()), series, DEFAULT_ENGINE, case, daemons)
     };
-    Series::ALL.into_iter().flat_map(|series| cases.iter().map(bind(series)).collect::<Vec<_>>()).collect()
+    Series::ALL.into_iter().flat_map(|series| cases.iter().map(bind(series))).collect()
+}
+
+/// Binds cases to another engine, under its name, with the newest containerd.
+pub fn engine_trials<'a>(
+    engine: &'static str,
+    cases: impl Iterator<Item = &'a Case>,
+    daemons: &Arc<Daemons>,
+) -> Vec<Trial> {
+    cases.map(|case| trial(format!("{engine}::{}", case.short_name()), Series::V2_1, engine, case, daemons)).collect()
+}
+
+fn trial(name: String, series: Series, engine: &'static str, case: &Case, daemons: &Arc<Daemons>) -> Trial {
+    let (body, needs, daemons) = (case.body, case.needs, Arc::downgrade(daemons));
+    let title = name.clone();
+    Trial::ignorable_test(name, move || match obstacle(series, needs) {
+        None => run(series, engine, body, &daemons).map(|()| Completion::Completed),
+        Some(reason) if home::is_ci() => Err(Failed::from(format!("cannot run here: {reason}"))),
+        Some(reason) => {
+            eprintln!("not run: {title}: {reason}");
+            Ok(Completion::ignored_with(reason))
+        }
+    })
+}
+
+impl Case {
+    /// Returns the name of its module and its own.
+    pub fn short_name(&self) -> &'static str {
+        self.name.split_once("::").map_or(self.name, |(_, name)| name)
+    }
 }
 
 /// Runs a test in a fresh namespace; whatever happens, the namespace is emptied, and must then be empty.
-fn run(series: Series, body: Body, daemons: &Weak<Daemons>) -> Result<(), Failed> {
+fn run(series: Series, engine: &'static str, body: Body, daemons: &Weak<Daemons>) -> Result<(), Failed> {
     let daemons = daemons.upgrade().expect("the daemons outlive the trials");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let daemon = runtime.block_on(daemons.get(series));
     let start = daemon.log_length();
-    let namespace = runtime.block_on(Namespace::create(daemon.clone()));
+    let namespace = runtime.block_on(Namespace::create(daemon.clone())).with_engine(engine);
     let caught = |part: Pin<Box<dyn Future<Output = ()>>>| catch_unwind(AssertUnwindSafe(|| runtime.block_on(part)));
     let outcome = caught(Box::pin({
         let test = body(namespace.clone());

@@ -11,7 +11,7 @@ use k8s_cri::v1::{
 };
 use oci_tar_builder::{Format, Layer};
 use prewasi_test::cri::{Cri, Pod, container};
-use prewasi_test::guests::{self, DEMO, DEMO_COMPONENT};
+use prewasi_test::guests::{self, DEMO, DEMO_COMPONENT, WEB};
 use prewasi_test::image::{Program, files};
 use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, case, eventually, http};
@@ -32,6 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(stop_leaves_a_grace_period, needs Busybox Cni),
         case!(crash_loop_keeps_each_attempt_apart, needs Busybox Cni),
         case!(probes_reach_the_side_car, needs Busybox Cni),
+        case!(component_that_serves_is_probed_at_pod_and_node, needs Busybox Cni),
         case!(running_out_of_memory_is_the_reason, needs Busybox Cni),
         case!(options_of_the_runtime_class_reach_the_shim, needs Busybox Cni),
         case!(refused_container_says_why, needs Busybox Cni),
@@ -357,6 +358,38 @@ async fn probes_reach_the_side_car(namespace: Namespace) {
     // What the kubelet does with one that does not answer any more.
     cri.stop(&side, 0).await;
     assert!(http::get(&format!("{ip}:8080"), "/index.html").is_err());
+    cri.finish().await;
+}
+
+/// A component that answers HTTP is a pod's server: probes reach it at the pod's address and at a port of the node; it is
+/// stopped with exit code 0.
+async fn component_that_serves_is_probed_at_pod_and_node(namespace: Namespace) {
+    let cri = start(&namespace, "").await;
+    let (busybox, web) = (native(&cri).await, cri.push("web:v1", Format::Artifact, |image| image.layer(guest(WEB))));
+    cri.pull(&web).await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let mapping = PortMapping {
+        protocol: Protocol::Tcp.into(),
+        container_port: 8080,
+        host_port: port.into(),
+        host_ip: String::new(),
+    };
+    let pod =
+        cri.run_pod(k8s_cri::v1::PodSandboxConfig { port_mappings: vec![mapping], ..cri.pod_config("web") }).await;
+    let main = cri.run(&pod, container("main", &web, &["/web.wasm"])).await;
+    let side = cri.run(&pod, container("side", &busybox, &["sleep", "1000"])).await;
+    let ip = address(&cri, &pod).await;
+    for address in [format!("{ip}:8080"), format!("{ip_of_node}:{port}", ip_of_node = gateway(&cri, &side).await)] {
+        eventually(&format!("an answer of {address}"), LIMIT, async || match http::get(&address, "/")? {
+            (200, body) if body == "hello\n" => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+    assert_eq!(http::get(&format!("{ip}:8080"), "/trap").expect("an answer").0, 500);
+    cri.stop(&main, 5).await;
+    assert_eq!(cri.exited(&main).await.exit_code, 0);
+    assert!(http::get(&format!("{ip}:8080"), "/").is_err());
     cri.finish().await;
 }
 

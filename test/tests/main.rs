@@ -17,6 +17,7 @@ mod corpus;
 mod cri;
 mod damage;
 mod deploy;
+mod engines;
 mod exec;
 mod faults;
 mod labels;
@@ -74,9 +75,11 @@ fn main() -> ExitCode {
         contract::cases(),
         tracing::cases(),
         web::cases(),
+        engines::cases(),
     ];
-    let cases = cases.into_iter().flatten().collect();
-    let mut trials = trials(cases, &daemons);
+    let cases: Vec<_> = cases.into_iter().flatten().collect();
+    let mut trials = trials(&cases, &daemons);
+    trials.extend(engines::trials(&cases, &daemons));
     trials.extend(contract::layout_trials());
     trials.extend(local_run::trials());
     trials.extend(machines::trials());

@@ -26,6 +26,11 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(network_is_inherited_or_none),
         case!(memory_limit_is_an_error_of_the_guest),
         case!(timeout_ends_the_guest),
+        case!(fuel_ends_the_guest),
+        case!(stack_limit_is_a_trap),
+        case!(code_ahead_of_time_is_that_of_the_runtime_class),
+        case!(image_says_how_it_is_compiled),
+        case!(options_that_cannot_be_had_are_named),
         case!(processes_that_are_executed_have_the_options_too),
         case!(native_programs_have_their_spec, needs Busybox),
     ]
@@ -90,7 +95,7 @@ async fn ctr_passes_a_file_and_annotations(namespace: Namespace) {
     let file = file.to_string_lossy();
     let run = |more: &[&str]| {
         let id = namespace.fresh_id("ctr");
-        let runtime = ["run", "--rm", "--runtime", "io.containerd.wasmtime.v1", "--runtime-config-path", &file];
+        let runtime = ["run", "--rm", "--runtime", &namespace.runtime(), "--runtime-config-path", &file];
         namespace.ctr(&[&runtime, more, &[&image, &id, "demo.wasm", "allocate", "16"]].concat())
     };
     run(&[]).fails_with(1).says(&["cannot allocate memory"]);
@@ -274,6 +279,106 @@ async fn timeout_ends_the_guest(namespace: Namespace) {
     }
     let exited = run(&namespace, &image, "timeout = \"10m\"", &["exit", "7"]).await;
     assert_eq!((exited.code, &*exited.stderr), (7, ""));
+}
+
+/// A guest that executes more than it may traps, wherever its fuel was named; one that needs less ends as usual.
+async fn fuel_ends_the_guest(namespace: Namespace) {
+    let image = demo(&namespace);
+    let exited = run(&namespace, &image, "fuel = 5_000_000", &["spin"]).await;
+    assert_eq!(exited.code, 134, "{}", exited.stderr);
+    assert!(exited.stderr.contains("all fuel consumed"), "{}", exited.stderr);
+    let exited = namespace.container(&image).annotation("prewasi.io/fuel", "100").args(&["echo", "a"]).run().await;
+    assert_eq!(exited.code, 134, "{}", exited.stderr);
+    let exited = run(&namespace, &image, "fuel = 5_000_000", &["exit", "7"]).await;
+    assert_eq!((exited.code, &*exited.stderr), (7, ""));
+}
+
+/// A guest whose calls need more stack than it has traps; with more of it the same guest ends as usual.
+async fn stack_limit_is_a_trap(namespace: Namespace) {
+    let wasm = wat::parse_str(
+        r#"(module (memory (export "memory") 1)
+            (func $deep (param $n i32) (result i32)
+                (if (result i32) (local.get $n)
+                    (then (i32.add (i32.const 1) (call $deep (i32.sub (local.get $n) (i32.const 1)))))
+                    (else (i32.const 0))))
+            (func (export "_start") (drop (call $deep (i32.const 50000)))))"#,
+    );
+    let program = Program::new(wasm.expect("the text is valid"));
+    let image = image::import(&namespace, "deep", |image| image.layer(program.layer("deep.wasm"))).name;
+    let exited = run(&namespace, &image, "stack_limit = \"64KiB\"", &[]).await;
+    assert_eq!(exited.code, 134, "{}", exited.stderr);
+    assert!(exited.stderr.contains("call stack exhausted"), "{}", exited.stderr);
+    assert_eq!(run(&namespace, &image, "stack_limit = \"64MiB\"", &[]).await.code, 0);
+}
+
+/// `precompile --config` makes the code that containers of that runtime class run: none of them compiles, and others get
+/// other code. `ls` shows it, and `prune` leaves it.
+async fn code_ahead_of_time_is_that_of_the_runtime_class(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "demo", |image| image.layer(program.layer("demo.wasm"))).name;
+    let compiles = || namespace.daemon().journal().compiles(&program.digest).len();
+    let class = "optimize = \"size\"\nwasm_proposals = [\"-gc\"]\nfuel = 1_000_000_000\ncompile_parallel = false\n";
+    let file = namespace.folder().join("class.toml");
+    fs::write(&file, class).expect("the folder is ours");
+    let config = file.to_str().expect("the path is text");
+    let plain = namespace.folder().join("plain.toml");
+    fs::write(&plain, "network = \"none\"\n").expect("the folder is ours");
+    namespace.prewasi("precompile", &["--config", config, "--config", plain.to_str().expect("text"), &image]).success();
+    assert_eq!(compiles(), 2);
+    for options in [class, "", "network = \"none\"\ncompile_parallel = false"] {
+        assert_eq!(run(&namespace, &image, options, &["exit", "7"]).await.code, 7, "{options}");
+    }
+    assert_eq!(compiles(), 2);
+    assert_eq!(run(&namespace, &image, "optimize = \"none\"", &["exit", "7"]).await.code, 7);
+    assert_eq!(compiles(), 3);
+    let listed = namespace.prewasi("ls", &[]).success().stdout;
+    assert_eq!((listed.matches("current").count(), listed.matches("tuned").count()), (1, 2), "{listed}");
+    namespace.prewasi("verify", &[]).success();
+    namespace.prewasi("prune", &["--keep", "0"]).success();
+    assert_eq!(run(&namespace, &image, class, &["exit", "7"]).await.code, 7);
+    assert_eq!(compiles(), 3);
+}
+
+/// An image's own annotations say how it is compiled and run, for `precompile` and for a start alike; the administrator's
+/// word counts more, and what an image may not say is refused.
+async fn image_says_how_it_is_compiled(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "says", |image| {
+        let image = image.annotation("prewasi.io/optimize", "size").annotation("prewasi.io/memory_limit", "8MiB");
+        image.layer(program.layer("demo.wasm"))
+    });
+    let compiles = || namespace.daemon().journal().compiles(&program.digest).len();
+    namespace.prewasi("precompile", &[&image.name]).success();
+    assert_eq!(run(&namespace, &image.name, "", &["allocate", "16"]).await.code, 1);
+    assert_eq!(run(&namespace, &image.name, "memory_limit = \"64MiB\"", &["allocate", "16"]).await.code, 0);
+    assert_eq!(compiles(), 1);
+    assert_eq!(run(&namespace, &image.name, "optimize = \"speed\"", &["exit", "7"]).await.code, 7);
+    assert_eq!(compiles(), 2);
+    let greedy = image::import(&namespace, "greedy", |image| {
+        image.annotation("prewasi.io/network", "inherit").layer(program.layer("demo.wasm"))
+    });
+    let said = "annotation prewasi.io/network of image localhost/greedy:latest: it is not known";
+    namespace.prewasi("precompile", &[&greedy.name]).fails_with(1).says(&[said]);
+    assert_refused(&namespace, &greedy.name, "", ("example.com/a", "b"), &[said]).await;
+}
+
+/// An option that the engine cannot do is refused with what it can.
+async fn options_that_cannot_be_had_are_named(namespace: Namespace) {
+    let image = demo(&namespace);
+    let none = ("example.com/a", "b");
+    assert_refused(
+        &namespace,
+        &image,
+        "wasm_proposals = [\"-nothing\"]",
+        none,
+        &["proposal \"-nothing\" with wasmtime"],
+    )
+    .await;
+    assert_refused(&namespace, &image, "stack_limit = 1", none, &["cannot give a guest a stack of 1 bytes"]).await;
+    let simd = wat::parse_str(r#"(module (func (export "_start") (drop (v128.const i32x4 0 0 0 0))))"#);
+    let program = Program::new(simd.expect("the text is valid"));
+    let image = image::import(&namespace, "simd", |image| image.layer(program.layer("simd.wasm"))).name;
+    assert_refused(&namespace, &image, "wasm_proposals = [\"-simd\"]", none, &["SIMD", &image]).await;
 }
 
 /// A wasm program that is executed in a running container may do no more than the container's own.

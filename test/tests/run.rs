@@ -55,7 +55,14 @@ async fn wasm_image_in_an_index_runs(namespace: Namespace) {
     let image =
         image::import(&namespace, "indexed", |image| image.platform_index(true).layer(program.layer("demo.wasm")));
     assert_runs(&namespace, &image.name).await;
-    let run = ["run", "--rm", "--platform=wasip1/wasm", "--runtime=io.containerd.wasmtime.v1", &image.name, "indexed"];
+    let run = [
+        "run",
+        "--rm",
+        "--platform=wasip1/wasm",
+        &format!("--runtime={}", namespace.runtime()),
+        &image.name,
+        "indexed",
+    ];
     let output = namespace.ctr(&[&run[..], &["demo.wasm", "echo", "by", "ctr"]].concat()).success();
     assert_eq!((&*output.stdout, &*output.stderr), ("by ctr\n", ""));
 }

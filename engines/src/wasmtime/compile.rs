@@ -27,6 +27,7 @@ pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, Compile
 fn check_and_compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     let failed = |error: wasmtime::Error| unsupported(one_line(&error));
     let form = Form::of(wasm)?;
+    refuse_shared_memories(wasm)?;
     let engine = options.engine(true, form).map_err(failed)?;
     // What is bound to imports must be code that this machine could run.
     let checker =
@@ -49,6 +50,21 @@ fn check_and_compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileE
             Ok(artifact)
         }
     }
+}
+
+/// Refuses memories that threads share: there are no threads, and a limit of memory would not count them.
+fn refuse_shared_memories(wasm: &Wasm) -> Result<(), CompileError> {
+    let invalid = |error: wasmparser::BinaryReaderError| CompileError::Invalid { reason: error.to_string() };
+    for payload in Parser::new(0).parse_all(wasm.bytes()) {
+        if let Payload::MemorySection(section) = payload.map_err(invalid)? {
+            for memory in section {
+                if memory.map_err(invalid)?.shared {
+                    return Err(unsupported("shared memories are not offered, as there are no threads to share them"));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Says whether a component has imports after its head, so that only the whole of it can be checked.

@@ -18,7 +18,7 @@ const TIME_FACTOR: f64 = 1.05;
 const MEMORY_FACTOR: f64 = 1.1;
 
 /// Where `test/setup bench` puts it.
-const WASMTIME: &str = "wasmtime-cli/bin/wasmtime";
+pub(crate) const WASMTIME: &str = "wasmtime-cli/bin/wasmtime";
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Measures in turns.
@@ -63,7 +63,7 @@ fn intro(big: &Subject) -> String {
     )
 }
 
-fn version_of_wasmtime() -> String {
+pub(crate) fn version_of_wasmtime() -> String {
     let output = process::run(Command::new(home::part(WASMTIME)).arg("--version"), LIMIT).success();
     output.stdout.split_whitespace().nth(1).unwrap_or_default().to_owned()
 }

@@ -4,6 +4,7 @@
 //! the spread, and say whether a target is met. Nothing here ever fails a build for being slow.
 
 mod compile;
+mod http;
 mod list;
 mod many;
 mod memory;
@@ -54,6 +55,8 @@ enum Name {
     Memory,
     /// `prewasi ls` of many artifacts
     List,
+    /// Answering HTTP beside `wasmtime serve`
+    Http,
 }
 
 impl Name {
@@ -67,6 +70,7 @@ impl Name {
             Self::Compile => compile::measure(&namespace, counts).await,
             Self::Memory => memory::measure(&namespace, counts).await,
             Self::List => list::measure(&namespace, counts).await,
+            Self::Http => http::measure(&namespace, counts).await,
         }
     }
 }

@@ -22,7 +22,8 @@ impl Samples {
         self.add(sample as f64 / f64::from(1 << 20));
     }
 
-    fn add(&mut self, sample: f64) {
+    /// Adds a number.
+    pub(crate) fn add(&mut self, sample: f64) {
         self.0.push(sample);
         self.0.sort_unstable_by(f64::total_cmp);
     }
@@ -38,37 +39,45 @@ impl Samples {
     }
 }
 
-/// A limit that a measurement shall keep.
+/// A limit that a measurement shall keep, or reach.
 pub(crate) struct Target {
     measured: f64,
     limit: f64,
     unit: &'static str,
     of: &'static str,
+    /// It is to be reached, not to be kept below.
+    least: bool,
 }
 
 impl Target {
     /// `measured` shall be at most `factor` times `base`.
     pub(crate) fn factor(measured: f64, base: f64, factor: f64, of: &'static str) -> Self {
-        Self { measured: measured / base, limit: factor, unit: "×", of }
+        Self { measured: measured / base, limit: factor, unit: "×", of, least: false }
+    }
+
+    /// `measured` shall be at least `factor` times `base`.
+    pub(crate) fn at_least(measured: f64, base: f64, factor: f64, of: &'static str) -> Self {
+        Self { least: true, ..Self::factor(measured, base, factor, of) }
     }
 
     /// `measured` shall be at most `limit` above `base`.
     pub(crate) fn above(measured: f64, base: f64, limit: f64, unit: &'static str, of: &'static str) -> Self {
-        Self { measured: measured - base, limit, unit, of }
+        Self { measured: measured - base, limit, unit, of, least: false }
     }
 
     /// `measured` shall be at most `limit`.
     pub(crate) fn limit(measured: f64, limit: f64, unit: &'static str) -> Self {
-        Self { measured, limit, unit, of: "" }
+        Self { measured, limit, unit, of: "", least: false }
     }
 
     fn text(&self) -> String {
-        let Self { measured, limit, unit, of } = self;
+        let Self { measured, limit, unit, of, least } = self;
         // Compared as it is printed, so that nobody reads "1.30 ≤ 1.3: not met".
         let decimals = if *unit == "×" { 2 } else { 1 };
         let rounded: f64 = format!("{measured:.decimals$}").parse().unwrap_or(f64::NAN);
-        let verdict = if rounded <= *limit { "met" } else { "not met" };
-        format!("≤ {limit} {unit}{of}: {measured:.decimals$} {unit}, {verdict}")
+        let (sign, met) = if *least { ("≥", rounded >= *limit) } else { ("≤", rounded <= *limit) };
+        let verdict = if met { "met" } else { "not met" };
+        format!("{sign} {limit} {unit}{of}: {measured:.decimals$} {unit}, {verdict}")
     }
 }
 

@@ -1,0 +1,170 @@
+//! Answering HTTP requests, beside `wasmtime serve` of the same version; and what stays in memory.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use prewasi_test::guests::{self, WEB};
+use prewasi_test::http::Connection;
+use prewasi_test::image::{self, Program};
+use prewasi_test::process;
+use prewasi_test::{Container, Namespace, eventually, home};
+use serde_json::json;
+
+use crate::Counts;
+use crate::compile::{WASMTIME, version_of_wasmtime};
+use crate::table::{Samples, Section, Table, Target};
+
+/// How many connections, and how many times the other's requests per second are to be reached with them.
+const LOADS: [(u32, f64); 3] = [(1, 1.8), (16, 2.2), (64, 1.5)];
+/// How long each measurement takes, seconds.
+const SECONDS: u32 = 4;
+const LIMIT: Duration = Duration::from_secs(60);
+/// After how many requests memory is looked at.
+const REQUESTS: [usize; 2] = [1_000, 100_000];
+/// How much more of it there may be after the last of them, MiB.
+const GROWTH: f64 = 1.0;
+
+/// What `wrk` says of one run.
+struct Load {
+    per_second: f64,
+    p50: Duration,
+    p99: Duration,
+}
+
+/// `wasmtime serve`, ended when it is dropped.
+struct Theirs(Child);
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Measures in turns.
+pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
+    let (ours, theirs) = (address(), address());
+    let mut container = serve(namespace, &ours).await;
+    let other = Theirs(wasmtime_serve(&theirs));
+    for address in [&ours, &theirs] {
+        eventually("a server", LIMIT, async || Connection::open(address).await?.ask("/", b"").await.map(drop)).await;
+    }
+    let mut tables = Vec::new();
+    for (connections, factor) in LOADS {
+        let mut rates = [Samples::default(), Samples::default()];
+        let (mut p50, mut p99) = (rates.clone(), rates.clone());
+        for _ in 0..counts.cold {
+            for (index, address) in [&theirs, &ours].into_iter().enumerate() {
+                let load = wrk(address, connections);
+                rates[index].add(load.per_second);
+                p50[index].add_time(load.p50);
+                p99[index].add_time(load.p99);
+            }
+        }
+        let mut table = Table::new("requests a second");
+        let target = Target::at_least(rates[1].median(), rates[0].median(), factor, " `wasmtime serve`");
+        table.row(&format!("`wasmtime serve`, {connections} connections"), &rates[0], None);
+        table.row(&format!("prewasi, {connections} connections"), &rates[1], Some(target));
+        tables.push(table);
+        let mut table = Table::new("ms");
+        let target = Target::factor(p99[1].median(), p99[0].median(), 1.0, " `wasmtime serve`");
+        table.row("`wasmtime serve`, half of the requests", &p50[0], None);
+        table.row("prewasi, half of the requests", &p50[1], None);
+        table.row("`wasmtime serve`, 99 % of the requests", &p99[0], None);
+        table.row("prewasi, 99 % of the requests", &p99[1], Some(target));
+        tables.push(table);
+    }
+    drop(other);
+    container.end().await;
+    container = serve(namespace, &ours).await;
+    tables.push(memory(&container, &ours).await);
+    container.end().await;
+    Section::new("Answering HTTP requests", &intro(), &tables)
+}
+
+fn intro() -> String {
+    format!(
+        "A component that says hello (`test/guests/web.c`), in a container with default options beside `wasmtime serve -S cli` {} \
+         with default options: an instance for each request, nothing printed. `wrk` asks on the same machine, for {SECONDS} s at a \
+         time, with connections that are kept.",
+        version_of_wasmtime(),
+    )
+}
+
+fn address() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    free.expect("a port can be had").to_string()
+}
+
+async fn serve(namespace: &Namespace, address: &str) -> Container {
+    let program = Program::guest(namespace, WEB);
+    let image = image::import(namespace, "web", |image| image.layer(program.layer("web.wasm")));
+    let namespaces = json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]);
+    let container = namespace.container(&image.name).env(&format!("PREWASI_HTTP_ADDRESS={address}"));
+    let mut container = container.change(json!({ "linux": { "namespaces": namespaces } })).create().await;
+    container.start().await;
+    eventually("a server", LIMIT, async || Connection::open(address).await?.ask("/", b"").await.map(drop)).await;
+    container
+}
+
+fn wasmtime_serve(address: &str) -> Child {
+    let mut command = Command::new(home::part(WASMTIME));
+    command.args(["serve", "-S", "cli", "--addr", address]).arg(guests::path(WEB));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("wasmtime runs")
+}
+
+fn wrk(address: &str, connections: u32) -> Load {
+    let mut command = Command::new("wrk");
+    command.args(["--latency", "--threads", "1", "--connections", &connections.to_string()]);
+    command.args(["--duration", &SECONDS.to_string(), &format!("http://{address}/")]);
+    let said = process::run(&mut command, LIMIT).success().stdout;
+    let value = |name: &str| {
+        let line = said.lines().find_map(|line| line.trim().strip_prefix(name));
+        line.map(str::trim).unwrap_or_else(|| panic!("no {name} in {said}")).to_owned()
+    };
+    assert!(!said.contains("Non-2xx"), "{said}");
+    let per_second = value("Requests/sec:").parse().expect("it is a number");
+    Load { per_second, p50: time(&value("50%")), p99: time(&value("99%")) }
+}
+
+/// Reads a time as `wrk` writes it.
+fn time(text: &str) -> Duration {
+    let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)];
+    let read = units.iter().find_map(|(unit, length)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * length));
+    Duration::from_secs_f64(read.unwrap_or_else(|| panic!("{text:?} is no time")))
+}
+
+/// Asks many times, and looks at the memory in between.
+async fn memory(container: &Container, address: &str) -> Table {
+    let mut seen = Vec::new();
+    let mut asked = 0;
+    for requests in REQUESTS {
+        let mut connections = Vec::new();
+        for _ in 0..8 {
+            connections.push(Connection::open(address).await.expect("a connection"));
+        }
+        while asked < requests {
+            for connection in &mut connections {
+                assert_eq!(connection.ask("/", b"").await.expect("an answer").status, 200);
+                asked += 1;
+            }
+        }
+        let mut samples = Samples::default();
+        samples.add_bytes(resident(container.pid()));
+        seen.push(samples);
+    }
+    let mut table = Table::new("MiB");
+    table.row(&format!("resident, after {} requests", REQUESTS[0]), &seen[0], None);
+    let target = Target::above(seen[1].median(), seen[0].median(), GROWTH, "MiB", " above");
+    table.row(&format!("resident, after {} requests", REQUESTS[1]), &seen[1], Some(target));
+    table
+}
+
+/// Returns the resident memory of a process.
+fn resident(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process is there");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).expect("it has a figure");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number");
+    kib << 10
+}

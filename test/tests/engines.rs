@@ -1,0 +1,201 @@
+//! The other engines: whatever the shim of wasmtime is shown to do, theirs do too, save what is listed here with its reason.
+//! And what each of them can do at all, which `docs/engines.md` has as a table.
+
+use std::fs;
+use std::sync::Arc;
+
+use libtest_mimic::Trial;
+use prewasi_test::guests::{DEMO, DEMO_COMPONENT, WEB};
+use prewasi_test::image::{self, Imported, Program};
+use prewasi_test::trial::{self, Case, Daemons};
+use prewasi_test::{Namespace, case, eventually};
+use rustix::process::Signal;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![case!(features_are_as_documented)]
+}
+
+/// An engine, and what it cannot do.
+struct Engine {
+    name: &'static str,
+    /// Names of cases, and why.
+    lacks: &'static [(&'static str, &'static str)],
+}
+
+/// What is shown of every engine.
+const MODULES: [&str; 7] = ["run", "signals", "streams", "refusals", "options", "exec", "engines"];
+
+const NO_COMPONENTS: &str = "it runs core modules only";
+const INTERPRETS: &str = "it interprets: there is no code to be shaped, and no fuel";
+const NO_READ_ONLY: &str = "it cannot keep a folder from being changed, and says so";
+
+const ENGINES: [Engine; 1] = [Engine {
+    name: "wamr",
+    lacks: &[
+        ("run::component_image_runs", NO_COMPONENTS),
+        ("signals::sigterm_ends_a_component", NO_COMPONENTS),
+        ("signals::sigkill_ends_a_component", NO_COMPONENTS),
+        ("signals::component_that_can_hear_ends_by_itself", NO_COMPONENTS),
+        ("exec::component_runs_again_in_a_wasm_container", NO_COMPONENTS),
+        ("options::network_is_inherited_or_none", NO_COMPONENTS),
+        ("exec::ordinary_image_runs_wasm_and_native_programs", INTERPRETS),
+        ("options::fuel_ends_the_guest", INTERPRETS),
+        ("options::code_ahead_of_time_is_that_of_the_runtime_class", INTERPRETS),
+        ("options::image_says_how_it_is_compiled", INTERPRETS),
+        ("options::options_that_cannot_be_had_are_named", INTERPRETS),
+        ("options::read_only_root_cannot_be_changed", NO_READ_ONLY),
+    ],
+}];
+
+/// Binds the cases to each engine.
+///
+/// # Panics
+/// If something is listed that is no case.
+pub(crate) fn trials(cases: &[Case], daemons: &Arc<Daemons>) -> Vec<Trial> {
+    let of_engine = |engine: &Engine| {
+        for (name, reason) in engine.lacks {
+            assert!(cases.iter().any(|case| case.short_name() == *name), "{name} is no case ({reason})");
+        }
+        let shown = cases.iter().filter(|case| {
+            let (module, _) = case.short_name().split_once("::").unwrap_or_default();
+            MODULES.contains(&module) && engine.lacks.iter().all(|(name, _)| *name != case.short_name())
+        });
+        trial::engine_trials(engine.name, shown, daemons)
+    };
+    ENGINES.iter().flat_map(of_engine).collect()
+}
+
+const WORKS: &str = "works";
+const REFUSED: &str = "refused";
+
+/// Programs that use one thing each, and end with 0.
+const PROGRAMS: [(&str, &str); 10] = [
+    ("modules", r#"(module (memory (export "memory") 1) (func (export "_start")))"#),
+    (
+        "components",
+        r#"(component
+            (core module $code (func (export "run") (result i32) (i32.const 0)))
+            (core instance $code (instantiate $code))
+            (func $run (result (result)) (canon lift (core func $code "run")))
+            (instance (export "wasi:cli/run@0.2.0") (export "run" (func $run))))"#,
+    ),
+    (
+        "WASI preview 3",
+        r#"(component
+            (core func $return (canon task.return (result (result))))
+            (core module $code
+                (import "task" "return" (func $return (param i32)))
+                (func (export "run") (result i32) (call $return (i32.const 0)) (i32.const 0))
+                (func (export "again") (param i32 i32 i32) (result i32) unreachable))
+            (core instance $code (instantiate $code (with "task" (instance (export "return" (func $return))))))
+            (func $run async (result (result)) (canon lift (core func $code "run")
+                async (callback (core func $code "again"))))
+            (instance (export "wasi:cli/run@0.3.0") (export "run" (func $run))))"#,
+    ),
+    ("SIMD", r#"(module (memory (export "memory") 1) (func (export "_start") (drop (v128.const i32x4 0 0 0 0))))"#),
+    (
+        "exceptions",
+        r#"(module (memory (export "memory") 1) (tag $t) (func (export "_start") (block $caught (try_table (catch $t $caught) (throw $t)))))"#,
+    ),
+    (
+        "garbage collection",
+        r#"(module (memory (export "memory") 1) (type $pair (struct (field i32) (field i32)))
+            (func (export "_start") (drop (struct.new $pair (i32.const 1) (i32.const 2)))))"#,
+    ),
+    ("tail calls", r#"(module (memory (export "memory") 1) (func $end) (func (export "_start") (return_call $end)))"#),
+    (
+        "64-bit memories",
+        r#"(module (memory (export "memory") i64 1) (func (export "_start") (drop (i32.load (i64.const 0)))))"#,
+    ),
+    (
+        "several memories",
+        r#"(module (memory (export "memory") 1) (memory $b 1) (func (export "_start") (drop (i32.load $b (i32.const 0)))))"#,
+    ),
+    (
+        "shared memories",
+        r#"(module (memory (export "memory") 1 1 shared) (func (export "_start") (drop (i32.atomic.load (i32.const 0)))))"#,
+    ),
+];
+
+/// Runs an image; what is refused is refused when the container is created, with an error.
+async fn verdict(namespace: &Namespace, image: &Imported, options: &str, args: &[&str], code: u32) -> &'static str {
+    let container = namespace.container(&image.name).options(options).args(args).try_create().await;
+    let Ok(mut container) = container else { return REFUSED };
+    container.start().await;
+    let exited = container.finish().await;
+    assert_eq!(exited.code, code, "{}: {}", image.name, exited.stderr);
+    WORKS
+}
+
+fn guest(namespace: &Namespace, name: &str) -> Imported {
+    let program = Program::guest(namespace, name);
+    image::import(namespace, &name.replace('.', "-"), |image| image.layer(program.layer("guest.wasm")))
+}
+
+/// What each engine can do is what the table in the documentation says: each cell is tried, in a container.
+async fn features_are_as_documented(namespace: Namespace) {
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for (name, text) in PROGRAMS {
+        let program = Program::new(wat::parse_str(text).unwrap_or_else(|error| panic!("{name}: {error}")));
+        let image = image::import(&namespace, "feature", |image| image.layer(program.layer("feature.wasm")));
+        found.push((name, verdict(&namespace, &image, "", &[], 0).await));
+    }
+    let (demo, component) = (guest(&namespace, DEMO), guest(&namespace, DEMO_COMPONENT));
+    found.push(("WASI preview 1", verdict(&namespace, &demo, "", &["exit", "7"], 7).await));
+    found.push(("WASI preview 2", verdict(&namespace, &component, "", &["exit", "7"], 7).await));
+    found.push(("HTTP", serves(&namespace).await));
+    found.push(("memory limit", verdict(&namespace, &demo, "memory_limit = \"1MiB\"", &["allocate", "16"], 1).await));
+    found.push(("time limit", verdict(&namespace, &demo, "timeout = \"500ms\"", &["spin"], 134).await));
+    found.push(("fuel", verdict(&namespace, &demo, "fuel = 1000000", &["spin"], 134).await));
+    let shim = format!("containerd-shim-{}-v1", namespace.engine());
+    let said = namespace.program(&shim, "precompile", &[&demo.name]).success().stdout;
+    let compiles = !said.contains("nothing to compile");
+    found.push(("compiling ahead of time", if compiles { WORKS } else { "nothing to compile" }));
+    found.push(("native code mapped from the content store", maps(&namespace, &demo).await));
+    let other = namespace.program(&shim, "precompile", &["--cpu", "baseline", &demo.name]);
+    // The engine could; the store of a node is not the place for such code.
+    let could = other.stderr.contains("cannot keep native code for another machine");
+    found.push(("compiling for other machines", if could { WORKS } else { REFUSED }));
+
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/engines.md")).expect("the page is there");
+    let documented = column(&page, namespace.engine());
+    let found: Vec<String> = found.iter().map(|(name, verdict)| format!("{name}: {verdict}")).collect();
+    assert_eq!(found, documented, "the table of docs/engines.md, column {}", namespace.engine());
+}
+
+/// Says whether a component serves.
+async fn serves(namespace: &Namespace) -> &'static str {
+    let web = guest(namespace, WEB);
+    let Ok(mut container) = namespace.container(&web.name).try_create().await else { return REFUSED };
+    container.start().await;
+    eventually("a server", std::time::Duration::from_secs(20), async || match container.stderr() {
+        said if said.contains("listening on http://0.0.0.0:8080") => Ok(()),
+        said => Err(said),
+    })
+    .await;
+    container.kill(Signal::TERM).await.expect("it runs");
+    assert_eq!(container.wait().await, 0);
+    container.delete().await;
+    WORKS
+}
+
+/// Says whether a container's code is pages of the content store's file.
+async fn maps(namespace: &Namespace, image: &Imported) -> &'static str {
+    let mut container = namespace.container(&image.name).create().await;
+    container.start().await;
+    container.prints("tick 1\n").await;
+    let maps = fs::read_to_string(format!("/proc/{}/maps", container.pid())).expect("it runs");
+    container.end().await;
+    if maps.contains("/io.containerd.content.v1.content/blobs/sha256/") { WORKS } else { "no native code" }
+}
+
+/// Reads one engine's column of the table: `feature: verdict`.
+fn column(page: &str, engine: &str) -> Vec<String> {
+    let rows =
+        page.lines().skip_while(|line| !line.starts_with("| feature |")).take_while(|line| line.starts_with('|'));
+    let mut rows = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    let head = rows.next().unwrap_or_default();
+    let Some(column) = head.iter().position(|name| *name == engine) else { return Vec::new() };
+    rows.skip(1).map(|row| format!("{}: {}", row[0], row.get(column).unwrap_or(&"missing"))).collect()
+}
