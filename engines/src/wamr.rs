@@ -1,7 +1,8 @@
 //! The WAMR engine: core modules with WASI preview 1, interpreted.
 //!
-//! It has nothing to compile: a container starts from its wasm, and each start is a cold one. Loading only validates, in
-//! memory-safe code; WAMR itself, which is C, sees the bytes of an image inside the container and nowhere else.
+//! There is nothing to compile: a container starts from its wasm, and WAMR translates it to its own form at each start.
+//! Loading validates, binds no memory of WAMR's and calls none of its C code: an image's bytes reach WAMR only inside the
+//! container, in [`Program::run`].
 
 use std::sync::Arc;
 
@@ -11,13 +12,14 @@ use crate::{
 
 mod module;
 mod program;
+mod rights;
 mod runtime;
 
 /// Version of WAMR in the crate that brings it. A test compares it with what WAMR says of itself.
 const VERSION: &str = "2.4.3";
 const NAME: &str = "wamr";
 
-/// The WAMR engine.
+/// The WAMR engine. Making one hashes a few lines of text, nothing more.
 #[derive(Debug, Clone)]
 pub struct Wamr {
     fingerprint: Fingerprint,
@@ -61,6 +63,8 @@ impl Engine for Wamr {
         &self.tuning
     }
 
+    /// Takes a stack; refuses what would shape code. What is for a compiler alone or for programs that serve is of no
+    /// effect, as it is with any program that does not serve.
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
         let fixed = |what| Err(TuningError::Fixed { what, engine: NAME });
         if tuning.machine != Machine::default() {
@@ -83,17 +87,19 @@ impl Engine for Wamr {
     }
 
     fn compile(&self, _: &Wasm) -> Result<Vec<u8>, CompileError> {
-        Err(CompileError::Unsupported { reason: "wamr interprets; there is nothing to compile".to_owned() })
+        Err(CompileError::Unsupported { reason: "wamr interprets, and has nothing to compile".to_owned() })
     }
 
     fn load(&self, _: NativeCode) -> Result<Box<dyn Program>, LoadError> {
-        Err(LoadError::Incompatible { reason: "wamr runs no native code".to_owned() })
+        Err(LoadError::Incompatible { reason: "wamr interprets, and runs no native code".to_owned() })
     }
 
+    /// Validates wasm and copies it: WAMR wants bytes of its own, and a few of them are changed (see [`module`]). The
+    /// copy is ordinary memory, which a forked process shares until it is written to.
     fn load_wasm(&self, wasm: &Wasm) -> Result<Box<dyn Program>, LoadError> {
-        let module = module::check(wasm).map_err(|error| LoadError::Wasm { source: error })?;
+        let module = module::Module::read(wasm).map_err(|source| LoadError::Wasm { source })?;
         let stack = self.tuning.stack.and_then(|stack| u32::try_from(stack).ok()).unwrap_or(program::STACK);
-        Ok(Box::new(program::Interpreted { wasm: Arc::from(wasm.bytes()), module, stack }))
+        Ok(Box::new(program::Interpreted { module: Arc::new(module), stack }))
     }
 }
 
@@ -116,10 +122,10 @@ mod tests {
             ("proposals=-gc", "proposals"),
             ("cpu=baseline", "another machine"),
         ] {
-            let error = Wamr::new().tuned(&text.parse().expect("a tuning")).err();
+            let error = Wamr::new().tuned(&text.parse().unwrap()).err();
             assert_eq!(error, Some(TuningError::Fixed { what, engine: NAME }), "{text}");
         }
-        assert!(Wamr::new().tuned(&"stack=1048576 serial=yes".parse().expect("a tuning")).is_ok());
-        assert!(matches!(Wamr::new().tuned(&"stack=1".parse().expect("a tuning")), Err(TuningError::Stack { .. })));
+        assert!(Wamr::new().tuned(&"stack=1048576 serial=yes".parse().unwrap()).is_ok());
+        assert!(matches!(Wamr::new().tuned(&"stack=1".parse().unwrap()), Err(TuningError::Stack { .. })));
     }
 }

@@ -27,7 +27,6 @@ const MODULES: [&str; 7] = ["run", "signals", "streams", "refusals", "options", 
 
 const NO_COMPONENTS: &str = "it runs core modules only";
 const INTERPRETS: &str = "it interprets: there is no code to be shaped, and no fuel";
-const NO_READ_ONLY: &str = "it cannot keep a folder from being changed, and says so";
 
 const ENGINES: [Engine; 1] = [Engine {
     name: "wamr",
@@ -43,7 +42,6 @@ const ENGINES: [Engine; 1] = [Engine {
         ("options::code_ahead_of_time_is_that_of_the_runtime_class", INTERPRETS),
         ("options::image_says_how_it_is_compiled", INTERPRETS),
         ("options::options_that_cannot_be_had_are_named", INTERPRETS),
-        ("options::read_only_root_cannot_be_changed", NO_READ_ONLY),
     ],
 }];
 

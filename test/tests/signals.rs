@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(component_that_can_hear_ends_by_itself),
         case!(program_that_hears_and_goes_on_is_ended_after_its_grace),
         case!(second_signal_ends_a_program_that_goes_on),
+        case!(program_that_is_never_started_is_not_waited_for),
         case!(signal_0_asks_whether_it_is_there),
         case!(all_processes_are_signalled),
     ]
@@ -172,6 +173,21 @@ async fn second_signal_ends_a_program_that_goes_on(namespace: Namespace) {
     container.prints("tick 3\n").await;
     container.kill(Signal::TERM).await.expect("it runs");
     assert_eq!(container.wait().await, 143);
+    container.delete().await;
+}
+
+/// A program that could hear, but is not started, is ended soon, whatever its grace.
+async fn program_that_is_never_started_is_not_waited_for(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "unborn", |image| image.layer(program.layer("demo.wasm")));
+    let builder = namespace.container(&image.name).env("PREWASI_STOP=stdin").env("PREWASI_STOP_GRACE=3600");
+    let container = builder.create().await;
+    container.kill(Signal::TERM).await.expect("a created container can be killed");
+    prewasi_test::eventually("the end of a created container", Duration::from_secs(10), async || {
+        let state = container.state().await.expect("the task is there");
+        if state.exit_status == 143 { Ok(()) } else { Err(format!("{state:?}")) }
+    })
+    .await;
     container.delete().await;
 }
 

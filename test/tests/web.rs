@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(requests_are_answered),
         case!(connections_are_kept_and_http_2_is_spoken),
         case!(each_request_has_its_own_instance),
+        case!(instances_have_their_memory_from_a_pool),
         case!(instances_answer_several_requests),
         case!(prints_reach_the_outputs),
         case!(failures_are_answers_and_log_lines),
@@ -111,6 +112,23 @@ async fn each_request_has_its_own_instance(namespace: Namespace) {
     for _ in 0..3 {
         assert_eq!(says(&address, "/count").await, ok("1\n"));
     }
+    container.end().await;
+}
+
+/// The address space for the memories of all instances is there from the beginning, and nothing is mapped for a request.
+async fn instances_have_their_memory_from_a_pool(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "").await;
+    let mapped = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", container.pid())).expect("it runs");
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("it has a size");
+        size.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number") >> 20
+    };
+    let before = mapped();
+    assert!(before > 512, "{before} GiB");
+    for _ in 0..20 {
+        assert_eq!(says(&address, "/").await, ok("hello\n"));
+    }
+    assert_eq!(mapped(), before);
     container.end().await;
 }
 

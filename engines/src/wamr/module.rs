@@ -1,111 +1,285 @@
-//! What can be said of a module before it runs: whether it is valid, what it imports, what it exports.
+//! What can be said of a module before it runs: whether it is valid, what it imports, what it exports, how much it needs.
+//!
+//! WAMR goes by the names of some exports: it calls `_initialize` and others by itself while it makes an instance, makes a
+//! memory smaller if it finds `__heap_base`, and wants this or that of a module with a `_start`. A guest has to begin
+//! when it is told to, and with all the memory that it asks for, so in the copy of the bytes that WAMR gets these
+//! exports have other names of the same length.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use wasmparser::types::EntityType;
-use wasmparser::{Validator, WasmFeatures};
+use wasmparser::types::{EntityType, TypesRef};
+use wasmparser::{Parser, Payload, ValType, Validator, WasmFeatures};
 
 use crate::{CompileError, Wasm, WasmKind};
 
-/// What WAMR's fast interpreter takes, as it is built here: the second standard without SIMD.
-const FEATURES: WasmFeatures = WasmFeatures::WASM2.difference(WasmFeatures::SIMD).union(WasmFeatures::GC_TYPES);
+/// What WAMR's fast interpreter takes, as it is built here: the second standard without SIMD, and what was asked for in
+/// Cargo.toml.
+const FEATURES: WasmFeatures = WasmFeatures::WASM2
+    .difference(WasmFeatures::SIMD)
+    .union(WasmFeatures::GC_TYPES)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::TAIL_CALL);
+
+/// Names of exports that WAMR would act upon.
+const ACTED_UPON: [&str; 6] =
+    ["_start", "_initialize", "__post_instantiate", "__wasm_call_ctors", "__heap_base", "__data_end"];
+
+/// The export by which WASI finds the memory.
+const MEMORY: &str = "memory";
 
 const WASI: &str = "wasi_snapshot_preview1";
-/// The functions of WASI preview 1 that WAMR has.
-const FUNCTIONS: [&str; 46] = [
-    "args_get",
-    "args_sizes_get",
-    "clock_res_get",
-    "clock_time_get",
-    "environ_get",
-    "environ_sizes_get",
-    "fd_advise",
-    "fd_allocate",
-    "fd_close",
-    "fd_datasync",
-    "fd_fdstat_get",
-    "fd_fdstat_set_flags",
-    "fd_fdstat_set_rights",
-    "fd_filestat_get",
-    "fd_filestat_set_size",
-    "fd_filestat_set_times",
-    "fd_pread",
-    "fd_prestat_dir_name",
-    "fd_prestat_get",
-    "fd_pwrite",
-    "fd_read",
-    "fd_readdir",
-    "fd_renumber",
-    "fd_seek",
-    "fd_sync",
-    "fd_tell",
-    "fd_write",
-    "path_create_directory",
-    "path_filestat_get",
-    "path_filestat_set_times",
-    "path_link",
-    "path_open",
-    "path_readlink",
-    "path_remove_directory",
-    "path_rename",
-    "path_symlink",
-    "path_unlink_file",
-    "poll_oneoff",
-    "proc_exit",
-    "proc_raise",
-    "random_get",
-    "sched_yield",
-    "sock_accept",
-    "sock_recv",
-    "sock_send",
-    "sock_shutdown",
+
+/// The functions of WASI preview 1 with their parameters (`i` for 32 bits, `I` for 64). All but `proc_exit` have one
+/// result. WAMR has functions for sockets besides, which are its own; they are not offered.
+const FUNCTIONS: [(&str, &str); 46] = [
+    ("args_get", "ii"),
+    ("args_sizes_get", "ii"),
+    ("clock_res_get", "ii"),
+    ("clock_time_get", "iIi"),
+    ("environ_get", "ii"),
+    ("environ_sizes_get", "ii"),
+    ("fd_advise", "iIIi"),
+    ("fd_allocate", "iII"),
+    ("fd_close", "i"),
+    ("fd_datasync", "i"),
+    ("fd_fdstat_get", "ii"),
+    ("fd_fdstat_set_flags", "ii"),
+    ("fd_fdstat_set_rights", "iII"),
+    ("fd_filestat_get", "ii"),
+    ("fd_filestat_set_size", "iI"),
+    ("fd_filestat_set_times", "iIIi"),
+    ("fd_pread", "iiiIi"),
+    ("fd_prestat_dir_name", "iii"),
+    ("fd_prestat_get", "ii"),
+    ("fd_pwrite", "iiiIi"),
+    ("fd_read", "iiii"),
+    ("fd_readdir", "iiiIi"),
+    ("fd_renumber", "ii"),
+    ("fd_seek", "iIii"),
+    ("fd_sync", "i"),
+    ("fd_tell", "ii"),
+    ("fd_write", "iiii"),
+    ("path_create_directory", "iii"),
+    ("path_filestat_get", "iiiii"),
+    ("path_filestat_set_times", "iiiiIIi"),
+    ("path_link", "iiiiiii"),
+    ("path_open", "iiiiiIIii"),
+    ("path_readlink", "iiiiii"),
+    ("path_remove_directory", "iii"),
+    ("path_rename", "iiiiii"),
+    ("path_symlink", "iiiii"),
+    ("path_unlink_file", "iii"),
+    ("poll_oneoff", "iiii"),
+    ("proc_exit", "i"),
+    ("proc_raise", "i"),
+    ("random_get", "ii"),
+    ("sched_yield", ""),
+    ("sock_accept", "iii"),
+    ("sock_recv", "iiiiii"),
+    ("sock_send", "iiiii"),
+    ("sock_shutdown", "ii"),
 ];
 
-/// An export: how many parameters and results a function has; `None` for what is no function.
-pub(super) type Exports = BTreeMap<String, Option<(usize, usize)>>;
-
-/// What a module is like.
-pub(super) struct Module {
-    pub(super) exports: Exports,
-    /// What its largest memory has from the beginning, pages.
-    pub(super) pages: u64,
+/// An export, as far as it matters.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Export {
+    /// A function.
+    Function {
+        /// Its name in the bytes that WAMR gets.
+        name: String,
+        params: usize,
+        results: usize,
+    },
+    /// Anything else.
+    Other,
 }
 
-/// Validates a module and its imports.
-///
-/// # Errors
-/// [`CompileError`]: a component, invalid wasm, or an import that there is not.
-pub(super) fn check(wasm: &Wasm) -> Result<Module, CompileError> {
-    if wasm.kind() == WasmKind::Component {
-        return Err(CompileError::Unsupported { reason: "wamr runs core modules, and this is a component".to_owned() });
+/// A valid module whose imports WAMR provides.
+#[derive(Debug)]
+pub(super) struct Module {
+    /// With the names of some exports changed.
+    pub(super) bytes: Vec<u8>,
+    pub(super) exports: BTreeMap<String, Export>,
+    /// It has a function that is called as soon as there is an instance.
+    pub(super) starts: bool,
+    /// Pages that its memory begins with, and the most that it may have.
+    pub(super) pages: Option<(u64, u64)>,
+    /// Bytes that its tables take, from the beginning on.
+    pub(super) tables: u64,
+}
+
+impl Module {
+    /// Validates a module and its imports.
+    ///
+    /// # Errors
+    /// [`CompileError`]: a component, invalid wasm, an import that there is not, or a memory that WASI cannot find.
+    pub(super) fn read(wasm: &Wasm) -> Result<Self, CompileError> {
+        if wasm.kind() == WasmKind::Component {
+            return Err(unsupported("wamr runs core modules, and this is a component"));
+        }
+        let types = Validator::new_with_features(FEATURES).validate_all(wasm.bytes()).map_err(invalid)?;
+        let types = types.as_ref();
+        check_imports(types)?;
+        let has_memory = types
+            .core_exports()
+            .into_iter()
+            .flatten()
+            .any(|(name, entity)| name == MEMORY && matches!(entity, EntityType::Memory(_)));
+        if !has_memory && types.core_imports().into_iter().flatten().next().is_some() {
+            return Err(unsupported("wamr wants a module that imports WASI to export its memory as \"memory\""));
+        }
+        let (bytes, renamed, starts) = rename(wasm.bytes())?;
+        let pages = (types.memory_count() > 0).then(|| {
+            let memory = types.memory_at(0);
+            (memory.initial, memory.maximum.unwrap_or(1 << 16))
+        });
+        let tables = (0..types.table_count()).map(|index| {
+            let table = types.table_at(index);
+            reserved(table.initial, table.maximum)
+        });
+        let tables = tables.fold(0_u64, |sum, elements| sum.saturating_add(elements.saturating_mul(ELEMENT)));
+        Ok(Self { bytes, exports: exports(types, &renamed), starts, pages, tables })
     }
-    let invalid = |error: wasmparser::BinaryReaderError| CompileError::Invalid { reason: error.to_string() };
-    let types = Validator::new_with_features(FEATURES).validate_all(wasm.bytes()).map_err(invalid)?;
-    let types = types.as_ref();
+}
+
+/// Bytes of an element of a table.
+const ELEMENT: u64 = size_of::<usize>() as u64;
+
+/// Returns how many elements WAMR makes room for: it never makes a table larger, so it must have room for what is to come.
+fn reserved(initial: u64, maximum: Option<u64>) -> u64 {
+    const LEAST: u64 = 1024;
+    let most = initial.saturating_mul(2).max(LEAST);
+    maximum.map_or(most, |maximum| maximum.min(most)).max(initial)
+}
+
+fn check_imports(types: TypesRef<'_>) -> Result<(), CompileError> {
     for (module, name, entity) in types.core_imports().into_iter().flatten() {
-        let is_function = matches!(entity, EntityType::Func(_) | EntityType::FuncExact(_));
-        if module != WASI || !is_function || !FUNCTIONS.contains(&name) {
+        let wanted = FUNCTIONS.iter().find(|(known, _)| module == WASI && *known == name);
+        let fits = match (entity, wanted) {
+            (EntityType::Func(id) | EntityType::FuncExact(id), Some((name, params))) => {
+                let function = types[id].unwrap_func();
+                let results: &[ValType] = if *name == "proc_exit" { &[] } else { &[ValType::I32] };
+                function.results() == results && function.params().iter().copied().map(letter).eq(params.chars())
+            }
+            _ => false,
+        };
+        if !fits {
             return Err(CompileError::UnknownImport { module: module.to_owned(), name: name.to_owned() });
         }
     }
-    // Else WAMR would say so in the container, when it runs.
-    let has = |wanted: &str, is: fn(&EntityType) -> bool| {
-        types.core_exports().into_iter().flatten().any(|(name, entity)| name == wanted && is(&entity))
-    };
-    if has("_start", |_| true) && !has("memory", |entity| matches!(entity, EntityType::Memory(_))) {
-        let reason = "wamr wants a program to export its memory as \"memory\"".to_owned();
-        return Err(CompileError::Unsupported { reason });
+    Ok(())
+}
+
+fn letter(value: ValType) -> char {
+    match value {
+        ValType::I32 => 'i',
+        ValType::I64 => 'I',
+        _ => '?',
     }
-    let export = |(name, entity): (&str, EntityType)| {
-        let function = match entity {
+}
+
+/// Renames what WAMR would act upon. Returns the bytes, the names by their former ones, and whether there is a start function.
+fn rename(bytes: &[u8]) -> Result<(Vec<u8>, BTreeMap<&'static str, String>, bool), CompileError> {
+    let (mut names, mut found, mut starts) = (BTreeSet::new(), Vec::new(), false);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(invalid)? {
+            Payload::ExportSection(section) => {
+                for export in section {
+                    let name = export.map_err(invalid)?.name;
+                    names.insert(name);
+                    if let Some(special) = ACTED_UPON.iter().find(|special| **special == name) {
+                        // The name is a part of the bytes.
+                        found.push((*special, name.as_ptr().addr() - bytes.as_ptr().addr()));
+                    }
+                }
+            }
+            Payload::StartSection { .. } => starts = true,
+            _ => {}
+        }
+    }
+    let (mut bytes, mut renamed) = (bytes.to_vec(), BTreeMap::new());
+    for (name, offset) in found {
+        let other = (b'a'..=b'z').map(|first| format!("{}{}", char::from(first), &name[1..]));
+        let Some(other) = other.into_iter().find(|other| !names.contains(other.as_str())) else {
+            return Err(unsupported("wamr needs another name for an export, and all are taken"));
+        };
+        bytes[offset..offset + other.len()].copy_from_slice(other.as_bytes());
+        renamed.insert(name, other);
+    }
+    Ok((bytes, renamed, starts))
+}
+
+fn exports(types: TypesRef<'_>, renamed: &BTreeMap<&'static str, String>) -> BTreeMap<String, Export> {
+    let exports = types.core_exports().into_iter().flatten().map(|(name, entity)| {
+        let export = match entity {
             EntityType::Func(id) | EntityType::FuncExact(id) => {
                 let function = types[id].unwrap_func();
-                Some((function.params().len(), function.results().len()))
+                Export::Function {
+                    name: renamed.get(name).cloned().unwrap_or_else(|| name.to_owned()),
+                    params: function.params().len(),
+                    results: function.results().len(),
+                }
             }
-            _ => None,
+            _ => Export::Other,
         };
-        (name.to_owned(), function)
-    };
-    let pages = (0..types.memory_count()).map(|memory| types.memory_at(memory).initial).max().unwrap_or(0);
-    Ok(Module { exports: types.core_exports().into_iter().flatten().map(export).collect(), pages })
+        (name.to_owned(), export)
+    });
+    exports.collect()
+}
+
+fn invalid(error: wasmparser::BinaryReaderError) -> CompileError {
+    CompileError::Invalid { reason: error.to_string() }
+}
+
+fn unsupported(reason: &str) -> CompileError {
+    CompileError::Unsupported { reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Module {
+        Module::read(&Wasm::from_text(text.as_bytes()).unwrap()).unwrap()
+    }
+
+    /// Exports that WAMR would act upon get names that nothing else has; the module stays valid, and is found under them.
+    #[test]
+    fn exports_are_renamed() {
+        let module = read(
+            r#"(module (func (export "_start")) (func (export "astart") (param i32)) (func (export "_initialize"))
+                (memory 1) (global (export "__heap_base") i32 (i32.const 8)) (func (export "else") (result i32 i64)
+                    (i32.const 0) (i64.const 0)))"#,
+        );
+        let function = |name: &str, params, results| Export::Function { name: name.to_owned(), params, results };
+        assert_eq!(module.exports["_start"], function("bstart", 0, 0));
+        assert_eq!(module.exports["astart"], function("astart", 1, 0));
+        assert_eq!(module.exports["_initialize"], function("ainitialize", 0, 0));
+        assert_eq!(module.exports["else"], function("else", 0, 2));
+        assert_eq!(module.exports["__heap_base"], Export::Other);
+        let again = Module::read(&Wasm::new(module.bytes).unwrap()).unwrap();
+        for name in ACTED_UPON {
+            assert!(!again.exports.contains_key(name), "{name}");
+        }
+    }
+
+    /// What a module takes is counted: pages of its memory, and its tables as WAMR makes them.
+    #[test]
+    fn needs_are_counted() {
+        assert_eq!(read("(module (memory 2 5))").pages, Some((2, 5)));
+        assert_eq!(read("(module (memory 0))").pages, Some((0, 1 << 16)));
+        assert_eq!(read("(module)").pages, None);
+        for (table, elements) in
+            [("10 10", 10), ("10 20", 20), ("10 5000", 1024), ("10", 1024), ("2000", 4000), ("2000 100000", 4000)]
+        {
+            assert_eq!(read(&format!("(module (table {table} funcref))")).tables, elements * ELEMENT, "{table}");
+        }
+    }
+
+    /// A start function is seen.
+    #[test]
+    fn start_functions_are_seen() {
+        assert!(read("(module (func $begin) (start $begin))").starts);
+        assert!(!read(r#"(module (func (export "_start")))"#).starts);
+    }
 }

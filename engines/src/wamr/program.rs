@@ -2,26 +2,27 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use super::module::Module;
-use super::runtime::{Ended, Settings, run};
-use crate::preopens;
-use crate::{Guest, Outcome, Program, RunError, WasmKind, entry_point};
+use super::module::{Export, Module};
+use super::runtime::{Call, Ended, Settings, run};
+use crate::preopens::{self, Folder};
+use crate::{Guest, Network, Outcome, Program, RunError, WasmKind, entry_point};
 
-/// Stack of a guest, bytes: its frames lie in memory of the interpreter's.
-pub(super) const STACK: u32 = 8 << 20;
+/// Stack of a guest, bytes. Frames of the interpreter lie in it, not data of C programs, which have theirs in the linear
+/// memory. WAMR clears all of it at the start, so that it is memory from then on.
+pub(super) const STACK: u32 = 1 << 20;
 /// The least and the most that it may have.
 pub(super) const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 /// A page of linear memory, bytes.
 const PAGE: u64 = 64 << 10;
 /// What WAMR puts between the guest's and the host's name of a folder.
-const BETWEEN: &str = "::";
+const BETWEEN: &[u8] = b"::";
 
-/// A module that has been validated, and is loaded where it runs.
+/// A module that has been validated, and is given to WAMR where it runs.
 pub(super) struct Interpreted {
-    pub(super) wasm: Arc<[u8]>,
-    pub(super) module: Module,
+    pub(super) module: Arc<Module>,
     pub(super) stack: u32,
 }
 
@@ -30,41 +31,62 @@ impl Interpreted {
         if guest.fuel.is_some() {
             return Err(setup("wamr cannot limit how much a guest executes".to_owned()));
         }
-        // WAMR gives a memory what it begins with, whatever the limit.
-        let least = self.module.pages.saturating_mul(PAGE);
-        if guest.memory_limit.is_some_and(|limit| limit < least) {
-            return Err(setup(format!("a memory of {least} bytes exceeds memory limits")));
+        match guest.network {
+            // WASI preview 1 has no function that makes a socket, and no descriptor that a guest is given is one.
+            Network::Inherit | Network::None => {}
         }
-        let mut folders = Vec::new();
+        let (mut folders, mut read_only) = (Vec::new(), Vec::new());
         for folder in preopens::resolve(&guest.preopens, &guest.cwd) {
-            let host = folder.host.display().to_string();
-            if folder.read_only {
-                return Err(setup(format!(
-                    "folder {host} as {:?}: wamr cannot keep a folder from being changed",
-                    folder.guest
-                )));
-            }
             match File::open(&folder.host) {
-                Err(error) if folder.required => {
-                    return Err(setup(format!("folder {host} as {:?}: {error}", folder.guest)));
-                }
+                Err(error) if folder.required => return Err(refused(&folder, &error.to_string())),
                 Err(_) => continue,
                 Ok(_) => {}
             }
-            if host.contains(BETWEEN) || folder.guest.contains(BETWEEN) {
-                return Err(setup(format!("folder {host} as {:?}: wamr takes no name with {BETWEEN:?}", folder.guest)));
-            }
-            folders.push(text(format!("{}{BETWEEN}{host}", folder.guest))?);
+            folders.push(mapping(&folder)?);
+            read_only.push(folder.read_only);
         }
-        let texts = |list: Vec<String>| list.into_iter().map(text).collect::<Result<Vec<_>, _>>();
+        if self.module.starts && read_only.contains(&true) {
+            let reason = "wamr makes a folder read-only after the module's start function has run";
+            return Err(setup(format!("{reason}, and this module has one")));
+        }
         let variable = |(name, value): &(String, String)| format!("{name}={value}");
         Ok(Settings {
-            args: texts(guest.args.clone())?,
-            env: texts(guest.env.iter().map(variable).collect())?,
+            args: texts(guest.args.iter().cloned())?,
+            env: texts(guest.env.iter().map(variable))?,
             folders,
+            read_only,
             stack: self.stack,
-            pages: guest.memory_limit.map(|limit| u32::try_from(limit / PAGE).unwrap_or(u32::MAX)),
+            pages: guest.memory_limit.map_or(Ok(None), |limit| self.pages(limit))?,
         })
+    }
+
+    /// Returns the most pages that the memory may have if all that the guest takes is limited; `None` if it has all that it
+    /// can ever have.
+    fn pages(&self, limit: u64) -> Result<Option<u32>, RunError> {
+        let (initial, maximum) = self.module.pages.unwrap_or_default();
+        let needs = self.module.tables.saturating_add(initial.saturating_mul(PAGE));
+        if needs > limit {
+            return Err(setup(format!(
+                "its memory and tables begin with {needs} bytes, which exceeds memory limits ({limit})"
+            )));
+        }
+        match (limit - self.module.tables) / PAGE {
+            _ if maximum == initial => Ok(None),
+            // To WAMR, this would be no limit.
+            0 => Err(setup(format!("its memory can grow, and the limit of {limit} bytes leaves it no page"))),
+            pages => Ok(Some(u32::try_from(pages).unwrap_or(u32::MAX))),
+        }
+    }
+
+    fn calls(&self, guest: &Guest) -> Vec<Call<'_>> {
+        let entry = guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module));
+        // A command sets itself up in its entry point; only a library has a function for it.
+        let initialize = guest.function.is_some().then_some("_initialize").filter(|name| *name != entry);
+        let call = |name| match self.module.exports.get(name) {
+            Some(Export::Function { name, params: 0, results }) => Some(Call { name, results: *results }),
+            _ => None,
+        };
+        initialize.into_iter().chain([entry]).filter_map(call).collect()
     }
 }
 
@@ -72,27 +94,19 @@ impl Program for Interpreted {
     fn check(&self, guest: &Guest) -> Result<(), RunError> {
         let name = guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module));
         let reason = match self.module.exports.get(name) {
-            Some(Some((0, _))) => return Ok(()),
-            Some(Some(_)) => "it wants parameters",
-            Some(None) => "it is no function",
+            Some(Export::Function { params: 0, .. }) => return Ok(()),
+            Some(Export::Function { .. }) => "it wants parameters",
+            Some(Export::Other) => "it is no function",
             None => "there is none of that name",
         };
         Err(RunError::NoSuchFunction { function: name.to_owned(), reason: reason.to_owned() })
     }
 
+    /// Gives WAMR a copy of the bytes, because it writes to them; they are released as soon as it has translated them.
     fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
         self.check(guest)?;
         let settings = self.settings(guest)?;
-        let entry = guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module));
-        // A command sets itself up in its entry point; only a library has a function for it.
-        let initialize =
-            (guest.function.is_some() && self.module.exports.contains_key("_initialize")).then_some("_initialize");
-        let calls: Vec<(&str, usize)> = initialize
-            .into_iter()
-            .chain([entry])
-            .map(|name| (name, self.module.exports.get(name).copied().flatten().map_or(0, |(_, results)| results)))
-            .collect();
-        match run(self.wasm.to_vec(), &settings, &calls) {
+        match run(self.module.bytes.clone(), &settings, &self.calls(guest)) {
             Ended::Returned => Ok(Outcome::Exit(0)),
             // The system keeps eight bits of an exit code.
             Ended::Exited(code) => Ok(Outcome::Exit(code.to_le_bytes()[0])),
@@ -102,8 +116,23 @@ impl Program for Interpreted {
     }
 }
 
-fn text(text: String) -> Result<CString, RunError> {
-    CString::new(text).map_err(|error| setup(format!("a text with a NUL: {error}")))
+/// Writes down a folder as WAMR reads it.
+fn mapping(folder: &Folder) -> Result<CString, RunError> {
+    let (guest, host) = (folder.guest.as_bytes(), folder.host.as_os_str().as_bytes());
+    // The first one counts, and a colon at the end of the guest's name would make it begin earlier.
+    if guest.windows(2).any(|pair| pair == BETWEEN) || guest.ends_with(b":") {
+        return Err(refused(folder, "wamr takes no name with two colons in it, or one at its end"));
+    }
+    CString::new([guest, BETWEEN, host].concat()).map_err(|_| refused(folder, "its name has a NUL"))
+}
+
+fn texts(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, RunError> {
+    let text = |text: String| CString::new(text).map_err(|error| setup(format!("an argument or variable: {error}")));
+    texts.map(text).collect()
+}
+
+fn refused(folder: &Folder, reason: &str) -> RunError {
+    setup(format!("folder {} as {:?}: {reason}", folder.host.display(), folder.guest))
 }
 
 fn setup(reason: String) -> RunError {

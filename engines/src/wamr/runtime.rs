@@ -1,18 +1,23 @@
 //! The few calls of WAMR's C interface, made safe: one module, in a process of its own, from loading to its end.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use wamrx_sys as wamr;
 
+use super::rights::{self, Descriptors};
+
 /// Room for what WAMR says went wrong.
 const MESSAGE: usize = 256;
-/// What WAMR calls the exception by which a guest exits.
-const EXIT: &str = "wasi proc exit";
-/// What it says when a guest's calls have used up its stack.
+/// The exception by which a guest exits.
+const EXIT: &CStr = c"guest exits";
+/// What WAMR says when a guest's calls have used up its stack.
 const OVERFLOW: &str = "wasm operand stack overflow";
 /// What every exception begins with.
 const EXCEPTION: &str = "Exception: ";
+/// The first descriptor that is a folder.
+const FOLDERS: i32 = 3;
 
 /// What a guest is started with.
 pub(super) struct Settings {
@@ -20,13 +25,23 @@ pub(super) struct Settings {
     pub(super) env: Vec<CString>,
     /// `guest::host` each.
     pub(super) folders: Vec<CString>,
+    /// For each folder, whether nothing in it can be changed.
+    pub(super) read_only: Vec<bool>,
     /// Bytes.
     pub(super) stack: u32,
-    /// The most pages that a linear memory may have.
+    /// The most pages that the linear memory may have; never 0.
     pub(super) pages: Option<u32>,
 }
 
+/// A function to be called: an export without parameters.
+pub(super) struct Call<'a> {
+    pub(super) name: &'a str,
+    /// How many results it has.
+    pub(super) results: usize,
+}
+
 /// How it ended.
+#[derive(Debug)]
 pub(super) enum Ended {
     /// Each function returned.
     Returned,
@@ -38,6 +53,18 @@ pub(super) enum Ended {
     NotStarted(String),
 }
 
+/// Loads a module and calls functions of it, one after the other until one does not return. `bytes` are WAMR's to change,
+/// and are released when it has translated them.
+pub(super) fn run(bytes: Vec<u8>, settings: &Settings, calls: &[Call<'_>]) -> Ended {
+    let run = || {
+        let runtime = Runtime::start()?;
+        let module = Module::load(&runtime, bytes)?;
+        let instance = Instance::make(&module, settings)?;
+        calls.iter().try_for_each(|call| instance.call(call))
+    };
+    run().err().unwrap_or(Ended::Returned)
+}
+
 /// Returns the version of WAMR.
 #[cfg(test)]
 pub(super) fn version() -> String {
@@ -47,21 +74,57 @@ pub(super) fn version() -> String {
     format!("{major}.{minor}.{patch}")
 }
 
-/// The runtime, from its beginning to its end. There is at most one: the process runs one guest.
-struct Runtime;
+/// The runtime, from its beginning to its end. There is at most one at a time: the process runs one guest.
+struct Runtime {
+    /// What the guest exits with.
+    code: Box<AtomicU32>,
+    /// Functions that take the place of WAMR's own. WAMR keeps the pointer, and sorts them.
+    _functions: Box<[wamr::NativeSymbol; 2]>,
+}
 
 impl Runtime {
-    fn start() -> Option<Self> {
+    fn start() -> Result<Self, Ended> {
         let mut args =
             wamr::RuntimeInitArgs { mem_alloc_type: wamr::Alloc_With_System_Allocator, ..Default::default() };
         // SAFETY: the arguments live through the call, which copies what it keeps; the allocator is the process's own.
-        let started = unsafe { wamr::wasm_runtime_full_init(&mut args) };
-        if !started {
-            return None;
+        if !unsafe { wamr::wasm_runtime_full_init(&mut args) } {
+            return Err(Ended::NotStarted("wamr cannot be started".to_owned()));
         }
         // SAFETY: the runtime has been started. WAMR's own messages would go to the guest's standard output.
         unsafe { wamr::wasm_runtime_set_log_level(wamr::WASM_LOG_LEVEL_FATAL) };
-        Some(Self)
+        let code = Box::new(AtomicU32::new(0));
+        let mut functions = Box::new([
+            wamr::NativeSymbol {
+                symbol: c"path_open".as_ptr(),
+                func_ptr: rights::path_open as *mut c_void,
+                signature: rights::PATH_OPEN.as_ptr(),
+                attachment: ptr::null_mut(),
+            },
+            wamr::NativeSymbol {
+                symbol: c"proc_exit".as_ptr(),
+                func_ptr: proc_exit as *mut c_void,
+                signature: c"(i)".as_ptr(),
+                attachment: (&raw const *code).cast_mut().cast(),
+            },
+        ]);
+        // SAFETY: names and signatures are constants; the list is in a box of its own, which is dropped after the runtime.
+        // What is registered last is found first.
+        let registered = unsafe {
+            wamr::wasm_runtime_register_natives(c"wasi_snapshot_preview1".as_ptr(), functions.as_mut_ptr(), 2)
+        };
+        let runtime = Self { code, _functions: functions };
+        if registered { Ok(runtime) } else { Err(Ended::NotStarted("wamr takes no functions".to_owned())) }
+    }
+
+    /// Tells the end of a guest by what WAMR says of it; `None` if that is no exception.
+    fn end(&self, message: &str) -> Option<Ended> {
+        let (_, reason) = message.split_once(EXCEPTION)?;
+        Some(if reason.as_bytes() == EXIT.to_bytes() {
+            Ended::Exited(self.code.load(Ordering::Relaxed))
+        } else {
+            let reason = if reason == OVERFLOW { "call stack exhausted" } else { reason };
+            Ended::Trapped(format!("wasm trap: {reason}"))
+        })
     }
 }
 
@@ -72,20 +135,41 @@ impl Drop for Runtime {
     }
 }
 
-/// A loaded module, with the bytes that it refers to.
+/// WASI's `proc_exit`. WAMR's own keeps the code in the instance, which is gone if the guest exits while it is being made.
+unsafe extern "C" fn proc_exit(environment: wamr::wasm_exec_env_t, code: u32) {
+    // SAFETY: WAMR calls this with the state of the instance that runs; what is attached to this function is a number that
+    // lives as long as the runtime.
+    unsafe {
+        let attached = wamr::wasm_runtime_get_function_attachment(environment).cast::<AtomicU32>();
+        (*attached).store(code, Ordering::Relaxed);
+        wamr::wasm_runtime_set_exception(wamr::wasm_runtime_get_module_inst(environment), EXIT.as_ptr());
+    }
+}
+
+/// A loaded module, with the bytes that it refers to, if any.
 struct Module<'a> {
     module: wamr::wasm_module_t,
-    _bytes: Vec<u8>,
-    _runtime: &'a Runtime,
+    _bytes: Option<Vec<u8>>,
+    runtime: &'a Runtime,
 }
 
 impl<'a> Module<'a> {
-    fn load(runtime: &'a Runtime, mut bytes: Vec<u8>) -> Result<Self, String> {
-        let size = u32::try_from(bytes.len()).map_err(|_| "the module is too large".to_owned())?;
+    fn load(runtime: &'a Runtime, mut bytes: Vec<u8>) -> Result<Self, Ended> {
+        let size = u32::try_from(bytes.len()).map_err(|_| Ended::NotStarted("the module is too large".to_owned()))?;
+        let mut name = [0; 1];
+        let args = wamr::LoadArgs { name: name.as_mut_ptr(), wasm_binary_freeable: true, ..Default::default() };
         let mut message = [0; MESSAGE];
-        // SAFETY: the buffer has that size, may be written to, and is kept, unmoved, as long as the module.
-        let module = unsafe { wamr::wasm_runtime_load(bytes.as_mut_ptr(), size, message.as_mut_ptr(), MESSAGE as u32) };
-        if module.is_null() { Err(read(&message)) } else { Ok(Self { module, _bytes: bytes, _runtime: runtime }) }
+        // SAFETY: the buffer has that size, may be written to, and is kept, unmoved, as long as WAMR refers to it; the other
+        // pointers are to values that live through the call.
+        let module = unsafe {
+            wamr::wasm_runtime_load_ex(bytes.as_mut_ptr(), size, &args, message.as_mut_ptr(), MESSAGE as u32)
+        };
+        if module.is_null() {
+            return Err(Ended::NotStarted(read(&message)));
+        }
+        // SAFETY: the module has just been loaded.
+        let translated = unsafe { wamr::wasm_runtime_is_underlying_binary_freeable(module) };
+        Ok(Self { module, _bytes: (!translated).then_some(bytes), runtime })
     }
 }
 
@@ -100,11 +184,12 @@ impl Drop for Module<'_> {
 struct Instance<'a> {
     instance: wamr::wasm_module_inst_t,
     environment: wamr::wasm_exec_env_t,
-    _module: &'a Module<'a>,
+    runtime: &'a Runtime,
 }
 
 impl<'a> Instance<'a> {
-    fn make(module: &'a Module<'a>, settings: &Settings) -> Result<Self, String> {
+    /// Makes an instance, and runs the module's start function.
+    fn make(module: &'a Module<'a>, settings: &Settings) -> Result<Self, Ended> {
         let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).collect::<Vec<*const c_char>>();
         let count = |texts: &[CString]| u32::try_from(texts.len()).unwrap_or(u32::MAX);
         let (mut folders, mut env) = (pointers(&settings.folders), pointers(&settings.env));
@@ -138,47 +223,55 @@ impl<'a> Instance<'a> {
             wamr::wasm_runtime_instantiate_ex(module.module, &arguments, message.as_mut_ptr(), MESSAGE as u32)
         };
         if instance.is_null() {
-            return Err(read(&message));
+            let message = read(&message);
+            return Err(module.runtime.end(&message).unwrap_or(Ended::NotStarted(message)));
         }
         // SAFETY: the instance has just been made.
         let environment = unsafe { wamr::wasm_runtime_create_exec_env(instance, settings.stack) };
         if environment.is_null() {
             // SAFETY: the instance has just been made, and nobody else knows it.
             unsafe { wamr::wasm_runtime_deinstantiate(instance) };
-            return Err("there is no memory for its stack".to_owned());
+            return Err(Ended::NotStarted("there is no memory for its stack".to_owned()));
         }
-        Ok(Self { instance, environment, _module: module })
+        let instance = Self { instance, environment, runtime: module.runtime };
+        instance.make_read_only(&settings.read_only)?;
+        Ok(instance)
     }
 
-    /// Calls an export without parameters; `None` if it returned.
-    fn call(&self, name: &str, results: usize) -> Option<Ended> {
-        let Ok(text) = CString::new(name) else { return Some(Ended::NotStarted(format!("export {name:?} has a NUL"))) };
+    fn make_read_only(&self, read_only: &[bool]) -> Result<(), Ended> {
+        // SAFETY: the state is this instance's, and lives as long.
+        let Some(descriptors) = (unsafe { Descriptors::of(self.environment) }) else { return Ok(()) };
+        for (fd, read_only) in (FOLDERS..).zip(read_only) {
+            if *read_only && let Err(error) = descriptors.make_read_only(fd) {
+                let reason = format!("wamr cannot make descriptor {fd} read-only (WASI error {error})");
+                return Err(Ended::NotStarted(reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&self, call: &Call<'_>) -> Result<(), Ended> {
+        let gone = || Ended::NotStarted(format!("export {:?} is gone", call.name));
+        let name = CString::new(call.name).map_err(|_| gone())?;
         // SAFETY: the instance lives, and so does the name through the call.
-        let function = unsafe { wamr::wasm_runtime_lookup_function(self.instance, text.as_ptr()) };
+        let function = unsafe { wamr::wasm_runtime_lookup_function(self.instance, name.as_ptr()) };
         if function.is_null() {
-            return Some(Ended::NotStarted(format!("export {name:?} is gone")));
+            return Err(gone());
         }
         // No value of the formats that are taken needs more than two cells.
-        let mut cells = vec![0_u32; results * 2];
+        let mut cells = vec![0_u32; call.results * 2];
         // SAFETY: instance and state belong together, the function is the instance's, it has no parameters, and the cells
         // have room for its results.
         let returned = unsafe { wamr::wasm_runtime_call_wasm(self.environment, function, 0, cells.as_mut_ptr()) };
         if returned {
-            return None;
+            return Ok(());
         }
         // SAFETY: the instance lives; the text is read before anything else can change it.
         let exception = unsafe {
             let exception = wamr::wasm_runtime_get_exception(self.instance);
             if exception.is_null() { String::new() } else { CStr::from_ptr(exception).to_string_lossy().into_owned() }
         };
-        let reason = exception.strip_prefix(EXCEPTION).unwrap_or(&exception);
-        Some(if reason == EXIT {
-            // SAFETY: the instance lives.
-            Ended::Exited(unsafe { wamr::wasm_runtime_get_wasi_exit_code(self.instance) })
-        } else {
-            let reason = if reason == OVERFLOW { "call stack exhausted" } else { reason };
-            Ended::Trapped(format!("wasm trap: {reason}"))
-        })
+        Err(self.runtime.end(&exception).unwrap_or(Ended::Trapped(format!("wasm trap: {exception}"))))
     }
 }
 
@@ -190,20 +283,6 @@ impl Drop for Instance<'_> {
             wamr::wasm_runtime_deinstantiate(self.instance);
         }
     }
-}
-
-/// Loads a module and calls exports of it, each with the number of its results.
-pub(super) fn run(bytes: Vec<u8>, settings: &Settings, calls: &[(&str, usize)]) -> Ended {
-    let Some(runtime) = Runtime::start() else { return Ended::NotStarted("wamr cannot be started".to_owned()) };
-    let module = match Module::load(&runtime, bytes) {
-        Ok(module) => module,
-        Err(reason) => return Ended::NotStarted(reason),
-    };
-    let instance = match Instance::make(&module, settings) {
-        Ok(instance) => instance,
-        Err(reason) => return Ended::NotStarted(reason),
-    };
-    calls.iter().find_map(|(name, results)| instance.call(name, *results)).unwrap_or(Ended::Returned)
 }
 
 fn read(message: &[c_char; MESSAGE]) -> String {

@@ -41,7 +41,7 @@ pub(super) fn load(options: &Options, tuning: &Tuning, code: NativeCode) -> Resu
             // SAFETY: whoever made the `NativeCode` has vouched for the file's bytes, and that they do not change.
             let module = unsafe { Module::deserialize_open_file(&engine, file) }.map_err(refused)?;
             let bound = link::for_modules(&engine).and_then(|linker| linker.instantiate_pre(&module));
-            Ok(Box::new(ModuleProgram::new(bound.map_err(refused)?)))
+            Ok(Box::new(ModuleProgram::new(bound.map_err(refused)?, options.has_fuel())))
         }
         Some(Precompiled::Component) => component(options, tuning, &path).map_err(refused),
         None => Err(incompatible("it is no artifact of wasmtime".to_string())),
@@ -73,7 +73,7 @@ fn component(options: &Options, tuning: &Tuning, path: &str) -> wasmtime::Result
         // Where there is not so much address space, each instance gets and gives back its memory.
         (entry, bound) = (Entry::of(&pooled, tuning), pooled);
     }
-    Ok(Box::new(ComponentProgram::new(bound, entry)))
+    Ok(Box::new(ComponentProgram::new(bound, entry, options.has_fuel())))
 }
 
 /// Refuses code for another architecture by name. All else that differs is found by wasmtime, which however compares the

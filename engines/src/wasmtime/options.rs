@@ -153,6 +153,11 @@ impl Options {
         self.features
     }
 
+    /// Says whether the code counts what it executes.
+    pub(super) fn has_fuel(&self) -> bool {
+        self.fuel
+    }
+
     /// Says whether the code is meant for the machine that this process runs on.
     pub(super) fn is_host(&self) -> bool {
         self.target == machine::host_target() && self.cpu == machine::host_cpu()

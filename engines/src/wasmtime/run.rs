@@ -23,18 +23,20 @@ use crate::{Guest, Network, Outcome, Program, RunError, Tuning, WasmKind, entry_
 /// A module whose imports are bound.
 pub(super) struct ModuleProgram {
     bound: wasmtime::InstancePre<ModuleHost>,
+    /// Its code counts what it executes.
+    counts: bool,
 }
 
 impl ModuleProgram {
-    pub(super) fn new(bound: wasmtime::InstancePre<ModuleHost>) -> Self {
-        Self { bound }
+    pub(super) fn new(bound: wasmtime::InstancePre<ModuleHost>, counts: bool) -> Self {
+        Self { bound, counts }
     }
 
     async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder) -> wasmtime::Result<u8> {
         let host = ModuleHost { wasi: wasi.build_p1(), limits: Limits::new(guest.memory_limit) };
         let mut store = Store::new(self.bound.module().engine(), host);
         store.limiter(|host| &mut host.limits);
-        fuel(&mut store, guest)?;
+        fuel(&mut store, guest, self.counts)?;
         let instance = self.bound.instantiate_async(&mut store).await?;
         // A command sets itself up in its entry point; only a library has a function for it.
         if guest.function.is_some()
@@ -99,16 +101,18 @@ impl Entry {
 pub(super) struct ComponentProgram {
     bound: component::InstancePre<Host>,
     entry: Entry,
+    /// Its code counts what it executes.
+    counts: bool,
 }
 
 impl ComponentProgram {
-    pub(super) fn new(bound: component::InstancePre<Host>, entry: Entry) -> Self {
-        Self { bound, entry }
+    pub(super) fn new(bound: component::InstancePre<Host>, entry: Entry, counts: bool) -> Self {
+        Self { bound, entry, counts }
     }
 
     async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder) -> wasmtime::Result<u8> {
         let outgoing = Outgoing::new(guest);
-        let mut store = store(self.bound.engine(), guest, &mut wasi, &outgoing)?;
+        let mut store = store(self.bound.engine(), guest, self.counts, &mut wasi, &outgoing)?;
         // Nothing counts the time here: whatever ends the guest ends the process.
         store.set_epoch_deadline(u64::MAX / 2);
         let Some(name) = &guest.function else {
@@ -162,7 +166,7 @@ impl Program for ComponentProgram {
     fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
         self.check(guest)?;
         match &self.entry {
-            Entry::Service(service) if guest.function.is_none() => service.run(guest),
+            Entry::Service(service) if guest.function.is_none() => service.run(guest, self.counts),
             _ => run(guest, |wasi| self.call(guest, wasi)),
         }
     }
@@ -172,6 +176,7 @@ impl Program for ComponentProgram {
 pub(super) fn store(
     engine: &wasmtime::Engine,
     guest: &Guest,
+    counts: bool,
     wasi: &mut WasiCtxBuilder,
     outgoing: &Outgoing,
 ) -> wasmtime::Result<Store<Host>> {
@@ -184,13 +189,12 @@ pub(super) fn store(
     };
     let mut store = Store::new(engine, host);
     store.limiter(|host| &mut host.limits);
-    fuel(&mut store, guest)?;
+    fuel(&mut store, guest, counts)?;
     Ok(store)
 }
 
 /// Fills the tank: with what the guest is given, or with all there is if its code counts without a limit.
-fn fuel<T>(store: &mut Store<T>, guest: &Guest) -> wasmtime::Result<()> {
-    let counts = store.get_fuel().is_ok();
+fn fuel<T>(store: &mut Store<T>, guest: &Guest, counts: bool) -> wasmtime::Result<()> {
     match guest.fuel {
         Some(fuel) if counts => store.set_fuel(fuel),
         Some(_) => wasmtime::bail!("its code does not count fuel"),

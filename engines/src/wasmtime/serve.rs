@@ -46,12 +46,15 @@ const HEAD: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often a guest that computes lets others have their turn.
 const TICK: Duration = Duration::from_millis(10);
-/// The most that is kept of an instance's memory for the next one, bytes.
-const KEPT: u64 = 1 << 20;
+/// The most that is kept of an instance's memory for the next one, bytes. It is cleared by hand, which for more than this takes
+/// longer than giving it back.
+const KEPT: u64 = 128 << 10;
 /// A page of a linear memory, bytes.
 const PAGE: u64 = 64 << 10;
 /// What an instance takes at the least, bytes.
 const LEAST: u64 = 1 << 20;
+/// What the engine itself may need for an instance, bytes; it takes what it needs, and no more.
+const INSTANCE: usize = 64 << 20;
 /// Elements that a table may have in a pool: address space, nothing more.
 const TABLE_ELEMENTS: usize = 1_000_000;
 
@@ -101,12 +104,12 @@ impl Service {
     ///
     /// # Errors
     /// [`RunError::Setup`]: the address cannot be listened on, or there is no thread.
-    pub(super) fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
+    pub(super) fn run(&self, guest: &Guest, counts: bool) -> Result<Outcome, RunError> {
         traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
         let address = guest.http.address;
         let listener = listen(&guest.http).map_err(|error| setup(format!("cannot listen on {address}: {error}")))?;
         let (stopping, stop) = watch::channel(false);
-        let server = Arc::new(Server::new(self, guest, stop)?);
+        let server = Arc::new(Server::new(self, guest, counts, stop)?);
         let thread = |name: &str| thread::Builder::new().name(name.to_owned());
         let failed = |error: io::Error| setup(format!("cannot start a thread: {error}"));
         if let Some(end) = guest.stop.clone() {
@@ -149,15 +152,17 @@ pub(super) fn pool(component: &Component, tuning: &Tuning) -> Option<PoolingAllo
         .total_stacks(instances)
         .total_gc_heaps(instances)
         .max_core_instances_per_component(u32::MAX)
-        .max_component_instance_size(usize::MAX)
-        .max_core_instance_size(usize::MAX)
-        .max_memories_per_module(u32::MAX)
-        .max_tables_per_module(u32::MAX)
+        .max_component_instance_size(INSTANCE)
+        .max_core_instance_size(INSTANCE)
+        // The pool counts up to these when a module is dropped: no more than there can be.
+        .max_memories_per_module(wants.num_memories)
+        .max_tables_per_module(wants.num_tables)
         .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(kept)
         .table_keep_resident(kept.min(64 << 10))
         .async_stack_keep_resident(kept.min(64 << 10))
-        .pagemap_scan(Enabled::Auto);
+        // It would ask for the pages of the process that loads the program, which is not the one that runs it.
+        .pagemap_scan(Enabled::No);
     Some(pool)
 }
 

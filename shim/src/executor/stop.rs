@@ -7,13 +7,16 @@
 //!
 //! A program that has a standard input of its own keeps it, and hears nothing.
 //!
+//! All is prepared before the container can be started, so that a signal right after its start is heard. One that comes before
+//! the program runs ends the process soon, unless it is started meanwhile.
+//!
 //! A program that serves needs to say nothing: its engine hears for it, stops accepting, and finishes what it has begun.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::libc;
 use prewasi_engines::Guest;
@@ -29,6 +32,22 @@ const GRACE: u32 = 30;
 static INPUT: AtomicI32 = AtomicI32::new(-1);
 static TOLD: AtomicBool = AtomicBool::new(false);
 static GRACE_SECONDS: AtomicU32 = AtomicU32::new(GRACE);
+/// The program runs, or is about to.
+static STARTED: AtomicBool = AtomicBool::new(false);
+/// What was prepared, until the program takes it.
+static PREPARED: Mutex<Option<Result<Prepared, StopError>>> = Mutex::new(None);
+
+/// How many seconds a process has that was told to stop before it was started.
+const NOT_STARTED: u32 = 1;
+
+/// What a program needs for hearing that it shall stop.
+#[derive(Default)]
+pub(super) struct Prepared {
+    /// Descriptors that must stay open.
+    pub(super) kept: Vec<RawFd>,
+    /// What the engine of a program that serves waits for.
+    pub(super) stop: Option<Arc<OwnedFd>>,
+}
 
 /// Says why a program cannot be told to stop.
 #[derive(Debug, thiserror::Error)]
@@ -41,28 +60,45 @@ pub(super) enum StopError {
     Input(#[source] io::Error),
 }
 
-/// Makes what ends when the program is to stop: its input, if it wants that, or what its engine waits for, if it serves.
-/// Returns the descriptors that must stay open for that.
-pub(super) fn prepare(guest: &mut Guest, serves: bool) -> Result<Vec<RawFd>, StopError> {
+/// Makes what ends when the program is to stop, for [`begin`].
+pub(super) fn prepare(guest: &Guest, serves: bool) {
+    *PREPARED.lock().unwrap_or_else(PoisonError::into_inner) = Some(make(guest, serves));
+}
+
+/// Makes the program's input, if it wants that, or what its engine waits for, if it serves.
+fn make(guest: &Guest, serves: bool) -> Result<Prepared, StopError> {
     let wish = wish(guest)?;
     if !serves && (wish.is_none() || !has_no_input()) {
-        return Ok(Vec::new());
+        return Ok(Prepared::default());
     }
     let (reader, writer) = io::pipe().map_err(StopError::Input)?;
     let seconds = if serves { seconds(guest)? } else { wish };
     GRACE_SECONDS.store(seconds.unwrap_or(GRACE), Ordering::Relaxed);
     let writer = writer.into_raw_fd();
-    let mut kept = vec![writer];
+    let mut prepared = Prepared { kept: vec![writer], stop: None };
     if serves {
         let reader = OwnedFd::from(reader);
-        kept.push(reader.as_raw_fd());
-        guest.stop = Some(Arc::new(reader));
+        prepared.kept.push(reader.as_raw_fd());
+        prepared.stop = Some(Arc::new(reader));
     // SAFETY: dup2 has no memory effects; standard input stays a descriptor of this process.
     } else if unsafe { libc::dup2(reader.as_raw_fd(), libc::STDIN_FILENO) } < 0 {
         return Err(StopError::Input(io::Error::last_os_error()));
     }
     INPUT.store(writer, Ordering::Release);
-    Ok(kept)
+    Ok(prepared)
+}
+
+/// Begins the program: whoever was told to stop before has the whole grace from now on.
+///
+/// # Errors
+/// The program's wish cannot be met.
+pub(super) fn begin() -> Result<Prepared, StopError> {
+    STARTED.store(true, Ordering::SeqCst);
+    if is_told() {
+        // SAFETY: it only sets a timer.
+        unsafe { libc::alarm(GRACE_SECONDS.load(Ordering::Relaxed)) };
+    }
+    PREPARED.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(|| Ok(Prepared::default()))
 }
 
 /// Tells the program to stop; `false` if it cannot hear, or has been told. For a signal handler.
@@ -72,10 +108,11 @@ pub(super) fn tell() -> bool {
         return false;
     }
     TOLD.store(true, Ordering::Release);
+    let seconds = if STARTED.load(Ordering::SeqCst) { GRACE_SECONDS.load(Ordering::Relaxed) } else { NOT_STARTED };
     // SAFETY: both may be called in a signal handler; the descriptor belongs to nobody else.
     unsafe {
         libc::close(input);
-        libc::alarm(GRACE_SECONDS.load(Ordering::Relaxed));
+        libc::alarm(seconds);
     }
     true
 }

@@ -102,6 +102,7 @@ impl WasmExecutor {
 
 impl Executor for WasmExecutor {
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        stop::prepare(&self.guest, self.program.serves() && self.guest.function.is_none());
         // From here on the container can be stopped, even if it is never started.
         signals::end_on_signals()
             .map_err(|error| ExecutorValidationError::ArgValidationError(format!("cannot handle signals: {error}")))
@@ -125,16 +126,12 @@ impl Executor for WasmExecutor {
             tell(&error);
             exit(CANNOT_RUN);
         }
-        let mut guest = self.guest.clone();
-        let serves = self.program.serves() && guest.function.is_none();
-        match stop::prepare(&mut guest, serves) {
-            Ok(kept) => self.close_others(&kept),
-            Err(error) => {
-                tell(&error);
-                exit(CANNOT_RUN);
-            }
-        }
-        let code = self.run(guest);
+        let prepared = stop::begin().unwrap_or_else(|error| {
+            tell(&error);
+            exit(CANNOT_RUN)
+        });
+        self.close_others(&prepared.kept);
+        let code = self.run(Guest { stop: prepared.stop, ..self.guest.clone() });
         // Nobody is left to be told if this fails.
         let _ = std::io::stdout().flush();
         exit(code)

@@ -71,8 +71,13 @@ impl Server {
     ///
     /// # Errors
     /// [`RunError::Setup`].
-    pub(super) fn new(service: &Service, guest: &Guest, stop: watch::Receiver<bool>) -> Result<Self, RunError> {
-        let instances = Arc::new(Instances::new(guest)?);
+    pub(super) fn new(
+        service: &Service,
+        guest: &Guest,
+        counts: bool,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, RunError> {
+        let instances = Arc::new(Instances::new(guest, counts)?);
         let engine = service.handler.engine();
         let ticker = Ticker::start(engine.clone());
         let http = Http { concurrency: guest.http.concurrency.clamp(1, service.capacity), ..guest.http.clone() };

@@ -22,6 +22,7 @@ pub(super) struct Instance {
 /// Makes instances, and keeps those that may answer more.
 pub(super) struct Instances {
     guest: Guest,
+    counts: bool,
     folders: Vec<Folder>,
     outgoing: Outgoing,
     idle: Mutex<Vec<Instance>>,
@@ -32,10 +33,10 @@ impl Instances {
     ///
     /// # Errors
     /// [`RunError::Setup`]: a folder cannot be opened.
-    pub(super) fn new(guest: &Guest) -> Result<Self, RunError> {
+    pub(super) fn new(guest: &Guest, counts: bool) -> Result<Self, RunError> {
         let folders = folders(guest);
         wasi(guest, &folders)?;
-        Ok(Self { guest: guest.clone(), folders, outgoing: Outgoing::new(guest), idle: Mutex::default() })
+        Ok(Self { guest: guest.clone(), counts, folders, outgoing: Outgoing::new(guest), idle: Mutex::default() })
     }
 
     /// Makes a store for an instance.
@@ -44,7 +45,7 @@ impl Instances {
     /// What cannot be set up.
     pub(super) fn store(&self, engine: &wasmtime::Engine) -> wasmtime::Result<Store<Host>> {
         let mut wasi = wasi(&self.guest, &self.folders).map_err(wasmtime::Error::new)?;
-        let mut store = store(engine, &self.guest, &mut wasi, &self.outgoing)?;
+        let mut store = store(engine, &self.guest, self.counts, &mut wasi, &self.outgoing)?;
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         Ok(store)

@@ -17,6 +17,8 @@ use crate::table::{Samples, Section, Table, Target};
 
 /// How many connections, and how many times the other's requests per second are to be reached with them.
 const LOADS: [(u32, f64); 3] = [(1, 1.8), (16, 2.2), (64, 1.5)];
+/// The option by which an instance answers many requests.
+const REUSE: &str = "http_instance_requests = 1000";
 /// How long each measurement takes, seconds.
 const SECONDS: u32 = 4;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -44,18 +46,17 @@ impl Drop for Theirs {
 
 /// Measures in turns.
 pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
-    let (ours, theirs) = (address(), address());
-    let mut container = serve(namespace, &ours).await;
+    let (ours, reusing, theirs) = (address(), address(), address());
+    let container = serve(namespace, &ours, "").await;
+    let reuser = serve(namespace, &reusing, REUSE).await;
     let other = Theirs(wasmtime_serve(&theirs));
-    for address in [&ours, &theirs] {
-        eventually("a server", LIMIT, async || Connection::open(address).await?.ask("/", b"").await.map(drop)).await;
-    }
+    listens(&theirs).await;
     let mut tables = Vec::new();
     for (connections, factor) in LOADS {
-        let mut rates = [Samples::default(), Samples::default()];
+        let mut rates = [Samples::default(), Samples::default(), Samples::default()];
         let (mut p50, mut p99) = (rates.clone(), rates.clone());
         for _ in 0..counts.cold {
-            for (index, address) in [&theirs, &ours].into_iter().enumerate() {
+            for (index, address) in [&theirs, &ours, &reusing].into_iter().enumerate() {
                 let load = wrk(address, connections);
                 rates[index].add(load.per_second);
                 p50[index].add_time(load.p50);
@@ -63,21 +64,29 @@ pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
             }
         }
         let mut table = Table::new("requests a second");
-        let target = Target::at_least(rates[1].median(), rates[0].median(), factor, " `wasmtime serve`");
+        let target =
+            |ours: &Samples| Some(Target::at_least(ours.median(), rates[0].median(), factor, " `wasmtime serve`"));
         table.row(&format!("`wasmtime serve`, {connections} connections"), &rates[0], None);
-        table.row(&format!("prewasi, {connections} connections"), &rates[1], Some(target));
+        table.row(&format!("prewasi, {connections} connections"), &rates[1], target(&rates[1]));
+        table.row(
+            &format!("prewasi, instances that are used again, {connections} connections"),
+            &rates[2],
+            target(&rates[2]),
+        );
         tables.push(table);
         let mut table = Table::new("ms");
-        let target = Target::factor(p99[1].median(), p99[0].median(), 1.0, " `wasmtime serve`");
+        let target = |ours: &Samples| Some(Target::factor(ours.median(), p99[0].median(), 1.0, " `wasmtime serve`"));
         table.row("`wasmtime serve`, half of the requests", &p50[0], None);
         table.row("prewasi, half of the requests", &p50[1], None);
         table.row("`wasmtime serve`, 99 % of the requests", &p99[0], None);
-        table.row("prewasi, 99 % of the requests", &p99[1], Some(target));
+        table.row("prewasi, 99 % of the requests", &p99[1], target(&p99[1]));
+        table.row("prewasi, instances that are used again, 99 % of the requests", &p99[2], target(&p99[2]));
         tables.push(table);
     }
     drop(other);
+    reuser.end().await;
     container.end().await;
-    container = serve(namespace, &ours).await;
+    let container = serve(namespace, &ours, "").await;
     tables.push(memory(&container, &ours).await);
     container.end().await;
     Section::new("Answering HTTP requests", &intro(), &tables)
@@ -86,7 +95,7 @@ pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
 fn intro() -> String {
     format!(
         "A component that says hello (`test/guests/web.c`), in a container with default options beside `wasmtime serve -S cli` {} \
-         with default options: an instance for each request, nothing printed. `wrk` asks on the same machine, for {SECONDS} s at a \
+         with default options: an instance for each request, nothing printed; and in one with `{REUSE}`. `wrk` asks on the same machine, for {SECONDS} s at a \
          time, with connections that are kept.",
         version_of_wasmtime(),
     )
@@ -97,14 +106,19 @@ fn address() -> String {
     free.expect("a port can be had").to_string()
 }
 
-async fn serve(namespace: &Namespace, address: &str) -> Container {
+async fn listens(address: &str) {
+    eventually("a server", LIMIT, async || Connection::open(address).await?.ask("/", b"").await.map(drop)).await;
+}
+
+async fn serve(namespace: &Namespace, address: &str, options: &str) -> Container {
     let program = Program::guest(namespace, WEB);
     let image = image::import(namespace, "web", |image| image.layer(program.layer("web.wasm")));
     let namespaces = json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]);
     let container = namespace.container(&image.name).env(&format!("PREWASI_HTTP_ADDRESS={address}"));
-    let mut container = container.change(json!({ "linux": { "namespaces": namespaces } })).create().await;
+    let container = container.change(json!({ "linux": { "namespaces": namespaces } })).options(options);
+    let mut container = container.create().await;
     container.start().await;
-    eventually("a server", LIMIT, async || Connection::open(address).await?.ask("/", b"").await.map(drop)).await;
+    listens(address).await;
     container
 }
 
