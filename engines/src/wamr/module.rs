@@ -178,8 +178,11 @@ fn letter(value: ValType) -> char {
     }
 }
 
+/// The names that WAMR gets, by those that exports had.
+type Renamed = BTreeMap<&'static str, String>;
+
 /// Renames what WAMR would act upon. Returns the bytes, the names by their former ones, and whether there is a start function.
-fn rename(bytes: &[u8]) -> Result<(Vec<u8>, BTreeMap<&'static str, String>, bool), CompileError> {
+fn rename(bytes: &[u8]) -> Result<(Vec<u8>, Renamed, bool), CompileError> {
     let (mut names, mut found, mut starts) = (BTreeSet::new(), Vec::new(), false);
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(invalid)? {
@@ -209,7 +212,7 @@ fn rename(bytes: &[u8]) -> Result<(Vec<u8>, BTreeMap<&'static str, String>, bool
     Ok((bytes, renamed, starts))
 }
 
-fn exports(types: TypesRef<'_>, renamed: &BTreeMap<&'static str, String>) -> BTreeMap<String, Export> {
+fn exports(types: TypesRef<'_>, renamed: &Renamed) -> BTreeMap<String, Export> {
     let exports = types.core_exports().into_iter().flatten().map(|(name, entity)| {
         let export = match entity {
             EntityType::Func(id) | EntityType::FuncExact(id) => {

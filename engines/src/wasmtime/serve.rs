@@ -1,7 +1,6 @@
 //! A component that answers HTTP requests: the container is a server.
 //!
-//! One thread per core, each with a runtime of its own; all of them accept from one listener, so that whoever is idle takes
-//! the next connection. A request is answered where its connection is read, by an instance of its own: nothing is handed
+//! One thread per core, each with a runtime of its own; the first of them accepts, and hands connections out in turn. A request is answered where its connection is read, by an instance of its own: nothing is handed
 //! from thread to thread. The memory of instances comes from a pool and goes back to it.
 //!
 //! A guest that computes cannot keep its thread: code of components can be interrupted, and yields every [`TICK`].
@@ -18,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wasmtime::component::{self, Component};
 use wasmtime::{Enabled, PoolingAllocationConfig};
@@ -123,12 +122,15 @@ impl Service {
         eprintln!("listening on http://{address}");
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let cores = cores.min(server.concurrency() as usize);
-        let mut others = Vec::new();
+        let (mut others, mut queues) = (Vec::new(), Vec::new());
         for _ in 1..cores {
-            let (server, listener) = (server.clone(), listener.try_clone().map_err(failed)?);
-            others.push(thread("guest").spawn(move || serve(&server, listener)).map_err(failed)?);
+            let (queue, connections) = mpsc::unbounded_channel();
+            let server = server.clone();
+            others.push(thread("guest").spawn(move || serve(&server, Source::Queue(connections))).map_err(failed)?);
+            queues.push(queue);
         }
-        serve(&server, listener).map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
+        serve(&server, Source::Listener(listener, queues))
+            .map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
         for other in others {
             // What a thread could not do, this one has said already.
             let _ = other.join();
@@ -196,32 +198,72 @@ fn wait_for_end(end: &std::os::fd::OwnedFd) {
     }
 }
 
+/// Where a thread has its connections from.
+enum Source {
+    /// It accepts them, and keeps one after it has given one to each of the others.
+    Listener(TcpListener, Vec<mpsc::UnboundedSender<std::net::TcpStream>>),
+    /// It is given them.
+    Queue(mpsc::UnboundedReceiver<std::net::TcpStream>),
+}
+
 /// Serves connections on this thread, until the guest is to stop and all of them have ended.
-fn serve(server: &Arc<Server>, listener: TcpListener) -> io::Result<()> {
+fn serve(server: &Arc<Server>, source: Source) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(accept(server, listener));
+    let result = runtime.block_on(async {
+        match source {
+            Source::Listener(listener, queues) => accept(server, listener, queues).await,
+            Source::Queue(connections) => take(server, connections).await,
+        }
+    });
     // A name lookup that still runs is not waited for.
     runtime.shutdown_background();
     result
 }
 
-async fn accept(server: &Arc<Server>, listener: TcpListener) -> io::Result<()> {
+async fn accept(
+    server: &Arc<Server>,
+    listener: TcpListener,
+    queues: Vec<mpsc::UnboundedSender<std::net::TcpStream>>,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut stop = server.stop();
     let mut connections = JoinSet::new();
+    let mut turns = (0..=queues.len()).cycle();
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             // Those that have ended.
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(connection(server.clone(), stream))),
+                Ok((stream, _)) => match turns.next().and_then(|turn| queues.get(turn)) {
+                    // A client that is gone already is nobody's loss.
+                    Some(queue) => drop(stream.into_std().map(|stream| queue.send(stream))),
+                    None => drop(connections.spawn(connection(server.clone(), stream))),
+                },
                 // Out of descriptors: those who are being served will give some back.
                 Err(_) => tokio::time::sleep(PAUSE).await,
             },
         }
     }
-    drop(listener);
+    drop((listener, queues));
+    while connections.join_next().await.is_some() {}
+    server.finish().await;
+    Ok(())
+}
+
+async fn take(server: &Arc<Server>, mut given: mpsc::UnboundedReceiver<std::net::TcpStream>) -> io::Result<()> {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            // Those that have ended.
+            Some(_) = connections.join_next() => {}
+            stream = given.recv() => match stream.map(TcpStream::from_std) {
+                Some(Ok(stream)) => drop(connections.spawn(connection(server.clone(), stream))),
+                Some(Err(_)) => {}
+                None => break,
+            },
+        }
+    }
     while connections.join_next().await.is_some() {}
     server.finish().await;
     Ok(())
