@@ -9,7 +9,7 @@ const FAULTS: [(&str, &str); 5] = [
     ("unreachable", "unreachable"),
     ("(i32.store (i32.const 0x7ffffff0) (i32.const 1))", "out of bounds memory access"),
     ("(drop (i32.div_s (i32.const 1) (global.get $zero)))", "integer divide by zero"),
-    ("(call $recurse)", "stack overflow"),
+    ("(call $recurse)", "call stack exhausted"),
     ("(call_indirect (i32.const 3))", "undefined element"),
 ];
 
