@@ -94,7 +94,7 @@ impl Engine for Wamr {
         Err(LoadError::Incompatible { reason: "wamr interprets, and runs no native code".to_owned() })
     }
 
-    /// Validates wasm and copies it: WAMR wants bytes of its own, and a few of them are changed (see [`module`]). The
+    /// Validates wasm and copies it: WAMR wants bytes of its own, and a few of them are changed (see `wamr/module.rs`). The
     /// copy is ordinary memory, which a forked process shares until it is written to.
     fn load_wasm(&self, wasm: &Wasm) -> Result<Box<dyn Program>, LoadError> {
         let module = module::Module::read(wasm).map_err(|source| LoadError::Wasm { source })?;
