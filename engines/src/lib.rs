@@ -5,12 +5,16 @@
 mod engine;
 mod fingerprint;
 mod machine;
-#[cfg(feature = "wasmtime")]
+#[cfg(any(feature = "wasmer", feature = "wasmtime"))]
 mod preopens;
 mod wasm;
+#[cfg(feature = "wasmer")]
+mod wasmer;
 #[cfg(feature = "wasmtime")]
 mod wasmtime;
 
+#[cfg(feature = "wasmer")]
+pub use self::wasmer::Wasmer;
 #[cfg(feature = "wasmtime")]
 pub use self::wasmtime::Wasmtime;
 pub use engine::{
