@@ -1,37 +1,42 @@
-//! The WAMR engine, from wasm to exit code.
-//!
-//! As in the tests of wasmtime, each guest runs in a process of its own: this binary starts itself with `run-guest`, and is
-//! then a small copy of what a shim does.
+//! The WAMR engine, from wasm to exit code, in the way of the tests of wasmtime.
 
-// A test that fails panics, and a guest process talks through its stderr.
-#![allow(clippy::unwrap_used)]
+// A test that fails panics, and a guest process talks through its stdout.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "wamr/common.rs"]
-mod common;
+#[path = "wamr/features.rs"]
+mod features;
 #[path = "wamr/folders.rs"]
 mod folders;
-#[path = "wamr/guest.rs"]
-mod guest;
 #[path = "wamr/limits.rs"]
 mod limits;
 #[path = "wamr/loading.rs"]
 mod loading;
-#[path = "wamr/modules.rs"]
-mod modules;
+#[path = "shared/mod.rs"]
+mod shared;
 #[path = "wamr/traps.rs"]
 mod traps;
 
 use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use prewasi_engines::Wamr;
+use shared::{common, guest};
+
+/// Makes the engine under test.
+fn engine() -> Wamr {
+    Wamr::new()
+}
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() == Some("run-guest") {
         return guest::main(args);
     }
-    let mut trials = folders::trials();
+    let mut trials: Vec<Trial> = shared::trials();
+    trials.extend(features::trials());
+    trials.extend(folders::trials());
     trials.extend(limits::trials());
     trials.extend(loading::trials());
-    trials.extend(modules::trials());
     trials.extend(traps::trials());
-    libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

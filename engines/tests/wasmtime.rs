@@ -6,16 +6,12 @@
 // A test that fails panics, and a guest process talks through its stdout.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "wasmtime/common.rs"]
-mod common;
 #[path = "wasmtime/compiling.rs"]
 mod compiling;
 #[path = "wasmtime/components.rs"]
 mod components;
-#[path = "wasmtime/folders.rs"]
-mod folders;
-#[path = "wasmtime/guest.rs"]
-mod guest;
+#[path = "wasmtime/features.rs"]
+mod features;
 #[path = "wasmtime/limits.rs"]
 mod limits;
 #[path = "wasmtime/loading.rs"]
@@ -23,8 +19,8 @@ mod loading;
 #[cfg(feature = "cross")]
 #[path = "wasmtime/machines.rs"]
 mod machines;
-#[path = "wasmtime/modules.rs"]
-mod modules;
+#[path = "shared/mod.rs"]
+mod shared;
 #[path = "wasmtime/traps.rs"]
 mod traps;
 #[path = "wasmtime/tuning.rs"]
@@ -32,20 +28,29 @@ mod tuning;
 
 use std::process::ExitCode;
 
+use libtest_mimic::{Arguments, Trial};
+use prewasi_engines::Wasmtime;
+use shared::{common, guest};
+
+/// Makes the engine under test.
+fn engine() -> Wasmtime {
+    Wasmtime::new()
+}
+
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() == Some("run-guest") {
         return guest::main(args);
     }
-    let mut trials = compiling::trials();
+    let mut trials: Vec<Trial> = shared::trials();
+    trials.extend(compiling::trials());
     trials.extend(components::trials());
-    trials.extend(folders::trials());
+    trials.extend(features::trials());
     trials.extend(limits::trials());
     trials.extend(loading::trials());
     #[cfg(feature = "cross")]
     trials.extend(machines::trials());
-    trials.extend(modules::trials());
     trials.extend(traps::trials());
     trials.extend(tuning::trials());
-    libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

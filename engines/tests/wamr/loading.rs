@@ -2,7 +2,7 @@
 
 use prewasi_engines::{CompileError, Engine as _, LoadError, NativeCode, Wamr, Wasm};
 
-use crate::common::{module, run, trials};
+use crate::common::{artifact, run, trials};
 use crate::guest::LOAD_FAILED;
 
 trials![
@@ -67,7 +67,7 @@ fn unknown_import_is_named() {
         ),
     ] {
         assert_eq!(unknown(text), (from.to_owned(), name.to_owned()));
-        let ended = run(&module(text), &[]);
+        let ended = run(&artifact(text), &[]);
         assert_eq!(ended.code, Some(LOAD_FAILED));
         assert!(ended.stderr.contains(&format!("cannot provide import {name:?} of {from:?}")), "{}", ended.stderr);
     }
@@ -113,7 +113,7 @@ fn what_cannot_run_is_refused() {
 fn hidden_memory_is_refused() {
     let text = r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32))) (memory 1))"#;
     assert!(unsupported(text).contains("export its memory"));
-    let ended = run(&module(r#"(module (func (export "_start")))"#), &[]);
+    let ended = run(&artifact(r#"(module (func (export "_start")))"#), &[]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 }
 
@@ -121,7 +121,7 @@ fn hidden_memory_is_refused() {
 fn nothing_is_compiled() {
     let engine = Wamr::new();
     assert!(!engine.compiles());
-    let file = module("(module)");
+    let file = artifact("(module)");
     let wasm = Wasm::new(std::fs::read(file.path()).unwrap()).unwrap();
     assert!(
         matches!(engine.compile(&wasm), Err(CompileError::Unsupported { reason }) if reason.contains("interprets"))

@@ -1,8 +1,8 @@
 //! What is refused before a container is even created.
 
-use prewasi_engines::{CompileError, Wasm, WasmError};
+use prewasi_engines::{CompileError, Engine as _, Wasm, WasmError};
 
-use crate::common::{compile, compile_bytes, trials};
+use crate::common::trials;
 
 trials![
     unknown_import_is_named,
@@ -14,6 +14,16 @@ trials![
     what_cannot_run_is_refused,
     compiling_twice_gives_the_same_bytes,
 ];
+
+/// Compiles text.
+pub(crate) fn compile(text: &str) -> Result<Vec<u8>, CompileError> {
+    compile_bytes(wat::parse_str(text).unwrap())
+}
+
+/// Compiles bytes that begin as wasm does.
+pub(crate) fn compile_bytes(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
+    crate::engine().compile(&Wasm::new(bytes).unwrap())
+}
 
 fn unknown(result: Result<Vec<u8>, CompileError>) -> (String, String) {
     match result {

@@ -5,8 +5,9 @@ use wasi_preview1_component_adapter_provider::{
 };
 use wit_component::ComponentEncoder;
 
-use crate::common::{artifact, compile_bytes, run, store, trials};
-use crate::modules::WRITE;
+use crate::common::{artifact, run, store, trials};
+use crate::compiling::compile_bytes;
+use crate::shared::modules::WRITE;
 
 trials![
     result_is_the_exit_code,

@@ -5,7 +5,8 @@ use std::fs::File;
 
 use prewasi_engines::{Engine as _, LoadError, NativeCode, Program, Wasm, Wasmtime, version_label};
 
-use crate::common::{Ended, artifact, compile, run, store, trials};
+use crate::common::{Ended, artifact, run, store, trials};
+use crate::compiling::compile;
 use crate::guest::LOAD_FAILED;
 
 trials![

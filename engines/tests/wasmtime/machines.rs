@@ -6,7 +6,8 @@ use prewasi_engines::{
     CompileError, Engine as _, LoadError, Machine, NativeCode, Tuning, Wasm, Wasmtime, version_label,
 };
 
-use crate::common::{compile, compile_bytes, store, trials};
+use crate::common::{store, trials};
+use crate::compiling::{compile, compile_bytes};
 
 trials![
     other_architectures_are_compiled_for,

@@ -11,11 +11,15 @@ trials![
     stdout_and_stderr_stay_apart,
     large_output_is_complete,
     large_table,
-    wasm_3_features,
     exported_function,
     function_must_be_callable,
     stdin_does_not_hold_the_process,
     stdin_arrives,
+    library_is_set_up_once,
+    exit_before_the_entry_point,
+    entry_point_may_return_something,
+    memory_is_all_there,
+    runs_again,
     runs_after_a_fork,
 ];
 
@@ -120,37 +124,6 @@ fn large_table() {
     assert_eq!(run(&module, &[]).code, Some(0));
 }
 
-/// Exceptions, tail calls, SIMD, atomics, 64-bit and multiple memories, and garbage collection are there.
-fn wasm_3_features() {
-    let module = artifact(
-        r#"(module
-            (tag $tag (param i32))
-            (type $pair (struct (field i32) (field i32)))
-            (memory $small 1)
-            (memory $large i64 1)
-            (func $throw (throw $tag (i32.const 7)))
-            (func $catch (result i32)
-                (block $caught (result i32)
-                    (try_table (catch $tag $caught) (call $throw))
-                    unreachable))
-            (func $count (param i64) (result i64)
-                (if (result i64) (i64.eqz (local.get 0))
-                    (then (i64.const 5))
-                    (else (return_call $count (i64.sub (local.get 0) (i64.const 1))))))
-            (func $expect (param i32) (if (i32.eqz (local.get 0)) (then unreachable)))
-            (func (export "_start")
-                (call $expect (i32.eq (call $catch) (i32.const 7)))
-                (call $expect (i64.eq (call $count (i64.const 1000000)) (i64.const 5)))
-                (call $expect (i32x4.all_true (i32x4.splat (i32.const 1))))
-                (call $expect (i32.eqz (i32.atomic.rmw.add $small (i32.const 8) (i32.const 3))))
-                (i32.store $large (i64.const 65532) (i32.const 1))
-                (call $expect (i32.load $large (i64.const 65532)))
-                (call $expect (struct.get $pair 1 (struct.new $pair (i32.const 0) (i32.const 1))))))"#,
-    );
-    let ended = run(&module, &[]);
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-}
-
 const LIBRARY: &str = r#"(module
     (memory (export "memory") 1)
     (global $ready (mut i32) (i32.const 0))
@@ -231,4 +204,78 @@ fn stdin_arrives() {
 fn runs_after_a_fork() {
     let ended = run(&artifact(&exiting(7)), &["--forked"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(7), ""));
+}
+
+/// `_initialize` is called once, before a named function and not before the entry point, with WASI or without; nothing else
+/// that WAMR knows by its name is called at all.
+fn library_is_set_up_once() {
+    for import in ["", r#"(import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))"#] {
+        let program = artifact(&format!(
+            r#"(module
+                {import}
+                (memory (export "memory") 1)
+                (global $count (mut i32) (i32.const 0))
+                (func (export "_initialize") (global.set $count (i32.add (global.get $count) (i32.const 1))))
+                (func (export "__wasm_call_ctors") (global.set $count (i32.const 100)))
+                (func (export "__post_instantiate") (global.set $count (i32.const 100)))
+                (func (export "work") (if (i32.ne (global.get $count) (i32.const 1)) (then unreachable)))
+                (func (export "_start") (if (global.get $count) (then unreachable))))"#
+        ));
+        for options in [&[][..], &["--function", "work"], &["--function", "_initialize"]] {
+            let ended = run(&program, options);
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{import} {options:?}");
+        }
+    }
+}
+
+/// A guest may exit while it is set up; its code is the process's as ever.
+fn exit_before_the_entry_point() {
+    let text = |how: &str| {
+        format!(
+            r#"(module
+                (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+                (memory (export "memory") 1)
+                (func $leave (export "_initialize") (call $exit (i32.const 9)))
+                {how}
+                (func (export "_start") unreachable)
+                (func (export "work") unreachable))"#
+        )
+    };
+    let starting = run(&artifact(&text("(start $leave)")), &[]);
+    assert_eq!((starting.code, starting.stderr.as_str()), (Some(9), ""));
+    let initializing = run(&artifact(&text("")), &["--function", "work"]);
+    assert_eq!((initializing.code, initializing.stderr.as_str()), (Some(9), ""));
+}
+
+/// What functions return is no exit code, of however many values it is.
+fn entry_point_may_return_something() {
+    let results = "i32 i64 f32 f64 funcref externref i32";
+    let values =
+        "(i32.const 5) (i64.const -1) (f32.const 1) (f64.const 2) (ref.null func) (ref.null extern) (i32.const 6)";
+    let program = artifact(&format!(r#"(module (func (export "_start") (result {results}) {values}))"#));
+    let ended = run(&program, &[]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+/// A program that exports where its heap begins and never grows has all the pages that it asks for.
+fn memory_is_all_there() {
+    let program = artifact(
+        r#"(module
+            (memory (export "memory") 2)
+            (global $stack (mut i32) (i32.const 2048))
+            (global (export "__data_end") i32 (i32.const 1024))
+            (global (export "__heap_base") i32 (i32.const 2048))
+            (func (export "_start")
+                (i32.store (i32.const 131068) (i32.const 1))
+                (if (i32.ne (memory.size) (i32.const 2)) (then unreachable))
+                (global.set $stack (global.get $stack))))"#,
+    );
+    let ended = run(&program, &[]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+/// A program can be run more than once in one process: what WAMR changes, it changes in a copy.
+fn runs_again() {
+    let ended = run(&artifact(LIBRARY), &["--function", "work", "--twice"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 }

@@ -1,20 +1,22 @@
 //! The process that becomes a container, reduced to what an engine sees of it: load, fork, run on a fresh thread.
 
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use prewasi_engines::{Engine as _, Guest, Network, Outcome, Preopen, Program, Tuning, Wamr, Wasm};
+use prewasi_engines::{Engine as _, Guest, NativeCode, Network, Outcome, Preopen, Program, Tuning, Wasm};
 
-/// Exit code for a module that cannot be loaded.
+/// Exit code for an artifact that cannot be loaded.
 pub(crate) const LOAD_FAILED: i32 = 99;
 
-/// Runs `MODULE [--cwd DIR] [--dir|--read-only HOST GUEST] [--memory BYTES] [--no-network] [--env K V] [--fuel N] [--tuning TEXT] [--function NAME] [--forked] [--twice] -- ARGS`.
+/// Runs `ARTIFACT [--cwd DIR] [--dir|--read-only HOST GUEST] [--memory BYTES] [--no-network] [--env K V] [--fuel N] [--tuning TEXT] [--function NAME] [--forked] [--twice] [--report] -- ARGS`.
 pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
-    let module = PathBuf::from(args.next().unwrap());
-    let (mut forked, mut twice) = (false, false);
+    let artifact = PathBuf::from(args.next().unwrap());
+    let (mut forked, mut twice, mut report) = (false, false, false);
     let mut tuning = Tuning::default();
     let mut guest = Guest { cwd: PathBuf::from("/"), ..Guest::default() };
     while let Some(arg) = args.next() {
@@ -33,20 +35,30 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
             "--function" => guest.function = Some(value()),
             "--forked" => forked = true,
             "--twice" => twice = true,
+            "--report" => report = true,
             _ => break,
         }
     }
     guest.args = args.collect();
 
-    let wasm = Wasm::new(std::fs::read(module).unwrap()).unwrap();
-    let program = match Wamr::new().tuned(&tuning).unwrap().load_wasm(&wasm) {
+    let start = Instant::now();
+    let file = File::open(&artifact).unwrap();
+    let size = file.metadata().unwrap().len();
+    let engine = crate::engine().tuned(&tuning).unwrap();
+    let loaded = if engine.compiles() {
+        // SAFETY: the tests compile these artifacts themselves, or damage nothing but their headers.
+        engine.load(unsafe { NativeCode::trust(file, size) })
+    } else {
+        engine.load_wasm(&Wasm::new(fs::read(&artifact).unwrap()).unwrap())
+    };
+    let program = match loaded {
         Ok(program) => program,
         Err(error) => {
-            eprintln!("{error}: {}", std::error::Error::source(&error).unwrap());
+            let reason = std::error::Error::source(&error).map(|reason| format!(": {reason}"));
+            eprintln!("{error}{}", reason.unwrap_or_default());
             return ExitCode::from(u8::try_from(LOAD_FAILED).unwrap());
         }
     };
-    drop(wasm);
     if forked {
         // SAFETY: this process has one thread.
         match unsafe { fork() }.unwrap() {
@@ -61,7 +73,14 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
     if twice {
         run();
     }
-    ExitCode::from(run())
+    let code = run();
+    if report {
+        let threads = fs::read_dir("/proc/self/task").unwrap().count();
+        println!("start_to_end_us={}", start.elapsed().as_micros());
+        println!("threads={threads}");
+        print_mappings(&artifact);
+    }
+    ExitCode::from(code)
 }
 
 fn run(program: &dyn Program, guest: &Guest) -> u8 {
@@ -82,4 +101,23 @@ fn forget_signals() {
         unsafe { sigaction(signal, &default) }.unwrap();
     }
     SigSet::all().thread_block().unwrap();
+}
+
+/// Prints one line for each mapping of the artifact: permissions and the sizes that tell shared from copied pages.
+fn print_mappings(artifact: &std::path::Path) {
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut ours = false;
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        let (first, second) = (words.next().unwrap(), words.next().unwrap());
+        if !first.ends_with(':') {
+            ours = line.ends_with(artifact.to_str().unwrap());
+            if ours {
+                print!("\nmapping permissions={second}");
+            }
+        } else if ours && ["Size:", "Rss:", "Pss:", "Anonymous:"].contains(&first) {
+            print!(" {}={second}", first.trim_end_matches(':'));
+        }
+    }
+    println!();
 }

@@ -1,11 +1,11 @@
-//! What the tests share: compile some text, start a guest, look at how it ended.
+//! What the tests share: prepare some text, start a guest, look at how it ended.
 
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use prewasi_engines::{CompileError, Engine as _, Wasm, Wasmtime};
+use prewasi_engines::{Engine as _, Wasm};
 use tempfile::NamedTempFile;
 
 /// Lists functions as trials, each under its own name.
@@ -19,16 +19,6 @@ macro_rules! trials {
 }
 pub(crate) use trials;
 
-/// Compiles text.
-pub(crate) fn compile(text: &str) -> Result<Vec<u8>, CompileError> {
-    compile_bytes(wat::parse_str(text).unwrap())
-}
-
-/// Compiles bytes that begin as wasm does.
-pub(crate) fn compile_bytes(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
-    Wasmtime::new().compile(&Wasm::new(bytes).unwrap())
-}
-
 /// Writes an artifact where a guest can be started from.
 pub(crate) fn store(artifact: &[u8]) -> NamedTempFile {
     let file = NamedTempFile::new().unwrap();
@@ -36,9 +26,10 @@ pub(crate) fn store(artifact: &[u8]) -> NamedTempFile {
     file
 }
 
-/// Compiles text and stores the artifact.
+/// Translates text and stores what the engine runs: native code, or the wasm itself.
 pub(crate) fn artifact(text: &str) -> NamedTempFile {
-    store(&compile(text).unwrap())
+    let (engine, wasm) = (crate::engine(), Wasm::new(wat::parse_str(text).unwrap()).unwrap());
+    if engine.compiles() { store(&engine.compile(&wasm).unwrap()) } else { store(wasm.bytes()) }
 }
 
 /// Returns the command that runs an artifact; arguments for `guest::main` follow.

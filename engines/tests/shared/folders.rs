@@ -4,8 +4,8 @@ use std::fs;
 
 use tempfile::{NamedTempFile, TempDir};
 
+use super::modules::WRITE;
 use crate::common::{artifact, run, trials};
-use crate::modules::WRITE;
 
 trials![
     root_is_descriptor_3,
@@ -16,7 +16,7 @@ trials![
 ];
 
 /// Prints the names of all preopened folders, then creates `file` in the first one and writes to it.
-fn lister() -> NamedTempFile {
+pub(crate) fn lister() -> NamedTempFile {
     artifact(&format!(
         r#"(module
             (import "wasi_snapshot_preview1" "fd_prestat_get" (func $prestat (param i32 i32) (result i32)))
@@ -44,7 +44,7 @@ fn lister() -> NamedTempFile {
     ))
 }
 
-fn root() -> TempDir {
+pub(crate) fn root() -> TempDir {
     let root = tempfile::tempdir().unwrap();
     for folder in ["etc", "work/deep"] {
         fs::create_dir_all(root.path().join(folder)).unwrap();

@@ -1,0 +1,43 @@
+//! Faults of a guest, which end it and nothing else.
+
+use crate::common::{artifact, run, trials};
+
+trials![each_fault_is_a_trap, traps_survive_a_fork];
+
+/// One guest for each fault, and what an engine calls it.
+const FAULTS: [(&str, &str); 5] = [
+    ("unreachable", "unreachable"),
+    ("(i32.store (i32.const 0x7ffffff0) (i32.const 1))", "out of bounds memory access"),
+    ("(drop (i32.div_s (i32.const 1) (global.get $zero)))", "integer divide by zero"),
+    ("(call $recurse)", "call stack exhausted"),
+    ("(call_indirect (i32.const 3))", "undefined element"),
+];
+
+fn faulty(fault: &str) -> String {
+    format!(
+        r#"(module
+            (memory (export "memory") 1)
+            (table 1 1 funcref)
+            (global $zero (mut i32) (i32.const 0))
+            (func $recurse (call $recurse) (global.set $zero (i32.const 0)))
+            (func (export "_start") {fault}))"#
+    )
+}
+
+/// Each kind of fault ends the guest with a message of its own.
+fn each_fault_is_a_trap() {
+    for (fault, message) in FAULTS {
+        let ended = run(&artifact(&faulty(fault)), &[]);
+        assert_eq!(ended.code, Some(134), "{fault}: {}", ended.stderr);
+        assert!(ended.stderr.contains(message), "{fault}: {}", ended.stderr);
+    }
+}
+
+/// Traps work in a forked process whose signals were all set back to their defaults and blocked.
+fn traps_survive_a_fork() {
+    for (fault, message) in FAULTS {
+        let ended = run(&artifact(&faulty(fault)), &["--forked"]);
+        assert_eq!(ended.code, Some(134), "{fault}: {}", ended.stderr);
+        assert!(ended.stderr.contains(message), "{fault}: {}", ended.stderr);
+    }
+}
