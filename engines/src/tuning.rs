@@ -68,7 +68,7 @@ pub enum TuningError {
         known: Vec<String>,
     },
     /// The engine has no such proposal, or cannot do without it.
-    #[error("cannot take or refuse proposal {proposal:?} with {engine}")]
+    #[error("cannot take or refuse proposal {proposal:?} with {engine}, only {}", known.join(", "))]
     Proposal {
         /// As it was asked for.
         proposal: String,
@@ -78,7 +78,7 @@ pub enum TuningError {
         known: Vec<String>,
     },
     /// No guest can have such a stack.
-    #[error("cannot give a guest a stack of {bytes} bytes")]
+    #[error("cannot give a guest a stack of {bytes} bytes, only of {} to {}", limits.0, limits.1)]
     Stack {
         /// As it was asked for.
         bytes: u64,
@@ -102,15 +102,12 @@ pub enum TuningError {
 }
 
 impl TuningError {
-    /// Returns what would work instead, for a person.
-    pub fn hint(&self) -> String {
+    /// Returns what would work instead, for a person, where the message does not say it.
+    pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Target { known, .. } => format!("known targets: {}", known.join(", ")),
-            Self::Cpu { known, target, .. } => format!("CPUs of {target}: {}", known.join(", ")),
-            Self::Proposal { known, .. } => format!("proposals that can be chosen: {}", known.join(", ")),
-            Self::Stack { limits: (least, most), .. } => format!("from {least} to {most} bytes"),
-            Self::Fixed { .. } => "leave it out".to_owned(),
-            Self::Text { .. } => "it has the form `optimize=size fuel=yes`".to_owned(),
+            Self::Target { known, .. } => Some(format!("known targets: {}", known.join(", "))),
+            Self::Cpu { known, target, .. } => Some(format!("CPUs of {target}: {}", known.join(", "))),
+            Self::Proposal { .. } | Self::Stack { .. } | Self::Fixed { .. } | Self::Text { .. } => None,
         }
     }
 }

@@ -54,7 +54,6 @@ fn check_and_compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileE
 
 /// Refuses memories that threads share: there are no threads, and a limit of memory would not count them.
 fn refuse_shared_memories(wasm: &Wasm) -> Result<(), CompileError> {
-    let invalid = |error: wasmparser::BinaryReaderError| CompileError::Invalid { reason: error.to_string() };
     for payload in Parser::new(0).parse_all(wasm.bytes()) {
         if let Payload::MemorySection(section) = payload.map_err(invalid)? {
             for memory in section {
@@ -71,7 +70,7 @@ fn refuse_shared_memories(wasm: &Wasm) -> Result<(), CompileError> {
 fn imports_late(wasm: &Wasm, head: usize) -> Result<bool, CompileError> {
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(wasm.bytes()) {
-        match payload.map_err(|error| CompileError::Invalid { reason: error.to_string() })? {
+        match payload.map_err(invalid)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 && section.range().start >= head => return Ok(true),
@@ -82,10 +81,13 @@ fn imports_late(wasm: &Wasm, head: usize) -> Result<bool, CompileError> {
 }
 
 fn validate(options: &Options, bytes: &[u8]) -> Result<(), CompileError> {
-    match Validator::new_with_features(options.features().union(WasmFeatures::CM_ASYNC)).validate_all(bytes) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(CompileError::Invalid { reason: error.to_string() }),
-    }
+    let features = options.features().union(WasmFeatures::CM_ASYNC);
+    Validator::new_with_features(features).validate_all(bytes).map(drop).map_err(invalid)
+}
+
+/// Says what breaks the rules of wasm, and where.
+pub(super) fn invalid(error: wasmparser::BinaryReaderError) -> CompileError {
+    CompileError::Invalid { reason: error.to_string() }
 }
 
 /// Returns the part that ends before the first section that is neither a type nor an import.
@@ -93,7 +95,7 @@ fn head(wasm: &Wasm) -> Result<&[u8], CompileError> {
     let bytes = wasm.bytes();
     let mut end = 0;
     for payload in Parser::new(0).parse_all(bytes) {
-        let payload = payload.map_err(|error| CompileError::Invalid { reason: error.to_string() })?;
+        let payload = payload.map_err(invalid)?;
         end = match &payload {
             Payload::Version { range, .. } => range.end,
             Payload::TypeSection(section) => section.range().end,

@@ -3,6 +3,7 @@
 
 use wasmparser::{CanonicalFunction, CanonicalOption, FromReader, Parser, Payload, SectionLimited};
 
+use super::compile::invalid;
 use crate::{CompileError, Wasm, WasmKind};
 
 /// A form of wasm.
@@ -25,7 +26,6 @@ impl Form {
         if wasm.kind() == WasmKind::Module {
             return Ok(Self::Module);
         }
-        let invalid = |error: wasmparser::BinaryReaderError| CompileError::Invalid { reason: error.to_string() };
         for payload in Parser::new(0).parse_all(wasm.bytes()) {
             let is_async = match payload.map_err(invalid)? {
                 Payload::ComponentCanonicalSection(section) => any(section, |function| is_async(&function)),

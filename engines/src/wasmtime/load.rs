@@ -60,11 +60,10 @@ fn component(options: &Options, tuning: &Tuning, path: &str) -> wasmtime::Result
     // The header says what the code is like, but to wasmtime alone.
     let plain = options.engine(false, Form::Component).and_then(|engine| open(&engine, Form::Component));
     let several = || options.engine(false, Form::Async).and_then(|engine| open(&engine, Form::Async));
-    let (form, (component, bound)) = match plain {
+    let (form, (component, mut bound)) = match plain {
         Ok(opened) => (Form::Component, opened),
         Err(error) => (Form::Async, several().map_err(|_| error)?),
     };
-    let mut bound = bound;
     let mut entry = Entry::of(&bound, tuning);
     if matches!(entry, Entry::Service(_))
         && let Some(pool) = serve::pool(&component, tuning)

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
+use wasmtime_wasi::runtime::spawn;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::{Guest, Network};
@@ -110,8 +111,7 @@ async fn exchange(
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse::<Uri>().map_err(|_| Error::HttpRequestUriInvalid)?;
     // The guest may be slow to read its response; the connection goes on meanwhile.
-    let connection = tokio::spawn(connection);
-    let guard = AbortOnDrop(connection);
+    let connection = spawn(connection);
     let response = timeout(options.first_byte_timeout.unwrap_or(TIMEOUT), sender.send_request(request));
     let response = response.await.map_err(|_| Error::ConnectionReadTimeout)??;
     let idle = options.between_bytes_timeout.unwrap_or(TIMEOUT);
@@ -120,25 +120,7 @@ async fn exchange(
             Impatient { body, idle, deadline: Box::pin(sleep(idle)) }.boxed_unsync();
         body
     });
-    Ok((response, Box::new(guard.finish())))
-}
-
-/// Ends a connection with whoever waits for it.
-struct AbortOnDrop(tokio::task::JoinHandle<Result<(), hyper::Error>>);
-
-impl AbortOnDrop {
-    async fn finish(mut self) -> Result<(), Error> {
-        match (&mut self.0).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(Error::ConnectionTerminated),
-        }
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    Ok((response, Box::new(async move { Ok(connection.await?) })))
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -75,7 +75,7 @@ mod tests {
         assert!(chosen(&["-simd", "relaxed-simd"]).unwrap().contains(WasmFeatures::SIMD));
         let error = chosen(&["-gcc"]).unwrap_err();
         assert!(matches!(&error, TuningError::Proposal { proposal, .. } if proposal == "-gcc"));
-        assert!(error.hint().contains("gc, "), "{}", error.hint());
+        assert!(error.to_string().contains("gc, "), "{error}");
     }
 
     /// wasmtime takes every choice.

@@ -6,7 +6,6 @@
 //! A guest that computes cannot keep its thread: code of components can be interrupted, and yields every [`TICK`].
 
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread;
@@ -16,7 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustix::event::{PollFd, PollFlags, poll};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wasmtime::component::{self, Component};
@@ -45,8 +45,8 @@ const HEAD: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often a guest that computes lets others have their turn.
 const TICK: Duration = Duration::from_millis(10);
-/// The most that is kept of an instance's memory for the next one, bytes. It is cleared by hand, which for more than this takes
-/// longer than giving it back.
+/// The most that is kept of an instance's memory for the next one, bytes. So much is cleared by hand for each request; the rest is
+/// given back.
 const KEPT: u64 = 128 << 10;
 /// A page of a linear memory, bytes.
 const PAGE: u64 = 64 << 10;
@@ -105,8 +105,10 @@ impl Service {
     /// [`RunError::Setup`]: the address cannot be listened on, or there is no thread.
     pub(super) fn run(&self, guest: &Guest, counts: bool) -> Result<Outcome, RunError> {
         traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
+        let runtime = make_runtime()?;
+        let listener = listen(&runtime, &guest.http);
         let address = guest.http.address;
-        let listener = listen(&guest.http).map_err(|error| setup(format!("cannot listen on {address}: {error}")))?;
+        let listener = listener.map_err(|error| setup(format!("cannot listen on {address}: {error}")))?;
         let (stopping, stop) = watch::channel(false);
         let server = Arc::new(Server::new(self, guest, counts, stop)?);
         let thread = |name: &str| thread::Builder::new().name(name.to_owned());
@@ -125,14 +127,14 @@ impl Service {
         let (mut others, mut queues) = (Vec::new(), Vec::new());
         for _ in 1..cores {
             let (queue, connections) = mpsc::unbounded_channel();
-            let server = server.clone();
-            others.push(thread("guest").spawn(move || serve(&server, Source::Queue(connections))).map_err(failed)?);
+            let (server, runtime) = (server.clone(), make_runtime()?);
+            let serve = move || serve(runtime, take(&server, connections));
+            others.push(thread("guest").spawn(serve).map_err(failed)?);
             queues.push(queue);
         }
-        serve(&server, Source::Listener(listener, queues))
-            .map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
+        serve(runtime, accept(&server, listener, queues));
         for other in others {
-            // What a thread could not do, this one has said already.
+            // A thread that panicked has said so.
             let _ = other.join();
         }
         Ok(Outcome::Exit(0))
@@ -178,14 +180,12 @@ fn capacity(component: &Component, tuning: &Tuning) -> u32 {
     u32::try_from(room).unwrap_or(u32::MAX).clamp(1, wish)
 }
 
-fn listen(http: &Http) -> io::Result<TcpListener> {
-    // A socket of tokio's wants its runtime only when it is used.
+fn listen(runtime: &Runtime, http: &Http) -> io::Result<TcpListener> {
+    let _entered = runtime.enter();
     let socket = if http.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(http.address)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let _entered = runtime.enter();
-    socket.listen(BACKLOG)?.into_std()
+    socket.listen(BACKLOG)
 }
 
 /// Waits until nobody holds the other end of a pipe any more.
@@ -198,34 +198,21 @@ fn wait_for_end(end: &std::os::fd::OwnedFd) {
     }
 }
 
-/// Where a thread has its connections from.
-enum Source {
-    /// It accepts them, and keeps one after it has given one to each of the others.
-    Listener(TcpListener, Vec<mpsc::UnboundedSender<std::net::TcpStream>>),
-    /// It is given them.
-    Queue(mpsc::UnboundedReceiver<std::net::TcpStream>),
+/// Makes the runtime of one thread.
+fn make_runtime() -> Result<Runtime, RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))
 }
 
 /// Serves connections on this thread, until the guest is to stop and all of them have ended.
-fn serve(server: &Arc<Server>, source: Source) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        match source {
-            Source::Listener(listener, queues) => accept(server, listener, queues).await,
-            Source::Queue(connections) => take(server, connections).await,
-        }
-    });
+fn serve(runtime: Runtime, connections: impl Future<Output = ()>) {
+    runtime.block_on(connections);
     // A name lookup that still runs is not waited for.
     runtime.shutdown_background();
-    result
 }
 
-async fn accept(
-    server: &Arc<Server>,
-    listener: TcpListener,
-    queues: Vec<mpsc::UnboundedSender<std::net::TcpStream>>,
-) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+/// Accepts connections, and keeps one after it has given one to each of the other threads.
+async fn accept(server: &Arc<Server>, listener: TcpListener, queues: Vec<mpsc::UnboundedSender<std::net::TcpStream>>) {
     let mut stop = server.stop();
     let mut connections = JoinSet::new();
     let mut turns = (0..=queues.len()).cycle();
@@ -248,10 +235,10 @@ async fn accept(
     drop((listener, queues));
     while connections.join_next().await.is_some() {}
     server.finish().await;
-    Ok(())
 }
 
-async fn take(server: &Arc<Server>, mut given: mpsc::UnboundedReceiver<std::net::TcpStream>) -> io::Result<()> {
+/// Takes connections that another thread has accepted.
+async fn take(server: &Arc<Server>, mut given: mpsc::UnboundedReceiver<std::net::TcpStream>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -266,7 +253,6 @@ async fn take(server: &Arc<Server>, mut given: mpsc::UnboundedReceiver<std::net:
     }
     while connections.join_next().await.is_some() {}
     server.finish().await;
-    Ok(())
 }
 
 /// Serves one connection: HTTP/1.1, or HTTP/2 if the client begins with it.

@@ -118,5 +118,5 @@ fn unknown_choices_are_refused() {
     assert!(matches!(error("proposals=-nothing"), TuningError::Proposal { .. }));
     assert!(matches!(error("stack=1"), TuningError::Stack { .. }));
     assert!(matches!(error("target=none"), TuningError::Target { .. }));
-    assert!(error("proposals=-nothing").hint().contains("tail-call"));
+    assert!(error("proposals=-nothing").to_string().contains("tail-call"));
 }

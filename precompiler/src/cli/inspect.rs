@@ -5,7 +5,7 @@ use prewasi_engines::Engine;
 
 use super::precompile::print;
 use super::{Status, StoreArgs, chain, conclude, find_image, hint, report};
-use crate::{Precompiler, PrepareError};
+use crate::{Options, Precompiler, PrepareError};
 
 /// Show what a start of an image would do, step by step, and why
 #[derive(Debug, Args)]
@@ -27,8 +27,8 @@ impl Inspect {
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
         let precompiler = Precompiler::connect(self.store.settings()?).await?;
         let record = find_image(&precompiler, &self.image).await?;
-        let inspection = precompiler.inspect(&record, engines).await;
-        let error = inspection.error.map(PrepareError::from);
+        let inspection = precompiler.inspect(&record, engines, &Options::of_node()?).await;
+        let error = inspection.error;
         if self.json {
             let error = error.as_ref().map(|error| chain(error));
             let document = serde_json::json!({ "image": record.name, "steps": inspection.steps, "error": error });

@@ -98,7 +98,7 @@ impl Precompile {
         let is_another = match is_another_machine(&chosen, &self.machine.machine()) {
             Ok(is_another) => is_another,
             Err(error) => {
-                report(&error, Some(&error.hint()));
+                report(&error, error.hint().as_deref());
                 return Status::Usage;
             }
         };

@@ -94,7 +94,7 @@ impl Run {
     /// Runs the program to its end, with the first of the engines.
     pub fn execute(&self, engines: &[&dyn Engine]) -> Status {
         if let Err(error) = is_another_machine(engines, &self.cpu.machine()) {
-            report(&error, Some(&error.hint()));
+            report(&error, error.hint().as_deref());
             return Status::Usage;
         }
         let Some(engine) = engines.first().copied() else {

@@ -1,10 +1,11 @@
 //! What a start of an image would do, and why.
 
 use prewasi_cache::{ImageRecord, Lookup, MissReason};
-use prewasi_engines::{Engine, version_label};
+use prewasi_engines::{Engine, Machine, version_label};
 
 use super::{Precompiler, Source};
-use crate::{Content, Image, ImageError, Step};
+use crate::cli::tuning::tuned;
+use crate::{Content, Image, Options, PrepareError, Step};
 
 /// The decisions from an image's name to its program.
 #[derive(Debug)]
@@ -12,22 +13,32 @@ pub struct Inspection {
     /// In their order.
     pub steps: Vec<Step>,
     /// Why the image cannot be used, if so.
-    pub error: Option<ImageError>,
+    pub error: Option<PrepareError>,
 }
 
 impl Precompiler {
-    /// Goes the way of a start of an image without compiling or loading anything.
-    pub async fn inspect(&self, record: &ImageRecord, engines: &[&dyn Engine]) -> Inspection {
+    /// Goes the way of a start of an image with these options, without compiling or loading anything.
+    pub async fn inspect(&self, record: &ImageRecord, engines: &[&dyn Engine], options: &Options) -> Inspection {
         let (mut steps, image) = Image::explain(&*self.store, record, self.settings.platform.as_ref()).await;
-        match image {
-            Ok(image) => {
-                for engine in engines {
-                    steps.extend(self.look_ahead(&image, *engine).await);
-                }
-                Inspection { steps, error: None }
-            }
-            Err(error) => Inspection { steps, error: Some(error) },
+        let error = match image {
+            Ok(image) => self.look_at(&image, engines, options, &mut steps).await.err(),
+            Err(error) => Some(error.into()),
+        };
+        Inspection { steps, error }
+    }
+
+    async fn look_at(
+        &self,
+        image: &Image,
+        engines: &[&dyn Engine],
+        options: &Options,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), PrepareError> {
+        for engine in engines {
+            let engine = tuned(*engine, &Machine::default(), options, image)?;
+            steps.extend(self.look_ahead(image, &*engine).await);
         }
+        Ok(())
     }
 
     async fn look_ahead(&self, image: &Image, engine: &dyn Engine) -> Vec<Step> {
