@@ -1,68 +1,39 @@
 //! Containers and their tasks over containerd's own API, with the standard streams in fifos.
 
+mod builder;
 mod control;
 mod direct;
 mod exec;
 mod streams;
 
+pub use builder::{Builder, RuntimeOptions};
 pub use exec::ExecBuilder;
-use streams::{Streams, Wanted};
+use streams::Streams;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use containerd_client::services::v1::container::Runtime;
-use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest};
+use containerd_client::services::v1::snapshots::RemoveSnapshotRequest;
 use containerd_client::services::v1::{
-    CloseIoRequest, Container as ContainerRecord, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
-    DeleteResponse, DeleteTaskRequest, KillRequest, ListPidsRequest, MetricsRequest, StartRequest, WaitRequest,
-    WaitResponse,
+    CloseIoRequest, DeleteContainerRequest, DeleteResponse, DeleteTaskRequest, KillRequest, ListPidsRequest,
+    MetricsRequest, StartRequest, WaitRequest, WaitResponse,
 };
+use containerd_client::types::Metric;
 use containerd_client::types::v1::{Process, ProcessInfo};
-use containerd_client::types::{Metric, Mount};
-use prost_types::Any;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
 use crate::eventually::eventually;
-use crate::image::Config;
 use crate::namespace::Namespace;
-use crate::spec::{self, Spec, merge};
 use crate::stdio::Stream;
 
 /// How long a container may take to end by itself: the compile of a big module is not in it.
 const LIMIT: Duration = Duration::from_secs(30);
 const SNAPSHOTTER: &str = "overlayfs";
-
-/// containerd's message for the options of a runtime other than runc.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct RuntimeOptions {
-    /// Path of a file.
-    #[prost(string, tag = "2")]
-    pub config_path: String,
-    /// A document, if there is no file.
-    #[prost(bytes = "vec", tag = "3")]
-    pub config_body: Vec<u8>,
-}
-
-/// Describes a container that is to be made.
-pub struct Builder {
-    namespace: Namespace,
-    image: String,
-    runtime: String,
-    args: Option<Vec<String>>,
-    env: Vec<String>,
-    mounts: Vec<Value>,
-    changes: Vec<Value>,
-    streams: Wanted,
-    annotations: BTreeMap<String, String>,
-    options: Option<Any>,
-}
 
 /// A container with a task, created and perhaps started; or another process of one, see [`Container::exec`].
 pub struct Container {
@@ -88,189 +59,6 @@ pub struct Exited {
     pub stdout: String,
     /// Everything on standard error.
     pub stderr: String,
-}
-
-impl Builder {
-    pub(crate) fn new(namespace: Namespace, image: &str) -> Self {
-        let runtime = namespace.runtime();
-        Self {
-            namespace,
-            image: image.to_owned(),
-            runtime,
-            args: None,
-            env: Vec::new(),
-            mounts: Vec::new(),
-            changes: Vec::new(),
-            streams: Wanted::default(),
-            annotations: BTreeMap::new(),
-            options: None,
-        }
-    }
-
-    /// Takes another runtime than the wasmtime shim.
-    pub fn runtime(mut self, runtime: &str) -> Self {
-        runtime.clone_into(&mut self.runtime);
-        self
-    }
-
-    /// Sets the arguments behind the image's entrypoint.
-    pub fn args(mut self, args: &[&str]) -> Self {
-        self.args = Some(args.iter().map(|&arg| arg.to_owned()).collect());
-        self
-    }
-
-    /// Adds a variable `NAME=VALUE` to the image's environment.
-    pub fn env(mut self, variable: &str) -> Self {
-        self.env.push(variable.to_owned());
-        self
-    }
-
-    /// Adds a mount as the runtime specification has it.
-    pub fn mount(mut self, mount: Value) -> Self {
-        self.mounts.push(mount);
-        self
-    }
-
-    /// Adds an annotation.
-    pub fn annotation(mut self, name: &str, value: &str) -> Self {
-        self.annotations.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Sets the options of its runtime, in TOML, as CRI does with what stands in containerd's configuration.
-    pub fn options(self, toml: &str) -> Self {
-        self.packed_options(
-            "runtimeoptions.v1.Options",
-            RuntimeOptions { config_body: toml.into(), ..Default::default() },
-        )
-    }
-
-    /// Sets a message as the options of its runtime.
-    pub fn packed_options(mut self, type_url: &str, message: impl prost::Message) -> Self {
-        self.options = Some(Any { type_url: type_url.to_owned(), value: message.encode_to_vec() });
-        self
-    }
-
-    /// Gives it a standard input, for [`Container::write`].
-    pub fn stdin(mut self) -> Self {
-        self.streams.stdin = true;
-        self
-    }
-
-    /// Gives it a terminal, which needs no further streams.
-    pub fn terminal(mut self) -> Self {
-        self.streams.terminal = true;
-        self.change(json!({ "process": { "terminal": true } }))
-    }
-
-    /// Sends both outputs to where a URI says; they cannot be read then.
-    pub fn output(mut self, uri: &str) -> Self {
-        self.streams.output = Some(uri.to_owned());
-        self
-    }
-
-    /// Changes the runtime specification: objects are merged, all other values replaced.
-    pub fn change(mut self, change: Value) -> Self {
-        self.changes.push(change);
-        self
-    }
-
-    /// Makes container and task, and runs it to its end.
-    ///
-    /// # Panics
-    /// If it cannot be created or started, or does not end.
-    pub async fn run(self) -> Exited {
-        let mut container = self.create().await;
-        container.start().await;
-        container.finish().await
-    }
-
-    /// Makes container and task.
-    ///
-    /// # Panics
-    /// If containerd or the shim refuses.
-    pub async fn create(self) -> Container {
-        let image = self.image.clone();
-        self.try_create().await.unwrap_or_else(|status| panic!("cannot create a container of {image}: {status}"))
-    }
-
-    /// Makes container and task.
-    ///
-    /// # Errors
-    /// What the shim answers.
-    ///
-    /// # Panics
-    /// If containerd refuses the container or its snapshot.
-    pub async fn try_create(self) -> Result<Container, Status> {
-        let id = self.namespace.fresh_id("container");
-        let (mounts, mut spec) = self.prepare(&id).await;
-        let folder = self.namespace.folder().join(&id);
-        let (streams, stdin, stdout, stderr) = self.streams.make(&folder);
-        let request = CreateTaskRequest {
-            container_id: id.clone(),
-            rootfs: mounts,
-            terminal: self.streams.terminal,
-            stdin,
-            stdout,
-            stderr,
-            ..Default::default()
-        };
-        let answer = self.namespace.client().tasks().create(self.namespace.request(request)).await;
-        match answer {
-            Ok(answer) => {
-                let pid = answer.into_inner().pid;
-                Ok(Container::new(self.namespace, id, String::new(), pid, spec["process"].take(), streams))
-            }
-            Err(status) => {
-                remove(&self.namespace, &id).await;
-                Err(status)
-            }
-        }
-    }
-
-    /// Makes the record and its snapshot, and returns the mounts and the specification, under a lease until the record keeps the snapshot.
-    async fn prepare(&self, id: &str) -> (Vec<Mount>, Value) {
-        let namespace = &self.namespace;
-        let config = Config::of(namespace, &self.image).await;
-        let lease = namespace.lease().await;
-        let request = PrepareSnapshotRequest {
-            snapshotter: SNAPSHOTTER.to_owned(),
-            key: id.to_owned(),
-            parent: config.chain_id(),
-            ..Default::default()
-        };
-        let mounts = namespace.client().snapshots().prepare(namespace.leased(&lease, request)).await;
-        let mounts = mounts.expect("a snapshot of the image can be prepared").into_inner().mounts;
-        let mut spec = self.spec(id, &config).json();
-        self.changes.iter().for_each(|change| merge(&mut spec, change));
-        let record = ContainerRecord {
-            id: id.to_owned(),
-            image: self.image.clone(),
-            runtime: Some(Runtime { name: self.runtime.clone(), options: self.options.clone() }),
-            spec: Some(spec::pack("Spec", &spec)),
-            snapshotter: SNAPSHOTTER.to_owned(),
-            snapshot_key: id.to_owned(),
-            ..Default::default()
-        };
-        let request = CreateContainerRequest { container: Some(record) };
-        let answer = namespace.client().containers().create(namespace.leased(&lease, request)).await;
-        answer.expect("a container can be made");
-        namespace.release(lease).await;
-        (mounts, spec)
-    }
-
-    fn spec(&self, id: &str, config: &Config) -> Spec {
-        let args = self.args.as_ref().unwrap_or(&config.cmd);
-        Spec {
-            args: config.entrypoint.iter().chain(args).cloned().collect(),
-            env: config.env.iter().chain(&self.env).cloned().collect(),
-            cwd: config.working_dir.clone(),
-            cgroup: format!("/{}/{id}", self.namespace.name()),
-            hostname: id.to_owned(),
-            mounts: self.mounts.clone(),
-            annotations: self.annotations.clone(),
-        }
-    }
 }
 
 impl Container {

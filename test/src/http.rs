@@ -1,12 +1,20 @@
 //! Asking for a page, as a probe does.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+
+/// Finds a port of this machine that is free.
+///
+/// # Panics
+/// If there is none.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port can be had").port()
+}
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(5);

@@ -332,29 +332,14 @@ async fn crash_loop_keeps_each_attempt_apart(namespace: Namespace) {
 async fn probes_reach_the_side_car(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (wasm, busybox) = (demo(&cri).await, native(&cri).await);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-    let mapping = PortMapping {
-        protocol: Protocol::Tcp.into(),
-        container_port: 8080,
-        host_port: port.into(),
-        host_ip: String::new(),
-    };
-    let pod =
-        cri.run_pod(k8s_cri::v1::PodSandboxConfig { port_mappings: vec![mapping], ..cri.pod_config("probe") }).await;
+    let (pod, port) = mapped_pod(&cri, "probe").await;
     cri.run(&pod, container("main", &wasm, &[])).await;
     let httpd = container("side", &busybox, &["httpd", "-f", "-p", "8080", "-h", "/www"]);
     let side = cri.run(&pod, httpd).await;
     let alive = ["/bin/busybox", "test", "-e", "/www/index.html"];
     assert_eq!(exec(&cri, &side, &alive).await.expect("it runs").0, 0);
     assert_eq!(exec(&cri, &side, &["/bin/busybox", "test", "-e", "/www/gone"]).await.expect("it runs").0, 1);
-    let ip = address(&cri, &pod).await;
-    for address in [format!("{ip}:8080"), format!("{ip_of_node}:{port}", ip_of_node = gateway(&cri, &side).await)] {
-        eventually(&format!("an answer of {address}"), LIMIT, async || match http::get(&address, "/index.html")? {
-            (200, body) if body == "well\n" => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await;
-    }
+    let ip = assert_reachable(&cri, &pod, &side, port, "/index.html", "well\n").await;
     // What the kubelet does with one that does not answer any more.
     cri.stop(&side, 0).await;
     assert!(http::get(&format!("{ip}:8080"), "/index.html").is_err());
@@ -367,30 +352,41 @@ async fn component_that_serves_is_probed_at_pod_and_node(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (busybox, web) = (native(&cri).await, cri.push("web:v1", Format::Artifact, |image| image.layer(guest(WEB))));
     cri.pull(&web).await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let (pod, port) = mapped_pod(&cri, "web").await;
+    let main = cri.run(&pod, container("main", &web, &["/web.wasm"])).await;
+    let side = cri.run(&pod, container("side", &busybox, &["sleep", "1000"])).await;
+    let ip = assert_reachable(&cri, &pod, &side, port, "/", "hello\n").await;
+    assert_eq!(http::get(&format!("{ip}:8080"), "/trap").expect("an answer").0, 500);
+    cri.stop(&main, 5).await;
+    assert_eq!(cri.exited(&main).await.exit_code, 0);
+    assert!(http::get(&format!("{ip}:8080"), "/").is_err());
+    cri.finish().await;
+}
+
+/// Runs a pod whose port 8080 is a port of the node, too; returns that.
+async fn mapped_pod(cri: &Cri, name: &str) -> (Pod, u16) {
+    let port = http::free_port();
     let mapping = PortMapping {
         protocol: Protocol::Tcp.into(),
         container_port: 8080,
         host_port: port.into(),
         host_ip: String::new(),
     };
-    let pod =
-        cri.run_pod(k8s_cri::v1::PodSandboxConfig { port_mappings: vec![mapping], ..cri.pod_config("web") }).await;
-    let main = cri.run(&pod, container("main", &web, &["/web.wasm"])).await;
-    let side = cri.run(&pod, container("side", &busybox, &["sleep", "1000"])).await;
-    let ip = address(&cri, &pod).await;
-    for address in [format!("{ip}:8080"), format!("{ip_of_node}:{port}", ip_of_node = gateway(&cri, &side).await)] {
-        eventually(&format!("an answer of {address}"), LIMIT, async || match http::get(&address, "/")? {
-            (200, body) if body == "hello\n" => Ok(()),
+    let config = k8s_cri::v1::PodSandboxConfig { port_mappings: vec![mapping], ..cri.pod_config(name) };
+    (cri.run_pod(config).await, port)
+}
+
+/// Asserts that a page is had at the pod's address, which is returned, and at the port of the node.
+async fn assert_reachable(cri: &Cri, pod: &Pod, side: &str, port: u16, path: &str, page: &str) -> String {
+    let ip = address(cri, pod).await;
+    for address in [format!("{ip}:8080"), format!("{}:{port}", gateway(cri, side).await)] {
+        eventually(&format!("an answer of {address}"), LIMIT, async || match http::get(&address, path)? {
+            (200, body) if body == page => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;
     }
-    assert_eq!(http::get(&format!("{ip}:8080"), "/trap").expect("an answer").0, 500);
-    cri.stop(&main, 5).await;
-    assert_eq!(cri.exited(&main).await.exit_code, 0);
-    assert!(http::get(&format!("{ip}:8080"), "/").is_err());
-    cri.finish().await;
+    ip
 }
 
 /// Returns the node's address as a pod sees it.

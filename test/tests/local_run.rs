@@ -3,12 +3,15 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use oci_tar_builder::Layer;
 use prewasi_cache::{ArtifactCache, ArtifactKey, LayoutStore};
 use prewasi_engines::{Engine as _, Wasm, Wasmtime, version_label};
-use prewasi_test::guests::{self, DEMO, DEMO_COMPONENT, UNKNOWN_IMPORT};
+use prewasi_test::guests::{self, DEMO, DEMO_COMPONENT, UNKNOWN_IMPORT, WEB};
+use prewasi_test::http;
 use prewasi_test::image::{self, Program, files};
 use prewasi_test::local::{Local, run};
 use prewasi_test::process::Output;
@@ -32,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         native_code_of_a_layouts_author_is_not_run,
         other_users_need_no_root,
         folder_that_somebody_else_made_is_not_used,
+        server_does_without_much_address_space,
     ]
 }
 
@@ -276,6 +280,32 @@ fn other_users_need_no_root() {
     assert!(!prewasi_test::journal::Journal::new(&own).compiles(&demo.digest).is_empty());
     let left: Vec<_> = fs::read_dir(&runtime).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["prewasi"], "temporary folders are removed");
+}
+
+/// A component that serves does so although there is no address space for a pool of instances.
+fn server_does_without_much_address_space() {
+    let local = Local::new();
+    let port = http::free_port();
+    let prewasi = local.command();
+    let mut shell = Command::new("sh");
+    // 64 GiB, where a pool takes 1 TiB.
+    shell.args(["-c", "ulimit -v 67108864; exec \"$0\" \"$@\""]).arg(prewasi.get_program());
+    shell.args(["run", "--env", &format!("PREWASI_HTTP_ADDRESS=127.0.0.1:{port}")]).arg(guests::path(WEB));
+    shell.env("PREWASI_RUNTIME_DIR", local.runtime_dir()).stderr(Stdio::null());
+    let mut server = shell.spawn().expect("it runs");
+    let address = format!("127.0.0.1:{port}");
+    let start = Instant::now();
+    let answer = loop {
+        match http::get(&address, "/count") {
+            Ok(answer) => break Ok(answer),
+            Err(_) if start.elapsed() < Duration::from_secs(30) => std::thread::sleep(Duration::from_millis(50)),
+            Err(error) => break Err(error),
+        }
+    };
+    let again = http::get(&address, "/count");
+    server.kill().and_then(|()| server.wait()).expect("it is ours");
+    assert_eq!(answer, Ok((200, "1\n".to_owned())));
+    assert_eq!(again, Ok((200, "1\n".to_owned())));
 }
 
 /// Lists all files below a folder.

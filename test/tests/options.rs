@@ -349,6 +349,8 @@ async fn image_says_how_it_is_compiled(namespace: Namespace) {
     });
     let compiles = || namespace.daemon().journal().compiles(&program.digest).len();
     namespace.prewasi("precompile", &[&image.name]).success();
+    let inspected = namespace.prewasi("inspect", &[&image.name]).success().stdout;
+    assert!(inspected.contains("a start with wasmtime maps this artifact"), "{inspected}");
     assert_eq!(run(&namespace, &image.name, "", &["allocate", "16"]).await.code, 1);
     assert_eq!(run(&namespace, &image.name, "memory_limit = \"64MiB\"", &["allocate", "16"]).await.code, 0);
     assert_eq!(compiles(), 1);
@@ -359,6 +361,7 @@ async fn image_says_how_it_is_compiled(namespace: Namespace) {
     });
     let said = "annotation prewasi.io/network of image localhost/greedy:latest: it is not known";
     namespace.prewasi("precompile", &[&greedy.name]).fails_with(1).says(&[said]);
+    namespace.prewasi("inspect", &[&greedy.name]).fails_with(1).says(&[said]);
     assert_refused(&namespace, &greedy.name, "", ("example.com/a", "b"), &[said]).await;
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(imported_image_is_compiled_before_it_runs),
         case!(images_that_are_there_at_the_start_are_compiled),
+        case!(runtime_class_finds_its_code),
         case!(other_namespaces_are_left_alone),
         case!(all_namespaces_are_watched_across_a_restart),
         case!(storm_of_events_is_one_look),
@@ -90,6 +91,21 @@ async fn images_that_are_there_at_the_start_are_compiled(namespace: Namespace) {
     let second = watch(&namespace, &[]).await;
     second.reaches("prewasi_hits_total", 1.0).await;
     assert_eq!((second.figure(COMPILES), compiles(&namespace, &program)), (0.0, 1));
+}
+
+/// With `--config` it compiles what containers of that runtime class run.
+async fn runtime_class_finds_its_code(namespace: Namespace) {
+    let class = "optimize = \"size\"\n";
+    let file = namespace.folder().join("class.toml");
+    fs::write(&file, class).expect("the folder is ours");
+    let service = watch(&namespace, &["--config", file.to_str().expect("the path is text")]).await;
+    let (program, image) = demo(&namespace, "demo");
+    service.reaches(COMPILES, 1.0).await;
+    service.is_idle().await;
+    let exited = namespace.container(&image.name).options(class).args(&["exit", "7"]).run().await;
+    assert_eq!((exited.code, compiles(&namespace, &program)), (7, 1));
+    assert_eq!(namespace.container(&image.name).args(&["exit", "7"]).run().await.code, 7);
+    assert_eq!(compiles(&namespace, &program), 2);
 }
 
 /// Only the namespaces asked for are watched.

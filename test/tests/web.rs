@@ -38,11 +38,6 @@ pub(crate) fn cases() -> Vec<Case> {
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Finds a port that is free.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port()
-}
-
 fn web(namespace: &Namespace) -> String {
     let program = Program::guest(namespace, WEB);
     image::import(namespace, "web", |image| image.layer(program.layer("web.wasm"))).name
@@ -57,7 +52,7 @@ fn server(namespace: &Namespace, image: &str, address: &str) -> prewasi_test::co
 
 /// Starts a server with these options; returns it and its address.
 async fn serve(namespace: &Namespace, options: &str) -> (Container, String) {
-    let (image, address) = (web(namespace), format!("127.0.0.1:{}", free_port()));
+    let (image, address) = (web(namespace), format!("127.0.0.1:{}", http::free_port()));
     let mut container = server(namespace, &image, &address).options(options).create().await;
     container.start().await;
     listens(&address).await;
@@ -83,6 +78,9 @@ async fn requests_are_answered(namespace: Namespace) {
     assert_eq!(says(&address, "/").await, ok("hello\n"));
     assert_eq!(says(&address, "/no-such").await.0, 404);
     assert_eq!(says(&address, "/env/PREWASI_HTTP_ADDRESS").await, ok(&address));
+    let (status, name) = says(&address, "/file/proc/self/comm").await;
+    assert!(status == 200 && !name.is_empty(), "{status} {name:?}");
+    assert_eq!(says(&address, "/file/no-such").await.0, 404);
     assert_eq!(says(&address, "/stream").await, ok("1\n2\n3\n"));
     assert_eq!(says(&address, "/big/1000000").await.1.len(), 1_000_000);
     let body: Vec<u8> = (0..300_000_u32).map(|number| number.to_le_bytes()[0]).collect();
@@ -229,7 +227,7 @@ async fn too_many_requests_are_refused(namespace: Namespace) {
 
 /// A container with little memory has fewer instances at the same time than it is told.
 async fn memory_of_the_container_limits_the_instances(namespace: Namespace) {
-    let (image, address) = (web(&namespace), format!("127.0.0.1:{}", free_port()));
+    let (image, address) = (web(&namespace), format!("127.0.0.1:{}", http::free_port()));
     let limit = json!({ "linux": { "resources": { "memory": { "limit": 8 << 20 } } } });
     let mut container = server(&namespace, &image, &address).change(limit).create().await;
     container.start().await;
@@ -281,7 +279,7 @@ async fn sigterm_finishes_what_has_begun(namespace: Namespace) {
 
 /// What is not finished within the grace is cut off.
 async fn stop_has_a_grace(namespace: Namespace) {
-    let (image, address) = (web(&namespace), format!("127.0.0.1:{}", free_port()));
+    let (image, address) = (web(&namespace), format!("127.0.0.1:{}", http::free_port()));
     let mut container = server(&namespace, &image, &address).env("PREWASI_STOP_GRACE=1").create().await;
     container.start().await;
     listens(&address).await;
@@ -352,7 +350,7 @@ async fn requests_to_others_over_tls(namespace: Namespace) {
         .output()
         .expect("openssl runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let port = free_port();
+    let port = http::free_port();
     let mut openssl = Command::new("openssl");
     openssl.args(["s_server", "-www", "-accept", &format!("127.0.0.1:{port}"), "-key"]);
     openssl
@@ -366,7 +364,7 @@ async fn requests_to_others_over_tls(namespace: Namespace) {
     })
     .await;
 
-    let (image, address) = (web(&namespace), format!("127.0.0.1:{}", free_port()));
+    let (image, address) = (web(&namespace), format!("127.0.0.1:{}", http::free_port()));
     let mount = json!({ "destination": "/tls", "type": "bind", "source": folder, "options": ["rbind", "ro"] });
     let hosts =
         json!({ "destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts", "options": ["rbind", "ro"] });

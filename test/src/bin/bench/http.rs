@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use prewasi_test::guests::{self, WEB};
-use prewasi_test::http::Connection;
+use prewasi_test::http::{self, Connection};
 use prewasi_test::image::{self, Program};
 use prewasi_test::process;
 use prewasi_test::{Container, Namespace, eventually, home};
@@ -102,8 +102,7 @@ fn intro() -> String {
 }
 
 fn address() -> String {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    free.expect("a port can be had").to_string()
+    format!("127.0.0.1:{}", http::free_port())
 }
 
 async fn listens(address: &str) {
