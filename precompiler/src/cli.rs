@@ -24,7 +24,7 @@ mod progress;
 mod prune;
 mod run;
 mod table;
-pub(crate) mod tuning;
+mod tuning;
 mod verify;
 mod watch;
 

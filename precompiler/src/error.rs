@@ -142,7 +142,7 @@ pub enum PrepareError {
     #[error(transparent)]
     Options(#[from] OptionsError),
     /// An engine cannot compile or load as the options say.
-    #[error("cannot use the options for {subject}")]
+    #[error("cannot run {subject} with its options")]
     Tuning {
         /// Which image or file.
         subject: String,

@@ -12,10 +12,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prewasi_engines::{Guest, Http, Network, Optimize, Tuning};
+use prewasi_engines::{Engine, Guest, Http, Machine, Network, Optimize, Tuning};
 use toml::{Table, Value};
 
-use crate::{Image, Settings};
+use crate::{Image, PrepareError, Settings};
 
 mod error;
 mod keys;
@@ -176,7 +176,7 @@ impl Options {
     ///
     /// # Errors
     /// [`OptionsError`] names the image and the annotation.
-    pub fn set_image(&mut self, image: &Image) -> Result<(), OptionsError> {
+    fn set_image(&mut self, image: &Image) -> Result<(), OptionsError> {
         let before = self.set.clone();
         for (annotation, value) in &image.annotations {
             let Some(name) = annotation.strip_prefix(PREFIX) else { continue };
@@ -194,8 +194,32 @@ impl Options {
         Ok(())
     }
 
+    /// Adds what an image says of itself, and makes the engine that a start with all of it takes; what that is for is known by
+    /// the caller alone: the machine, and how much memory the container has.
+    ///
+    /// # Errors
+    /// [`PrepareError`] names what the image may not say, or what cannot be had.
+    pub fn tuned(
+        &self,
+        engine: &dyn Engine,
+        image: Option<&Image>,
+        machine: Machine,
+        memory: Option<u64>,
+    ) -> Result<(Box<dyn Engine>, Self), PrepareError> {
+        let mut options = self.clone();
+        if let Some(image) = image {
+            options.set_image(image)?;
+        }
+        let engine = engine.tuned(&Tuning { machine, memory, ..options.tuning() });
+        let engine = engine.map_err(|source| PrepareError::Tuning {
+            subject: image.map_or_else(|| "the program".to_owned(), |image| format!("image {}", image.name)),
+            source,
+        })?;
+        Ok((engine, options))
+    }
+
     /// Returns how wasm is to be compiled and loaded.
-    pub fn tuning(&self) -> Tuning {
+    fn tuning(&self) -> Tuning {
         Tuning {
             optimize: self.optimize,
             fuel: self.fuel.is_some(),

@@ -142,12 +142,12 @@ impl Precompiler {
     /// [`PrepareError`] names image and layer. A cache that fails is no error.
     pub async fn prepare(
         &self,
-        image: &str,
+        image: &Image,
         entrypoint: Option<&str>,
         engine: &dyn Engine,
     ) -> Result<Prepared, PrepareError> {
-        match self.source_of_image(image, entrypoint).await? {
-            Some(source) => self.prepare_source(&source, engine).await,
+        match image.content.entry(&image.name, entrypoint)? {
+            Some(layer) => self.prepare_source(&Source::layer(image, layer), engine).await,
             None => Ok(Prepared::NotWasm),
         }
     }
@@ -194,12 +194,6 @@ impl Precompiler {
             self.mark_image(&image.name, &image.labels, engine, digest).await;
         }
         Ok(ready)
-    }
-
-    async fn source_of_image(&self, name: &str, entrypoint: Option<&str>) -> Result<Option<Source>, PrepareError> {
-        let image = self.resolve(name).await?;
-        let layer = image.content.entry(name, entrypoint)?;
-        Ok(layer.map(|layer| Source::layer(&image, layer)))
     }
 
     fn source_of_file(&self, image: Option<&Image>, name: &str, file: File) -> Result<Option<Source>, PrepareError> {

@@ -22,7 +22,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::chain;
-use crate::cli::tuning::tuned;
 use crate::{Content, Image, Options, Precompiler, PrepareError, Settings, StoreAddress};
 
 mod follow;
@@ -286,8 +285,8 @@ impl<'a> Service<'a> {
         let ways =
             || self.engines.iter().flat_map(|engine| self.watch.options.iter().map(move |options| (*engine, options)));
         for (layer, (engine, options)) in layers.iter().flat_map(|layer| ways().map(move |way| (layer, way))) {
-            let prepared = match tuned(engine, &Machine::default(), options, image) {
-                Ok(engine) => precompiler.prepare_layer(image, layer, &*engine).await,
+            let prepared = match options.tuned(engine, Some(image), Machine::default(), None) {
+                Ok((engine, _)) => precompiler.prepare_layer(image, layer, &*engine).await,
                 Err(error) => Err(error),
             };
             match prepared {

@@ -13,7 +13,7 @@ use prewasi_engines::{Engine, Machine, version_label};
 use serde::Serialize;
 
 use super::progress::Progress;
-use super::tuning::{ConfigArgs, MachineArgs, is_another_machine, tuned};
+use super::tuning::{ConfigArgs, MachineArgs, is_another_machine};
 use super::{Status, StoreArgs, chain, conclude, find, hint, report};
 use crate::{Content, ImageError, Options, Origin, Platform, Precompiler, PrepareError, Ready, Settings};
 
@@ -220,8 +220,10 @@ async fn one(
         Ok(record) => precompiler.resolve_record(record).await,
         Err(name) => Err(ImageError::NotFound { image: name.clone() }),
     };
-    let tuned =
-        image.map_err(PrepareError::from).and_then(|image| Ok((tuned(engine, machine, options, &image)?, image)));
+    let tuned = image.map_err(PrepareError::from).and_then(|image| {
+        let (engine, _) = options.tuned(engine, Some(&image), machine.clone(), None)?;
+        Ok((engine, image))
+    });
     let (engine, image) = match &tuned {
         Ok((engine, image)) => (&**engine, image),
         Err(error) => {

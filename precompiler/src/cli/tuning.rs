@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use prewasi_engines::{Engine, Machine, Tuning, TuningError};
 
-use crate::{Image, Options, OptionsError, PrepareError};
+use crate::{Options, OptionsError};
 
 /// Which CPU the native code is for.
 #[derive(Debug, Args)]
@@ -68,24 +68,4 @@ pub(super) fn is_another_machine(engines: &[&dyn Engine], machine: &Machine) -> 
     let tuning = Tuning { machine: machine.clone(), ..Tuning::default() };
     let others = engines.iter().map(|engine| engine.tuned(&tuning)).collect::<Result<Vec<_>, _>>()?;
     Ok(others.iter().zip(engines).any(|(other, host)| other.fingerprint() != host.fingerprint()))
-}
-
-/// Makes the engine that a start of this image looks for code of.
-///
-/// # Errors
-/// An option, of a runtime or of the image, that cannot be had.
-pub(crate) fn tuned(
-    engine: &dyn Engine,
-    machine: &Machine,
-    options: &Options,
-    image: &Image,
-) -> Result<Box<dyn Engine>, PrepareError> {
-    let mut options = options.clone();
-    options.set_image(image)?;
-    let mut tuning = options.tuning();
-    // A machine that is this one leaves no trace.
-    if is_another_machine(&[engine], machine).unwrap_or(true) {
-        tuning.machine = machine.clone();
-    }
-    engine.tuned(&tuning).map_err(|source| PrepareError::Tuning { subject: format!("image {}", image.name), source })
 }

@@ -4,7 +4,6 @@ use prewasi_cache::{ImageRecord, Lookup, MissReason};
 use prewasi_engines::{Engine, Machine, version_label};
 
 use super::{Precompiler, Source};
-use crate::cli::tuning::tuned;
 use crate::{Content, Image, Options, PrepareError, Step};
 
 /// The decisions from an image's name to its program.
@@ -35,7 +34,7 @@ impl Precompiler {
         steps: &mut Vec<Step>,
     ) -> Result<(), PrepareError> {
         for engine in engines {
-            let engine = tuned(*engine, &Machine::default(), options, image)?;
+            let (engine, _) = options.tuned(*engine, Some(image), Machine::default(), None)?;
             steps.extend(self.look_ahead(image, &*engine).await);
         }
         Ok(())

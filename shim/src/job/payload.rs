@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::Spec;
-use prewasi_engines::{Engine, Program, RunError, Tuning, TuningError};
+use prewasi_engines::{Engine, Machine, Program, RunError};
 use prewasi_precompiler::{Content, Image, Options, OptionsError, Precompiler, PrepareError, Settings};
 
 use super::seal::seal;
@@ -70,8 +70,6 @@ pub(super) enum PayloadError {
     Runtime(#[source] io::Error),
     #[error(transparent)]
     Options(#[from] OptionsError),
-    #[error("cannot use the options of the container")]
-    Tuning(#[from] TuningError),
 }
 
 /// A program that has been loaded.
@@ -89,7 +87,7 @@ impl PayloadError {
             Self::Prepare(error) if error.is_input() => Kind::Invalid,
             Self::Prepare(PrepareError::Store(_)) => Kind::Unavailable,
             Self::NoEntrypoint { .. } | Self::NoProgram { .. } | Self::Check { .. } => Kind::Invalid,
-            Self::Options(_) | Self::Tuning(_) => Kind::Invalid,
+            Self::Options(_) => Kind::Invalid,
             Self::Prepare(_) | Self::Entrypoint { .. } | Self::Runtime(_) => Kind::Internal,
         }
     }
@@ -246,14 +244,10 @@ fn tuned(
     spec: &Spec,
     options: &Options,
     image: Option<&Image>,
-) -> Result<(Box<dyn Engine>, Options), PayloadError> {
-    let mut options = options.clone();
-    if let Some(image) = image {
-        options.set_image(image)?;
-    }
-    let engine = engine().tuned(&Tuning { memory: spec::memory_limit(spec), ..options.tuning() })?;
-    tracing::Span::current().record("engine", engine.name());
-    Ok((engine, options))
+) -> Result<(Box<dyn Engine>, Options), PrepareError> {
+    let tuned = options.tuned(&*engine(), image, Machine::default(), spec::memory_limit(spec))?;
+    tracing::Span::current().record("engine", tuned.0.name());
+    Ok(tuned)
 }
 
 /// Says whether a file is wasm, by its name or its first bytes.

@@ -4,11 +4,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use prewasi_cache::LayoutStore;
-use prewasi_engines::{Engine, Tuning};
+use prewasi_engines::Engine;
 use rustix::fs::{Mode, OFlags};
 
 use super::super::settings;
-use super::super::tuning::tuned;
 use super::{CannotRun, Prepared, Run};
 use crate::entrypoint::{is_named_wasm, split_function};
 use crate::{Content, Options, Precompiler, PrepareError, Process, Settings, StoreAddress, archive};
@@ -96,10 +95,9 @@ async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<
     // What containerd gives to a container whose image says nothing.
     let title = layers.first().and_then(|layer| layer.title.clone()).unwrap_or_else(|| name.clone());
     let (mut guest, entrypoint) = run.guest.guest(process, &title, &run.args);
-    let mut options = Options::of_node().map_err(PrepareError::from)?;
-    options.set_image(&image).map_err(PrepareError::from)?;
+    let options = Options::of_node().map_err(PrepareError::from)?;
+    let (engine, options) = options.tuned(engine, Some(&image), run.cpu.machine(), None)?;
     options.limit(&mut guest).map_err(PrepareError::from)?;
-    let engine = tuned(engine, &run.cpu.machine(), &options, &image)?;
     let program = precompiler.load(&image, Some(&entrypoint), &*engine).await?;
     let subject = format!("image {name}");
     let program = program.ok_or_else(|| CannotRun::NotWasm { subject: subject.clone() })?;
@@ -132,9 +130,8 @@ async fn file(run: &Run, engine: &dyn Engine, path: &Path, function: Option<Stri
     LayoutStore::create(folder.path()).map_err(PrepareError::from)?;
     let precompiler = Precompiler::connect(layout(folder.path().to_owned())?).await?;
     let options = Options::of_node().map_err(PrepareError::from)?;
-    let tuning = Tuning { machine: run.cpu.machine(), ..options.tuning() };
-    let tuned = engine.tuned(&tuning).map_err(|source| PrepareError::Tuning { subject: name.clone(), source })?;
-    let program = precompiler.load_file(None, &name, file, &*tuned).await?;
+    let (engine, options) = options.tuned(engine, None, run.cpu.machine(), None)?;
+    let program = precompiler.load_file(None, &name, file, &*engine).await?;
     let program = program.ok_or_else(|| CannotRun::NotWasm { subject: name.clone() })?;
     let (mut guest, _) = run.guest.guest(Process::default(), &name, &run.args);
     options.limit(&mut guest).map_err(PrepareError::from)?;
