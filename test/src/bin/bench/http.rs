@@ -66,10 +66,10 @@ pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
         let mut table = Table::new("requests a second");
         let target =
             |ours: &Samples| Some(Target::at_least(ours.median(), rates[0].median(), factor, " `wasmtime serve`"));
-        table.row(&format!("`wasmtime serve`, {connections} connections"), &rates[0], None);
-        table.row(&format!("prewasi, {connections} connections"), &rates[1], target(&rates[1]));
+        table.row(&format!("`wasmtime serve`, connections: {connections}"), &rates[0], None);
+        table.row(&format!("prewasi, connections: {connections}"), &rates[1], target(&rates[1]));
         table.row(
-            &format!("prewasi, instances that are used again, {connections} connections"),
+            &format!("prewasi, instances that are used again, connections: {connections}"),
             &rates[2],
             target(&rates[2]),
         );
