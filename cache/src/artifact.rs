@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::fault;
 use crate::stamp::Stamps;
 use crate::store::io_error;
+use crate::whole::whole;
 use crate::{BlobFile, BlobInfo, ContentStore, Digest, Lease, NewBlob, StoreError};
 
 mod label;
@@ -99,6 +100,7 @@ impl ArtifactKey {
 }
 
 /// Looks up and stores artifacts.
+#[derive(Clone)]
 pub struct ArtifactCache {
     store: Arc<dyn ContentStore>,
     stamps: Stamps,
@@ -131,7 +133,8 @@ impl ArtifactCache {
     }
 
     /// Stores the `size` bytes of `file` as the artifact of `key`, with `details` as further labels, and opens it
-    /// as it then lies in the store. A damaged blob of the same digest is replaced.
+    /// as it then lies in the store. A damaged blob of the same digest is replaced. Once begun it is done to its end, even
+    /// if the caller stops waiting: no lease of it stays.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without the anchor; [`StoreError::Corrupt`] if a damaged blob of the same digest
@@ -143,16 +146,22 @@ impl ArtifactCache {
         size: u64,
         details: &BTreeMap<String, String>,
     ) -> Result<Artifact, StoreError> {
-        let digest = Digest::of_file(file, size).map_err(io_error("hash the artifact of", &key.source))?;
-        let lease = self.store.lease(LEASE).await?;
-        fault::point("leased");
-        let stored = self.store_under(&lease, key, &digest, file, size, details).await;
-        fault::point("checked");
-        if let Err(error) = self.store.release(lease).await {
-            tracing::debug!(%error, "a lease stays until it expires");
-        }
-        fault::point("released");
-        stored
+        let reading = || io_error("hash the artifact of", &key.source);
+        let digest = Digest::of_file(file, size).map_err(reading())?;
+        let file = file.try_clone().map_err(reading())?;
+        let (cache, key, details) = (self.clone(), key.clone(), details.clone());
+        whole(async move {
+            let lease = cache.store.lease(LEASE).await?;
+            fault::point("leased");
+            let stored = cache.store_under(&lease, &key, &digest, &file, size, &details).await;
+            fault::point("checked");
+            if let Err(error) = cache.store.release(lease).await {
+                tracing::debug!(%error, "a lease stays until it expires");
+            }
+            fault::point("released");
+            stored
+        })
+        .await
     }
 
     async fn store_under(

@@ -12,6 +12,7 @@ mod retry;
 mod seal;
 mod stamp;
 mod store;
+mod whole;
 
 pub use artifact::{AnchorLabel, Artifact, ArtifactCache, ArtifactKey, Claim, Lookup, MissReason, SOURCE_LABEL};
 pub use containerd::{ContainerdStore, ImageChange, ImageEvent, ImageEvents};

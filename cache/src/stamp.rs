@@ -60,6 +60,7 @@ impl Stamp {
 }
 
 /// A folder of stamps, one file per digest.
+#[derive(Clone)]
 pub(crate) struct Stamps {
     folder: PathBuf,
 }

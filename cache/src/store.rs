@@ -72,7 +72,7 @@ pub trait ContentStore: Send + Sync {
 
     /// Tries to take the lock called `name`; `None` while somebody else holds it. The lock is free at once when its
     /// holder releases it, and within two seconds when it dies; a dead holder leaves nothing behind beyond an
-    /// expiring lease. Asking in vain is cheap: it writes nothing.
+    /// expiring lease, and who stops waiting for the answer nothing at all. Asking in vain is cheap: it writes nothing.
     async fn try_lock(&self, name: &str) -> Result<Option<Lock>, StoreError>;
 }
 

@@ -203,7 +203,7 @@ impl<'a> Service<'a> {
             busy.push(Box::pin(async move {
                 let worked = tokio::select! {
                     worked = self.compile(&key, &work) => worked,
-                    // Leaves no more behind than a process that was killed: a lease that expires, at the worst.
+                    // Ends the worker; the store does to its end what it has begun, so that nothing is left there.
                     _ = unwanted => Ok(()),
                 };
                 Ended::Worked(key, work, worked)

@@ -71,7 +71,7 @@ clauses! {
         label_without_blob_is_not_found blobs_are_listed_with_labels;
     images: images_are_listed image_labels_are_set_one_by_one;
     locks: lock_has_one_holder dropped_lock_is_free killed_holder_frees_the_lock
-        one_of_many_gets_the_lock;
+        one_of_many_gets_the_lock lock_that_nobody_waits_for_is_free;
 }
 
 /// All that runs on a containerd.

@@ -18,6 +18,7 @@ use super::ingest::{Ingest, is_locked, stat};
 use super::link::{ANSWER, Link, failure, within};
 use crate::retry::{is_unavailable, pauses};
 use crate::store::Held;
+use crate::whole::whole;
 use crate::{Digest, Lease, Lock, StoreError};
 
 /// How long containerd keeps the trace of a holder that was killed, if nobody asks for the lock again. The lock itself
@@ -49,17 +50,23 @@ impl Held for Holder {
     }
 }
 
-/// Tries to take the lock `name`.
+/// Tries to take the lock `name`. A lock that nobody waits for any more when it is had is freed at once.
 pub(super) async fn try_lock(link: &Link, name: &str) -> Result<Option<Lock>, StoreError> {
+    let (link, name) = (link.clone(), name.to_owned());
+    whole(async move { ask(link, &name).await }).await
+}
+
+/// Asks until containerd has said yes or no.
+async fn ask(link: Link, name: &str) -> Result<Option<Lock>, StoreError> {
     // A name may be longer than a ref should be, or hold what a ref should not. Ref and lease are called the same.
     let lease = Lease(format!("prewasi-lock-{}", Digest::of(name.as_bytes()).hex()));
     let mut pauses = pauses();
     loop {
-        let status = match attempt(link, &lease).await {
+        let status = match attempt(&link, &lease).await {
             Ok(None) => return Ok(None),
             Ok(Some(ingest)) => {
                 let (wanted, unwanted) = oneshot::channel();
-                let task = tokio::spawn(hold(link.clone(), lease, ingest, unwanted));
+                let task = tokio::spawn(hold(link, lease, ingest, unwanted));
                 return Ok(Some(Lock(Box::new(Holder { wanted, task }))));
             }
             Err(status) if is_locked(&status) => return Ok(None),

@@ -56,6 +56,26 @@ pub(super) async fn killed_holder_frees_the_lock(subject: Subject) {
     subject.finish().await;
 }
 
+/// Who stops asking for a lock, at whatever moment, leaves nothing of it.
+pub(super) async fn lock_that_nobody_waits_for_is_free(subject: Subject) {
+    for step in 0..60 {
+        let limit = Duration::from_micros(250 * step);
+        if let Ok(Some(held)) = tokio::time::timeout(limit, try_lock(&subject, "unwanted")).await {
+            held.release().await;
+        }
+    }
+    let left = async || match subject.namespace() {
+        Some(namespace) => containerd::other_leases(namespace, subject.lease()).await,
+        None => Vec::new(),
+    };
+    let probe = async || Some(left().await).filter(Vec::is_empty).ok_or_else(|| "a lease".to_owned());
+    // Sooner than anybody looks for a holder that is silent: what is left would be removed by that.
+    eventually("nothing of the lock", SOON, probe).await;
+    subject.assert_no_ingest().await;
+    becomes_free(&subject, "unwanted").await.release().await;
+    subject.finish().await;
+}
+
 async fn becomes_free(subject: &Subject, name: &str) -> Lock {
     let probe = async || try_lock(subject, name).await.ok_or_else(|| "it is held".to_owned());
     eventually(&format!("the lock {name:?}"), SOON, probe).await
