@@ -10,7 +10,7 @@ CARGO ?= cargo
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 PROGRAMS := prewasi containerd-shim-wasmtime-v1 oci-tar-builder
 
-.PHONY: help setup build build-wasmtime build-wamr check test fuzz demo bench install install-wamr clean
+.PHONY: help setup build build-wasmtime build-wamr build-wasmer check test fuzz demo bench install install-wamr install-wasmer clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -18,27 +18,31 @@ help: ## Show this list
 setup: ## Get what the tests need and this machine lacks
 	@test/setup test
 
-build: build-wasmtime build-wamr ## Build all programs in release mode
+build: build-wasmtime build-wamr build-wasmer ## Build all programs in release mode
 
 build-wasmtime: ## Build the programs with the default engine, wasmtime
 	$(CARGO) build --release --workspace --bins
 
 build-wamr: ## Build the shim of WAMR; wants cmake and libclang
-	$(CARGO) build --release --package prewasi-shim --no-default-features --features wamr --bin containerd-shim-wamr-v1
+build-wasmer: ## Build the shim of wasmer
+build-wamr build-wasmer: build-%:
+	$(CARGO) build --release --package prewasi-shim --no-default-features --features $* --bin containerd-shim-$*-v1
 
+# The engines that are tested.
+ENGINES := --features prewasi-shim/wamr,prewasi-shim/wasmer
 # Always the whole workspace with all its targets and engines: cargo chooses a crate's features by what is built beside it,
 # and a different choice would compile the engines once more.
-ALL := --workspace --all-targets --features prewasi-shim/wamr
+ALL := --workspace --all-targets $(ENGINES)
 
 check: ## Formatting, lints, the crates' edges, the documentation
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(ALL) -- -D warnings
-	$(CARGO) test -q --workspace --features prewasi-shim/wamr --test edges
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --features prewasi-shim/wamr --no-deps
+	$(CARGO) test -q --workspace $(ENGINES) --test edges
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace $(ENGINES) --no-deps
 
 test: ## Run every test, against real containerd 1.7 and 2.1, as root
 	$(CARGO) build $(ALL)
-	$(ROOT) $(CARGO) test --workspace --features prewasi-shim/wamr --lib --bins --tests
+	$(ROOT) $(CARGO) test --workspace $(ENGINES) --lib --bins --tests
 
 # All targets together get about a minute; FUZZ_SECONDS=600 looks longer.
 FUZZ_SECONDS ?= 12
@@ -61,9 +65,11 @@ install: build-wasmtime ## Install the programs into PREFIX/bin (/usr/local/bin)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAMS:%=$(CARGO_TARGET_DIR)/release/%) $(DESTDIR)$(PREFIX)/bin
 
-install-wamr: build-wamr ## Install the shim of WAMR as well
+install-wamr: ## Install the shim of WAMR as well
+install-wasmer: ## Install the shim of wasmer as well
+install-wamr install-wasmer: install-%: build-%
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(CARGO_TARGET_DIR)/release/containerd-shim-wamr-v1 $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(CARGO_TARGET_DIR)/release/containerd-shim-$*-v1 $(DESTDIR)$(PREFIX)/bin
 
 clean: ## Delete everything that was built; what setup has fetched stays
 	$(CARGO) clean

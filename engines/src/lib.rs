@@ -5,17 +5,21 @@
 mod engine;
 mod fingerprint;
 mod machine;
-#[cfg(any(feature = "wasmtime", feature = "wamr"))]
+#[cfg(any(feature = "wamr", feature = "wasmer", feature = "wasmtime"))]
 mod preopens;
 mod tuning;
 #[cfg(feature = "wamr")]
 mod wamr;
 mod wasm;
+#[cfg(feature = "wasmer")]
+mod wasmer;
 #[cfg(feature = "wasmtime")]
 mod wasmtime;
 
 #[cfg(feature = "wamr")]
 pub use self::wamr::Wamr;
+#[cfg(feature = "wasmer")]
+pub use self::wasmer::Wasmer;
 #[cfg(feature = "wasmtime")]
 pub use self::wasmtime::Wasmtime;
 pub use engine::{

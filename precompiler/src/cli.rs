@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use prewasi_cache::ImageRecord;
 use prewasi_engines::Engine;
 
@@ -164,13 +164,9 @@ pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     }
 }
 
-/// Runs `precompile` of a shim binary; `args` begins with the word `precompile`.
-pub fn precompile(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
-    log("warn");
-    match precompile::Alone::try_parse_from(args) {
-        Ok(alone) => alone.command.execute(engines).into(),
-        Err(error) => usage(&error).into(),
-    }
+/// Says whether this is one of the verbs that [`main`] knows: those of `prewasi` and, for its own engine, those of each shim.
+pub fn knows(verb: &str) -> bool {
+    Prewasi::command().find_subcommand(verb).is_some()
 }
 
 /// Sends the library's messages to standard error: those of `level`, or what `PREWASI_LOG` asks for.

@@ -21,8 +21,8 @@ const USAGE: u8 = 64;
 pub fn main(engine: EngineConstructor) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|command| command.to_str()) {
-        Some("precompile") => return cli::precompile(&[&*engine()], &args[1..]),
         Some(worker::SUBCOMMAND) => return worker::main(&[&*engine()], &args),
+        Some(verb) if cli::knows(verb) => return cli::main(&[&*engine()], &args),
         _ => {}
     }
     let flags = match Flags::parse(args.into_iter().skip(1)) {
@@ -55,6 +55,8 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
 
 fn usage(problem: &str) -> ExitCode {
     eprintln!("error: {problem}");
-    eprintln!("hint: containerd calls this program with `start` and `delete`; by hand, use `precompile` and `version`");
+    eprintln!(
+        "hint: containerd calls this program with `start` and `delete`; by hand, use `version`, `precompile` and the other verbs of `prewasi`"
+    );
     ExitCode::from(USAGE)
 }

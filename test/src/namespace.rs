@@ -171,9 +171,12 @@ impl Namespace {
         self.ctr(&[&["run", "--rm", "--runtime", self.runtime().as_str(), image, id.as_str()], args].concat())
     }
 
-    /// Runs `prewasi VERB` on this namespace to its end.
+    /// Runs `prewasi VERB` on this namespace to its end; with another engine, the same verb of its shim.
     pub fn prewasi(&self, verb: &str, args: &[&str]) -> Output {
-        self.program("prewasi", verb, args)
+        match self.engine {
+            DEFAULT_ENGINE => self.program("prewasi", verb, args),
+            engine => self.program(&format!("containerd-shim-{engine}-v1"), verb, args),
+        }
     }
 
     /// Runs `prewasi VERB` as [`Self::prewasi`] does, with further environment.

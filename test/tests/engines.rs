@@ -27,23 +27,38 @@ const MODULES: [&str; 7] = ["run", "signals", "streams", "refusals", "options", 
 
 const NO_COMPONENTS: &str = "it runs core modules only";
 const INTERPRETS: &str = "it interprets: there is no code to be shaped, and no fuel";
+const NO_FUEL: &str = "it has no fuel";
 
-const ENGINES: [Engine; 1] = [Engine {
-    name: "wamr",
-    lacks: &[
-        ("run::component_image_runs", NO_COMPONENTS),
-        ("signals::sigterm_ends_a_component", NO_COMPONENTS),
-        ("signals::sigkill_ends_a_component", NO_COMPONENTS),
-        ("signals::component_that_can_hear_ends_by_itself", NO_COMPONENTS),
-        ("exec::component_runs_again_in_a_wasm_container", NO_COMPONENTS),
-        ("options::network_is_inherited_or_none", NO_COMPONENTS),
-        ("exec::ordinary_image_runs_wasm_and_native_programs", INTERPRETS),
-        ("options::fuel_ends_the_guest", INTERPRETS),
-        ("options::code_ahead_of_time_is_that_of_the_runtime_class", INTERPRETS),
-        ("options::image_says_how_it_is_compiled", INTERPRETS),
-        ("options::options_that_cannot_be_had_are_named", INTERPRETS),
-    ],
-}];
+const ENGINES: [Engine; 2] = [
+    Engine {
+        name: "wamr",
+        lacks: &[
+            ("run::component_image_runs", NO_COMPONENTS),
+            ("signals::sigterm_ends_a_component", NO_COMPONENTS),
+            ("signals::sigkill_ends_a_component", NO_COMPONENTS),
+            ("signals::component_that_can_hear_ends_by_itself", NO_COMPONENTS),
+            ("exec::component_runs_again_in_a_wasm_container", NO_COMPONENTS),
+            ("options::network_is_inherited_or_none", NO_COMPONENTS),
+            ("exec::ordinary_image_runs_wasm_and_native_programs", INTERPRETS),
+            ("options::fuel_ends_the_guest", INTERPRETS),
+            ("options::code_ahead_of_time_is_that_of_the_runtime_class", INTERPRETS),
+            ("options::image_says_how_it_is_compiled", INTERPRETS),
+            ("options::options_that_cannot_be_had_are_named", INTERPRETS),
+        ],
+    },
+    Engine {
+        name: "wasmer",
+        lacks: &[
+            ("run::component_image_runs", NO_COMPONENTS),
+            ("signals::sigterm_ends_a_component", NO_COMPONENTS),
+            ("signals::sigkill_ends_a_component", NO_COMPONENTS),
+            ("signals::component_that_can_hear_ends_by_itself", NO_COMPONENTS),
+            ("exec::component_runs_again_in_a_wasm_container", NO_COMPONENTS),
+            ("options::network_is_inherited_or_none", NO_COMPONENTS),
+            ("options::fuel_ends_the_guest", NO_FUEL),
+        ],
+    },
+];
 
 /// Binds the cases to each engine.
 ///
@@ -145,12 +160,11 @@ async fn features_are_as_documented(namespace: Namespace) {
     found.push(("memory limit", verdict(&namespace, &demo, "memory_limit = \"1MiB\"", &["allocate", "16"], 1).await));
     found.push(("time limit", verdict(&namespace, &demo, "timeout = \"500ms\"", &["spin"], 134).await));
     found.push(("fuel", verdict(&namespace, &demo, "fuel = 1000000", &["spin"], 134).await));
-    let shim = format!("containerd-shim-{}-v1", namespace.engine());
-    let said = namespace.program(&shim, "precompile", &[&demo.name]).success().stdout;
+    let said = namespace.prewasi("precompile", &[&demo.name]).success().stdout;
     let compiles = !said.contains("nothing to compile");
     found.push(("compiling ahead of time", if compiles { WORKS } else { "nothing to compile" }));
     found.push(("native code mapped from the content store", maps(&namespace, &demo).await));
-    let other = namespace.program(&shim, "precompile", &["--cpu", "baseline", &demo.name]);
+    let other = namespace.prewasi("precompile", &["--cpu", "baseline", &demo.name]);
     // The engine could; the store of a node is not the place for such code.
     let could = other.stderr.contains("cannot keep native code for another machine");
     found.push(("compiling for other machines", if could { WORKS } else { REFUSED }));

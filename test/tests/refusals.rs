@@ -27,7 +27,7 @@ async fn assert_refused(namespace: &Namespace, image: &Imported, parts: &[&str])
     output.says(&[&image.name]).says(parts);
     namespace.assert_clean().await;
     // And so for whoever asks without running it.
-    let output = namespace.prewasi("precompile", &[&image.name]).fails_with(1);
+    let output = namespace.program("prewasi", "precompile", &[&image.name]).fails_with(1);
     output.says(&[&image.name]).says(parts);
     namespace.assert_clean().await;
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::num::NonZeroU16;
 use std::task::Poll;
 
-use clap::{Args, Parser};
+use clap::Args;
 use indicatif::HumanBytes;
 use prewasi_cache::{Digest, ImageRecord};
 use prewasi_engines::{Engine, Machine, version_label};
@@ -51,14 +51,6 @@ pub struct Precompile {
 #[error("cannot keep native code for another machine in {store}: nobody there would run it")]
 struct WrongStore {
     store: &'static str,
-}
-
-/// The same command where it stands alone, in a shim binary.
-#[derive(Debug, Parser)]
-#[command(name = "precompile")]
-pub(super) struct Alone {
-    #[command(flatten)]
-    pub(super) command: Precompile,
 }
 
 /// What became of one image with one engine.

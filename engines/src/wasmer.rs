@@ -1,0 +1,132 @@
+//! The wasmer engine: core modules with WASI preview 1.
+//!
+//! Compiling and running never meet. `compile` uses an engine with Cranelift; `load` uses one that has no compiler. What
+//! both must agree on is in [`options`], and its hash is written behind each artifact, because wasmer's own header names
+//! neither a version nor the options. An artifact is an ELF image that is mapped from its file, not copied.
+//!
+//! Of what wasmer offers to a guest, only WASI preview 1 is passed on: its extensions (WASIX) would let a guest start
+//! processes and threads in ways that a container runtime does not see.
+
+mod artifact;
+mod compile;
+mod files;
+mod folders;
+mod limits;
+mod load;
+mod options;
+mod preview1;
+mod proposals;
+mod run;
+mod stdio;
+
+use self::options::Options;
+use crate::{CompileError, Engine, Fingerprint, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
+
+/// Version of the linked crate, which does not export it. A test compares it with Cargo.lock.
+const VERSION: &str = "7.3.0";
+const NAME: &str = "wasmer";
+
+/// The wasmer engine. Making one reads the CPU's features and hashes a page of text, nothing more.
+#[derive(Debug, Clone)]
+pub struct Wasmer {
+    options: Options,
+    fingerprint: Fingerprint,
+    tuning: Tuning,
+}
+
+impl Wasmer {
+    /// Makes an engine for the machine it runs on.
+    pub fn new() -> Self {
+        Self::with(Options::host(), Tuning::default())
+    }
+
+    fn with(options: Options, tuning: Tuning) -> Self {
+        let fingerprint = options.fingerprint();
+        Self { options, fingerprint, tuning }
+    }
+}
+
+impl Default for Wasmer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Engine for Wasmer {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> &'static str {
+        VERSION
+    }
+
+    fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// Refuses fuel and other machines. What is for programs that serve is of no effect, as it is with any program that does not.
+    fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
+        Ok(Box::new(Self::with(Options::tuned(tuning)?, tuning.clone())))
+    }
+
+    fn compile(&self, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
+        compile::compile(&self.options, wasm)
+    }
+
+    fn load(&self, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
+        load::load(&self.options, code)
+    }
+}
+
+/// Writes an error and its causes in one line.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let mut causes = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Many errors repeat their source.
+        if causes.last().is_none_or(|last| !last.ends_with(&text)) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    causes.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version_label;
+
+    /// The versions that the fingerprint carries are those of the linked crates.
+    #[test]
+    fn version_is_the_linked_one() {
+        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
+        let versions = |name: &str| -> Vec<&str> {
+            let head = format!("name = \"{name}\"\nversion = \"");
+            lock.split(&head).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+        };
+        assert_eq!(versions("wasmer"), [VERSION]);
+        assert_eq!(versions("wasmer-compiler-cranelift"), [VERSION]);
+        assert!(versions("cranelift-codegen").contains(&options::CRANELIFT), "another version of Cranelift is linked");
+    }
+
+    /// The label joins the version and twelve digits of the fingerprint.
+    #[test]
+    fn label_names_version_and_fingerprint() {
+        let engine = Wasmer::new();
+        let label = version_label(&engine);
+        assert_eq!(label.strip_prefix("7.3.0-").unwrap(), &engine.fingerprint().hex()[..12]);
+    }
+
+    /// Two engines made on one machine have one fingerprint.
+    #[test]
+    fn fingerprint_is_stable() {
+        assert_eq!(Wasmer::new().fingerprint(), Wasmer::default().fingerprint());
+    }
+}

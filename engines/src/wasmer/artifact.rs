@@ -1,0 +1,77 @@
+//! What is written behind an artifact, so that it is told from one that another engine made.
+//!
+//! The artifact is an ELF image, and wasmer's metadata in it name neither wasmer's version nor its options. So the label
+//! of the engine follows the image: its bytes, their number (4 bytes, little endian), and 8 bytes that mark the end. A
+//! reader of ELF does not look there. Being last, it also shows that the file is complete.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+/// The end of each artifact. The digit is the version of this format.
+const END: [u8; 8] = *b"prewasi1";
+
+/// Longest label that is read from a file: a version and twelve digits are far below.
+const LONGEST_LABEL: u32 = 128;
+
+/// Writes a label behind an image.
+pub(super) fn seal(mut image: Vec<u8>, label: &str) -> Vec<u8> {
+    let length = u32::try_from(label.len()).unwrap_or(u32::MAX);
+    image.extend_from_slice(label.as_bytes());
+    image.extend_from_slice(&length.to_le_bytes());
+    image.extend_from_slice(&END);
+    image
+}
+
+/// Reads the label behind an image; `None` if the file does not end as an artifact does.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn label(file: &File, size: u64) -> io::Result<Option<String>> {
+    let mut tail = [0; 12];
+    let Some(start) = size.checked_sub(tail.len() as u64) else {
+        return Ok(None);
+    };
+    file.read_exact_at(&mut tail, start)?;
+    let length = u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]);
+    if tail[4..] != END || length > LONGEST_LABEL {
+        return Ok(None);
+    }
+    let Some(start) = start.checked_sub(length.into()) else {
+        return Ok(None);
+    };
+    let mut label = vec![0; length as usize];
+    file.read_exact_at(&mut label, start)?;
+    Ok(String::from_utf8(label).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Option<String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        label(file.as_file(), bytes.len() as u64).unwrap()
+    }
+
+    /// A label comes back as it was written, and from no shorter or longer file.
+    #[test]
+    fn label_is_read_back() {
+        let sealed = seal(b"image".to_vec(), "1-abc");
+        assert_eq!(read(&sealed).as_deref(), Some("1-abc"));
+        for length in 0..sealed.len() {
+            assert_eq!(read(&sealed[..length]), None, "{length}");
+        }
+        assert_eq!(read(&[sealed.as_slice(), b"x"].concat()), None);
+    }
+
+    /// A length that reaches beyond the file, or is absurd, is none.
+    #[test]
+    fn wrong_lengths_are_refused() {
+        for length in [6_u32, 129, u32::MAX] {
+            let bytes = [b"1-abc".as_slice(), &length.to_le_bytes(), &END].concat();
+            assert_eq!(read(&bytes), None, "{length}");
+        }
+    }
+}

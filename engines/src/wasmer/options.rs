@@ -1,0 +1,247 @@
+//! Everything that shapes native code, in one struct that is both turned into wasmer's configuration and hashed.
+//!
+//! Hashing takes the struct apart, so a field that is forgotten there does not compile. What is not here is wasmer's default,
+//! which the version stands for.
+
+use std::num::NonZero;
+
+use wasmer::sys::{BaseTunables, CpuFeature, Cranelift, CraneliftOptLevel, EngineBuilder, Features, Target, Triple};
+use wasmer::{Engine, Pages};
+
+use super::{NAME, VERSION, proposals};
+use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError};
+
+/// Version of the code generator that wasmer's compiler is bound to. A test looks for it in Cargo.lock.
+pub(super) const CRANELIFT: &str = "0.134.3";
+
+/// Stack of a guest's own calls, bytes: what a native program gets on Linux.
+const STACK: u64 = 8 << 20;
+/// The least and the most that it may have. wasmer itself takes 8 KiB to 100 MiB.
+const STACK_LIMITS: (u64, u64) = (64 << 10, 100 << 20);
+
+/// What native code depends on, and what shapes none.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    /// Version of this list: raised when a field is added, removed or means something else.
+    format: u32,
+    /// Container format of the artifact.
+    artifact: &'static str,
+    engine: &'static str,
+    version: &'static str,
+    target: Target,
+    compiler: &'static str,
+    compiler_version: &'static str,
+    optimize: CraneliftOptLevel,
+    canonical_nans: bool,
+    /// Accesses that are not aligned are taken apart, for machines that cannot do them.
+    split_unaligned: bool,
+    features: Features,
+    /// Address space per linear memory, in pages of wasm: with all of 32 bits reserved, no access needs a bounds check.
+    memory_reservation: u32,
+    /// Unmapped space behind it, in bytes, for the offsets in load instructions.
+    memory_guard: u64,
+    /// Unmapped space behind a memory that may move, in bytes.
+    moving_memory_guard: u64,
+    /// Bytes of a guest's stack. Shapes no code.
+    stack: u64,
+    /// The compiler uses one core. Shapes no code.
+    serial: bool,
+}
+
+impl Options {
+    /// Returns the options for code that this machine runs.
+    pub(super) fn host() -> Self {
+        Self {
+            format: 1,
+            artifact: "wasmer-elf+label1",
+            engine: NAME,
+            version: VERSION,
+            target: Target::new(Triple::host(), CpuFeature::for_host()),
+            compiler: "cranelift",
+            compiler_version: CRANELIFT,
+            optimize: CraneliftOptLevel::Speed,
+            canonical_nans: false,
+            split_unaligned: false,
+            features: features(),
+            memory_reservation: 1 << 16,
+            memory_guard: 4 << 30,
+            moving_memory_guard: 1 << 16,
+            stack: STACK,
+            serial: false,
+        }
+    }
+
+    /// Returns the options with somebody's choices.
+    ///
+    /// # Errors
+    /// [`TuningError`] names what cannot be chosen.
+    pub(super) fn tuned(tuning: &Tuning) -> Result<Self, TuningError> {
+        if tuning.machine != Machine::default() {
+            return Err(TuningError::Fixed { what: "another machine", engine: NAME });
+        }
+        if tuning.fuel {
+            return Err(TuningError::Fixed { what: "fuel", engine: NAME });
+        }
+        let stack = tuning.stack.unwrap_or(STACK);
+        if stack < STACK_LIMITS.0 || stack > STACK_LIMITS.1 {
+            return Err(TuningError::Stack { bytes: stack, limits: STACK_LIMITS });
+        }
+        let optimize = match tuning.optimize {
+            Optimize::Speed => CraneliftOptLevel::Speed,
+            Optimize::Size => CraneliftOptLevel::SpeedAndSize,
+            Optimize::None => CraneliftOptLevel::None,
+        };
+        let features = proposals::choose(features(), &tuning.proposals)?;
+        Ok(Self { optimize, features, stack, serial: tuning.serial, ..Self::host() })
+    }
+
+    /// Bytes of a guest's stack.
+    pub(super) fn stack(&self) -> usize {
+        usize::try_from(self.stack).unwrap_or(usize::MAX)
+    }
+
+    /// Hashes all of it, in the order of the struct.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let Self {
+            format,
+            artifact,
+            engine,
+            version,
+            target,
+            compiler,
+            compiler_version,
+            optimize,
+            canonical_nans,
+            split_unaligned,
+            features,
+            memory_reservation,
+            memory_guard,
+            moving_memory_guard,
+            stack: _,
+            serial: _,
+        } = self;
+        let mut cpu: Vec<String> = target.cpu_features().iter().map(|feature| feature.to_string()).collect();
+        cpu.sort();
+        Fingerprint::new([
+            ("fingerprint", format.to_string()),
+            ("artifact", artifact.to_string()),
+            ("engine", engine.to_string()),
+            ("version", version.to_string()),
+            ("target", target.triple().to_string()),
+            ("cpu", cpu.join(",")),
+            ("compiler", compiler.to_string()),
+            ("compiler_version", compiler_version.to_string()),
+            ("optimize", name_of_level(optimize).to_string()),
+            ("canonical_nans", canonical_nans.to_string()),
+            ("split_unaligned", split_unaligned.to_string()),
+            ("features", names_of_features(features).join(",")),
+            ("memory_reservation", memory_reservation.to_string()),
+            ("memory_guard", memory_guard.to_string()),
+            ("moving_memory_guard", moving_memory_guard.to_string()),
+        ])
+    }
+
+    /// Returns what is written behind each artifact.
+    pub(super) fn label(&self) -> String {
+        format!("{VERSION}-{}", self.fingerprint().hex())
+    }
+
+    /// Returns how linear memories are laid out.
+    pub(super) fn tunables(&self) -> BaseTunables {
+        BaseTunables {
+            static_memory_bound: Pages(self.memory_reservation),
+            static_memory_offset_guard_size: self.memory_guard,
+            dynamic_memory_offset_guard_size: self.moving_memory_guard,
+        }
+    }
+
+    /// Makes an engine that compiles.
+    pub(super) fn compiling_engine(&self) -> Engine {
+        let mut compiler = Cranelift::new();
+        compiler
+            // The only format that is mapped from its file.
+            .experimental_artifact(true)
+            .opt_level(self.optimize.clone())
+            .canonicalize_nans(self.canonical_nans)
+            .allow_experimental_unaligned_memory_accesses(self.split_unaligned);
+        if self.serial {
+            compiler.num_threads(NonZero::<usize>::MIN);
+        }
+        let mut engine = EngineBuilder::new(compiler)
+            .set_target(Some(self.target.clone()))
+            .set_features(Some(self.features.clone()))
+            .engine();
+        engine.set_tunables(self.tunables());
+        engine.into()
+    }
+
+    /// Makes an engine that only loads.
+    pub(super) fn loading_engine(&self) -> Engine {
+        let mut engine = EngineBuilder::headless().engine();
+        engine.set_tunables(self.tunables());
+        engine.into()
+    }
+}
+
+/// Returns what wasm may use: what the compiler is known to do, as far as it is part of the standard.
+pub(super) fn features() -> Features {
+    let mut features = Features::none();
+    features
+        .threads(true)
+        .reference_types(true)
+        .simd(true)
+        .relaxed_simd(true)
+        .bulk_memory(true)
+        .multi_value(true)
+        .multi_memory(true)
+        .extended_const(true)
+        .exceptions(true);
+    features
+}
+
+fn names_of_features(features: &Features) -> Vec<&'static str> {
+    let Features {
+        threads,
+        reference_types,
+        simd,
+        bulk_memory,
+        multi_value,
+        tail_call,
+        module_linking,
+        multi_memory,
+        memory64,
+        exceptions,
+        relaxed_simd,
+        extended_const,
+        wide_arithmetic,
+    } = features;
+    let all = [
+        (bulk_memory, "bulk_memory"),
+        (exceptions, "exceptions"),
+        (extended_const, "extended_const"),
+        (memory64, "memory64"),
+        (module_linking, "module_linking"),
+        (multi_memory, "multi_memory"),
+        (multi_value, "multi_value"),
+        (reference_types, "reference_types"),
+        (relaxed_simd, "relaxed_simd"),
+        (simd, "simd"),
+        (tail_call, "tail_call"),
+        (threads, "threads"),
+        (wide_arithmetic, "wide_arithmetic"),
+    ];
+    all.into_iter().filter(|(enabled, _)| **enabled).map(|(_, name)| name).collect()
+}
+
+fn name_of_level(level: &CraneliftOptLevel) -> &'static str {
+    match level {
+        CraneliftOptLevel::None => "none",
+        CraneliftOptLevel::Speed => "speed",
+        CraneliftOptLevel::SpeedAndSize => "speed_and_size",
+        _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+#[path = "options/tests.rs"]
+mod tests;

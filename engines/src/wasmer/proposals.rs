@@ -1,0 +1,66 @@
+//! Proposals of WebAssembly by name, for those who want to take more or fewer of them.
+
+use wasmer::sys::Features;
+
+use super::NAME;
+use crate::TuningError;
+
+/// Where a proposal is switched.
+type Switch = fn(&mut Features) -> &mut bool;
+
+/// What can be chosen. The rest cannot be done without, or the compiler does not have it.
+const PROPOSALS: [(&str, Switch); 6] = [
+    ("exceptions", |features| &mut features.exceptions),
+    ("extended-const", |features| &mut features.extended_const),
+    ("multi-memory", |features| &mut features.multi_memory),
+    ("relaxed-simd", |features| &mut features.relaxed_simd),
+    ("simd", |features| &mut features.simd),
+    ("threads", |features| &mut features.threads),
+];
+
+/// Takes (`name`) and refuses (`-name`) proposals, in the order given.
+///
+/// # Errors
+/// [`TuningError::Proposal`] if there is none of a name.
+pub(super) fn choose(mut features: Features, choices: &[String]) -> Result<Features, TuningError> {
+    for choice in choices {
+        let (name, take) = choice.strip_prefix('-').map_or((choice.as_str(), true), |name| (name, false));
+        let Some((name, switch)) = PROPOSALS.iter().find(|(known, _)| *known == name) else {
+            let known = PROPOSALS.iter().map(|(known, _)| (*known).to_owned()).collect();
+            return Err(TuningError::Proposal { proposal: choice.clone(), engine: NAME, known });
+        };
+        *switch(&mut features) = take;
+        match (*name, take) {
+            // The one builds on the other.
+            ("relaxed-simd", true) => features.simd = true,
+            ("simd", false) => features.relaxed_simd = false,
+            _ => {}
+        }
+    }
+    Ok(features)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::features;
+    use super::*;
+
+    fn chosen(choices: &[&str]) -> Result<Features, TuningError> {
+        choose(features(), &choices.iter().map(|choice| (*choice).to_owned()).collect::<Vec<_>>())
+    }
+
+    /// Each proposal is taken by default and can be refused; what builds on one goes with it and brings it back.
+    #[test]
+    fn proposals_are_chosen() {
+        for (name, switch) in PROPOSALS {
+            assert!(*switch(&mut chosen(&[]).unwrap()), "{name}");
+            let refused = format!("-{name}");
+            assert!(!*switch(&mut chosen(&[&refused]).unwrap()), "{refused}");
+            assert!(chosen(&[&refused, name]).unwrap().simd, "{name}");
+        }
+        assert!(!chosen(&["-simd"]).unwrap().relaxed_simd);
+        assert!(chosen(&["-simd", "relaxed-simd"]).unwrap().simd);
+        let error = chosen(&["memory64"]).unwrap_err();
+        assert!(error.to_string().contains("relaxed-simd, simd"), "{error}");
+    }
+}

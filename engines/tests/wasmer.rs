@@ -1,0 +1,53 @@
+//! The wasmer engine, from wasm to exit code, in the way of the tests of wasmtime.
+
+// A test that fails panics, and a guest process talks through its stdout.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+#[path = "wasmer/compiling.rs"]
+mod compiling;
+#[path = "wasmer/features.rs"]
+mod features;
+#[path = "wasmer/folders.rs"]
+mod folders;
+#[path = "wasmer/limits.rs"]
+mod limits;
+#[path = "wasmer/loading.rs"]
+mod loading;
+#[path = "shared/mod.rs"]
+mod shared;
+#[path = "wasmer/traps.rs"]
+mod traps;
+#[path = "wasmer/tuning.rs"]
+mod tuning;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use prewasi_engines::Wasmer;
+use shared::{common, guest};
+
+/// What wasmer does in a way of its own: its descriptor 3 is a root in which all folders lie. `folders` shows how.
+const OTHERWISE: [&str; 3] =
+    ["folders::files_are_written", "folders::root_is_descriptor_3", "folders::working_directory_is_descriptor_3"];
+
+/// Makes the engine under test.
+fn engine() -> Wasmer {
+    Wasmer::new()
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some("run-guest") {
+        return guest::main(args);
+    }
+    let mut trials: Vec<Trial> = shared::trials();
+    trials.retain(|trial| !OTHERWISE.contains(&trial.name()));
+    trials.extend(compiling::trials());
+    trials.extend(features::trials());
+    trials.extend(folders::trials());
+    trials.extend(limits::trials());
+    trials.extend(loading::trials());
+    trials.extend(traps::trials());
+    trials.extend(tuning::trials());
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}

@@ -1,0 +1,124 @@
+//! What is refused before a container is even created.
+
+use prewasi_engines::{CompileError, Engine as _, Wasm};
+
+use crate::common::trials;
+
+trials![
+    unknown_import_is_named,
+    wrong_signature_is_refused,
+    component_is_refused,
+    shared_memory_is_refused,
+    invalid_wasm_is_refused,
+    truncated_wasm_is_refused,
+    what_cannot_run_is_refused,
+    compiling_twice_gives_the_same_bytes,
+];
+
+/// Compiles text.
+pub(crate) fn compile(text: &str) -> Result<Vec<u8>, CompileError> {
+    compile_bytes(wat::parse_str(text).unwrap())
+}
+
+/// Compiles bytes that begin as wasm does.
+fn compile_bytes(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
+    crate::engine().compile(&Wasm::new(bytes).unwrap())
+}
+
+fn unknown(result: Result<Vec<u8>, CompileError>) -> (String, String) {
+    match result {
+        Err(CompileError::UnknownImport { module, name }) => (module, name),
+        other => panic!("{:?}", other.map(|artifact| artifact.len())),
+    }
+}
+
+fn invalid(result: Result<Vec<u8>, CompileError>) -> String {
+    match result {
+        Err(CompileError::Invalid { reason }) => reason,
+        other => panic!("{:?}", other.map(|artifact| artifact.len())),
+    }
+}
+
+fn unsupported(result: Result<Vec<u8>, CompileError>) -> String {
+    match result {
+        Err(CompileError::Unsupported { reason }) => reason,
+        other => panic!("{:?}", other.map(|artifact| artifact.len())),
+    }
+}
+
+/// An import that nobody provides is named with its module, be it a function or anything else; wasmer's extensions of
+/// WASI are among those.
+fn unknown_import_is_named() {
+    for (text, module, name) in [
+        (r#"(module (import "env" "missing" (func)))"#, "env", "missing"),
+        (r#"(module (import "wasi_snapshot_preview1" "fd_fly" (func)))"#, "wasi_snapshot_preview1", "fd_fly"),
+        (r#"(module (import "env" "memory" (memory 1)))"#, "env", "memory"),
+        (
+            r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))
+                       (import "wasi" "thread-spawn" (func (param i32) (result i32))) (func (export "_start")))"#,
+            "wasi",
+            "thread-spawn",
+        ),
+        (
+            r#"(module (import "wasi_snapshot_preview1" "thread-spawn" (func (param i32) (result i32))))"#,
+            "wasi_snapshot_preview1",
+            "thread-spawn",
+        ),
+        (r#"(module (import "wasix_32v1" "proc_id" (func (param i32) (result i32))))"#, "wasix_32v1", "proc_id"),
+    ] {
+        assert_eq!(unknown(compile(text)), (module.to_string(), name.to_string()));
+    }
+}
+
+/// A function that exists with another signature is as unknown as one that does not exist.
+fn wrong_signature_is_refused() {
+    let text = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32))))"#;
+    assert_eq!(unknown(compile(text)), ("wasi_snapshot_preview1".to_string(), "fd_write".to_string()));
+}
+
+/// A component is refused, and the reason names an engine that runs it.
+fn component_is_refused() {
+    let reason = unsupported(compile("(component)"));
+    assert!(reason.contains("component") && reason.contains("wasmtime"), "{reason}");
+}
+
+/// A memory for threads is refused, and the reason says so.
+fn shared_memory_is_refused() {
+    let reason = unsupported(compile(r#"(module (memory 1 2 shared))"#));
+    assert!(reason.contains("shared memory"), "{reason}");
+}
+
+/// Wasm that breaks the rules is refused with what the validator says and where.
+fn invalid_wasm_is_refused() {
+    let reason = invalid(compile(r#"(module (func (result i32) (i64.const 1)))"#));
+    assert!(reason.contains("type mismatch") && reason.contains("offset"), "{reason}");
+}
+
+/// Wasm that ends early is refused wherever it ends, and never crashes the compiler.
+fn truncated_wasm_is_refused() {
+    let whole = wat::parse_str(
+        r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))
+            (memory 1) (func (export "_start") (drop (call 0))) (data (i32.const 0) "data"))"#,
+    )
+    .unwrap();
+    let mut refused = 0;
+    for length in 8..whole.len() {
+        // What ends between two sections may be whole wasm, only smaller.
+        refused += usize::from(matches!(compile_bytes(whole[..length].to_vec()), Err(CompileError::Invalid { .. })));
+    }
+    assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
+}
+
+/// Valid wasm that uses what is switched off is refused with the feature's name.
+fn what_cannot_run_is_refused() {
+    let reason = invalid(compile(r#"(module (memory i64 1))"#));
+    assert!(reason.contains("memory64"), "{reason}");
+}
+
+/// Compiling the same bytes gives the same artifact, so its digest can be compared.
+fn compiling_twice_gives_the_same_bytes() {
+    let functions: String =
+        (0..200).map(|n| format!("(func (export \"f{n}\") (result i32) (i32.const {n}))")).collect();
+    let text = format!("(module {functions})");
+    assert!(compile(&text).unwrap() == compile(&text).unwrap());
+}
