@@ -1,7 +1,8 @@
 //! A component that answers HTTP requests: the container is a server.
 //!
-//! One thread per core, each with a runtime of its own; the first of them accepts, and hands connections out in turn. A request is answered where its connection is read, by an instance of its own: nothing is handed
-//! from thread to thread. The memory of instances comes from a pool and goes back to it.
+//! One thread per core, each with a runtime of its own; the first of them accepts, and hands connections out in turn. A request
+//! is answered where its connection is read, by an instance of its own: nothing is handed from thread to thread. The memory of
+//! instances comes from a pool and goes back to it.
 //!
 //! A guest that computes cannot keep its thread: code of components can be interrupted, and yields every [`TICK`].
 
@@ -36,6 +37,7 @@ mod several;
 mod ticker;
 
 use self::answer::Server;
+use self::instances::Spare;
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -214,6 +216,7 @@ fn serve(runtime: Runtime, connections: impl Future<Output = ()>) {
 /// Accepts connections, and keeps one after it has given one to each of the other threads.
 async fn accept(server: &Arc<Server>, listener: TcpListener, queues: Vec<mpsc::UnboundedSender<std::net::TcpStream>>) {
     let mut stop = server.stop();
+    let spare = Spare::default();
     let mut connections = JoinSet::new();
     let mut turns = (0..=queues.len()).cycle();
     loop {
@@ -225,7 +228,7 @@ async fn accept(server: &Arc<Server>, listener: TcpListener, queues: Vec<mpsc::U
                 Ok((stream, _)) => match turns.next().and_then(|turn| queues.get(turn)) {
                     // A client that is gone already is nobody's loss.
                     Some(queue) => drop(stream.into_std().map(|stream| queue.send(stream))),
-                    None => drop(connections.spawn(connection(server.clone(), stream))),
+                    None => drop(connections.spawn(connection(server.clone(), spare.clone(), stream))),
                 },
                 // Out of descriptors: those who are being served will give some back.
                 Err(_) => tokio::time::sleep(PAUSE).await,
@@ -239,13 +242,14 @@ async fn accept(server: &Arc<Server>, listener: TcpListener, queues: Vec<mpsc::U
 
 /// Takes connections that another thread has accepted.
 async fn take(server: &Arc<Server>, mut given: mpsc::UnboundedReceiver<std::net::TcpStream>) {
+    let spare = Spare::default();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             // Those that have ended.
             Some(_) = connections.join_next() => {}
             stream = given.recv() => match stream.map(TcpStream::from_std) {
-                Some(Ok(stream)) => drop(connections.spawn(connection(server.clone(), stream))),
+                Some(Ok(stream)) => drop(connections.spawn(connection(server.clone(), spare.clone(), stream))),
                 Some(Err(_)) => {}
                 None => break,
             },
@@ -256,14 +260,14 @@ async fn take(server: &Arc<Server>, mut given: mpsc::UnboundedReceiver<std::net:
 }
 
 /// Serves one connection: HTTP/1.1, or HTTP/2 if the client begins with it.
-async fn connection(server: Arc<Server>, stream: TcpStream) {
+async fn connection(server: Arc<Server>, spare: Spare, stream: TcpStream) {
     // Small pieces of a response are not held back.
     let _ = stream.set_nodelay(true);
     let mut stop = server.stop();
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).pipeline_flush(true);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(server.concurrency());
-    let answer = service_fn(|request| server.clone().answer(request));
+    let answer = service_fn(|request| server.clone().answer(spare.clone(), request));
     let connection = builder.serve_connection(TokioIo::new(stream), answer);
     tokio::pin!(connection);
     // Clients that go, or that speak no HTTP, are no errors of ours.

@@ -19,7 +19,7 @@ use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 use super::super::link::Host;
 use super::super::run::{outcome, setup};
 use super::body::{Answer, Work};
-use super::instances::{Instance, Instances};
+use super::instances::{Instance, Instances, Spare};
 use super::several::Several;
 use super::ticker::{Ticker, Ticking};
 use super::{Handler, Service};
@@ -45,7 +45,7 @@ pub(super) struct Server {
 /// How the component is called.
 enum Way {
     /// An instance answers one request at a time.
-    One(Box<ProxyPre<Host>>, Arc<Instances>),
+    One(Arc<ProxyPre<Host>>, Arc<Instances>),
     /// An instance may answer several at once.
     Several(Several),
 }
@@ -54,7 +54,7 @@ enum Way {
 pub(super) struct Guard {
     method: Method,
     uri: Uri,
-    _permit: OwnedSemaphorePermit,
+    _permit: Arc<OwnedSemaphorePermit>,
     _ticking: Ticking,
 }
 
@@ -82,7 +82,7 @@ impl Server {
         let ticker = Ticker::start(engine.clone());
         let http = Http { concurrency: guest.http.concurrency.clamp(1, service.capacity), ..guest.http.clone() };
         let way = match &service.handler {
-            Handler::P2(proxy) => Way::One(Box::new(proxy.clone()), instances),
+            Handler::P2(proxy) => Way::One(Arc::new(proxy.clone()), instances),
             Handler::P3(_) => Way::Several(Several::new(service.handler.proxy(), engine, instances, &http)),
         };
         Ok(Self {
@@ -106,19 +106,23 @@ impl Server {
         self.http.concurrency
     }
 
-    /// Answers a request, whatever happens.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+    /// Answers a request, whatever happens; `spare` is what this thread has ready.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        spare: Spare,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Infallible> {
         if request.body().size_hint().lower() > self.http.body_limit {
             return Ok(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"));
         }
-        let Some(permit) = self.admit().await else {
+        let Some(permit) = self.admit().await.map(Arc::new) else {
             let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests are being answered\n");
             response.headers_mut().insert(RETRY_AFTER, hyper::header::HeaderValue::from_static(RETRY));
             return Ok(response);
         };
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let guard = Guard { method, uri, _permit: permit, _ticking: self.ticker.begin() };
-        Ok(match timeout(self.http.timeout, self.ask(request)).await {
+        let guard = Guard { method, uri, _permit: permit.clone(), _ticking: self.ticker.begin() };
+        Ok(match timeout(self.http.timeout, self.ask(request, permit, &spare)).await {
             Ok(Ok((response, work))) => Answer::of_guest(response, work, guard, &self),
             Ok(Err(Unanswered::Bad)) => refuse(StatusCode::BAD_REQUEST, "the request names no host\n"),
             Ok(Err(Unanswered::Failed(error))) => {
@@ -144,7 +148,12 @@ impl Server {
     }
 
     /// Shows a request to the guest, and waits until it begins to answer.
-    async fn ask(&self, request: Request<Incoming>) -> Result<(Response<WasiBody>, Option<Work>), Unanswered> {
+    async fn ask(
+        &self,
+        request: Request<Incoming>,
+        permit: Arc<OwnedSemaphorePermit>,
+        spare: &Spare,
+    ) -> Result<(Response<WasiBody>, Option<Work>), Unanswered> {
         let limit = self.http.body_limit;
         if request.uri().authority().is_none() && !request.headers().contains_key(HOST) {
             return Err(Unanswered::Bad);
@@ -154,7 +163,7 @@ impl Server {
             body.map_err(move |error| body_error(error, limit)).boxed_unsync()
         });
         match &self.way {
-            Way::One(proxy, instances) => ask_one(proxy, instances, request).await,
+            Way::One(proxy, instances) => ask_one(proxy, instances, request, permit, spare).await,
             Way::Several(several) => Ok((several.ask(request).await.map_err(Unanswered::Failed)?, None)),
         }
     }
@@ -185,20 +194,22 @@ impl Server {
 /// Calls a guest that answers one request at a time. It works whenever somebody waits for its answer; if it goes on after
 /// the head of its answer, it is returned with it.
 async fn ask_one(
-    proxy: &ProxyPre<Host>,
+    proxy: &Arc<ProxyPre<Host>>,
     instances: &Arc<Instances>,
     request: Request<WasiBody>,
+    permit: Arc<OwnedSemaphorePermit>,
+    spare: &Spare,
 ) -> Result<(Response<WasiBody>, Option<Work>), Unanswered> {
-    let mut instance = instances.take(proxy).await.map_err(Unanswered::Failed)?;
+    let mut instance = instances.take(proxy, spare).await.map_err(Unanswered::Failed)?;
     let (sender, mut answer) = oneshot::channel();
     let mut host = instance.store.data_mut().http();
     let incoming = host.new_incoming_request(Scheme::Http, request).map_err(|_| Unanswered::Bad)?;
     let outgoing = host.new_response_outparam(sender).map_err(Unanswered::Failed)?;
-    let instances = instances.clone();
+    let (instances, pre, spare) = (instances.clone(), proxy.clone(), spare.clone());
     let mut work: Work = Box::pin(async move {
         let Instance { store, proxy, .. } = &mut instance;
         proxy.wasi_http_incoming_handler().call_handle(store, incoming, outgoing).await?;
-        instances.give_back(instance);
+        instances.give_back(instance, permit, &pre, &spare);
         Ok(())
     });
     let mut done = false;

@@ -1,7 +1,12 @@
 //! Instances of a component that serves: one for each request, or for several, one after the other.
+//!
+//! Making an instance and unmaking it is most of the work that a short answer takes, and nobody has to wait for it: what a request
+//! leaves behind is cleared after its answer has been sent, and one instance is then made for the thread's next request.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 
@@ -18,6 +23,10 @@ pub(super) struct Instance {
     /// How many requests it has answered.
     pub(super) used: u32,
 }
+
+/// The instance that a thread has ready for its next request. Whoever makes it holds the lock, so that a request waits for an
+/// instance that is being made instead of making another beside it.
+pub(super) type Spare = Arc<tokio::sync::Mutex<Option<Instance>>>;
 
 /// Makes instances, and keeps those that may answer more.
 pub(super) struct Instances {
@@ -55,22 +64,51 @@ impl Instances {
     ///
     /// # Errors
     /// A guest that cannot be instantiated.
-    pub(super) async fn take(&self, proxy: &ProxyPre<Host>) -> wasmtime::Result<Instance> {
+    pub(super) async fn take(&self, proxy: &ProxyPre<Host>, spare: &Spare) -> wasmtime::Result<Instance> {
         if self.guest.http.instance_requests > 1
             && let Some(instance) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
         {
             return Ok(instance);
         }
+        match spare.lock().await.take() {
+            Some(mut instance) => {
+                // Its time begins now.
+                instance.store.set_epoch_deadline(1);
+                Ok(instance)
+            }
+            None => self.make(proxy).await,
+        }
+    }
+
+    async fn make(&self, proxy: &ProxyPre<Host>) -> wasmtime::Result<Instance> {
         let mut store = self.store(proxy.engine())?;
         let proxy = proxy.instantiate_async(&mut store).await?;
         Ok(Instance { store, proxy, used: 0 })
     }
 
-    /// Keeps an instance that may answer more requests.
-    pub(super) fn give_back(&self, mut instance: Instance) {
+    /// Keeps an instance that may answer more requests; else unmakes it, and makes one for the thread's next request. The
+    /// permit is given back when the instance is gone, so that there are no more of them than the pool has room for.
+    pub(super) fn give_back(
+        self: &Arc<Self>,
+        mut instance: Instance,
+        permit: Arc<OwnedSemaphorePermit>,
+        proxy: &Arc<ProxyPre<Host>>,
+        spare: &Spare,
+    ) {
         instance.used += 1;
         if instance.used < self.guest.http.instance_requests {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+            return self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
         }
+        let (instances, proxy, spare) = (self.clone(), proxy.clone(), spare.clone());
+        // The connection's task goes on until it has sent the answer; then it is the turn of this one.
+        tokio::spawn(async move {
+            drop((instance, permit));
+            // Somebody is making one already, or takes it just now.
+            let Ok(mut spare) = spare.try_lock() else { return };
+            if spare.is_none() {
+                // What keeps an instance from being made is told to the request that wants one.
+                *spare = timeout(instances.guest.http.timeout, instances.make(&proxy)).await.ok().and_then(Result::ok);
+            }
+        });
     }
 }
