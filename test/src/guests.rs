@@ -24,6 +24,8 @@ pub const DEMO_COMPONENT: &str = "demo-component.wasm";
 pub const NETWORK: &str = "network-component.wasm";
 /// A component that answers HTTP requests; each path is a case of its own, see `guests/web.c`.
 pub const WEB: &str = "web-component.wasm";
+/// A component of WASI preview 3 that answers HTTP requests, see `guests/web3.c`.
+pub const WEB3: &str = "web3-component.wasm";
 /// A module that imports what no engine offers.
 pub const UNKNOWN_IMPORT: &str = "unknown-import.wasm";
 /// A module with a table of 100,000 entries, which exits with 42.
@@ -94,11 +96,12 @@ pub fn build(folder: &Path) -> Result<(), GuestError> {
         let module = fs::read(&core).map_err(|source| GuestError::File { path: core, source })?;
         write(&folder.join(component), &componentize(&module)?)?;
     }
-    let wit = sources.join("web.wit");
-    let core = folder.join("web-core.wasm");
     let read = |path: &Path| fs::read(path).map_err(|source| GuestError::File { path: path.to_owned(), source });
-    let service = service(&read(&core)?, &String::from_utf8_lossy(&read(&wit)?))?;
-    write(&folder.join(WEB), &service)?;
+    for (world, component) in [("web", WEB), ("web3", WEB3)] {
+        let core = read(&folder.join(format!("{world}-core.wasm")))?;
+        let wit = read(&sources.join(format!("{world}.wit")))?;
+        write(&folder.join(component), &service(&core, &String::from_utf8_lossy(&wit), world)?)?;
+    }
     for name in [UNKNOWN_IMPORT, LARGE_TABLE] {
         let path = sources.join(name).with_extension("wat");
         let wasm = wat::parse_file(&path).map_err(|source| GuestError::Text { path, source })?;
@@ -108,16 +111,16 @@ pub fn build(folder: &Path) -> Result<(), GuestError> {
 }
 
 /// Makes a component that serves of a module: WASI preview 1 is translated by wasmtime's adapter for libraries, and the world
-/// `web` of `wit` says what else the module imports and exports.
+/// of that name in `wit` says what else the module imports and exports.
 ///
 /// # Errors
 /// [`GuestError::Componentize`] if module and world do not fit together.
-fn service(module: &[u8], wit: &str) -> Result<Vec<u8>, GuestError> {
+fn service(module: &[u8], wit: &str, world: &str) -> Result<Vec<u8>, GuestError> {
     let encode = || {
         // The adapter's world brings the packages that the text builds on.
         let (_, mut known) = metadata::decode(WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?;
-        let package = known.resolve.push_str("web.wit", wit)?;
-        let world = known.resolve.select_world(&[package], Some("web"))?;
+        let package = known.resolve.push_str("guest.wit", wit)?;
+        let world = known.resolve.select_world(&[package], Some(world))?;
         let mut module = module.to_vec();
         embed_component_metadata(&mut module, &known.resolve, world, StringEncoding::UTF8)?;
         ComponentEncoder::default()
@@ -184,6 +187,7 @@ mod tests {
             (DEMO_COMPONENT, WasmKind::Component),
             (NETWORK, WasmKind::Component),
             (WEB, WasmKind::Component),
+            (WEB3, WasmKind::Component),
             (UNKNOWN_IMPORT, WasmKind::Module),
             (LARGE_TABLE, WasmKind::Module),
         ] {

@@ -202,7 +202,8 @@ fn wait_for_end(end: &std::os::fd::OwnedFd) {
 
 /// Makes the runtime of one thread.
 fn make_runtime() -> Result<Runtime, RunError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // A guest that computes has its turn again and again; what has come for others is looked for after each.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build();
     runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))
 }
 

@@ -59,9 +59,11 @@ pub(super) struct Guard {
 }
 
 /// Why a guest has not answered.
-enum Unanswered {
+pub(super) enum Unanswered {
     /// The request cannot be shown to a guest.
     Bad,
+    /// The guest takes too long.
+    Late,
     /// Something went wrong in the guest, or before it.
     Failed(wasmtime::Error),
 }
@@ -129,7 +131,7 @@ impl Server {
                 guard.failed(&error);
                 refuse(StatusCode::INTERNAL_SERVER_ERROR, "the program failed\n")
             }
-            Err(_) => {
+            Ok(Err(Unanswered::Late)) | Err(_) => {
                 guard.tell(&format!("no answer within {:?}, the limit set by `http_timeout`", self.http.timeout));
                 refuse(StatusCode::GATEWAY_TIMEOUT, "the program has not answered in time\n")
             }
@@ -164,7 +166,7 @@ impl Server {
         });
         match &self.way {
             Way::One(proxy, instances) => ask_one(proxy, instances, request, permit, spare).await,
-            Way::Several(several) => Ok((several.ask(request).await.map_err(Unanswered::Failed)?, None)),
+            Way::Several(several) => Ok((several.ask(request).await?, None)),
         }
     }
 
@@ -267,7 +269,8 @@ impl Guard {
     }
 }
 
-fn reason(error: &wasmtime::Error) -> String {
+/// Says why a guest has failed.
+pub(super) fn reason(error: &wasmtime::Error) -> String {
     match outcome(error) {
         Ok(Outcome::Exit(code)) => format!("the guest exited with {code} instead of answering"),
         Err(RunError::Setup { reason }) => reason,

@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 use hyper::{Request, Response};
 use tokio::time::Sleep;
 use wasmtime::component::GuestTaskId;
-use wasmtime::{Engine, Store, StoreContextMut};
+use wasmtime::{Engine, Store, StoreContextMut, Trap};
+use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::{
-    self, HandlerState, ProxyHandler, ProxyPre, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+    self, ExpirationError, HandlerState, ProxyHandler, ProxyPre, ShouldAccept, TrapOrPanicError, WorkerExpiration,
+    WorkerState, WorkerStatus,
 };
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use super::super::link::Host;
+use super::answer::{Unanswered, reason};
 use super::instances::Instances;
 use crate::Http;
 
@@ -22,6 +25,8 @@ use crate::Http;
 const AT_ONCE: usize = 16;
 /// How long an instance without a request is kept.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long after its last request's time is up an instance is ended that still computes: other requests may be on their way.
+const LATE: Duration = Duration::from_millis(100);
 
 /// Hands requests to instances.
 pub(super) struct Several(ProxyHandler<State>);
@@ -44,8 +49,16 @@ impl Several {
     ///
     /// # Errors
     /// What became of the guest.
-    pub(super) async fn ask(&self, request: Request<WasiBody>) -> wasmtime::Result<Response<WasiBody>> {
-        self.0.handle((), request).await
+    pub(super) async fn ask(&self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Unanswered> {
+        self.0.handle((), request).await.map_err(|error| {
+            if error.is::<ExpirationError>() {
+                Unanswered::Late
+            } else if error.is::<TrapOrPanicError>() {
+                Unanswered::Failed(wasmtime::Error::msg("its instance has failed"))
+            } else {
+                Unanswered::Failed(error)
+            }
+        })
     }
 }
 
@@ -78,7 +91,9 @@ impl WorkerExpiration for Expiration {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
         let patience = match status {
             WorkerStatus::Idle => IDLE,
-            WorkerStatus::Requests | WorkerStatus::PostReturn => self.timeout,
+            // By then nobody waits for it any more.
+            WorkerStatus::Requests => self.timeout + LATE,
+            WorkerStatus::PostReturn => self.timeout,
         };
         let deadline = tokio::time::Instant::from_std(start + patience);
         if self.sleep.deadline() != deadline {
@@ -117,8 +132,14 @@ impl WorkerState for Worker {
         Box::pin(tokio::time::sleep(self.timeout))
     }
 
-    fn drop(&self, store: Store<Host>, _: wasmtime::Result<()>) {
-        // Whoever asked is told what went wrong.
+    /// Tells why an instance has ended before its time: it cannot be known which of its requests did that.
+    fn drop(&self, store: Store<Host>, result: wasmtime::Result<()>) {
+        // One whose time is up has no error of its own.
+        if let Err(error) = result.as_ref()
+            && (error.is::<Trap>() || error.is::<I32Exit>())
+        {
+            eprintln!("error: an instance has failed: {}", reason(error));
+        }
         drop(store);
     }
 }

@@ -4,6 +4,7 @@
 //! the spread, and say whether a target is met. Nothing here ever fails a build for being slow.
 
 mod compile;
+mod engines;
 mod http;
 mod list;
 mod many;
@@ -55,6 +56,8 @@ enum Name {
     Memory,
     /// `prewasi ls` of many artifacts
     List,
+    /// The engines side by side
+    Engines,
     /// Answering HTTP beside `wasmtime serve`
     Http,
 }
@@ -70,6 +73,7 @@ impl Name {
             Self::Compile => compile::measure(&namespace, counts).await,
             Self::Memory => memory::measure(&namespace, counts).await,
             Self::List => list::measure(&namespace, counts).await,
+            Self::Engines => engines::measure(&namespace, counts).await,
             Self::Http => http::measure(&namespace, counts).await,
         }
     }

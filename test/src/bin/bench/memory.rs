@@ -45,7 +45,7 @@ fn resident(container: &Container) -> u64 {
     field(u32::try_from(shim).expect("it is a process id"), "VmRSS:") << 10
 }
 
-fn field(pid: u32, name: &str) -> u64 {
+pub(crate) fn field(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
     let value = status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
     value.unwrap_or_else(|| panic!("process {pid} has no {name}"))

@@ -50,7 +50,7 @@ impl Subject {
     /// Starts a container and waits for its end.
     pub(crate) fn run(&self, namespace: &Namespace) -> Output {
         let args = [&["/program.wasm"], self.args].concat();
-        run(namespace, "io.containerd.wasmtime.v1", &self.image(), &args)
+        run(namespace, &namespace.runtime(), &self.image(), &args)
     }
 
     /// Starts a container that must succeed, and tells how long that took.

@@ -28,6 +28,11 @@ impl Samples {
         self.0.sort_unstable_by(f64::total_cmp);
     }
 
+    /// Says whether nothing was measured.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the middle one.
     pub(crate) fn median(&self) -> f64 {
         self.at(50)
