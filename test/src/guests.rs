@@ -24,6 +24,8 @@ pub const DEMO_COMPONENT: &str = "demo-component.wasm";
 pub const NETWORK: &str = "network-component.wasm";
 /// A component that answers HTTP requests; each path is a case of its own, see `guests/web.c`.
 pub const WEB: &str = "web-component.wasm";
+/// Cases of WASI preview 1, see `guests/wasi/main.c`.
+pub const WASI: &str = "wasi.wasm";
 /// A component of WASI preview 3 that answers HTTP requests, see `guests/web3.c`.
 pub const WEB3: &str = "web3-component.wasm";
 /// A module that imports what no engine offers.
@@ -188,6 +190,7 @@ mod tests {
             (NETWORK, WasmKind::Component),
             (WEB, WasmKind::Component),
             (WEB3, WasmKind::Component),
+            (WASI, WasmKind::Module),
             (UNKNOWN_IMPORT, WasmKind::Module),
             (LARGE_TABLE, WasmKind::Module),
         ] {

@@ -23,11 +23,22 @@ struct Engine {
 }
 
 /// What is shown of every engine.
-const MODULES: [&str; 7] = ["run", "signals", "streams", "refusals", "options", "exec", "engines"];
+const MODULES: [&str; 8] = ["run", "signals", "streams", "refusals", "options", "exec", "engines", "wasi"];
 
 const NO_COMPONENTS: &str = "it runs core modules only";
 const INTERPRETS: &str = "it interprets: there is no code to be shaped, and no fuel";
 const NO_FUEL: &str = "it has no fuel";
+// What differs in WASI itself.
+const WAITS: &str = "its poll waits for the last of what is asked for, not for the first";
+const REMEMBERS: &str = "it tells sizes, times, links and numbers of files as it remembers them";
+const NO_NUMBERS: &str = "entries of a folder have no number";
+const MONOTONIC: &str = "a file whose time is set to now gets that of the monotonic clock";
+const OTHER_ERROR: &str = "the call fails, with another error";
+const STAYS_OPEN: &str = "a descriptor of a stream or a given folder, or one that was renumbered, stays open";
+const OWN_ROOT: &str = "it has a root of its own, in which the guest's folders lie: there is something above each of them, but nothing else";
+const LAX: &str = "the call does what it should refuse, within the guest's folders";
+const PANICS: &str = "it panics, which ends the container with 134";
+const POSITION: &str = "the position in a file, or that it is written at the end, is not as it should be after this";
 
 const ENGINES: [Engine; 2] = [
     Engine {
@@ -44,6 +55,8 @@ const ENGINES: [Engine; 2] = [
             ("options::code_ahead_of_time_is_that_of_the_runtime_class", INTERPRETS),
             ("options::image_says_how_it_is_compiled", INTERPRETS),
             ("options::options_that_cannot_be_had_are_named", INTERPRETS),
+            ("wasi::poll_oneoff_clock", WAITS),
+            ("wasi::poll_oneoff_stdio", WAITS),
         ],
     },
     Engine {
@@ -56,6 +69,29 @@ const ENGINES: [Engine; 2] = [
             ("exec::component_runs_again_in_a_wasm_container", NO_COMPONENTS),
             ("options::network_is_inherited_or_none", NO_COMPONENTS),
             ("options::fuel_ends_the_guest", NO_FUEL),
+            ("wasi::file_seek_tell", POSITION),
+            ("wasi::file_truncation", REMEMBERS),
+            ("wasi::fd_filestat_set", MONOTONIC),
+            ("wasi::fd_flags_set", POSITION),
+            ("wasi::directory_seek", LAX),
+            ("wasi::fd_readdir", NO_NUMBERS),
+            ("wasi::renumber", STAYS_OPEN),
+            ("wasi::close_preopen", STAYS_OPEN),
+            ("wasi::overwrite_preopen", STAYS_OPEN),
+            ("wasi::stdio", STAYS_OPEN),
+            ("wasi::stat_dev_ino", REMEMBERS),
+            ("wasi::path_open_dirfd_not_dir", OTHER_ERROR),
+            ("wasi::path_open_read_write", OTHER_ERROR),
+            ("wasi::path_filestat", REMEMBERS),
+            ("wasi::interesting_paths", OWN_ROOT),
+            ("wasi::symlink_create", OWN_ROOT),
+            ("wasi::readlink", OTHER_ERROR),
+            ("wasi::path_link", REMEMBERS),
+            ("wasi::path_rename", OTHER_ERROR),
+            ("wasi::path_rename_dir_trailing_slashes", PANICS),
+            ("wasi::path_symlink_trailing_slashes", LAX),
+            ("wasi::poll_oneoff_clock", WAITS),
+            ("wasi::sock_shutdown_not_sock", OTHER_ERROR),
         ],
     },
 ];

@@ -37,6 +37,7 @@ mod survival;
 mod task_api;
 mod terminal;
 mod tracing;
+mod wasi;
 mod watch;
 mod web;
 
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         faults::cases(),
         contract::cases(),
         tracing::cases(),
+        wasi::cases(),
         web::cases(),
         engines::cases(),
     ];

@@ -49,7 +49,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(10);
 /// The most that is kept of an instance's memory for the next one, bytes. So much is cleared by hand for each request; the rest is
 /// given back.
-const KEPT: u64 = 128 << 10;
+const KEPT: u64 = 256 << 10;
 /// A page of a linear memory, bytes.
 const PAGE: u64 = 64 << 10;
 /// What an instance takes at the least, bytes.

@@ -85,7 +85,10 @@ fn limit(limits: Limits) -> Result<()> {
         (Resource::Fsize, u64::from(u32::MAX), u64::from(u32::MAX)),
     ];
     for (resource, current, maximum) in limits {
-        rustix::process::setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })?;
+        // What this process may not have is less than the limit anyway.
+        let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let limit = Rlimit { current: Some(current.min(most)), maximum: Some(maximum.min(most)) };
+        rustix::process::setrlimit(resource, limit)?;
     }
     Ok(())
 }
