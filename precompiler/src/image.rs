@@ -14,8 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ImageError;
 
+mod data;
 mod process;
 
+pub use data::{DataError, DataFile, DataLayer, MOUNT_ANNOTATION, overlap};
+pub(crate) use data::cut;
 pub use process::Process;
 
 /// Documents are read whole; registries and containerd itself accept no manifest above 4 MiB.
@@ -53,6 +56,10 @@ pub struct Image {
     pub annotations: BTreeMap<String, String>,
     /// What it holds.
     pub content: Content,
+    /// Layers of a wasm image that are not wasm; see [`Image::data_files`].
+    pub data: Vec<DataLayer>,
+    /// What the wasm imports, as the config of a CNCF wasm artifact says.
+    pub imports: Vec<String>,
 }
 
 /// What an image holds.
@@ -107,6 +114,16 @@ impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)
     }
+}
+
+/// What is read of a config to see what an image holds.
+#[derive(Deserialize)]
+struct Config {
+    #[serde(flatten)]
+    platform: Platform,
+    /// What a component imports and exports. Anything may stand here in a config that is no artifact's.
+    #[serde(default)]
+    component: serde_json::Value,
 }
 
 /// One decision on the way from a name to a program, for people who want to know why.
@@ -202,12 +219,12 @@ impl<'a> Resolver<'a> {
         );
         let (digest, manifest) = self.manifest(record).await?;
         let config = self.digest(manifest.config())?;
-        let platform = self.platform(&manifest, &config).await?;
-        let content = self.content(&manifest, &platform)?;
+        let (platform, imports) = self.config(&manifest, &config).await?;
+        let (content, data) = self.content(&manifest, &platform)?;
         let (name, labels) = (record.name.clone(), record.labels.clone());
         let annotations =
             manifest.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Image { name, labels, manifest: digest, config, annotations, content })
+        Ok(Image { name, labels, manifest: digest, config, annotations, content, data, imports })
     }
 
     /// Follows indexes until a manifest is reached.
@@ -260,8 +277,13 @@ impl<'a> Resolver<'a> {
         Err(ImageError::MissingBlob { image: self.image.to_owned(), what: "manifest", digest: self.digest(first)? })
     }
 
-    async fn platform(&self, manifest: &ImageManifest, config: &Digest) -> Result<Platform, ImageError> {
-        let platform: Platform = self.document("config", config).await?;
+    /// Reads what the image is for, and what a CNCF wasm artifact imports.
+    async fn config(
+        &self,
+        manifest: &ImageManifest,
+        config: &Digest,
+    ) -> Result<(Platform, Vec<String>), ImageError> {
+        let Config { platform, component } = self.document("config", config).await?;
         let says = if says_wasm(manifest, &platform) { "it says wasm" } else { "it does not say wasm" };
         self.note("config", format!("{config}, platform {platform}"), says.to_owned());
         match self.wanted {
@@ -270,37 +292,55 @@ impl<'a> Resolver<'a> {
                 digest: config.clone(),
                 wanted: wanted.to_string(),
             }),
-            _ => Ok(platform),
+            _ => Ok((platform, if is_artifact(manifest) { imports(&component) } else { Vec::new() })),
         }
     }
 
-    /// Decides what the image holds.
-    fn content(&self, manifest: &ImageManifest, platform: &Platform) -> Result<Content, ImageError> {
+    /// Decides what the image holds. Beside wasm, layers that containerd unpacks are the root filesystem, as in any image; all
+    /// others are data. An artifact has no root filesystem.
+    fn content(
+        &self,
+        manifest: &ImageManifest,
+        platform: &Platform,
+    ) -> Result<(Content, Vec<DataLayer>), ImageError> {
         let image = || self.image.to_owned();
         let described = platform.to_string();
         let mut wasm = Vec::new();
+        let mut data = Vec::new();
         let mut files = false;
         for layer in manifest.layers() {
             let media_type = layer.media_type().to_string();
+            let annotation = |key| layer.annotations().as_ref().and_then(|map| map.get(key)).cloned();
+            let (title, mount) = (annotation(TITLE), annotation(MOUNT_ANNOTATION));
+            let found = format!("{}, {media_type}, {} bytes", layer.digest(), layer.size());
             if WASM_LAYER_TYPES.contains(&media_type.as_str()) {
-                let title = layer.annotations().as_ref().and_then(|map| map.get(TITLE)).cloned();
-                self.note("layer", format!("{}, {media_type}", layer.digest()), "a wasm layer".to_owned());
+                self.note("layer", found, "a wasm layer".to_owned());
                 wasm.push(Layer { digest: self.digest(layer)?, size: layer.size(), title });
-            } else if is_file_system(&media_type) {
-                self.note("layer", format!("{}, {media_type}", layer.digest()), "a file system layer".to_owned());
+            } else if is_file_system(&media_type) && mount.is_none() && !is_artifact(manifest) {
+                self.note("layer", found, "a file system layer".to_owned());
                 files = true;
             } else {
-                return Err(ImageError::UnknownLayer { image: image(), layer: layer.digest().to_string(), media_type });
+                let layer = DataLayer { digest: self.digest(layer)?, size: layer.size(), media_type, mount };
+                self.note("layer", found, layer.describe());
+                data.push(layer);
             }
         }
-        match (says_wasm(manifest, platform), wasm.is_empty()) {
-            (true, false) => Ok(Content::Wasm(wasm)),
-            (true, true) if !files => Err(ImageError::NoWasm { image: image(), platform: described }),
-            (false, false) => {
+        let says_wasm = says_wasm(manifest, platform);
+        if says_wasm && !wasm.is_empty() {
+            return Ok((Content::Wasm(wasm), data));
+        }
+        if let Some(unknown) = data.iter().find(|layer| !is_file_system(&layer.media_type)) {
+            let (layer, media_type) = (unknown.digest.to_string(), unknown.media_type.clone());
+            return Err(ImageError::UnknownLayer { image: image(), layer, media_type });
+        }
+        let content = match (says_wasm, wasm.is_empty()) {
+            (true, true) if !files && data.is_empty() => Err(ImageError::NoWasm { image: image(), platform: described }),
+            (_, false) => {
                 Err(ImageError::ConfigNotWasm { image: image(), layer: wasm[0].digest.clone(), platform: described })
             }
             (_, true) => Ok(Content::Files { platform: described }),
-        }
+        };
+        Ok((content?, Vec::new()))
     }
 
     async fn document<T: for<'de> Deserialize<'de>>(
@@ -335,7 +375,17 @@ impl<'a> Resolver<'a> {
 }
 
 fn says_wasm(manifest: &ImageManifest, platform: &Platform) -> bool {
-    platform.is_wasm() || manifest.config().media_type().to_string() == ARTIFACT_CONFIG_TYPE
+    platform.is_wasm() || is_artifact(manifest)
+}
+
+fn is_artifact(manifest: &ImageManifest) -> bool {
+    manifest.config().media_type().to_string() == ARTIFACT_CONFIG_TYPE
+}
+
+/// Returns what the `component` of an artifact's config names as imports. What is no name is passed over.
+fn imports(component: &serde_json::Value) -> Vec<String> {
+    let names = component["imports"].as_array().into_iter().flatten();
+    names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
 /// Says whether blobs of this type name further blobs, and may be read as a whole.

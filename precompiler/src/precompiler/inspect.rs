@@ -37,6 +37,7 @@ impl Precompiler {
             let (engine, _) = options.tuned(*engine, Some(image), Machine::default(), None)?;
             steps.extend(self.look_ahead(image, &*engine).await);
         }
+        image.data_files()?;
         Ok(())
     }
 
