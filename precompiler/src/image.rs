@@ -17,8 +17,8 @@ use crate::ImageError;
 mod data;
 mod process;
 
-pub use data::{DataError, DataFile, DataLayer, MOUNT_ANNOTATION, overlap};
 pub(crate) use data::cut;
+pub use data::{DataError, DataFile, DataLayer, MOUNT_ANNOTATION, overlap};
 pub use process::Process;
 
 /// Documents are read whole; registries and containerd itself accept no manifest above 4 MiB.
@@ -278,11 +278,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Reads what the image is for, and what a CNCF wasm artifact imports.
-    async fn config(
-        &self,
-        manifest: &ImageManifest,
-        config: &Digest,
-    ) -> Result<(Platform, Vec<String>), ImageError> {
+    async fn config(&self, manifest: &ImageManifest, config: &Digest) -> Result<(Platform, Vec<String>), ImageError> {
         let Config { platform, component } = self.document("config", config).await?;
         let says = if says_wasm(manifest, &platform) { "it says wasm" } else { "it does not say wasm" };
         self.note("config", format!("{config}, platform {platform}"), says.to_owned());
@@ -298,11 +294,7 @@ impl<'a> Resolver<'a> {
 
     /// Decides what the image holds. Beside wasm, layers that containerd unpacks are the root filesystem, as in any image; all
     /// others are data. An artifact has no root filesystem.
-    fn content(
-        &self,
-        manifest: &ImageManifest,
-        platform: &Platform,
-    ) -> Result<(Content, Vec<DataLayer>), ImageError> {
+    fn content(&self, manifest: &ImageManifest, platform: &Platform) -> Result<(Content, Vec<DataLayer>), ImageError> {
         let image = || self.image.to_owned();
         let described = platform.to_string();
         let mut wasm = Vec::new();
@@ -334,7 +326,9 @@ impl<'a> Resolver<'a> {
             return Err(ImageError::UnknownLayer { image: image(), layer, media_type });
         }
         let content = match (says_wasm, wasm.is_empty()) {
-            (true, true) if !files && data.is_empty() => Err(ImageError::NoWasm { image: image(), platform: described }),
+            (true, true) if !files && data.is_empty() => {
+                Err(ImageError::NoWasm { image: image(), platform: described })
+            }
             (_, false) => {
                 Err(ImageError::ConfigNotWasm { image: image(), layer: wasm[0].digest.clone(), platform: described })
             }

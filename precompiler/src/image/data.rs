@@ -118,12 +118,15 @@ impl Image {
             let path = self.checked(layer, layer.path())?;
             bytes = bytes.saturating_add(layer.size);
             let overlap = files.iter().find(|file| overlap(&file.path, &path));
-            self.checked(layer, match overlap {
-                Some(file) => Err(DataError::Overlap { path: path.clone(), other: file.path.clone() }),
-                None if self.data.len() > MAX_FILES => Err(DataError::TooMany { count: self.data.len() }),
-                None if bytes > MAX_BYTES => Err(DataError::TooLarge),
-                None => Ok(()),
-            })?;
+            self.checked(
+                layer,
+                match overlap {
+                    Some(file) => Err(DataError::Overlap { path: path.clone(), other: file.path.clone() }),
+                    None if self.data.len() > MAX_FILES => Err(DataError::TooMany { count: self.data.len() }),
+                    None if bytes > MAX_BYTES => Err(DataError::TooLarge),
+                    None => Ok(()),
+                },
+            )?;
             files.push(DataFile { digest: layer.digest.clone(), size: layer.size, path });
         }
         Ok(files)
@@ -298,7 +301,8 @@ mod tests {
         let many = |count: usize| files((0..count).map(|n| layer(PLAIN, Some(&format!("/{n}")), 1)).collect());
         assert_eq!(many(MAX_FILES).unwrap().len(), MAX_FILES);
         assert_eq!(many(MAX_FILES + 1), Err(DataError::TooMany { count: MAX_FILES + 1 }));
-        let sized = |sizes: [u64; 2]| files(vec![layer(PLAIN, Some("/a"), sizes[0]), layer(PLAIN, Some("/b"), sizes[1])]);
+        let sized =
+            |sizes: [u64; 2]| files(vec![layer(PLAIN, Some("/a"), sizes[0]), layer(PLAIN, Some("/b"), sizes[1])]);
         assert!(sized([MAX_BYTES - 1, 1]).is_ok());
         for sizes in [[MAX_BYTES, 1], [u64::MAX, u64::MAX]] {
             assert_eq!(sized(sizes), Err(DataError::TooLarge));

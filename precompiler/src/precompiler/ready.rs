@@ -11,13 +11,13 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::{Bytes, POLL, Precompiler, Source, hash};
-use crate::{ImageError, PrepareError};
-use crate::image::cut;
 use crate::compile::{self, CompileFailure, Compiled, Input};
+use crate::image::cut;
 use crate::inventory::TUNING_LABEL;
 use crate::journal::Event;
 use crate::observer::{Activity, Miss};
 use crate::slots;
+use crate::{ImageError, PrepareError};
 
 /// An artifact, ready to be loaded.
 #[derive(Debug)]
