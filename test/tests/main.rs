@@ -21,6 +21,7 @@ mod engines;
 mod exec;
 mod faults;
 mod labels;
+mod layers;
 mod limits;
 mod local_run;
 mod machines;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     let cases = [
         run::cases(),
         labels::cases(),
+        layers::cases(),
         local_run::cases(),
         machines::cases(),
         refusals::cases(),

@@ -23,8 +23,9 @@ pub(super) fn first_unprovided(interfaces: &[String]) -> Option<&str> {
 }
 
 fn is_provided(linker: &mut Linker<Host>, name: &str) -> bool {
-    let mut has = |name: &str| linker.instance(name).is_err();
-    has(name) || compatible(name).iter().any(|name| has(name))
+    // Something else than an instance, because an instance may be opened again.
+    let mut has = |name: &str| linker.root().func_wrap(name, |_, ()| Ok(())).is_err();
+    has(name) || compatible(name).iter().any(|other| other != name && has(other))
 }
 
 /// Returns the names of an interface in the versions that are compatible with the one it is named with: those of the same

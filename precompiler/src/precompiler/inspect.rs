@@ -54,18 +54,29 @@ impl Precompiler {
         let mut steps = Vec::new();
         let mut start = Vec::new();
         for layer in layers {
-            let (found, therefore) = match Source::layer(image, layer).key(engine).filter(|_| engine.compiles()) {
-                Some(key) => match self.cache.lookup(&key).await {
-                    Ok(Lookup::Hit(artifact)) => (format!("artifact {}", artifact.digest), "maps this artifact"),
-                    Ok(Lookup::Miss(reason)) => (describe(&reason).to_owned(), "compiles the layer first"),
-                    Err(error) => (crate::cli::chain(&error), "compiles the layer, and goes on without the cache"),
-                },
-                None => ("no native code".to_owned(), "interprets the layer"),
+            let source = Source::layer(image, layer);
+            let (found, therefore) = match source.key(engine).filter(|_| engine.compiles()) {
+                Some(key) => {
+                    let (found, compiles) = match self.cache.lookup(&key).await {
+                        Ok(Lookup::Hit(artifact)) => (format!("artifact {}", artifact.digest), None),
+                        Ok(Lookup::Miss(reason)) => (describe(&reason).to_owned(), Some("compiles the layer first")),
+                        Err(error) => {
+                            (crate::cli::chain(&error), Some("compiles the layer, and goes on without the cache"))
+                        }
+                    };
+                    let therefore = match (compiles, source.check_imports(engine)) {
+                        (None, _) => "maps this artifact".to_owned(),
+                        (Some(compiles), Ok(())) => compiles.to_owned(),
+                        (Some(_), Err(error)) => format!("fails: {error}"),
+                    };
+                    (found, therefore)
+                }
+                None => ("no native code".to_owned(), "interprets the layer".to_owned()),
             };
             steps.push(Step {
                 step: "look-up",
                 found: format!("{} {} of {}: {found}", engine.name(), version_label(engine), layer.digest),
-                therefore: therefore.to_owned(),
+                therefore: therefore.clone(),
             });
             start.push(therefore);
         }

@@ -253,7 +253,7 @@ impl Precompiler {
 impl Source {
     /// Refuses, before anything of the wasm is read, what by the image's own word the engine cannot give it. What the image does not
     /// say, the compile finds.
-    fn check_imports(&self, engine: &dyn Engine) -> Result<(), ImageError> {
+    pub(super) fn check_imports(&self, engine: &dyn Engine) -> Result<(), ImageError> {
         let Bytes::Layer { image, imports, .. } = &self.bytes else { return Ok(()) };
         match engine.first_unprovided(imports) {
             None => Ok(()),
