@@ -36,7 +36,8 @@ pub trait Engine: Send + Sync {
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError>;
 
     /// Returns the first of these interfaces that the engine does not give to a component, and none if it gives them all.
-    /// They are named as a component imports them: `wasi:http/outgoing-handler@0.2.0`. A compatible version is as good.
+    /// They are named as a component imports them: `wasi:http/outgoing-handler@0.2.0`. A compatible version is as good, and so is
+    /// what may turn out to be nothing that has to be given.
     /// Called before an image is compiled that names its imports. An engine of core modules gives no interface.
     fn first_unprovided<'a>(&self, interfaces: &'a [String]) -> Option<&'a str> {
         interfaces.first().map(String::as_str)

@@ -353,6 +353,7 @@ impl Builder {
             created,
             platform: platform.clone(),
             layer_digests: self.layers.iter().map(Layer::digest).collect(),
+            mounts: self.layers.iter().filter_map(Layer::mount).collect(),
             component: interface.map(|interface| Component {
                 exports: &interface.exports,
                 imports: &interface.imports,

@@ -149,6 +149,10 @@ pub(crate) struct WasmConfig<'a> {
     #[serde(flatten)]
     pub(crate) platform: Platform,
     pub(crate) layer_digests: Vec<Digest>,
+    /// Where data is mounted, in the order of the layers. Clients know an artifact by the digest of its config, and nothing else in it
+    /// depends on that.
+    #[serde(rename = "prewasi.io/mount", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mounts: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) component: Option<Component<'a>>,
 }

@@ -25,7 +25,13 @@ pub(super) fn first_unprovided(interfaces: &[String]) -> Option<&str> {
 fn is_provided(linker: &mut Linker<Host>, name: &str) -> bool {
     // Something else than an instance, because an instance may be opened again.
     let mut has = |name: &str| linker.root().func_wrap(name, |_, ()| Ok(())).is_err();
-    has(name) || compatible(name).iter().any(|other| other != name && has(other))
+    has(name) || may_be_types_alone(name) || compatible(name).iter().any(|other| other != name && has(other))
+}
+
+/// Says whether an interface is called as those are that have types and nothing else. Nobody has to give these (`wasi:cli/types` of
+/// preview 3 is none of the linker's either), and only the wasm tells what is in one.
+fn may_be_types_alone(name: &str) -> bool {
+    name.split_once('@').map_or(name, |(interface, _)| interface).ends_with("/types")
 }
 
 /// Returns the names of an interface in the versions that are compatible with the one it is named with: those of the same
@@ -67,6 +73,9 @@ mod tests {
             "wasi:http/types@0.2.0",
             "wasi:cli/stdout@0.3.0",
             "wasi:http/types@0.3.0",
+            // They have types alone, or might.
+            "wasi:cli/types@0.3.0",
+            "example:greeting/types@1.0.0",
             // Named twice, it is still the linker's own.
             "wasi:cli/environment@0.2.0",
         ];
