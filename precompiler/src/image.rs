@@ -304,7 +304,7 @@ impl<'a> Resolver<'a> {
             let media_type = layer.media_type().to_string();
             let annotation = |key| layer.annotations().as_ref().and_then(|map| map.get(key)).cloned();
             let (title, mount) = (annotation(TITLE), annotation(MOUNT_ANNOTATION));
-            let found = format!("{}, {media_type}, {} bytes", layer.digest(), layer.size());
+            let found = format!("{}, {media_type}", layer.digest());
             if WASM_LAYER_TYPES.contains(&media_type.as_str()) {
                 self.note("layer", found, "a wasm layer".to_owned());
                 wasm.push(Layer { digest: self.digest(layer)?, size: layer.size(), title });

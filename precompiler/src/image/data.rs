@@ -142,7 +142,7 @@ impl DataLayer {
     /// Says for a person what it is.
     pub(super) fn describe(&self) -> String {
         match self.path() {
-            Ok(path) => format!("data, mounted read-only at {}", path.display()),
+            Ok(path) => format!("data of {} bytes, mounted read-only at {}", self.size, path.display()),
             Err(error) => format!("data that cannot be mounted: {error}"),
         }
     }
