@@ -4,8 +4,6 @@
 //! nesting is bounded. What an image *is* follows from its config and the layers' types; the bytes are looked at later.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Mutex;
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
@@ -14,9 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ImageError;
 
+mod config;
 mod data;
 mod process;
 
+use config::Config;
+pub use config::Platform;
 pub(crate) use data::cut;
 pub use data::{DataError, DataFile, DataLayer, MOUNT_ANNOTATION, overlap};
 pub use process::Process;
@@ -85,47 +86,6 @@ pub struct Layer {
     pub title: Option<String>,
 }
 
-/// What an image is for: what is read of a config (CNCF wasm artifacts share these two fields with ordinary images), or
-/// what somebody asks for as `os/architecture`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Platform {
-    /// `wasip1` or `linux`, for example.
-    #[serde(default)]
-    pub os: String,
-    /// `wasm` or `amd64`, for example.
-    #[serde(default)]
-    pub architecture: String,
-}
-
-impl FromStr for Platform {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('/') {
-            Some((os, architecture)) if !os.is_empty() && !architecture.is_empty() && !architecture.contains('/') => {
-                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned() })
-            }
-            _ => Err("expected OS/ARCHITECTURE, such as wasip1/wasm"),
-        }
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)
-    }
-}
-
-/// What is read of a config to see what an image holds.
-#[derive(Deserialize)]
-struct Config {
-    #[serde(flatten)]
-    platform: Platform,
-    /// What a component imports and exports. Anything may stand here in a config that is no artifact's.
-    #[serde(default)]
-    component: serde_json::Value,
-}
-
 /// One decision on the way from a name to a program, for people who want to know why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
@@ -135,12 +95,6 @@ pub struct Step {
     pub found: String,
     /// What follows from it, and why.
     pub therefore: String,
-}
-
-impl Platform {
-    fn is_wasm(&self) -> bool {
-        self.architecture == "wasm" || WASM_SYSTEMS.contains(&self.os.as_str())
-    }
 }
 
 impl Image {
@@ -279,7 +233,9 @@ impl<'a> Resolver<'a> {
 
     /// Reads what the image is for, and what a CNCF wasm artifact imports.
     async fn config(&self, manifest: &ImageManifest, config: &Digest) -> Result<(Platform, Vec<String>), ImageError> {
-        let Config { platform, component } = self.document("config", config).await?;
+        let read: Config = self.document("config", config).await?;
+        let imports = if is_artifact(manifest) { read.imports() } else { Vec::new() };
+        let platform = read.platform;
         let says = if says_wasm(manifest, &platform) { "it says wasm" } else { "it does not say wasm" };
         self.note("config", format!("{config}, platform {platform}"), says.to_owned());
         match self.wanted {
@@ -288,7 +244,7 @@ impl<'a> Resolver<'a> {
                 digest: config.clone(),
                 wanted: wanted.to_string(),
             }),
-            _ => Ok((platform, if is_artifact(manifest) { imports(&component) } else { Vec::new() })),
+            _ => Ok((platform, imports)),
         }
     }
 
@@ -374,12 +330,6 @@ fn says_wasm(manifest: &ImageManifest, platform: &Platform) -> bool {
 
 fn is_artifact(manifest: &ImageManifest) -> bool {
     manifest.config().media_type().to_string() == ARTIFACT_CONFIG_TYPE
-}
-
-/// Returns what the `component` of an artifact's config names as imports. What is no name is passed over.
-fn imports(component: &serde_json::Value) -> Vec<String> {
-    let names = component["imports"].as_array().into_iter().flatten();
-    names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
 /// Says whether blobs of this type name further blobs, and may be read as a whole.

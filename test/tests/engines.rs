@@ -33,9 +33,9 @@ const ENGINES: [Engine; 1] = [Engine {
     lacks: &[
         ("run::component_image_runs", NO_COMPONENTS),
         ("layers::data_is_read_and_cannot_be_written", NO_COMPONENTS),
-        ("layers::entry_layer_of_an_artifact_is_chosen_by_title", NO_COMPONENTS),
-        ("layers::composed_component_runs", NO_COMPONENTS),
-        ("layers::import_that_the_config_names_is_refused_before_compiling", NO_COMPONENTS),
+        ("layers::programs::entry_layer_of_an_artifact_is_chosen_by_title", NO_COMPONENTS),
+        ("layers::programs::composed_component_runs", NO_COMPONENTS),
+        ("layers::programs::import_that_the_config_names_is_refused_before_compiling", NO_COMPONENTS),
         ("signals::sigterm_ends_a_component", NO_COMPONENTS),
         ("signals::sigkill_ends_a_component", NO_COMPONENTS),
         ("signals::component_that_can_hear_ends_by_itself", NO_COMPONENTS),
