@@ -15,6 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(entry_layer_of_an_artifact_is_chosen_by_title),
         case!(composed_component_runs),
         case!(import_that_the_config_names_is_refused_before_compiling),
+        case!(engine_without_components_says_so),
     ]
 }
 
@@ -113,5 +114,20 @@ async fn import_that_the_config_names_is_refused_before_compiling(namespace: Nam
         let blob = Blob::new(media_type::WASM, &demo.bytes);
         let image = manifest::import(&namespace, &format!("odd{number}"), &wasm_config(odd.clone()), vec![blob]);
         assert_eq!(namespace.container(&image).args(&["demo.wasm", "exit", "3"]).run().await.code, 3, "{odd}");
+    }
+}
+
+/// An engine that has no components says that of an artifact too, whichever imports its config names.
+async fn engine_without_components_says_so(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO_COMPONENT);
+    for (name, import) in [("known", "wasi:cli/environment@0.2.0"), ("unknown", "example:greeting/words@1.0.0")] {
+        let blob = Blob::new(media_type::WASM, &program.bytes);
+        let image = manifest::import(&namespace, name, &wasm_config(json!({"imports": [import]})), vec![blob]);
+        let container = namespace.container(&image).args(&["demo.wasm", "exit", "7"]);
+        match namespace.engine() {
+            "wamr" => assert_refused(&namespace, container, &["wamr runs core modules", &image]).await,
+            // The second time nothing is compiled any more.
+            _ => assert_eq!(container.run().await.code, 7),
+        }
     }
 }
