@@ -43,19 +43,11 @@ impl Blob {
     }
 }
 
-/// Imports an image of this config and these layers; returns its name.
+/// Imports an image of this config and these layers; returns its name. Nothing of it is unpacked.
 ///
 /// # Panics
-/// If it cannot be imported.
+/// If it cannot be written or imported.
 pub fn import(namespace: &Namespace, name: &str, config: &Blob, layers: Vec<Blob>) -> String {
-    try_import(namespace, name, config, layers).unwrap_or_else(|| panic!("{name} cannot be imported"))
-}
-
-/// Imports an image as [`import`] does; none if containerd takes no such image.
-///
-/// # Panics
-/// If it cannot be written.
-pub fn try_import(namespace: &Namespace, name: &str, config: &Blob, layers: Vec<Blob>) -> Option<String> {
     let descriptors: Vec<_> = layers.iter().map(Blob::descriptor).collect();
     let media_type = "application/vnd.oci.image.manifest.v1+json";
     let manifest = json!({
@@ -79,6 +71,6 @@ pub fn try_import(namespace: &Namespace, name: &str, config: &Blob, layers: Vec<
     }
     let path = namespace.folder().join(format!("{name}.tar"));
     fs::write(&path, tar.into_inner().expect("memory can be written")).expect("the folder is ours");
-    let output = namespace.ctr(&["images", "import", "--all-platforms", "--no-unpack", &path.to_string_lossy()]);
-    output.status.success().then_some(image)
+    namespace.ctr(&["images", "import", "--all-platforms", "--no-unpack", &path.to_string_lossy()]).success();
+    image
 }
