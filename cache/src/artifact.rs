@@ -231,7 +231,11 @@ impl ArtifactCache {
         }
     }
 
-    async fn open_verified(&self, digest: &Digest) -> Result<BlobFile, StoreError> {
+    /// Opens a blob of any kind and makes sure that its bytes hash to its digest: by its stamp, else by hashing them.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if they do not; [`StoreError::NotFound`] without the blob.
+    pub async fn open_verified(&self, digest: &Digest) -> Result<BlobFile, StoreError> {
         let blob = self.store.open(digest).await?;
         match self.stamps.verify(digest, &blob).await.map_err(io_error("verify blob", digest))? {
             None => Ok(blob),

@@ -35,6 +35,15 @@ pub trait Engine: Send + Sync {
     /// [`TuningError`] names what cannot be chosen, and what can.
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError>;
 
+    /// Returns the first of these interfaces that the engine does not give to a component, and none if it gives them all.
+    /// They are named as a component imports them: `wasi:http/outgoing-handler@0.2.0`. A compatible version is as good, and so is
+    /// what may turn out to be nothing that has to be given.
+    /// Called before an image is compiled that names its imports. An engine of core modules refuses components as such.
+    fn first_unprovided<'a>(&self, interfaces: &'a [String]) -> Option<&'a str> {
+        let _ = interfaces;
+        None
+    }
+
     /// Compiles, and refuses what could not run anyway (an import that the engine does not provide).
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 
 mod compile;
 mod form;
+mod interfaces;
 mod limits;
 mod link;
 mod load;
@@ -78,6 +79,10 @@ impl Engine for Wasmtime {
 
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
         Ok(Box::new(Self::tuned(tuning)?))
+    }
+
+    fn first_unprovided<'a>(&self, interfaces: &'a [String]) -> Option<&'a str> {
+        interfaces::first_unprovided(interfaces)
     }
 
     fn compile(&self, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {

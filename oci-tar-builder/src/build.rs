@@ -1,6 +1,7 @@
 //! Collects what goes into an image or artifact, and makes its documents.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::document::{
     Component, Descriptor, DockerManifest, ImageConfig, Index, Layout, Manifest, Map, Platform, Process, RootFs,
@@ -34,7 +35,23 @@ pub enum BuildError {
         /// The image.
         reference: String,
     },
-    /// A wasm artifact has exactly one layer.
+    /// Data alone is nothing to run.
+    #[error("cannot build {reference}: data is mounted for a program, and no layer is wasm")]
+    NoProgram {
+        /// The image.
+        reference: String,
+    },
+    /// Two files are in each other's way.
+    #[error("cannot build {reference}: {path} and {other} cannot both be mounted")]
+    Overlap {
+        /// The image.
+        reference: String,
+        /// Where one file is mounted.
+        path: String,
+        /// Where the other one is.
+        other: String,
+    },
+    /// A wasm artifact has exactly one layer, not counting data.
     #[error("cannot build artifact {reference} of {count} layers: a wasm artifact has exactly one")]
     ArtifactLayers {
         /// The artifact.
@@ -241,6 +258,7 @@ impl Builder {
         if self.layers.is_empty() {
             return Err(BuildError::NoLayers { reference });
         }
+        self.check_data(&reference)?;
         let is_bad = |key: &str| key.is_empty() || key.contains('\0');
         if let Some(variable) = self.env.iter().find(|variable| variable.starts_with('=') || variable.contains('\0')) {
             return Err(BuildError::Key { setting: "environment variable", key: variable.clone() });
@@ -256,6 +274,22 @@ impl Builder {
         if self.format == Format::Artifact { self.check_artifact(reference) } else { Ok(()) }
     }
 
+    fn check_data(&self, reference: &str) -> Result<(), BuildError> {
+        let reference = || reference.to_owned();
+        let paths: Vec<&str> = self.layers.iter().filter_map(Layer::mount).collect();
+        if !paths.is_empty() && !self.layers.iter().any(|layer| media_type::is_wasm(layer.media_type())) {
+            return Err(BuildError::NoProgram { reference: reference() });
+        }
+        for (number, path) in paths.iter().enumerate() {
+            let overlaps = |other: &&&str| Path::new(path).starts_with(other) || Path::new(other).starts_with(path);
+            if let Some(other) = paths[..number].iter().find(overlaps) {
+                let (path, other) = ((*path).to_owned(), (*other).to_owned());
+                return Err(BuildError::Overlap { reference: reference(), path, other });
+            }
+        }
+        Ok(())
+    }
+
     fn check_artifact(&self, reference: String) -> Result<(), BuildError> {
         let settings = [
             ("entrypoint", self.entrypoint.is_empty()),
@@ -265,7 +299,8 @@ impl Builder {
         if let Some((setting, _)) = settings.iter().find(|(_, is_empty)| !is_empty) {
             return Err(BuildError::ArtifactSetting { reference, setting });
         }
-        match &self.layers[..] {
+        let layers: Vec<&Layer> = self.layers.iter().filter(|layer| layer.mount().is_none()).collect();
+        match &layers[..] {
             [layer] if layer.media_type() == media_type::WASM => Ok(()),
             [layer] => Err(BuildError::ArtifactType { reference, media_type: layer.media_type().to_owned() }),
             layers => Err(BuildError::ArtifactLayers { reference, count: layers.len() }),
@@ -298,8 +333,11 @@ impl Builder {
             entrypoint.extend(first.and_then(Layer::title).map(str::to_owned));
         }
         let mut labels = self.labels.clone();
-        let all: String =
-            self.layers.iter().map(|layer| format!("{} {}\n", layer.media_type(), layer.digest())).collect();
+        let line = |layer: &Layer| match layer.mount() {
+            None => format!("{} {}\n", layer.media_type(), layer.digest()),
+            Some(path) => format!("{} {} {path}\n", layer.media_type(), layer.digest()),
+        };
+        let all: String = self.layers.iter().map(line).collect();
         labels.insert(key::LAYERS.to_owned(), Digest::of(all.as_bytes()).to_string());
         json(&ImageConfig {
             created,
@@ -315,6 +353,7 @@ impl Builder {
             created,
             platform: platform.clone(),
             layer_digests: self.layers.iter().map(Layer::digest).collect(),
+            mounts: self.layers.iter().filter_map(Layer::mount).collect(),
             component: interface.map(|interface| Component {
                 exports: &interface.exports,
                 imports: &interface.imports,

@@ -45,6 +45,11 @@ struct Args {
     #[arg(short, long = "layer", value_name = "TYPE=PATH", value_parser = typed_path)]
     layers: Vec<(String, PathBuf)>,
 
+    /// File that the program finds in its container, read-only, under an absolute path, e.g. model.bin=/data/model.bin; may be
+    /// given several times
+    #[arg(short, long, value_name = "FILE=/PATH", value_parser = mounted_file)]
+    data: Vec<(PathBuf, String)>,
+
     /// Folder whose *.wasm files, all of them components, are packed in the order of their names
     #[arg(short, long, value_name = "DIR")]
     components: Option<PathBuf>,
@@ -151,7 +156,7 @@ fn run(args: Args) -> Result<String, Failure> {
     Ok(summary(&image, &output, size))
 }
 
-/// Reads all files: modules, then components, then other layers.
+/// Reads all files: modules, then components, then other layers, then data.
 fn layers(args: &Args) -> Result<Vec<Layer>, Failure> {
     let mut layers = Vec::new();
     for path in &args.modules {
@@ -168,6 +173,9 @@ fn layers(args: &Args) -> Result<Vec<Layer>, Failure> {
     }
     for (media_type, path) in &args.layers {
         layers.push(Layer::read(media_type, path)?);
+    }
+    for (file, path) in &args.data {
+        layers.push(Layer::read(media_type::DATA, file)?.mounted_at(path)?);
     }
     Ok(layers)
 }
@@ -220,6 +228,13 @@ fn typed_path(text: &str) -> Result<(String, PathBuf), String> {
             Ok((media_type.to_owned(), PathBuf::from(path)))
         }
         _ => Err("expected TYPE=PATH".to_owned()),
+    }
+}
+
+fn mounted_file(text: &str) -> Result<(PathBuf, String), String> {
+    match text.split_once("=/") {
+        Some((file, path)) if !file.is_empty() => Ok((PathBuf::from(file), format!("/{path}"))),
+        _ => Err("expected FILE=/PATH".to_owned()),
     }
 }
 
@@ -301,6 +316,8 @@ impl Failure {
             Self::Layer(LayerError::CompressedTar { .. }) => {
                 Some("decompress it and pack it as application/vnd.oci.image.layer.v1.tar")
             }
+            Self::Layer(LayerError::Mount { .. }) => Some("a path is absolute and plain, such as /data/model.bin"),
+            Self::Build(BuildError::NoProgram { .. }) => Some("give the program with --module or --components"),
             Self::NotAComponent { .. } => Some("modules are packed with --module"),
             Self::Reference(_) => {
                 Some("a reference is [HOST[:PORT]/]PATH[:TAG][@DIGEST]; see --name, --repo and --tag")

@@ -23,6 +23,8 @@ pub mod media_type {
     pub const COMPONENT: &str = "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm";
     /// An uncompressed tar of files.
     pub const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+    /// A file of any kind.
+    pub const DATA: &str = "application/octet-stream";
 
     /// Whether a layer of this type is wasm.
     pub(crate) fn is_wasm(media_type: &str) -> bool {
@@ -33,6 +35,13 @@ pub mod media_type {
     pub(crate) fn is_unpacked(media_type: &str) -> bool {
         media_type.starts_with("application/vnd.oci.image.layer.")
             || media_type.starts_with("application/vnd.docker.image.rootfs.")
+    }
+
+    /// Whether a layer of this type is a tar, compressed or not.
+    pub(crate) fn is_tar(media_type: &str) -> bool {
+        let base = ["+gzip", "+zstd", ".gzip"].iter().find_map(|suffix| media_type.strip_suffix(suffix));
+        let before = base.unwrap_or(media_type).strip_suffix("tar");
+        before.is_some_and(|before| before.ends_with(['.', '-', '+', '/']))
     }
 
     /// Whether it has the form `type/subtype`.
@@ -54,6 +63,8 @@ pub(crate) mod key {
     pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
     /// The file name of a layer.
     pub(crate) const TITLE: &str = "org.opencontainers.image.title";
+    /// Where a layer is mounted in the container.
+    pub(crate) const MOUNT: &str = "prewasi.io/mount";
     /// Makes the config of each wasm image another one: nothing else in it depends on the wasm.
     pub(crate) const LAYERS: &str = "runwasi.io/layers";
 }
@@ -138,6 +149,10 @@ pub(crate) struct WasmConfig<'a> {
     #[serde(flatten)]
     pub(crate) platform: Platform,
     pub(crate) layer_digests: Vec<Digest>,
+    /// Where data is mounted, in the order of the layers. Clients know an artifact by the digest of its config, and nothing else in it
+    /// depends on that.
+    #[serde(rename = "prewasi.io/mount", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mounts: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) component: Option<Component<'a>>,
 }

@@ -10,7 +10,7 @@ use crate::{Digest, Reference};
 pub enum Format {
     /// A container image: has entrypoint, environment and labels; `ctr` and Docker run it.
     Image,
-    /// A CNCF wasm artifact: one wasm layer and what it imports and exports.
+    /// A CNCF wasm artifact: one wasm layer and what it imports and exports, and data beside it.
     Artifact,
 }
 

@@ -22,6 +22,8 @@ pub struct Layer {
     /// File name, without folder.
     title: Option<String>,
     wasm: Option<Wasm>,
+    /// Where it is mounted in the container, if it is data.
+    mount: Option<String>,
 }
 
 /// Where the bytes of a blob are.
@@ -78,6 +80,16 @@ pub enum LayerError {
         /// The type.
         media_type: String,
     },
+    /// It cannot be mounted in a container as it shall be.
+    #[error("cannot mount {name} at {path:?}: {reason}")]
+    Mount {
+        /// The file.
+        name: String,
+        /// The path in the container.
+        path: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// The type is none.
     #[error("cannot pack {name} as {media_type:?}: it is no media type")]
     MediaType {
@@ -119,7 +131,7 @@ impl Layer {
         }
         let title = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let source = Source::File { path: path.to_owned(), file };
-        Ok(Self { media_type: media_type.to_owned(), digest, size, source, title, wasm })
+        Ok(Self { media_type: media_type.to_owned(), digest, size, source, title, wasm, mount: None })
     }
 
     /// Takes bytes that stand in memory, as [`Layer::read`] takes a file called `name`.
@@ -149,6 +161,28 @@ impl Layer {
             source: Source::Bytes(bytes),
             title: None,
             wasm: None,
+            mount: None,
+        }
+    }
+
+    /// Makes data of it: a single file, mounted read-only in the container at `path`.
+    ///
+    /// # Errors
+    /// [`LayerError::Mount`] if the path is not absolute and plain, or the layer is wasm or a tar.
+    pub fn mounted_at(self, path: &str) -> Result<Self, LayerError> {
+        let reason = if media_type::is_wasm(&self.media_type) {
+            Some("it is wasm, which is run and not mounted")
+        } else if media_type::is_tar(&self.media_type) {
+            Some("it is an archive, and only single files can be mounted")
+        } else {
+            check_path(path).err()
+        };
+        match reason {
+            None => Ok(Self { mount: Some(path.to_owned()), ..self }),
+            Some(reason) => {
+                let name = self.title.unwrap_or_else(|| self.digest.to_string());
+                Err(LayerError::Mount { name, path: path.to_owned(), reason })
+            }
         }
     }
 
@@ -177,6 +211,11 @@ impl Layer {
         self.wasm.as_ref()
     }
 
+    /// Returns where it is mounted in the container, if it is data.
+    pub fn mount(&self) -> Option<&str> {
+        self.mount.as_deref()
+    }
+
     /// Returns the digest of the unpacked bytes, for layers that are unpacked.
     pub(crate) fn diff_id(&self) -> Option<Digest> {
         // No compressed tar gets here, so packed and unpacked bytes are the same.
@@ -191,7 +230,10 @@ impl Layer {
             digest: self.digest,
             size: self.size,
             platform: None,
-            annotations: title.map(|title| (key::TITLE.to_owned(), title.clone())).into_iter().collect::<Map>(),
+            annotations: [(key::TITLE, title), (key::MOUNT, self.mount.as_ref())]
+                .into_iter()
+                .filter_map(|(key, value)| Some((key.to_owned(), value?.clone())))
+                .collect::<Map>(),
         }
     }
 
@@ -216,6 +258,24 @@ fn check_media_type(name: &str, media_type: &str) -> Result<(), LayerError> {
     let compressed = [".gzip", "+gzip", "+zstd"].iter().any(|suffix| media_type.ends_with(suffix));
     if media_type::is_unpacked(&media_type) && compressed {
         return Err(LayerError::CompressedTar { name, media_type });
+    }
+    Ok(())
+}
+
+/// Takes the paths that a container can be given, and no others: what is wrong is better said now than when it is to start.
+fn check_path(path: &str) -> Result<(), &'static str> {
+    let Some(below) = path.strip_prefix('/') else { return Err("the path is not absolute") };
+    if below.is_empty() {
+        return Err("the path is the root");
+    }
+    if path.len() > 4095 || below.split('/').any(|name| name.len() > 255) {
+        return Err("the path is too long");
+    }
+    if path.contains(char::is_control) {
+        return Err("the path has a control character");
+    }
+    if below.split('/').any(|name| matches!(name, "" | "." | "..")) {
+        return Err("the path has a part that is empty, \".\" or \"..\"");
     }
     Ok(())
 }
@@ -309,6 +369,23 @@ mod tests {
             assert!(matches!(error(compressed), LayerError::CompressedTar { .. }), "{compressed}");
         }
         assert!(matches!(error("wasm"), LayerError::MediaType { .. }));
+    }
+
+    /// Data is a single file with a plain path of its own, which its descriptor names.
+    #[test]
+    fn data_is_mounted() {
+        let layer = |media_type| Layer::unchecked(media_type, b"data".to_vec());
+        let mounted = layer(media_type::DATA).mounted_at("/data/model.bin").unwrap();
+        assert_eq!(mounted.mount(), Some("/data/model.bin"));
+        assert_eq!(mounted.descriptor().annotations[key::MOUNT], "/data/model.bin");
+        assert!(!layer(media_type::DATA).descriptor().annotations.contains_key(key::MOUNT));
+        for odd in ["", "a", "/", "/..", "/a/../b", "//a", "/a/", "/a/./b", "/a\nb", &format!("/{}", "a".repeat(256))] {
+            let error = layer(media_type::DATA).mounted_at(odd).unwrap_err();
+            assert!(matches!(error, LayerError::Mount { .. }), "{odd:?}");
+        }
+        for other in [media_type::WASM, media_type::TAR, "application/x-tar", "application/vnd.example.tar+gzip"] {
+            assert!(layer(other).mounted_at("/data").is_err(), "{other}");
+        }
     }
 
     /// Folders and devices are refused without being opened.

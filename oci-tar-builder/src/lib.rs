@@ -1,4 +1,4 @@
-//! Packs WebAssembly programs as OCI images and CNCF wasm artifacts, in one tar that `ctr` and Docker import.
+//! Packs WebAssembly programs, and files beside them, as OCI images and CNCF wasm artifacts, in one tar that `ctr` and Docker import.
 //!
 //! Bytes are checked before they are packed ([`Layer`]), documents are made from what the bytes say ([`Builder`]), and
 //! the archive is written at once or not at all ([`Image::write_file`]). The same input gives the same bytes.

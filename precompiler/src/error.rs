@@ -5,7 +5,7 @@ use std::time::Duration;
 use prewasi_cache::{Digest, DigestError, StoreError};
 use prewasi_engines::{CompileError, LoadError, TuningError, WasmError};
 
-use crate::OptionsError;
+use crate::{DataError, OptionsError};
 
 /// Says why an image cannot be understood. Every message names the image, and the blob at fault by its digest.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +132,30 @@ pub enum ImageError {
         entrypoint: String,
         /// The titles (or digests) of the layers.
         titles: String,
+    },
+    /// A layer of a wasm image is neither wasm nor a file that can be mounted.
+    #[error("cannot mount layer {layer} of image {image}")]
+    Data {
+        /// Which image.
+        image: String,
+        /// The layer's digest.
+        layer: Digest,
+        /// Why, and what to do.
+        #[source]
+        source: DataError,
+    },
+    /// The config says that the wasm wants what the engine does not give.
+    #[error(
+        "cannot run image {image}: its config names the import {import:?}, which {engine} does not provide; build the \
+         component without it, or leave it out of the config's `component.imports` if it has types alone"
+    )]
+    Unprovided {
+        /// Which image.
+        image: String,
+        /// The interface, as the config names it.
+        import: String,
+        /// Name of the engine.
+        engine: &'static str,
     },
 }
 

@@ -4,8 +4,6 @@
 //! nesting is bounded. What an image *is* follows from its config and the layers' types; the bytes are looked at later.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Mutex;
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
@@ -14,8 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::ImageError;
 
+mod config;
+mod data;
 mod process;
 
+use config::Config;
+pub use config::Platform;
+pub(crate) use data::cut;
+pub use data::{DataError, DataFile, DataLayer, MOUNT_ANNOTATION, overlap};
 pub use process::Process;
 
 /// Documents are read whole; registries and containerd itself accept no manifest above 4 MiB.
@@ -53,6 +57,10 @@ pub struct Image {
     pub annotations: BTreeMap<String, String>,
     /// What it holds.
     pub content: Content,
+    /// Layers of a wasm image that are not wasm; see [`Image::data_files`].
+    pub data: Vec<DataLayer>,
+    /// What the wasm imports, as the config of a CNCF wasm artifact says.
+    pub imports: Vec<String>,
 }
 
 /// What an image holds.
@@ -78,37 +86,6 @@ pub struct Layer {
     pub title: Option<String>,
 }
 
-/// What an image is for: what is read of a config (CNCF wasm artifacts share these two fields with ordinary images), or
-/// what somebody asks for as `os/architecture`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Platform {
-    /// `wasip1` or `linux`, for example.
-    #[serde(default)]
-    pub os: String,
-    /// `wasm` or `amd64`, for example.
-    #[serde(default)]
-    pub architecture: String,
-}
-
-impl FromStr for Platform {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('/') {
-            Some((os, architecture)) if !os.is_empty() && !architecture.is_empty() && !architecture.contains('/') => {
-                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned() })
-            }
-            _ => Err("expected OS/ARCHITECTURE, such as wasip1/wasm"),
-        }
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)
-    }
-}
-
 /// One decision on the way from a name to a program, for people who want to know why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
@@ -118,12 +95,6 @@ pub struct Step {
     pub found: String,
     /// What follows from it, and why.
     pub therefore: String,
-}
-
-impl Platform {
-    fn is_wasm(&self) -> bool {
-        self.architecture == "wasm" || WASM_SYSTEMS.contains(&self.os.as_str())
-    }
 }
 
 impl Image {
@@ -202,12 +173,12 @@ impl<'a> Resolver<'a> {
         );
         let (digest, manifest) = self.manifest(record).await?;
         let config = self.digest(manifest.config())?;
-        let platform = self.platform(&manifest, &config).await?;
-        let content = self.content(&manifest, &platform)?;
+        let (platform, imports) = self.config(&manifest, &config).await?;
+        let (content, data) = self.content(&manifest, &platform)?;
         let (name, labels) = (record.name.clone(), record.labels.clone());
         let annotations =
             manifest.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Image { name, labels, manifest: digest, config, annotations, content })
+        Ok(Image { name, labels, manifest: digest, config, annotations, content, data, imports })
     }
 
     /// Follows indexes until a manifest is reached.
@@ -260,8 +231,11 @@ impl<'a> Resolver<'a> {
         Err(ImageError::MissingBlob { image: self.image.to_owned(), what: "manifest", digest: self.digest(first)? })
     }
 
-    async fn platform(&self, manifest: &ImageManifest, config: &Digest) -> Result<Platform, ImageError> {
-        let platform: Platform = self.document("config", config).await?;
+    /// Reads what the image is for, and what a CNCF wasm artifact imports.
+    async fn config(&self, manifest: &ImageManifest, config: &Digest) -> Result<(Platform, Vec<String>), ImageError> {
+        let read: Config = self.document("config", config).await?;
+        let imports = if is_artifact(manifest) { read.imports() } else { Vec::new() };
+        let platform = read.platform;
         let says = if says_wasm(manifest, &platform) { "it says wasm" } else { "it does not say wasm" };
         self.note("config", format!("{config}, platform {platform}"), says.to_owned());
         match self.wanted {
@@ -270,37 +244,53 @@ impl<'a> Resolver<'a> {
                 digest: config.clone(),
                 wanted: wanted.to_string(),
             }),
-            _ => Ok(platform),
+            _ => Ok((platform, imports)),
         }
     }
 
-    /// Decides what the image holds.
-    fn content(&self, manifest: &ImageManifest, platform: &Platform) -> Result<Content, ImageError> {
+    /// Decides what the image holds. Beside wasm, layers that containerd unpacks are the root filesystem, as in any image; all
+    /// others are data. An artifact has no root filesystem.
+    fn content(&self, manifest: &ImageManifest, platform: &Platform) -> Result<(Content, Vec<DataLayer>), ImageError> {
         let image = || self.image.to_owned();
         let described = platform.to_string();
         let mut wasm = Vec::new();
+        let mut data = Vec::new();
         let mut files = false;
         for layer in manifest.layers() {
             let media_type = layer.media_type().to_string();
+            let annotation = |key| layer.annotations().as_ref().and_then(|map| map.get(key)).cloned();
+            let (title, mount) = (annotation(TITLE), annotation(MOUNT_ANNOTATION));
+            let found = format!("{}, {media_type}", layer.digest());
             if WASM_LAYER_TYPES.contains(&media_type.as_str()) {
-                let title = layer.annotations().as_ref().and_then(|map| map.get(TITLE)).cloned();
-                self.note("layer", format!("{}, {media_type}", layer.digest()), "a wasm layer".to_owned());
+                self.note("layer", found, "a wasm layer".to_owned());
                 wasm.push(Layer { digest: self.digest(layer)?, size: layer.size(), title });
-            } else if is_file_system(&media_type) {
-                self.note("layer", format!("{}, {media_type}", layer.digest()), "a file system layer".to_owned());
+            } else if is_file_system(&media_type) && mount.is_none() && !is_artifact(manifest) {
+                self.note("layer", found, "a file system layer".to_owned());
                 files = true;
             } else {
-                return Err(ImageError::UnknownLayer { image: image(), layer: layer.digest().to_string(), media_type });
+                let layer = DataLayer { digest: self.digest(layer)?, size: layer.size(), media_type, mount };
+                self.note("layer", found, layer.describe());
+                data.push(layer);
             }
         }
-        match (says_wasm(manifest, platform), wasm.is_empty()) {
-            (true, false) => Ok(Content::Wasm(wasm)),
-            (true, true) if !files => Err(ImageError::NoWasm { image: image(), platform: described }),
-            (false, false) => {
+        let says_wasm = says_wasm(manifest, platform);
+        if says_wasm && !wasm.is_empty() {
+            return Ok((Content::Wasm(wasm), data));
+        }
+        if let Some(unknown) = data.iter().find(|layer| !is_file_system(&layer.media_type)) {
+            let (layer, media_type) = (unknown.digest.to_string(), unknown.media_type.clone());
+            return Err(ImageError::UnknownLayer { image: image(), layer, media_type });
+        }
+        let content = match (says_wasm, wasm.is_empty()) {
+            (true, true) if !files && data.is_empty() => {
+                Err(ImageError::NoWasm { image: image(), platform: described })
+            }
+            (_, false) => {
                 Err(ImageError::ConfigNotWasm { image: image(), layer: wasm[0].digest.clone(), platform: described })
             }
             (_, true) => Ok(Content::Files { platform: described }),
-        }
+        };
+        Ok((content?, Vec::new()))
     }
 
     async fn document<T: for<'de> Deserialize<'de>>(
@@ -335,7 +325,11 @@ impl<'a> Resolver<'a> {
 }
 
 fn says_wasm(manifest: &ImageManifest, platform: &Platform) -> bool {
-    platform.is_wasm() || manifest.config().media_type().to_string() == ARTIFACT_CONFIG_TYPE
+    platform.is_wasm() || is_artifact(manifest)
+}
+
+fn is_artifact(manifest: &ImageManifest) -> bool {
+    manifest.config().media_type().to_string() == ARTIFACT_CONFIG_TYPE
 }
 
 /// Says whether blobs of this type name further blobs, and may be read as a whole.

@@ -24,7 +24,9 @@ pub mod worker;
 pub use containerd::containerd_version;
 pub use entrypoint::{is_named_wasm, split_function};
 pub use error::{ImageError, PrepareError, WorkerError};
-pub use image::{Content, Image, Layer, Platform, Process, Step};
+pub use image::{
+    Content, DataError, DataFile, DataLayer, Image, Layer, MOUNT_ANNOTATION, Platform, Process, Step, overlap,
+};
 pub use inventory::{Entry, Inventory, State};
 pub use observer::{Activity, Miss, Observer};
 pub use options::{Options, OptionsError, Place, Preopens};

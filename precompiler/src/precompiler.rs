@@ -17,8 +17,9 @@ use prewasi_engines::{Engine, LoadError, NativeCode, Program, Wasm, WasmKind, ve
 use crate::journal::Journal;
 use crate::observer::{Nobody, Observer};
 use crate::provenance::Provenance;
-use crate::{Image, ImageError, Inventory, Layer, PrepareError, Process, Settings, StoreAddress};
+use crate::{Content, Image, ImageError, Inventory, Layer, PrepareError, Process, Settings, StoreAddress};
 
+mod data;
 mod inspect;
 mod own;
 mod prune;
@@ -70,7 +71,7 @@ pub(crate) struct Source {
 
 enum Bytes {
     /// A layer, opened when it is needed: on a hit it never is. `labels` are those of the image record.
-    Layer { image: String, labels: BTreeMap<String, String> },
+    Layer { image: String, labels: BTreeMap<String, String>, imports: Vec<String> },
     /// A file of a container's root.
     File { file: File, text: bool },
 }
@@ -218,7 +219,7 @@ impl Precompiler {
         }
         let ready = self.obtain(source, engine).await?;
         let ready = self.own(source, engine, ready).await?;
-        if let (Some(digest), Bytes::Layer { image, labels }) = (&ready.stored, &source.bytes) {
+        if let (Some(digest), Bytes::Layer { image, labels, .. }) = (&ready.stored, &source.bytes) {
             self.mark_image(image, labels, engine, digest).await;
         }
         Ok(Prepared::Native(trust(ready)))
@@ -300,11 +301,14 @@ impl Precompiler {
 
 impl Source {
     fn layer(image: &Image, layer: &Layer) -> Self {
+        // Of several layers nobody knows which one the config is about.
+        let is_alone = matches!(&image.content, Content::Wasm(layers) if layers.len() == 1);
+        let imports = if is_alone { image.imports.clone() } else { Vec::new() };
         Self {
             subject: format!("layer {} of image {}", layer.digest, image.name),
             digest: layer.digest.clone(),
             anchor: Some(layer.digest.clone()),
-            bytes: Bytes::Layer { image: image.name.clone(), labels: image.labels.clone() },
+            bytes: Bytes::Layer { image: image.name.clone(), labels: image.labels.clone(), imports },
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod build;
 mod create;
+mod data;
 mod exec;
 mod payload;
 mod remove;

@@ -75,6 +75,19 @@ pub fn image(data: &[u8]) {
                 assert!(chosen.map_or(true, |layer| layer.is_some_and(|layer| layers.contains(layer))));
             }
         }
+        if let Ok(files) = image.data_files() {
+            assert!(files.len() <= 64 && image.data.len() == files.len());
+            for (number, file) in files.iter().enumerate() {
+                // No way leads out of the container, and none is another one's.
+                let parts: Vec<_> = file.path.components().skip(1).collect();
+                assert!(file.path.is_absolute() && !parts.is_empty(), "{}", file.path.display());
+                assert!(parts.iter().all(|part| matches!(part, std::path::Component::Normal(_))));
+                let clear = |other: &prewasi_precompiler::DataFile| {
+                    !other.path.starts_with(&file.path) && !file.path.starts_with(&other.path)
+                };
+                assert!(files[..number].iter().all(clear), "{}", file.path.display());
+            }
+        }
         let asked = store.asked.into_inner().expect("no holder panics").len();
         assert!(asked <= 8, "{asked} documents were read");
         // How it starts is read too, and may be an error.

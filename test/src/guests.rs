@@ -218,6 +218,12 @@ mod tests {
             assert!(compile(name).is_ok(), "{name}: {:?}", compile(name).err());
         }
         assert!(compile(UNKNOWN_IMPORT).is_err());
+        for name in [DEMO_COMPONENT, NETWORK, WEB] {
+            let layer = Layer::read(media_type::WASM, &path(name)).unwrap();
+            let imports = layer.wasm().unwrap().interface.clone().unwrap().imports.into_iter().collect::<Vec<_>>();
+            assert!(!imports.is_empty(), "{name}");
+            assert_eq!(engine.first_unprovided(&imports), None, "{name}");
+        }
     }
 
     /// Compiles a guest and runs it in this process, with `folder` as its root.

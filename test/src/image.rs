@@ -41,7 +41,16 @@ pub fn import_artifact(namespace: &Namespace, name: &str, layer: Layer) -> Impor
     import_as(Format::Artifact, namespace, name, |builder| builder.layer(layer))
 }
 
-fn import_as(format: Format, namespace: &Namespace, name: &str, describe: impl FnOnce(Builder) -> Builder) -> Imported {
+/// Packs an image or artifact with what `describe` adds, and imports it as [`import`] does.
+///
+/// # Panics
+/// If it cannot be packed or imported.
+pub fn import_as(
+    format: Format,
+    namespace: &Namespace,
+    name: &str,
+    describe: impl FnOnce(Builder) -> Builder,
+) -> Imported {
     let reference = format!("localhost/{name}:latest").parse().expect("test images have plain names");
     let image = describe(Builder::new(format, reference)).build().expect("the image is well described");
     let tar = namespace.folder().join(format!("{name}.tar"));

@@ -19,6 +19,7 @@ pub mod image;
 pub mod journal;
 pub mod leaks;
 pub mod local;
+pub mod manifest;
 pub mod namespace;
 pub mod process;
 pub mod service;

@@ -21,8 +21,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::busybox;
 
+mod artifacts;
+
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         case!(wasm_image_runs_in_a_pod, needs Busybox Cni),
         case!(wasm_artifact_runs_in_a_pod, needs Busybox Cni),
         case!(native_side_car_runs_beside_wasm, needs Busybox Cni),
@@ -36,7 +38,9 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(running_out_of_memory_is_the_reason, needs Busybox Cni),
         case!(options_of_the_runtime_class_reach_the_shim, needs Busybox Cni),
         case!(refused_container_says_why, needs Busybox Cni),
-    ]
+    ];
+    cases.extend(artifacts::cases());
+    cases
 }
 
 const LIMIT: Duration = Duration::from_secs(30);

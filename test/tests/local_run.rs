@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use oci_tar_builder::Layer;
+use oci_tar_builder::{Layer, media_type};
 use prewasi_cache::{ArtifactCache, ArtifactKey, LayoutStore};
 use prewasi_engines::{Engine as _, Wasm, Wasmtime, version_label};
 use prewasi_test::guests::{self, DEMO, DEMO_COMPONENT, UNKNOWN_IMPORT, WEB};
@@ -31,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         image_says_how_it_starts,
         guest_has_the_folders_that_it_is_given,
         what_cannot_run_ends_with_126,
+        data_needs_a_container_or_a_folder,
         one_of_several_images_is_chosen_by_name,
         native_code_of_a_layouts_author_is_not_run,
         other_users_need_no_root,
@@ -120,6 +121,29 @@ fn image_says_how_it_starts() {
     assert_eq!(passed.success().stdout, "A=of image\nB=2\nPASSED=on\n");
     assert_eq!(stdout(&["--entrypoint", "demo.wasm", &archive, "echo", "other"]), "other\n");
     assert_eq!(stdout(&["--entrypoint", "demo.wasm#greet", &archive]), "hello from greet\n");
+}
+
+/// Without a container there is nothing to mount an image's data in: it is refused, unless `--dir` gives a folder in that place.
+fn data_needs_a_container_or_a_folder() {
+    let local = Local::new();
+    let archive = text(local.archive("data", |image| {
+        let data = Layer::from_bytes(media_type::DATA, "text", b"text\n".to_vec()).expect("anything is data");
+        image.layer(program(DEMO).layer("demo.wasm")).layer(data.mounted_at("/data/text").expect("a plain path"))
+    }));
+    local.prewasi(&["run", &archive, "read", "/data/text"]).fails_with(126).says(&[
+        "error: cannot run image localhost/data:latest",
+        "/data/text",
+        "no container",
+        "hint: ",
+        "--dir",
+    ]);
+    let folder = local.path("own");
+    fs::create_dir(&folder).expect("the folder is ours");
+    local.file("own/text", b"own text\n");
+    let folder = |guest: &str| format!("{}:{guest}", folder.display());
+    let output = local.prewasi(&["run", "--dir", &folder("/data"), &archive, "read", "/data/text"]).success();
+    assert_eq!(output.stdout, "own text\n");
+    local.prewasi(&["run", "--dir", &folder("/other"), &archive, "read", "/data/text"]).fails_with(126);
 }
 
 /// A guest reads and writes the folders that `--dir` names, and no others.

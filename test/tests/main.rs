@@ -21,6 +21,7 @@ mod engines;
 mod exec;
 mod faults;
 mod labels;
+mod layers;
 mod limits;
 mod local_run;
 mod machines;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     let cases = [
         run::cases(),
         labels::cases(),
+        layers::cases(),
         local_run::cases(),
         machines::cases(),
         refusals::cases(),

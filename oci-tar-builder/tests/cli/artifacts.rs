@@ -65,3 +65,21 @@ fn packs_a_folder_of_one() {
     folder.write("parts/a.wasm", folder.read("greet.wasm"));
     assert_eq!(config(&folder.pack(&["--components", "parts", "--as-artifact"]))["os"], "wasip2");
 }
+
+/// Data may stand beside the one wasm layer of an artifact.
+#[test]
+fn packs_data() {
+    let folder = Folder::new();
+    folder.write("model.bin", "weights");
+    let archive = folder.pack(&["-m", "demo.wasm", "--data", "model.bin=/model.bin", "--as-artifact"]);
+    let manifest = archive.manifest();
+    let types: Vec<String> = manifest.layers().iter().map(|layer| layer.media_type().to_string()).collect();
+    assert_eq!(types, ["application/wasm", "application/octet-stream"]);
+    assert_eq!(manifest.layers()[1].annotations().as_ref().unwrap()["prewasi.io/mount"], "/model.bin");
+    let config: Value = serde_json::from_slice(archive.blob(manifest.config())).unwrap();
+    let digests = [folder.read("demo.wasm"), b"weights".to_vec()].map(|bytes| Digest::of(&bytes).to_string());
+    assert_eq!(config["layerDigests"], serde_json::json!(digests));
+    // Clients know an artifact by the digest of its config.
+    let other = folder.pack(&["-m", "demo.wasm", "--data", "model.bin=/other", "--as-artifact"]);
+    assert_ne!(other.manifest().config().digest(), manifest.config().digest());
+}

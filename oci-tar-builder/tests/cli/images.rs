@@ -117,6 +117,27 @@ fn packs_other_layers() {
     assert_eq!(archive.image_config().rootfs().diff_ids(), &[Digest::of(&files).to_string()]);
 }
 
+/// Data stands behind the other layers, with the path at which it is mounted; another path makes another image.
+#[test]
+fn packs_data() {
+    let folder = Folder::new();
+    folder.write("model.bin", "weights");
+    let pack = |path: &str| folder.pack(&["--data", &format!("model.bin={path}"), "-m", "demo.wasm"]);
+    let archive = pack("/data/a=b.bin");
+    let layers = [("application/wasm", folder.read("demo.wasm")), (media_type::DATA, b"weights".to_vec())];
+    assert_eq!(archive.layers(), layers.map(|(media_type, bytes)| (media_type.to_owned(), bytes)));
+    let manifest = archive.manifest();
+    let annotations = manifest.layers()[1].annotations().as_ref().unwrap();
+    assert_eq!(annotations["prewasi.io/mount"], "/data/a=b.bin");
+    assert_eq!(annotations["org.opencontainers.image.title"], "model.bin");
+    let config = archive.image_config();
+    assert_eq!(config.config().as_ref().unwrap().entrypoint().as_ref().unwrap(), &["demo.wasm"]);
+    assert_eq!(config.rootfs().diff_ids().len(), 0);
+    assert_eq!(archive.name(), "docker.io/library/demo:latest");
+    // Clients know an image by the digest of its config.
+    assert_ne!(pack("/other").manifest().config().digest(), manifest.config().digest());
+}
+
 /// An ordinary image can be made too, for the machine's own platform.
 #[test]
 fn packs_an_ordinary_image() {

@@ -4,9 +4,11 @@
 //! guest sees the folders that it is given and no root filesystem, and its process is this one.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::thread;
 
 use clap::Args;
+use prewasi_cache::Digest;
 use prewasi_engines::{Engine, Guest, Outcome, Program, RunError};
 
 use super::progress::Progress;
@@ -66,6 +68,8 @@ pub(super) enum CannotRun {
     SeveralImages { subject: String, names: String },
     #[error("cannot run image {image}: it has no wasm layer ({platform})")]
     OrdinaryImage { image: String, platform: String },
+    #[error("cannot run image {image}: its layer {layer} is to be mounted at {}, and there is no container to mount it in", path.display())]
+    Data { image: String, layer: Digest, path: PathBuf },
     #[error("cannot run {subject}: it is no wasm")]
     NotWasm { subject: String },
     #[error("cannot run {subject}")]
@@ -154,6 +158,9 @@ impl CannotRun {
             }
             Self::OrdinaryImage { .. } => {
                 Some("a program in a file system needs a container; `prewasi run FILE.wasm` runs the file itself")
+            }
+            Self::Data { .. } => {
+                Some("run it in a container, or give a folder with the file under that name: --dir HOST:GUEST")
             }
             Self::Archive(error) => error.hint(),
             _ => None,

@@ -79,6 +79,8 @@ fn images_count_least() {
             config: prewasi_cache::Digest::of(b"c"),
             annotations: annotations.iter().map(pair).collect(),
             content: crate::Content::Wasm(Vec::new()),
+            data: Vec::new(),
+            imports: Vec::new(),
         }
     };
     let mut options = toml("memory_limit = \"1MiB\"").expect("good options");

@@ -4,7 +4,7 @@ use prewasi_cache::{ImageRecord, Lookup, MissReason};
 use prewasi_engines::{Engine, Machine, version_label};
 
 use super::{Precompiler, Source};
-use crate::{Content, Image, Options, PrepareError, Step};
+use crate::{Content, Image, ImageError, Options, PrepareError, Step};
 
 /// The decisions from an image's name to its program.
 #[derive(Debug)]
@@ -33,27 +33,35 @@ impl Precompiler {
         options: &Options,
         steps: &mut Vec<Step>,
     ) -> Result<(), PrepareError> {
+        let mut usable = Ok(());
         for engine in engines {
             let (engine, _) = options.tuned(*engine, Some(image), Machine::default(), None)?;
-            steps.extend(self.look_ahead(image, &*engine).await);
+            let (ahead, refused) = self.look_ahead(image, &*engine).await;
+            steps.extend(ahead);
+            usable = usable.and(refused.map_or(Ok(()), Err));
         }
+        usable?;
+        image.data_files()?;
         Ok(())
     }
 
-    async fn look_ahead(&self, image: &Image, engine: &dyn Engine) -> Vec<Step> {
+    /// Returns the steps of a start, and the error that it would end with.
+    async fn look_ahead(&self, image: &Image, engine: &dyn Engine) -> (Vec<Step>, Option<ImageError>) {
         let layers = match &image.content {
             Content::Wasm(layers) => layers,
             Content::Files { platform } => {
                 let found = format!("no wasm layer, platform {platform}");
                 let therefore =
                     "a start looks for the entrypoint in the file system: .wasm and .wat files run".to_owned();
-                return vec![Step { step: "start", found, therefore }];
+                return (vec![Step { step: "start", found, therefore }], None);
             }
         };
         let mut steps = Vec::new();
         let mut start = Vec::new();
+        let mut refused = None;
         for layer in layers {
-            let (found, therefore) = match Source::layer(image, layer).key(engine).filter(|_| engine.compiles()) {
+            let source = Source::layer(image, layer);
+            let (found, mut therefore) = match source.key(engine).filter(|_| engine.compiles()) {
                 Some(key) => match self.cache.lookup(&key).await {
                     Ok(Lookup::Hit(artifact)) => (format!("artifact {}", artifact.digest), "maps this artifact"),
                     Ok(Lookup::Miss(reason)) => (describe(&reason).to_owned(), "compiles the layer first"),
@@ -61,6 +69,12 @@ impl Precompiler {
                 },
                 None => ("no native code".to_owned(), "interprets the layer"),
             };
+            if therefore.starts_with("compiles")
+                && let Err(error) = source.check_imports(engine)
+            {
+                therefore = "cannot give the layer what its config says that it imports";
+                refused = Some(error);
+            }
             steps.push(Step {
                 step: "look-up",
                 found: format!("{} {} of {}: {found}", engine.name(), version_label(engine), layer.digest),
@@ -73,7 +87,7 @@ impl Precompiler {
             _ => "a start takes the layer titled like the container's entrypoint".to_owned(),
         };
         steps.push(Step { step: "start", found: format!("{} wasm layer(s)", layers.len()), therefore });
-        steps
+        (steps, refused)
     }
 }
 

@@ -10,13 +10,14 @@ use prewasi_engines::{Engine, version_label};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use super::{POLL, Precompiler, Source, hash};
-use crate::PrepareError;
+use super::{Bytes, POLL, Precompiler, Source, hash};
 use crate::compile::{self, CompileFailure, Compiled, Input};
+use crate::image::cut;
 use crate::inventory::TUNING_LABEL;
 use crate::journal::Event;
 use crate::observer::{Activity, Miss};
 use crate::slots;
+use crate::{ImageError, PrepareError};
 
 /// An artifact, ready to be loaded.
 #[derive(Debug)]
@@ -78,6 +79,7 @@ impl Precompiler {
             return Ok(ready);
         }
         // A layer that cannot be compiled at all must not first wait for its turn.
+        source.check_imports(engine)?;
         self.open(source).await?;
         match self.turn(&key, engine, &source.subject, &trouble).await {
             Turn::Done(ready) => Ok(ready),
@@ -245,6 +247,21 @@ impl Precompiler {
         self.observer.observe(engine.name(), Activity::CacheFailed);
         tracing::warn!(source = %key.source, error, "cannot {action}; going on without the cache");
         self.journal.note(&Event::CacheFailure { source: key.source.as_str(), error: crate::cli::chain(error) });
+    }
+}
+
+impl Source {
+    /// Refuses, before anything of the wasm is read, what by the image's own word the engine cannot give it. What the image does not
+    /// say, the compile finds.
+    pub(super) fn check_imports(&self, engine: &dyn Engine) -> Result<(), ImageError> {
+        let Bytes::Layer { image, imports, .. } = &self.bytes else { return Ok(()) };
+        match engine.first_unprovided(imports) {
+            None => Ok(()),
+            Some(import) => {
+                let (image, import) = (image.clone(), cut(import));
+                Err(ImageError::Unprovided { image, import, engine: engine.name() })
+            }
+        }
     }
 }
 

@@ -58,6 +58,7 @@ impl Create {
             address: &self.address,
             namespace: &self.namespace,
             root: spec::root(&spec, &self.bundle),
+            bundle: &self.bundle,
             own: None,
             origin: self.origin.as_ref(),
         };

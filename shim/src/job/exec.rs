@@ -84,6 +84,7 @@ impl Exec {
             address: &self.address,
             namespace: &self.namespace,
             root: format!("/proc/{}/root", self.init.pid).into(),
+            bundle: &self.bundle,
             own: Some(own),
             origin: self.origin.as_ref(),
         };

@@ -9,6 +9,7 @@ use libcontainer::oci_spec::runtime::Spec;
 use prewasi_engines::{Engine, Machine, Program, RunError};
 use prewasi_precompiler::{Content, Image, Options, OptionsError, Precompiler, PrepareError, Settings};
 
+use super::data::{self, DataError};
 use super::seal::seal;
 use crate::command::EngineConstructor;
 use crate::entrypoint::{self, Entrypoint};
@@ -38,6 +39,8 @@ pub(super) struct Search<'a> {
     pub(super) namespace: &'a str,
     /// The root filesystem, as far as it can be seen from here.
     pub(super) root: PathBuf,
+    /// The container's bundle.
+    pub(super) bundle: &'a Path,
     /// The program that the container runs already, if it is to run another. An image's only wasm is what the container
     /// runs, whatever its entrypoint is called; everything else must be asked for by a name that it has.
     pub(super) own: Option<String>,
@@ -70,6 +73,8 @@ pub(super) enum PayloadError {
     Runtime(#[source] io::Error),
     #[error(transparent)]
     Options(#[from] OptionsError),
+    #[error(transparent)]
+    Data(#[from] DataError),
 }
 
 /// A program that has been loaded.
@@ -88,6 +93,8 @@ impl PayloadError {
             Self::Prepare(PrepareError::Store(_)) => Kind::Unavailable,
             Self::NoEntrypoint { .. } | Self::NoProgram { .. } | Self::Check { .. } => Kind::Invalid,
             Self::Options(_) => Kind::Invalid,
+            Self::Data(error) if error.is_input() => Kind::Invalid,
+            Self::Data(_) => Kind::Internal,
             Self::Prepare(_) | Self::Entrypoint { .. } | Self::Runtime(_) => Kind::Internal,
         }
     }
@@ -151,6 +158,9 @@ impl Search<'_> {
             None => None,
         };
         let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
+        if let Some(image) = &image {
+            data::mount_all(&precompiler, image, spec, &self.root, self.bundle).await?;
+        }
         if let Some(image) = &image
             && let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await?
         {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use libcontainer::container::Container;
 
+use super::data;
 use crate::cgroup::Cgroup;
 use crate::error::{Failure, Kind};
 use crate::mounts::{self, MountError};
@@ -60,6 +61,8 @@ impl Remove {
             remove_cgroup(&cgroup),
             self.remove_container(),
             mounts::unmount_all(&self.bundle.join("rootfs")).map_err(RemoveError::from),
+            data::remove_copies(&self.bundle)
+                .map_err(|source| RemoveError::State { path: self.bundle.clone(), source }),
         ];
         steps.into_iter().collect::<Result<(), RemoveError>>().map_err(|error| Failure::new(Kind::Internal, &error))
     }

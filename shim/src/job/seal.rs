@@ -23,7 +23,7 @@ pub(super) fn seal(fds: &[RawFd]) -> io::Result<()> {
 fn seal_one(fd: RawFd) -> io::Result<()> {
     let path = format!("/proc/self/fd/{fd}");
     let tree = open_tree(rustix::fs::CWD, &path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    make_read_only(&tree)?;
+    set_attributes(&tree, libc::MOUNT_ATTR_RDONLY)?;
     let path = format!("/proc/self/fd/{}", tree.as_raw_fd());
     let sealed = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     // SAFETY: the owner of `fd` keeps a descriptor of the same file, opened for reading; only its number counts.
@@ -33,8 +33,12 @@ fn seal_one(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-fn make_read_only(tree: &OwnedFd) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+/// Sets attributes (`MOUNT_ATTR_…`) of a mount.
+///
+/// # Errors
+/// What the system says; Linux has this since 5.12.
+pub(super) fn set_attributes(tree: &OwnedFd, attributes: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the kernel reads an empty path and one structure of the size given.
     let result = unsafe {
         libc::syscall(

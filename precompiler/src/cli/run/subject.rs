@@ -95,6 +95,10 @@ async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<
     // What containerd gives to a container whose image says nothing.
     let title = layers.first().and_then(|layer| layer.title.clone()).unwrap_or_else(|| name.clone());
     let (mut guest, entrypoint) = run.guest.guest(process, &title, &run.args);
+    let is_given = |path: &Path| guest.preopens.iter().any(|preopen| path.starts_with(&preopen.guest));
+    if let Some(file) = image.data_files().map_err(PrepareError::from)?.into_iter().find(|file| !is_given(&file.path)) {
+        return Err(CannotRun::Data { image: name, layer: file.digest, path: file.path });
+    }
     let options = Options::of_node().map_err(PrepareError::from)?;
     let (engine, options) = options.tuned(engine, Some(&image), run.cpu.machine(), None)?;
     options.limit(&mut guest).map_err(PrepareError::from)?;

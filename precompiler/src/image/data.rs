@@ -1,0 +1,311 @@
+//! Layers of a wasm image that are not wasm: single files, which are mounted beside the program.
+//!
+//! An annotation of the layer's descriptor says where. Whatever an image says here is hostile: how many files there are, how
+//! large, and where they shall be. It is checked when a container is created; who only compiles an image does not care.
+
+use std::path::{Component, Path, PathBuf};
+
+use prewasi_cache::Digest;
+
+use super::Image;
+use crate::ImageError;
+
+/// Annotation of a layer: the path in the container at which it is mounted.
+pub const MOUNT_ANNOTATION: &str = "prewasi.io/mount";
+
+/// Each file is a mount of the container.
+const MAX_FILES: usize = 64;
+/// All of it is hashed when the image is first run.
+const MAX_BYTES: u64 = 16 << 30;
+/// The most that Linux takes as a path, and as a name in it.
+const MAX_PATH: usize = 4095;
+const MAX_NAME: usize = 255;
+/// How much of what an image says is repeated in a message.
+const MAX_SHOWN: usize = 200;
+
+/// A layer that is not wasm, as the manifest describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataLayer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Length in bytes, as claimed.
+    pub size: u64,
+    /// Its media type.
+    pub media_type: String,
+    /// Where it shall be mounted, as the annotation says.
+    pub mount: Option<String>,
+}
+
+/// A file that is mounted in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFile {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Length in bytes, as claimed.
+    pub size: u64,
+    /// Where it is mounted: absolute, of plain names alone.
+    pub path: PathBuf,
+}
+
+/// Says why a layer cannot be mounted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DataError {
+    /// Nothing says where.
+    #[error(
+        "it is {media_type}, which is no wasm, and has no annotation {MOUNT_ANNOTATION} that says where to mount it; \
+         pack it with `oci-tar-builder --data FILE=/PATH`"
+    )]
+    NoPath {
+        /// Its type.
+        media_type: String,
+    },
+    /// It is an archive.
+    #[error("it is an archive ({media_type}), and only single files can be mounted; pack each of its files as a layer")]
+    Archive {
+        /// Its type.
+        media_type: String,
+    },
+    /// The path is none that a file can be mounted at.
+    #[error("{path:?} in its annotation {MOUNT_ANNOTATION} {reason}; use an absolute path, such as /data/model.bin")]
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Two layers are in each other's way.
+    #[error("its path {} is in the way of {}, where another layer is mounted; give each a path of its own", path.display(), other.display())]
+    Overlap {
+        /// The path.
+        path: PathBuf,
+        /// The other one's.
+        other: PathBuf,
+    },
+    /// There are too many.
+    #[error("the image has {count} layers of data, at most {MAX_FILES} are mounted")]
+    TooMany {
+        /// How many.
+        count: usize,
+    },
+    /// They are too large.
+    #[error("the image's layers of data are too large: at most {} GiB are mounted, all together", MAX_BYTES >> 30)]
+    TooLarge,
+    /// The blob has another length than the manifest says.
+    #[error("it has {actual} bytes, and the manifest says {claimed}; pack the image again")]
+    Size {
+        /// What the store has.
+        actual: u64,
+        /// What the manifest says.
+        claimed: u64,
+    },
+    /// The blob was changed.
+    #[error("its bytes were changed, they hash to {actual}; remove the image and pull it again")]
+    Corrupt {
+        /// What the bytes hash to.
+        actual: Digest,
+    },
+}
+
+impl Image {
+    /// Returns the files that a container of this image has beside its program.
+    ///
+    /// # Errors
+    /// [`ImageError::Data`] names the first layer that cannot be mounted, and why.
+    pub fn data_files(&self) -> Result<Vec<DataFile>, ImageError> {
+        let mut files: Vec<DataFile> = Vec::new();
+        let mut bytes: u64 = 0;
+        for layer in &self.data {
+            let path = self.checked(layer, layer.path())?;
+            bytes = bytes.saturating_add(layer.size);
+            let overlap = files.iter().find(|file| overlap(&file.path, &path));
+            self.checked(
+                layer,
+                match overlap {
+                    Some(file) => Err(DataError::Overlap { path: path.clone(), other: file.path.clone() }),
+                    None if self.data.len() > MAX_FILES => Err(DataError::TooMany { count: self.data.len() }),
+                    None if bytes > MAX_BYTES => Err(DataError::TooLarge),
+                    None => Ok(()),
+                },
+            )?;
+            files.push(DataFile { digest: layer.digest.clone(), size: layer.size, path });
+        }
+        Ok(files)
+    }
+
+    fn checked<T>(&self, layer: &DataLayer, result: Result<T, DataError>) -> Result<T, ImageError> {
+        let (image, layer) = (self.name.clone(), layer.digest.clone());
+        result.map_err(|source| ImageError::Data { image, layer, source })
+    }
+}
+
+impl DataLayer {
+    /// Says for a person what it is.
+    pub(super) fn describe(&self) -> String {
+        match self.path() {
+            Ok(path) => format!("data of {} bytes, mounted read-only at {}", self.size, path.display()),
+            Err(error) => format!("data that cannot be mounted: {error}"),
+        }
+    }
+
+    fn path(&self) -> Result<PathBuf, DataError> {
+        let media_type = || cut(&self.media_type);
+        if is_archive(&self.media_type) {
+            return Err(DataError::Archive { media_type: media_type() });
+        }
+        let text = self.mount.as_deref().ok_or_else(|| DataError::NoPath { media_type: media_type() })?;
+        check_path(text).map_err(|reason| DataError::Path { path: cut(text), reason })?;
+        Ok(PathBuf::from(text))
+    }
+}
+
+/// Says whether one path is the other, or lies below it.
+pub fn overlap(a: &Path, b: &Path) -> bool {
+    a.starts_with(b) || b.starts_with(a)
+}
+
+fn check_path(text: &str) -> Result<(), &'static str> {
+    let Some(below) = text.strip_prefix('/') else { return Err("is not absolute") };
+    if below.is_empty() {
+        return Err("is the root");
+    }
+    if text.len() > MAX_PATH || below.split('/').any(|name| name.len() > MAX_NAME) {
+        return Err("is too long");
+    }
+    if text.contains(char::is_control) {
+        return Err("has a control character");
+    }
+    if Path::new(text).components().any(|part| part == Component::ParentDir) {
+        return Err("has a part \"..\"");
+    }
+    if below.split('/').any(|name| matches!(name, "" | ".")) {
+        return Err("has an empty part, or a part \".\"");
+    }
+    Ok(())
+}
+
+fn is_archive(media_type: &str) -> bool {
+    let base = ["+gzip", "+zstd", ".gzip"].iter().find_map(|suffix| media_type.strip_suffix(suffix));
+    let base = base.unwrap_or(media_type);
+    base.strip_suffix("tar").is_some_and(|before| before.ends_with(['.', '-', '+', '/']))
+}
+
+/// Shortens what an image says for a message.
+pub(crate) fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Content;
+
+    const PLAIN: &str = "application/octet-stream";
+
+    fn layer(media_type: &str, mount: Option<&str>, size: u64) -> DataLayer {
+        let digest = Digest::of(format!("{media_type} {mount:?}").as_bytes());
+        DataLayer { digest, size, media_type: media_type.to_owned(), mount: mount.map(str::to_owned) }
+    }
+
+    fn files(data: Vec<DataLayer>) -> Result<Vec<PathBuf>, DataError> {
+        let image = Image {
+            name: "localhost/data:latest".to_owned(),
+            labels: Default::default(),
+            manifest: Digest::of(b"manifest"),
+            config: Digest::of(b"config"),
+            annotations: Default::default(),
+            content: Content::Wasm(Vec::new()),
+            data,
+            imports: Vec::new(),
+        };
+        match image.data_files() {
+            Ok(files) => Ok(files.into_iter().map(|file| file.path).collect()),
+            Err(ImageError::Data { source, .. }) => Err(source),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn at(paths: &[&str]) -> Result<Vec<PathBuf>, DataError> {
+        files(paths.iter().map(|path| layer(PLAIN, Some(path), 1)).collect())
+    }
+
+    /// A file has the path that its annotation says.
+    #[test]
+    fn paths_are_taken() {
+        let paths = ["/model.bin", "/data/a", "/data/b", "/data/a b/ü", "/data2", "/..data"];
+        assert_eq!(at(&paths).unwrap(), paths.map(PathBuf::from));
+        assert_eq!(at(&[]).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    /// A path that is none, or that leads elsewhere, is refused.
+    #[test]
+    fn odd_paths_are_refused() {
+        let long = format!("/{}", "a/".repeat(2048));
+        let name = format!("/{}", "a".repeat(256));
+        for (path, part) in [
+            ("", "not absolute"),
+            ("data/model.bin", "not absolute"),
+            ("./a", "not absolute"),
+            ("/", "root"),
+            ("/..", "\"..\""),
+            ("/data/../etc/passwd", "\"..\""),
+            ("/data/..", "\"..\""),
+            ("//data", "empty"),
+            ("/data//a", "empty"),
+            ("/data/", "empty"),
+            ("/./data", "\".\""),
+            ("/a\0b", "control"),
+            ("/a\nb", "control"),
+            (&long, "too long"),
+            (&name, "too long"),
+        ] {
+            let error = at(&[path]).unwrap_err();
+            assert!(matches!(error, DataError::Path { reason, .. } if reason.contains(part)), "{path:?}: {error}");
+            assert!(error.to_string().len() < 500, "{error}");
+        }
+    }
+
+    /// No file is where another one is, or below or above it.
+    #[test]
+    fn files_are_not_in_each_others_way() {
+        for paths in [["/a", "/a"], ["/a", "/a/b"], ["/a/b/c", "/a"]] {
+            assert!(matches!(at(&paths), Err(DataError::Overlap { .. })), "{paths:?}");
+        }
+    }
+
+    /// Without a path, and with an archive, it is said what to do.
+    #[test]
+    fn other_layers_are_refused() {
+        assert!(matches!(files(vec![layer(PLAIN, None, 1)]), Err(DataError::NoPath { .. })));
+        for media_type in [
+            "application/vnd.oci.image.layer.v1.tar",
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            "application/x-tar",
+            "application/vnd.example+tar",
+        ] {
+            let refused = files(vec![layer(media_type, Some("/a"), 1)]);
+            assert!(matches!(refused, Err(DataError::Archive { .. })), "{media_type}: {refused:?}");
+        }
+        for media_type in ["application/vnd.example.target", "image/avatar", PLAIN] {
+            assert!(files(vec![layer(media_type, Some("/a"), 1)]).is_ok(), "{media_type}");
+        }
+    }
+
+    /// Number and size are bounded.
+    #[test]
+    fn amounts_are_bounded() {
+        let many = |count: usize| files((0..count).map(|n| layer(PLAIN, Some(&format!("/{n}")), 1)).collect());
+        assert_eq!(many(MAX_FILES).unwrap().len(), MAX_FILES);
+        assert_eq!(many(MAX_FILES + 1), Err(DataError::TooMany { count: MAX_FILES + 1 }));
+        let sized =
+            |sizes: [u64; 2]| files(vec![layer(PLAIN, Some("/a"), sizes[0]), layer(PLAIN, Some("/b"), sizes[1])]);
+        assert!(sized([MAX_BYTES - 1, 1]).is_ok());
+        for sizes in [[MAX_BYTES, 1], [u64::MAX, u64::MAX]] {
+            assert_eq!(sized(sizes), Err(DataError::TooLarge));
+        }
+    }
+}

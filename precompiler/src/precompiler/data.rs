@@ -1,0 +1,31 @@
+//! The files that an image brings beside its program.
+
+use prewasi_cache::{BlobFile, StoreError};
+
+use super::Precompiler;
+use crate::{DataError, DataFile, Image, ImageError};
+
+impl Precompiler {
+    /// Opens a file of an image and makes sure that its bytes are those of its digest, as with native code: by its stamp, else
+    /// by hashing them.
+    ///
+    /// # Errors
+    /// [`ImageError`] names image and layer.
+    pub async fn open_data(&self, image: &Image, file: &DataFile) -> Result<BlobFile, ImageError> {
+        let refused = |source| ImageError::Data { image: image.name.clone(), layer: file.digest.clone(), source };
+        let failed = |error| match error {
+            StoreError::NotFound { .. } => {
+                ImageError::MissingBlob { image: image.name.clone(), what: "layer", digest: file.digest.clone() }
+            }
+            StoreError::Corrupt { actual, .. } => refused(DataError::Corrupt { actual }),
+            source => ImageError::Store { image: image.name.clone(), source },
+        };
+        let blob = self.store.info(&file.digest).await.map_err(failed)?;
+        let blob = blob.ok_or_else(|| failed(StoreError::NotFound { subject: file.digest.to_string() }))?;
+        // What is bounded is what the manifest says.
+        if blob.size != file.size {
+            return Err(refused(DataError::Size { actual: blob.size, claimed: file.size }));
+        }
+        self.cache.open_verified(&file.digest).await.map_err(failed)
+    }
+}

@@ -1,0 +1,76 @@
+//! Images as no packer makes them: manifests written by hand, for what a hostile registry may serve.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::json;
+
+use crate::image::digest;
+use crate::namespace::Namespace;
+
+/// A blob and what the manifest says of it.
+#[derive(Debug, Clone)]
+pub struct Blob {
+    /// Its type.
+    pub media_type: String,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Length in bytes, as the manifest says.
+    pub size: u64,
+    /// Annotations of its descriptor.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Blob {
+    /// Takes bytes as they are.
+    pub fn new(media_type: &str, bytes: &[u8]) -> Self {
+        let (media_type, bytes, size) = (media_type.to_owned(), bytes.to_vec(), bytes.len() as u64);
+        Self { media_type, bytes, size, annotations: BTreeMap::new() }
+    }
+
+    /// Adds an annotation.
+    #[must_use]
+    pub fn annotated(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    fn descriptor(&self) -> serde_json::Value {
+        json!({
+            "mediaType": self.media_type, "digest": digest(&self.bytes), "size": self.size,
+            "annotations": self.annotations,
+        })
+    }
+}
+
+/// Imports an image of this config and these layers; returns its name. Nothing of it is unpacked.
+///
+/// # Panics
+/// If it cannot be written or imported.
+pub fn import(namespace: &Namespace, name: &str, config: &Blob, layers: Vec<Blob>) -> String {
+    let descriptors: Vec<_> = layers.iter().map(Blob::descriptor).collect();
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": media_type, "config": config.descriptor(), "layers": descriptors,
+    });
+    let manifest = Blob::new(media_type, manifest.to_string().as_bytes());
+    let image = format!("localhost/{name}:latest");
+    let named = manifest.clone().annotated("io.containerd.image.name", &image);
+    let index = json!({"schemaVersion": 2, "manifests": [named.descriptor()]}).to_string();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, bytes).expect("memory can be written");
+    };
+    add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+    add("index.json", index.as_bytes());
+    for blob in layers.iter().chain([config, &manifest]) {
+        add(&format!("blobs/{}", digest(&blob.bytes).replace(':', "/")), &blob.bytes);
+    }
+    let path = namespace.folder().join(format!("{name}.tar"));
+    fs::write(&path, tar.into_inner().expect("memory can be written")).expect("the folder is ours");
+    namespace.ctr(&["images", "import", "--all-platforms", "--no-unpack", &path.to_string_lossy()]).success();
+    image
+}
