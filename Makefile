@@ -56,9 +56,9 @@ demo: ## Pack, pre-warm and run a wasm program under a private containerd
 	@test/guests/build $(PREWASI_HOME)/guests
 	@PREWASI_BIN=$(CARGO_TARGET_DIR)/release PREWASI_GUESTS=$(PREWASI_HOME)/guests test/demo
 
-bench: ## Measure starts beside runc, compiling beside wasmtime, and more
+bench: ## Measure starts beside runc, compiling beside wasmtime, engines side by side, and more
 	@test/setup bench
-	$(CARGO) build --release --workspace --bins
+	$(MAKE) build
 	$(ROOT) $(CARGO_TARGET_DIR)/release/bench
 
 install: build-wasmtime ## Install the programs into PREFIX/bin (/usr/local/bin)

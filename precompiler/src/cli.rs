@@ -172,9 +172,11 @@ pub fn knows(verb: &str) -> bool {
 /// Sends the library's messages to standard error: those of `level`, or what `PREWASI_LOG` asks for.
 fn log(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PREWASI_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    // A second call in one process, as tests make it, is no harm.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+        // What other libraries have to say is for whoever asks for it; a guest of `run` has the same standard error.
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("prewasi={level}")));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
+    // No colours: another crate of a build may have switched them on. A second call in one process, as tests make it, is no harm.
+    let _ = subscriber.with_ansi(false).try_init();
 }
 
 fn usage(error: &clap::Error) -> Status {

@@ -86,8 +86,10 @@ impl Connection {
     /// # Errors
     /// If the connection ends before the answer does.
     pub async fn ask(&mut self, path: &str, body: &[u8]) -> Result<Answer, String> {
+        let method = if body.is_empty() { "GET" } else { "POST" };
         let body = Full::new(Bytes::copy_from_slice(body));
-        let request = hyper::Request::get(format!("http://prewasi{path}")).header("host", "prewasi");
+        let request = hyper::Request::builder().method(method).uri(format!("http://prewasi{path}"));
+        let request = request.header("host", "prewasi");
         let request = request.body(body).map_err(text)?;
         let response = match self {
             Self::One(sender) => sender.send_request(request).await,

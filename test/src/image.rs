@@ -15,6 +15,10 @@ use crate::namespace::Namespace;
 
 /// Name of the part that is a big wasm module: the Yosys synthesis suite, which prints its version for `-V`.
 pub const BIG_MODULE: &str = "yosys.wasm";
+/// File name of the part that solves formulas.
+pub const SOLVER: &str = "boolector.wasm";
+/// File name of the part that is a component made of `guests/web.js`.
+pub const JAVASCRIPT: &str = "web-js.wasm";
 
 /// An image that has been imported.
 #[derive(Debug, Clone)]

@@ -33,6 +33,10 @@ pub struct Case {
 pub enum Need {
     /// The big wasm module.
     BigModule,
+    /// The solver.
+    Solver,
+    /// The component of JavaScript.
+    JavaScript,
     /// An interpreter of processes: `runc`.
     Runc,
     /// A shell without libraries: `busybox`.
@@ -78,11 +82,14 @@ impl Need {
             let found = folders.iter().any(|folder| std::path::Path::new(folder).join(name).exists());
             (!found).then(|| format!("there is no {name}"))
         };
+        let part = |name: &str| {
+            let path = home::part(name);
+            (!path.exists()).then(|| format!("there is no {}", path.display()))
+        };
         match self {
-            Self::BigModule => {
-                let path = home::part(crate::image::BIG_MODULE);
-                (!path.exists()).then(|| format!("there is no {}", path.display()))
-            }
+            Self::BigModule => part(crate::image::BIG_MODULE),
+            Self::Solver => part(crate::image::SOLVER),
+            Self::JavaScript => part(crate::image::JAVASCRIPT),
             Self::Runc => program("runc"),
             Self::Busybox => program("busybox"),
             Self::Cni => {

@@ -23,7 +23,8 @@ struct Engine {
 }
 
 /// What is shown of every engine.
-const MODULES: [&str; 9] = ["run", "layers", "signals", "streams", "refusals", "options", "exec", "engines", "wasi"];
+const MODULES: [&str; 10] =
+    ["run", "layers", "programs", "signals", "streams", "refusals", "options", "exec", "engines", "wasi"];
 
 /// Cases of components: none of the other engines runs them.
 const COMPONENTS: [&str; 10] = [

@@ -28,6 +28,7 @@ mod machines;
 mod many;
 mod options;
 mod pods;
+mod programs;
 mod reference;
 mod refusals;
 mod run;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         faults::cases(),
         contract::cases(),
         tracing::cases(),
+        programs::cases(),
         wasi::cases(),
         web::cases(),
         engines::cases(),

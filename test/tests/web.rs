@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use prewasi_test::guests::{WEB, WEB3};
 use prewasi_test::http::{self, Connection};
-use prewasi_test::image::{self, Program};
+use prewasi_test::image::{self, JAVASCRIPT, Program};
 use prewasi_test::trial::Case;
-use prewasi_test::{Container, Namespace, case, eventually};
+use prewasi_test::{Container, Namespace, case, eventually, home};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -37,6 +37,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(instance_of_preview_3_answers_requests_side_by_side),
         case!(failures_of_preview_3_are_answers_and_log_lines),
         case!(stop_of_preview_3_finishes_what_has_begun),
+        case!(component_of_javascript_serves, needs JavaScript),
     ]
 }
 
@@ -459,4 +460,45 @@ async fn stop_of_preview_3_finishes_what_has_begun(namespace: Namespace) {
     assert_eq!(begun.await.expect("the task ends"), ok("hello\n"));
     assert_eq!(container.wait().await, 0);
     container.delete().await;
+}
+
+/// A component that componentize-js has made of JavaScript is compiled ahead of time and serves: paths, headers, bodies, prints,
+/// requests to others, and an exception that nobody catches, which ends no more than its request.
+async fn component_of_javascript_serves(namespace: Namespace) {
+    let program = Program::file(&namespace, &home::part(JAVASCRIPT));
+    let image = image::import(&namespace, "javascript", |image| image.layer(program.layer("web.wasm"))).name;
+    namespace.prewasi("precompile", &[&image]).success();
+    let address = format!("127.0.0.1:{}", http::free_port());
+    let mut container = server(&namespace, &image, &address).create().await;
+    container.start().await;
+    listens(&address).await;
+    assert_eq!(namespace.daemon().journal().compiles(&program.digest).len(), 1);
+    assert_eq!(says(&address, "/").await, ok("hello from JavaScript\n"));
+    assert_eq!(says(&address, "/count").await, ok("1\n"));
+    assert_eq!(says(&address, "/count").await, ok("1\n"));
+    assert_eq!(says(&address, "/no-such").await.0, 404);
+    let body = "text ".repeat(20_000);
+    let echo = http::ask(&address, "/echo", body.as_bytes()).await.expect("an answer");
+    assert_eq!(echo.status, 200, "{}", container.stderr());
+    assert!(echo.body == body.as_bytes(), "{} bytes came back", echo.body.len());
+    assert_eq!(says(&address, "/print").await, ok("printed\n"));
+    assert_eq!(container.stdout(), "a line of output\n");
+    assert!(container.stderr().contains("a line of errors\n"), "{}", container.stderr());
+    let (other, its_address) = serve(&namespace, "").await;
+    assert_eq!(says(&address, &format!("/fetch/{its_address}/env/PREWASI_HTTP_ADDRESS")).await, ok(&its_address));
+    other.end().await;
+    assert_eq!(says(&address, "/throw").await.0, 500);
+    assert!(container.stderr().contains("on purpose"), "{}", container.stderr());
+    assert_eq!(says(&address, "/").await, ok("hello from JavaScript\n"));
+    container.end().await;
+
+    // Such a component answers one request only. An instance that is asked again, and gives no answer, is not kept.
+    let (address, options) = (format!("127.0.0.1:{}", http::free_port()), "http_instance_requests = 5");
+    let mut container = server(&namespace, &image, &address).options(options).create().await;
+    container.start().await;
+    listens(&address).await;
+    let statuses = [says(&address, "/").await.0, says(&address, "/").await.0];
+    assert_eq!(statuses, [500, 200], "{}", container.stderr());
+    assert!(container.stderr().contains("the guest gave no answer"), "{}", container.stderr());
+    container.end().await;
 }

@@ -12,8 +12,10 @@ use hyper::header::{CONNECTION, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::timeout;
+use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::types::HostResponseOutparam;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 
 use super::super::link::Host;
@@ -27,6 +29,8 @@ use crate::{Guest, Http, Outcome, RunError};
 
 /// When a client that was refused may come again, seconds.
 const RETRY: &str = "1";
+/// What is said of a guest that returns without one.
+const NO_ANSWER: &str = "the guest gave no answer";
 /// How often to look whether guests have finished what they do after their answers.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -210,7 +214,12 @@ async fn ask_one(
     let (instances, pre, spare) = (instances.clone(), proxy.clone(), spare.clone());
     let mut work: Work = Box::pin(async move {
         let Instance { store, proxy, .. } = &mut instance;
-        proxy.wasi_http_incoming_handler().call_handle(store, incoming, outgoing).await?;
+        let place = Resource::<HostResponseOutparam>::new_borrow(outgoing.rep());
+        proxy.wasi_http_incoming_handler().call_handle(&mut *store, incoming, outgoing).await?;
+        if store.data_mut().http().table.get(&place).is_ok() {
+            // It has kept the place for its answer. Such a guest is not asked again.
+            return Err(wasmtime::Error::msg(NO_ANSWER));
+        }
         instances.give_back(instance, permit, &pre, &spare);
         Ok(())
     });
@@ -229,7 +238,7 @@ async fn ask_one(
         Ok(Ok(Err(code))) => {
             Err(Unanswered::Failed(wasmtime::Error::msg(format!("the guest answered with an error: {code:?}"))))
         }
-        Ok(Err(_)) => Err(Unanswered::Failed(wasmtime::Error::msg("the guest gave no answer"))),
+        Ok(Err(_)) => Err(Unanswered::Failed(wasmtime::Error::msg(NO_ANSWER))),
         Err(error) => Err(Unanswered::Failed(error)),
     }
 }
