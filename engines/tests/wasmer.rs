@@ -3,6 +3,8 @@
 // A test that fails panics, and a guest process talks through its stdout.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "shared/compiled.rs"]
+mod compiled;
 #[path = "wasmer/compiling.rs"]
 mod compiling;
 #[path = "wasmer/features.rs"]
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     }
     let mut trials: Vec<Trial> = shared::trials();
     trials.retain(|trial| !OTHERWISE.contains(&trial.name()));
+    trials.extend(compiled::trials());
     trials.extend(compiling::trials());
     trials.extend(features::trials());
     trials.extend(folders::trials());

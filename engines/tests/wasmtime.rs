@@ -6,6 +6,8 @@
 // A test that fails panics, and a guest process talks through its stdout.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "shared/compiled.rs"]
+mod compiled;
 #[path = "wasmtime/compiling.rs"]
 mod compiling;
 #[path = "wasmtime/components.rs"]
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         return guest::main(args);
     }
     let mut trials: Vec<Trial> = shared::trials();
+    trials.extend(compiled::trials());
     trials.extend(compiling::trials());
     trials.extend(components::trials());
     trials.extend(features::trials());

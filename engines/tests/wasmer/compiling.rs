@@ -1,43 +1,17 @@
 //! What is refused before a container is even created.
 
-use prewasi_engines::{CompileError, Engine as _, Wasm};
+use prewasi_engines::CompileError;
 
 use crate::common::trials;
+use crate::compiled::{compile, compile_bytes, invalid, unknown};
 
 trials![
     unknown_import_is_named,
-    wrong_signature_is_refused,
     component_is_refused,
     shared_memory_is_refused,
-    invalid_wasm_is_refused,
     truncated_wasm_is_refused,
     what_cannot_run_is_refused,
-    compiling_twice_gives_the_same_bytes,
 ];
-
-/// Compiles text.
-pub(crate) fn compile(text: &str) -> Result<Vec<u8>, CompileError> {
-    compile_bytes(wat::parse_str(text).unwrap())
-}
-
-/// Compiles bytes that begin as wasm does.
-fn compile_bytes(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
-    crate::engine().compile(&Wasm::new(bytes).unwrap())
-}
-
-fn unknown(result: Result<Vec<u8>, CompileError>) -> (String, String) {
-    match result {
-        Err(CompileError::UnknownImport { module, name }) => (module, name),
-        other => panic!("{:?}", other.map(|artifact| artifact.len())),
-    }
-}
-
-fn invalid(result: Result<Vec<u8>, CompileError>) -> String {
-    match result {
-        Err(CompileError::Invalid { reason }) => reason,
-        other => panic!("{:?}", other.map(|artifact| artifact.len())),
-    }
-}
 
 fn unsupported(result: Result<Vec<u8>, CompileError>) -> String {
     match result {
@@ -70,12 +44,6 @@ fn unknown_import_is_named() {
     }
 }
 
-/// A function that exists with another signature is as unknown as one that does not exist.
-fn wrong_signature_is_refused() {
-    let text = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32))))"#;
-    assert_eq!(unknown(compile(text)), ("wasi_snapshot_preview1".to_string(), "fd_write".to_string()));
-}
-
 /// A component is refused, and the reason names an engine that runs it.
 fn component_is_refused() {
     let reason = unsupported(compile("(component)"));
@@ -86,12 +54,6 @@ fn component_is_refused() {
 fn shared_memory_is_refused() {
     let reason = unsupported(compile(r#"(module (memory 1 2 shared))"#));
     assert!(reason.contains("shared memory"), "{reason}");
-}
-
-/// Wasm that breaks the rules is refused with what the validator says and where.
-fn invalid_wasm_is_refused() {
-    let reason = invalid(compile(r#"(module (func (result i32) (i64.const 1)))"#));
-    assert!(reason.contains("type mismatch") && reason.contains("offset"), "{reason}");
 }
 
 /// Wasm that ends early is refused wherever it ends, and never crashes the compiler.
@@ -113,12 +75,4 @@ fn truncated_wasm_is_refused() {
 fn what_cannot_run_is_refused() {
     let reason = invalid(compile(r#"(module (memory i64 1))"#));
     assert!(reason.contains("memory64"), "{reason}");
-}
-
-/// Compiling the same bytes gives the same artifact, so its digest can be compared.
-fn compiling_twice_gives_the_same_bytes() {
-    let functions: String =
-        (0..200).map(|n| format!("(func (export \"f{n}\") (result i32) (i32.const {n}))")).collect();
-    let text = format!("(module {functions})");
-    assert!(compile(&text).unwrap() == compile(&text).unwrap());
 }

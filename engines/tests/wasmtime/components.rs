@@ -6,7 +6,7 @@ use wasi_preview1_component_adapter_provider::{
 use wit_component::ComponentEncoder;
 
 use crate::common::{artifact, run, store, trials};
-use crate::compiling::compile_bytes;
+use crate::compiled::compile_bytes;
 use crate::shared::modules::WRITE;
 
 trials![

@@ -1,54 +1,21 @@
 //! Artifacts: mapped when they fit, refused with the reason when they do not.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 
-use prewasi_engines::{Engine as _, LoadError, NativeCode, Program, Wasm, Wasmtime, version_label};
+use prewasi_engines::{Wasmtime, version_label};
 
 use crate::common::{Ended, artifact, run, store, trials};
-use crate::compiling::compile;
+use crate::compiled::{MODULE, compile, load, load_here, replaced};
 use crate::guest::LOAD_FAILED;
 
 trials![
     other_version_is_refused,
     other_cpu_is_refused,
-    damaged_headers_are_refused,
     other_files_are_refused,
-    wasm_itself_is_not_run,
     module_is_mapped,
     component_is_mapped,
     large_artifact_starts_at_once,
 ];
-
-const MODULE: &str = r#"(module (memory 1) (data (i32.const 0) "data") (func (export "_start")))"#;
-
-fn load(bytes: &[u8], size: u64) -> String {
-    let file = store(bytes);
-    // SAFETY: only headers are damaged, and nothing is run.
-    let code = unsafe { NativeCode::trust(File::open(file.path()).unwrap(), size) };
-    match Wasmtime::new().load(code) {
-        Err(LoadError::Incompatible { reason }) => reason,
-        Err(other) => panic!("{other:?}"),
-        Ok(_) => "it was loaded".to_string(),
-    }
-}
-
-/// Loads an artifact in this process too.
-fn load_here(artifact: &tempfile::NamedTempFile) -> Box<dyn Program> {
-    let file = artifact.reopen().unwrap();
-    let size = file.metadata().unwrap().len();
-    // SAFETY: it was compiled a moment ago and nobody changes it.
-    let code = unsafe { NativeCode::trust(file, size) };
-    Wasmtime::new().load(code).unwrap()
-}
-
-fn replaced(artifact: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
-    assert_eq!(old.len(), new.len());
-    let at = artifact.windows(old.len()).position(|window| window == old).expect("found in the artifact");
-    let mut changed = artifact.to_vec();
-    changed[at..at + old.len()].copy_from_slice(new);
-    changed
-}
 
 /// Code of another version or fingerprint is refused, and the reason names it.
 fn other_version_is_refused() {
@@ -69,16 +36,6 @@ fn other_cpu_is_refused() {
     assert!(reason.contains(other), "{reason}");
 }
 
-/// A shortened file and one whose length is not what the store says are refused.
-fn damaged_headers_are_refused() {
-    let artifact = compile(MODULE).unwrap();
-    for length in [0, 1, 63, 64, 1000, artifact.len() / 2, artifact.len() - 1] {
-        assert_ne!(load(&artifact[..length], length as u64), "it was loaded", "{length}");
-    }
-    let reason = load(&artifact, 1);
-    assert_eq!(reason, format!("its file has {} bytes instead of 1", artifact.len()));
-}
-
 /// Neither wasm nor an executable passes for an artifact.
 fn other_files_are_refused() {
     let wasm = wat::parse_str(MODULE).unwrap();
@@ -87,12 +44,6 @@ fn other_files_are_refused() {
     assert_eq!(load(&executable, executable.len() as u64), "it is no artifact of wasmtime");
     let ended = run(&store(b"text"), &[]);
     assert_eq!(ended.code, Some(LOAD_FAILED), "{ended:?}");
-}
-
-/// The engine does not run what is not compiled.
-fn wasm_itself_is_not_run() {
-    let wasm = Wasm::new(wat::parse_str(MODULE).unwrap()).unwrap();
-    assert!(matches!(Wasmtime::new().load_wasm(&wasm), Err(LoadError::NotCompiled { engine: "wasmtime" })));
 }
 
 /// The code of a running module is the file's own pages: none is copied, and two processes share them.

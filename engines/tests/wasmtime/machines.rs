@@ -7,7 +7,7 @@ use prewasi_engines::{
 };
 
 use crate::common::{store, trials};
-use crate::compiling::{compile, compile_bytes};
+use crate::compiled::{compile, compile_bytes};
 
 trials![
     other_architectures_are_compiled_for,

@@ -1,8 +1,9 @@
 //! What can be chosen of how wasm is compiled and loaded.
 
-use prewasi_engines::{CompileError, Engine as _, Tuning, TuningError, Wasm, Wasmtime, version_label};
+use prewasi_engines::{CompileError, Tuning, TuningError, Wasmtime, version_label};
 
-use crate::common::{Ended, run, store, trials};
+use crate::common::{run, store, trials};
+use crate::compiled::{COUNTS, compile_tuned, tuned};
 use crate::guest::LOAD_FAILED;
 
 trials![
@@ -11,32 +12,8 @@ trials![
     fuel_of_a_component,
     each_choice_has_its_own_code,
     proposals_are_refused_and_taken,
-    stack_has_a_limit,
     unknown_choices_are_refused
 ];
-
-/// Counts down from 100,000.
-const COUNTS: &str = r#"(module (memory (export "memory") 1) (func (export "_start") (local $i i32)
-    (local.set $i (i32.const 100000))
-    (loop $next (br_if $next (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))))"#;
-
-/// Calls itself 50,000 times, with a frame of its own each.
-const RECURS: &str = r#"(module (memory (export "memory") 1)
-    (func $deep (param $n i32) (result i32)
-        (if (result i32) (local.get $n)
-            (then (i32.add (i32.const 1) (call $deep (i32.sub (local.get $n) (i32.const 1)))))
-            (else (i32.const 0))))
-    (func (export "_start") (drop (call $deep (i32.const 50000)))))"#;
-
-fn compile(text: &str, tuning: &str) -> Result<Vec<u8>, CompileError> {
-    let engine = Wasmtime::tuned(&tuning.parse().unwrap()).unwrap();
-    engine.compile(&Wasm::new(wat::parse_str(text).unwrap()).unwrap())
-}
-
-fn tuned(text: &str, tuning: &str, options: &[&str]) -> Ended {
-    let artifact = store(&compile(text, tuning).unwrap());
-    run(&artifact, &[&["--tuning", tuning], options].concat())
-}
 
 /// A guest traps when its fuel is used up, and ends as usual when it is enough or without a limit.
 fn fuel_ends_a_guest() {
@@ -73,7 +50,7 @@ fn each_choice_has_its_own_code() {
     for choice in choices {
         labels.push(version_label(&Wasmtime::tuned(&choice.parse().unwrap()).unwrap()));
         assert_eq!(tuned(COUNTS, choice, &[]).code, Some(0), "{choice}");
-        let ended = run(&store(&compile(COUNTS, choice).unwrap()), &[]);
+        let ended = run(&store(&compile_tuned(COUNTS, choice).unwrap()), &[]);
         assert_eq!(ended.code, Some(LOAD_FAILED), "{choice}: {ended:?}");
     }
     labels.sort();
@@ -81,7 +58,7 @@ fn each_choice_has_its_own_code() {
     assert_eq!(labels.len(), 1 + choices.len());
     for same in ["serial=yes", "stack=100000", "instances=3 memory=1000"] {
         assert_eq!(version_label(&Wasmtime::tuned(&same.parse().unwrap()).unwrap()), plain, "{same}");
-        assert_eq!(run(&store(&compile(COUNTS, same).unwrap()), &[]).code, Some(0), "{same}");
+        assert_eq!(run(&store(&compile_tuned(COUNTS, same).unwrap()), &[]).code, Some(0), "{same}");
     }
 }
 
@@ -96,20 +73,12 @@ fn proposals_are_refused_and_taken() {
     for (text, refusing, taking, name) in
         [(simd, "proposals=-simd", "", "SIMD"), (&wide, "", "proposals=wide-arithmetic", "wide arithmetic")]
     {
-        match compile(text, refusing) {
+        match compile_tuned(text, refusing) {
             Err(CompileError::Invalid { reason }) => assert!(reason.contains(name), "{reason}"),
             other => panic!("{name}: {other:?}"),
         }
         assert_eq!(tuned(text, taking, &[]).code, Some(0), "{name}");
     }
-}
-
-/// A guest that needs more stack than it has traps; with more it ends as usual.
-fn stack_has_a_limit() {
-    let ended = tuned(RECURS, "stack=100000", &["--forked"]);
-    assert_eq!(ended.code, Some(134), "{ended:?}");
-    assert!(ended.stderr.contains("call stack exhausted"), "{}", ended.stderr);
-    assert_eq!(tuned(RECURS, "stack=67108864", &[]).code, Some(0));
 }
 
 /// What cannot be chosen is refused by name, with what can.
