@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use prewasi_test::guests::{WEB, WEB3};
+use prewasi_test::guests::WEB;
 use prewasi_test::http::{self, Connection};
 use prewasi_test::image::{self, JAVASCRIPT, Program};
 use prewasi_test::trial::Case;
@@ -13,8 +13,10 @@ use prewasi_test::{Container, Namespace, case, eventually, home};
 use rustix::process::Signal;
 use serde_json::json;
 
+mod preview3;
+
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         case!(requests_are_answered),
         case!(connections_are_kept_and_http_2_is_spoken),
         case!(each_request_has_its_own_instance),
@@ -33,12 +35,10 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(requests_to_others),
         case!(requests_to_others_over_tls),
         case!(network_can_be_denied),
-        case!(requests_are_answered_by_preview_3),
-        case!(instance_of_preview_3_answers_requests_side_by_side),
-        case!(failures_of_preview_3_are_answers_and_log_lines),
-        case!(stop_of_preview_3_finishes_what_has_begun),
         case!(component_of_javascript_serves, needs JavaScript),
-    ]
+    ];
+    cases.extend(preview3::cases());
+    cases
 }
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -400,66 +400,6 @@ async fn network_can_be_denied(namespace: Namespace) {
     // 15 is `HTTP-request-denied`.
     assert_eq!(says(&address, &format!("/fetch/http/{address}/")).await, (502, "error 15\n".to_owned()));
     container.end().await;
-}
-
-/// A component of preview 3 is a server as well: each request has its own instance, and long bodies come whole.
-async fn requests_are_answered_by_preview_3(namespace: Namespace) {
-    let (container, address) = serve_guest(&namespace, WEB3, "").await;
-    for _ in 0..3 {
-        assert_eq!(says(&address, "/").await, ok("hello\n"));
-        assert_eq!(says(&address, "/count").await, ok("1\n"));
-    }
-    assert_eq!(says(&address, "/big").await.1.len(), 1_000_000);
-    assert_eq!(says(&address, "/no-such").await.0, 404);
-    let mut connection = Connection::open_two(&address).await.expect("a connection");
-    assert_eq!(connection.ask("/", b"").await.expect("an answer").body, b"hello\n");
-    container.end().await;
-}
-
-/// An instance that may answer several requests does so at the same time, and then makes place for another one.
-async fn instance_of_preview_3_answers_requests_side_by_side(namespace: Namespace) {
-    let (container, address) = serve_guest(&namespace, WEB3, "http_instance_requests = 3").await;
-    // The instance has answered one request already.
-    let (one, other) = tokio::join!(says(&address, "/wait"), says(&address, "/wait"));
-    assert_eq!((one, other), (ok("together\n"), ok("together\n")));
-    assert_eq!(says(&address, "/count").await, ok("1\n"));
-    container.end().await;
-}
-
-/// A trap is a 500 and a line, an answer that does not come a 504 and a line, and the server goes on.
-async fn failures_of_preview_3_are_answers_and_log_lines(namespace: Namespace) {
-    let (container, address) = serve_guest(&namespace, WEB3, "http_timeout = \"500ms\"").await;
-    for (path, status, reason) in [
-        ("/trap", 500, "its instance has failed"),
-        ("/spin", 504, "no answer within 500ms, the limit set by `http_timeout`"),
-        ("/wait", 504, "no answer within 500ms, the limit set by `http_timeout`"),
-    ] {
-        assert_eq!(says(&address, path).await.0, status, "{path}: {}", container.stderr());
-        let line = format!("error: GET {path}: {reason}");
-        assert!(container.stderr().contains(&line), "{line:?} in {}", container.stderr());
-        assert_eq!(says(&address, "/").await, ok("hello\n"));
-    }
-    let stderr = container.stderr();
-    let trap = "error: an instance has failed: the guest trapped: wasm trap: wasm `unreachable` instruction executed";
-    assert!(
-        stderr.contains(trap) && stderr.lines().filter(|line| line.starts_with("error: an")).count() == 1,
-        "{stderr}"
-    );
-    container.end().await;
-}
-
-/// SIGTERM lets requests that have begun be answered, and ends the server with 0.
-async fn stop_of_preview_3_finishes_what_has_begun(namespace: Namespace) {
-    let (mut container, address) = serve_guest(&namespace, WEB3, "").await;
-    let begun = {
-        let address = address.clone();
-        tokio::spawn(async move { says(&address, "/late").await })
-    };
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    container.kill(Signal::TERM).await.expect("it runs");
-    assert_eq!(begun.await.expect("the task ends"), ok("hello\n"));
-    assert_eq!(container.wait().await, 0);
-    container.delete().await;
 }
 
 /// A component that componentize-js has made of JavaScript is compiled ahead of time and serves: paths, headers, bodies, prints,
