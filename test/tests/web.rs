@@ -402,7 +402,7 @@ async fn network_can_be_denied(namespace: Namespace) {
     container.end().await;
 }
 
-/// A component that componentize-js has made of JavaScript is compiled ahead of time and serves: paths, headers, bodies, prints,
+/// A component that componentize-js has made of JavaScript is compiled ahead of time and serves: paths, bodies, prints,
 /// requests to others, and an exception that nobody catches, which ends no more than its request.
 async fn component_of_javascript_serves(namespace: Namespace) {
     let program = Program::file(&namespace, &home::part(JAVASCRIPT));
