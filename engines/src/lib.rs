@@ -2,8 +2,12 @@
 //!
 //! Engines know bytes and how to run them; of containerd, images and labels they know nothing.
 
+#[cfg(any(feature = "wasmer", feature = "wasmtime"))]
+mod causes;
 mod engine;
 mod fingerprint;
+#[cfg(all(test, any(feature = "wasmer", feature = "wasmtime")))]
+mod lock;
 mod machine;
 #[cfg(any(feature = "wamr", feature = "wasmer", feature = "wasmtime"))]
 mod preopens;

@@ -131,6 +131,26 @@ impl Tuning {
     }
 }
 
+/// Reads choices of proposals, `name` or `-name`: which of those that are known, by its place, and whether it is taken.
+///
+/// # Errors
+/// [`TuningError::Proposal`] if there is none of a name.
+#[cfg(any(feature = "wasmer", feature = "wasmtime"))]
+pub(crate) fn proposals(
+    choices: &[String],
+    known: &[&'static str],
+    engine: &'static str,
+) -> Result<Vec<(usize, bool)>, TuningError> {
+    let read = |choice: &String| {
+        let (name, take) = choice.strip_prefix('-').map_or((choice.as_str(), true), |name| (name, false));
+        known.iter().position(|known| *known == name).map(|place| (place, take)).ok_or_else(|| {
+            let known = known.iter().map(|known| (*known).to_owned()).collect();
+            TuningError::Proposal { proposal: choice.clone(), engine, known }
+        })
+    };
+    choices.iter().map(read).collect()
+}
+
 impl Optimize {
     /// Returns its name in options.
     pub fn name(self) -> &'static str {

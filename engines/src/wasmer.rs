@@ -19,7 +19,11 @@ mod proposals;
 mod run;
 mod stdio;
 
+use std::error::Error;
+use std::iter::successors;
+
 use self::options::Options;
+use crate::causes;
 use crate::{CompileError, Engine, Fingerprint, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
 /// Version of the linked crate, which does not export it. A test compares it with Cargo.lock.
@@ -84,33 +88,20 @@ impl Engine for Wasmer {
 }
 
 /// Writes an error and its causes in one line.
-fn one_line(error: &dyn std::error::Error) -> String {
-    let mut causes = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        // Many errors repeat their source.
-        if causes.last().is_none_or(|last| !last.ends_with(&text)) {
-            causes.push(text);
-        }
-        next = cause.source();
-    }
-    causes.join(": ")
+fn one_line(error: &dyn Error) -> String {
+    causes::one_line(successors(Some(error), |error| (*error).source()).map(ToString::to_string))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::version_label;
+    use crate::{lock, version_label};
 
     /// The versions that the fingerprint carries are those of the linked crates.
     #[test]
     fn version_is_the_linked_one() {
-        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
-        let versions = |name: &str| -> Vec<&str> {
-            let head = format!("name = \"{name}\"\nversion = \"");
-            lock.split(&head).skip(1).filter_map(|rest| rest.split('"').next()).collect()
-        };
+        let lock = lock::text();
+        let versions = |name| lock::versions(&lock, name);
         assert_eq!(versions("wasmer"), [VERSION]);
         assert_eq!(versions("wasmer-compiler-cranelift"), [VERSION]);
         assert!(versions("cranelift-codegen").contains(&options::CRANELIFT), "another version of Cranelift is linked");

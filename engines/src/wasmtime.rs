@@ -21,6 +21,7 @@ mod stdio;
 mod traps;
 
 use self::options::Options;
+use crate::causes;
 use crate::{CompileError, Engine, Fingerprint, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
 /// Version of the linked crate, which does not export it. A test compares it with Cargo.lock.
@@ -94,37 +95,23 @@ impl Engine for Wasmtime {
     }
 }
 
-/// Writes an error and its causes in one line. The backtrace, if there is one, is not among them.
+/// Writes an error and its causes in one line. The backtrace is a context like any other, but it has many lines and is printed
+/// apart.
 fn one_line(error: &wasmtime::Error) -> String {
-    let mut causes: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        // The backtrace is a context like any other, but it has many lines and is printed apart.
-        if cause.starts_with("error while executing at wasm backtrace") {
-            continue;
-        }
-        // Many errors repeat their source.
-        if causes.last().is_none_or(|last| !last.ends_with(&cause)) {
-            causes.push(cause);
-        }
-    }
-    causes.join(": ")
+    let causes = error.chain().map(|cause| cause.to_string());
+    causes::one_line(causes.filter(|cause| !cause.starts_with("error while executing at wasm backtrace")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::version_label;
+    use crate::{lock, version_label};
 
     /// The version that labels carry is that of the linked crate, and the CPU is detected by the very compiler it uses.
     #[test]
     fn version_is_the_linked_one() {
-        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
-        let versions = |name: &str| -> Vec<&str> {
-            let head = format!("name = \"{name}\"\nversion = \"");
-            lock.split(&head).skip(1).filter_map(|rest| rest.split('"').next()).collect()
-        };
-        assert_eq!(versions("wasmtime"), [VERSION]);
+        let lock = lock::text();
+        assert_eq!(lock::versions(&lock, "wasmtime"), [VERSION]);
         // Another engine may link another version; what counts is that this crate and wasmtime link the same.
         let linked = |package: &str, name: &str| -> Vec<&str> {
             let rest = lock.split(&format!("name = \"{package}\"\n")).nth(1).unwrap();

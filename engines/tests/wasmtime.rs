@@ -23,8 +23,6 @@ mod loading;
 mod machines;
 #[path = "shared/mod.rs"]
 mod shared;
-#[path = "wasmtime/traps.rs"]
-mod traps;
 #[path = "wasmtime/tuning.rs"]
 mod tuning;
 
@@ -33,6 +31,9 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 use prewasi_engines::Wasmtime;
 use shared::{common, guest};
+
+/// The descriptor of the folder that a guest has as its root.
+const ROOT: u32 = 3;
 
 /// Makes the engine under test.
 fn engine() -> Wasmtime {
@@ -53,7 +54,6 @@ fn main() -> ExitCode {
     trials.extend(loading::trials());
     #[cfg(feature = "cross")]
     trials.extend(machines::trials());
-    trials.extend(traps::trials());
     trials.extend(tuning::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

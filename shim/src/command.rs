@@ -22,7 +22,8 @@ pub fn main(engine: EngineConstructor) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|command| command.to_str()) {
         Some(worker::SUBCOMMAND) => return worker::main(&[&*engine()], &args),
-        Some(verb) if cli::knows(verb) => return cli::main(&[&*engine()], &args),
+        // containerd begins with flags, and does not wait for all verbs to be looked through.
+        Some(verb) if !verb.starts_with('-') && cli::knows(verb) => return cli::main(&[&*engine()], &args),
         _ => {}
     }
     let flags = match Flags::parse(args.into_iter().skip(1)) {

@@ -4,6 +4,7 @@ use wasmer::sys::Features;
 
 use super::NAME;
 use crate::TuningError;
+use crate::tuning::proposals;
 
 /// Where a proposal is switched.
 type Switch = fn(&mut Features) -> &mut bool;
@@ -23,14 +24,10 @@ const PROPOSALS: [(&str, Switch); 6] = [
 /// # Errors
 /// [`TuningError::Proposal`] if there is none of a name.
 pub(super) fn choose(mut features: Features, choices: &[String]) -> Result<Features, TuningError> {
-    for choice in choices {
-        let (name, take) = choice.strip_prefix('-').map_or((choice.as_str(), true), |name| (name, false));
-        let Some((name, switch)) = PROPOSALS.iter().find(|(known, _)| *known == name) else {
-            let known = PROPOSALS.iter().map(|(known, _)| (*known).to_owned()).collect();
-            return Err(TuningError::Proposal { proposal: choice.clone(), engine: NAME, known });
-        };
+    for (place, take) in proposals(choices, &PROPOSALS.map(|(name, _)| name), NAME)? {
+        let (name, switch) = PROPOSALS[place];
         *switch(&mut features) = take;
-        match (*name, take) {
+        match (name, take) {
             // The one builds on the other.
             ("relaxed-simd", true) => features.simd = true,
             ("simd", false) => features.relaxed_simd = false,

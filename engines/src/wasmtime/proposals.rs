@@ -3,8 +3,10 @@
 use wasmtime::WasmFeatures;
 
 use crate::TuningError;
+use crate::tuning::proposals;
 
 /// A proposal, and those that build on it.
+#[derive(Clone, Copy)]
 struct Proposal {
     name: &'static str,
     feature: WasmFeatures,
@@ -37,12 +39,8 @@ const PROPOSALS: [Proposal; 12] = [
 /// # Errors
 /// [`TuningError::Proposal`] if there is none of a name.
 pub(super) fn choose(mut features: WasmFeatures, choices: &[String]) -> Result<WasmFeatures, TuningError> {
-    for choice in choices {
-        let (name, take) = choice.strip_prefix('-').map_or((choice.as_str(), true), |name| (name, false));
-        let Some(known) = PROPOSALS.iter().find(|known| known.name == name) else {
-            let known = PROPOSALS.iter().map(|known| known.name.to_owned()).collect();
-            return Err(TuningError::Proposal { proposal: choice.clone(), engine: "wasmtime", known });
-        };
+    for (place, take) in proposals(choices, &PROPOSALS.map(|known| known.name), "wasmtime")? {
+        let known = &PROPOSALS[place];
         if take {
             features.insert(known.feature);
             let below = PROPOSALS.iter().filter(|other| other.dependents.intersects(known.feature));

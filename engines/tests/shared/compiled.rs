@@ -1,10 +1,11 @@
 //! The tests that every engine passes which compiles ahead of time, and what its own tests of that begin with.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 
 use prewasi_engines::{CompileError, Engine, LoadError, NativeCode, Program, Tuning, Wasm};
 
-use crate::common::{Ended, run, store, trials};
+use crate::common::{Ended, artifact, run, store, trials};
 
 trials![
     wrong_signature_is_refused,
@@ -13,6 +14,10 @@ trials![
     damaged_headers_are_refused,
     wasm_itself_is_not_run,
     stack_has_a_limit,
+    trap_has_a_backtrace,
+    uncaught_exception_is_a_trap,
+    folders_can_be_read_only,
+    large_artifact_starts_at_once,
 ];
 
 /// Compiles text.
@@ -126,7 +131,10 @@ fn damaged_headers_are_refused() {
 /// The engine does not run what is not compiled.
 fn wasm_itself_is_not_run() {
     let wasm = Wasm::new(wat::parse_str(MODULE).unwrap()).unwrap();
-    assert!(matches!(crate::engine().load_wasm(&wasm), Err(LoadError::NotCompiled { engine: _ })));
+    match crate::engine().load_wasm(&wasm) {
+        Err(LoadError::NotCompiled { engine }) => assert_eq!(engine, crate::engine().name()),
+        other => panic!("{:?}", other.map(|_| "it was loaded")),
+    }
 }
 
 /// A guest that needs more stack than it has traps; with more it ends as usual.
@@ -135,4 +143,86 @@ fn stack_has_a_limit() {
     assert_eq!(ended.code, Some(134), "{ended:?}");
     assert!(ended.stderr.contains("call stack exhausted"), "{}", ended.stderr);
     assert_eq!(tuned(RECURS, "stack=67108864", &[]).code, Some(0));
+}
+
+/// The message of a trap names its kind and the functions that led to it, and the exit code is 134.
+fn trap_has_a_backtrace() {
+    let program = artifact(
+        r#"(module $program
+            (func $inner unreachable)
+            (func $outer (call $inner))
+            (func (export "_start") (call $outer)))"#,
+    );
+    let ended = run(&program, &[]);
+    assert_eq!(ended.code, Some(134));
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert!(lines[0].starts_with("the guest trapped: wasm trap: ") && lines[0].contains("unreachable"), "{}", lines[0]);
+    let inner = lines.iter().position(|line| line.ends_with("program!inner")).unwrap();
+    assert!(lines[inner + 1].ends_with("program!outer"), "{}", ended.stderr);
+    assert_eq!(lines.len(), inner + 3, "{}", ended.stderr);
+}
+
+/// An exception that nobody catches is a trap, in a forked process, too.
+fn uncaught_exception_is_a_trap() {
+    let module = artifact(r#"(module (tag $tag) (func (export "_start") (throw $tag)))"#);
+    for options in [&[][..], &["--forked"]] {
+        let ended = run(&module, options);
+        assert_eq!(ended.code, Some(134), "{}", ended.stderr);
+        assert!(ended.stderr.contains("exception"), "{}", ended.stderr);
+    }
+}
+
+/// In a read-only folder no file is made; the same guest makes it in one that is not.
+fn folders_can_be_read_only() {
+    let module = artifact(
+        &r#"(module
+            (import "wasi_snapshot_preview1" "path_open"
+                (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 100) "file")
+            (func (export "_start")
+                (if (call $open (i32.const ROOT) (i32.const 0) (i32.const 100) (i32.const 4) (i32.const 1)
+                        (i64.const 64) (i64.const 64) (i32.const 0) (i32.const 400)) (then unreachable))))"#
+            .replace("ROOT", &crate::ROOT.to_string()),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    for (option, code) in [("--read-only", 134), ("--dir", 0)] {
+        assert_eq!(fs::read_dir(path).unwrap().count(), 0, "{option}");
+        assert_eq!(run(&module, &[option, path, "/"]).code, Some(code), "{option}");
+    }
+    assert!(folder.path().join("file").is_file());
+}
+
+/// A large artifact is not read when it is loaded: of its pages, only a small part is ever resident.
+fn large_artifact_starts_at_once() {
+    let body = "(local.set 0 (i32.mul (local.get 0) (i32.add (i32.const 12345) (local.get 0))))".repeat(60);
+    let functions: String =
+        (0..4000).map(|n| format!("(func (export \"f{n}\") (param i32) (result i32) {body} (local.get 0))")).collect();
+    let start = std::time::Instant::now();
+    let large = artifact(&format!("(module {functions} (func (export \"_start\")))"));
+    let compiled = start.elapsed();
+    let ended = run(&large, &["--report"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let sum = |name: &str| -> usize {
+        let fields = ended.stdout.split_whitespace().filter_map(|field| field.strip_prefix(name));
+        fields.map(|value| value.parse::<usize>().unwrap()).sum()
+    };
+    let (size, resident) = (sum("Size="), sum("Rss="));
+    println!("{size} KiB compiled in {compiled:?}; started in {} µs, {resident} KiB resident", sum("start_to_end_us="));
+    assert!(size > 2000, "{size} KiB are mapped");
+    assert!(resident < size / 2, "{resident} of {size} KiB are resident");
+}
+
+/// Returns what a guest has reported of the mappings of its artifact.
+pub(crate) fn mappings(ended: &Ended) -> Vec<BTreeMap<&str, &str>> {
+    (ended.stdout.lines())
+        .filter_map(|line| line.strip_prefix("mapping "))
+        .map(|line| line.split(' ').filter_map(|field| field.split_once('=')).collect())
+        .collect()
+}
+
+/// Returns a number of a mapping, KiB.
+pub(crate) fn number(mapping: &BTreeMap<&str, &str>, name: &str) -> usize {
+    mapping[name].parse().unwrap()
 }

@@ -1,20 +1,12 @@
 //! Artifacts: mapped when they fit, refused with the reason when they do not.
 
-use std::collections::BTreeMap;
-
 use prewasi_engines::{Engine as _, Wasmer, version_label};
 
 use crate::common::{Ended, artifact, run, store, trials};
-use crate::compiled::{MODULE, compile, load, load_here, replaced};
+use crate::compiled::{MODULE, compile, load, load_here, mappings, number, replaced};
 use crate::guest::LOAD_FAILED;
 
-trials![
-    other_version_is_refused,
-    other_options_are_refused,
-    other_files_are_refused,
-    module_is_mapped,
-    large_artifact_starts_at_once,
-];
+trials![other_version_is_refused, other_options_are_refused, other_files_are_refused, module_is_mapped,];
 
 /// Code of another version is refused, and the reason names it.
 fn other_version_is_refused() {
@@ -61,11 +53,7 @@ fn module_is_mapped() {
 
 fn assert_mapped(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let mappings: Vec<BTreeMap<&str, &str>> = (ended.stdout.lines())
-        .filter_map(|line| line.strip_prefix("mapping "))
-        .map(|line| line.split(' ').filter_map(|field| field.split_once('=')).collect())
-        .collect();
-    let number = |mapping: &BTreeMap<&str, &str>, name: &str| mapping[name].parse::<usize>().unwrap();
+    let mappings = mappings(ended);
     // What is writable are the addresses of the engine's own functions, which each process fills in.
     let code: Vec<_> = mappings.iter().filter(|mapping| mapping["permissions"].starts_with("r-x")).collect();
     assert!(!code.is_empty(), "{}", ended.stdout);
@@ -74,24 +62,4 @@ fn assert_mapped(ended: &Ended) {
     }
     let sum = |name| code.iter().map(|mapping| number(mapping, name)).sum::<usize>();
     assert!(sum("Pss") < sum("Rss"), "nothing is shared with this process: {}", ended.stdout);
-}
-
-/// A large artifact is not read when it is loaded: of its pages, only a small part is ever resident.
-fn large_artifact_starts_at_once() {
-    let body = "(local.set 0 (i32.mul (local.get 0) (i32.add (i32.const 12345) (local.get 0))))".repeat(60);
-    let functions: String =
-        (0..4000).map(|n| format!("(func (export \"f{n}\") (param i32) (result i32) {body} (local.get 0))")).collect();
-    let start = std::time::Instant::now();
-    let large = artifact(&format!("(module {functions} (func (export \"_start\")))"));
-    let compiled = start.elapsed();
-    let ended = run(&large, &["--report"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    let sum = |name: &str| -> usize {
-        let fields = ended.stdout.split_whitespace().filter_map(|field| field.strip_prefix(name));
-        fields.map(|value| value.parse::<usize>().unwrap()).sum()
-    };
-    let (size, resident) = (sum("Size="), sum("Rss="));
-    println!("{size} KiB compiled in {compiled:?}; started in {} µs, {resident} KiB resident", sum("start_to_end_us="));
-    assert!(size > 2000, "{size} KiB are mapped");
-    assert!(resident < size / 2, "{resident} of {size} KiB are resident");
 }

@@ -61,20 +61,21 @@ impl Precompiler {
         let mut refused = None;
         for layer in layers {
             let source = Source::layer(image, layer);
-            let (found, mut therefore) = match source.key(engine).filter(|_| engine.compiles()) {
-                Some(key) => match self.cache.lookup(&key).await {
-                    Ok(Lookup::Hit(artifact)) => (format!("artifact {}", artifact.digest), "maps this artifact"),
-                    Ok(Lookup::Miss(reason)) => (describe(&reason).to_owned(), "compiles the layer first"),
-                    Err(error) => (crate::cli::chain(&error), "compiles the layer, and goes on without the cache"),
-                },
-                None => ("no native code".to_owned(), "interprets the layer"),
+            let compiles = |found, how| match source.check_imports(engine) {
+                Ok(()) => (found, how, None),
+                Err(error) => (found, "cannot give the layer what its config says that it imports", Some(error)),
             };
-            if therefore.starts_with("compiles")
-                && let Err(error) = source.check_imports(engine)
-            {
-                therefore = "cannot give the layer what its config says that it imports";
-                refused = Some(error);
-            }
+            let (found, therefore, error) = match source.key(engine).filter(|_| engine.compiles()) {
+                Some(key) => match self.cache.lookup(&key).await {
+                    Ok(Lookup::Hit(artifact)) => (format!("artifact {}", artifact.digest), "maps this artifact", None),
+                    Ok(Lookup::Miss(reason)) => compiles(describe(&reason).to_owned(), "compiles the layer first"),
+                    Err(error) => {
+                        compiles(crate::cli::chain(&error), "compiles the layer, and goes on without the cache")
+                    }
+                },
+                None => ("no native code".to_owned(), "interprets the layer", None),
+            };
+            refused = refused.or(error);
             steps.push(Step {
                 step: "look-up",
                 found: format!("{} {} of {}: {found}", engine.name(), version_label(engine), layer.digest),

@@ -144,7 +144,8 @@ impl Search<'_> {
         variables.into_iter().filter(|(name, _)| !own.iter().any(|(known, _)| known == name)).collect()
     }
 
-    /// Loads what the container runs: the wasm of the image, or the wasm file that the entrypoint names.
+    /// Loads what the container runs: the wasm of the image, or the wasm file that the entrypoint names. What the image has
+    /// beside its program is mounted in the root filesystem.
     async fn load_entrypoint(
         &self,
         spec: &Spec,
@@ -160,11 +161,9 @@ impl Search<'_> {
         let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
         if let Some(image) = &image {
             data::mount_all(&precompiler, image, spec, &self.root, self.bundle).await?;
-        }
-        if let Some(image) = &image
-            && let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await?
-        {
-            return Ok(Some(Loaded { subject: format!("image {}", image.name), program, options }));
+            if let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await? {
+                return Ok(Some(Loaded { subject: format!("image {}", image.name), program, options }));
+            }
         }
         match self.file(spec, entrypoint)? {
             Some(file) if is_wasm(entrypoint, &file)? => {

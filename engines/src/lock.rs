@@ -1,0 +1,12 @@
+//! What Cargo.lock says, for tests of what is linked.
+
+/// Reads it.
+pub(crate) fn text() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap()
+}
+
+/// Returns all versions of a crate that stand in it.
+pub(crate) fn versions<'a>(lock: &'a str, name: &str) -> Vec<&'a str> {
+    let head = format!("name = \"{name}\"\nversion = \"");
+    lock.split(&head).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
