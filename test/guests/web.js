@@ -9,7 +9,7 @@ async function answer(request) {
   // How many requests this instance has answered.
   if (path === '/count') return new Response(`${requests}\n`);
   // The body, and a header of the request.
-  if (path === '/echo') return new Response(await request.text(), { headers: { 'x-kind': request.headers.get('x-kind') ?? 'none' } });
+  if (path === '/echo') return new Response(await request.text(), { headers: { 'x-length': request.headers.get('content-length') } });
   if (path === '/print') {
     console.log('a line of output');
     console.error('a line of errors');

@@ -173,26 +173,31 @@ impl Namespace {
 
     /// Runs `prewasi VERB` on this namespace to its end; with another engine, the same verb of its shim.
     pub fn prewasi(&self, verb: &str, args: &[&str]) -> Output {
+        process::run(&mut self.command(self.administrator(), verb, args), PROGRAM_LIMIT)
+    }
+
+    /// Returns the program that knows the verbs of `prewasi` for this namespace's engine.
+    pub fn administrator(&self) -> PathBuf {
         match self.engine {
-            DEFAULT_ENGINE => self.program("prewasi", verb, args),
-            engine => self.program(&format!("containerd-shim-{engine}-v1"), verb, args),
+            DEFAULT_ENGINE => home::program("prewasi"),
+            engine => home::program(&format!("containerd-shim-{engine}-v1")),
         }
     }
 
     /// Runs `prewasi VERB` as [`Self::prewasi`] does, with further environment.
     pub fn prewasi_with(&self, verb: &str, args: &[&str], environment: &[(&str, &str)]) -> Output {
-        let mut command = self.command("prewasi", verb, args);
+        let mut command = self.command(home::program("prewasi"), verb, args);
         command.envs(environment.iter().copied());
         process::run(&mut command, PROGRAM_LIMIT)
     }
 
     /// Runs a verb of one of the workspace's programs on this namespace to its end.
     pub fn program(&self, program: &str, verb: &str, args: &[&str]) -> Output {
-        process::run(&mut self.command(program, verb, args), PROGRAM_LIMIT)
+        process::run(&mut self.command(home::program(program), verb, args), PROGRAM_LIMIT)
     }
 
-    fn command(&self, program: &str, verb: &str, args: &[&str]) -> Command {
-        let mut command = self.daemon().command(home::program(program));
+    fn command(&self, program: PathBuf, verb: &str, args: &[&str]) -> Command {
+        let mut command = self.daemon().command(program);
         command.arg(verb).arg("--address").arg(self.daemon().address()).args(["--namespace", self.name()]).args(args);
         command
     }

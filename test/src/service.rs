@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Namespace, eventually, home, http};
+use crate::{Namespace, eventually, http};
 
 /// How long the service may take to do what a test waits for; a big module may be compiled meanwhile.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -27,7 +27,7 @@ impl Service {
     /// # Panics
     /// If it does not become ready.
     pub async fn start(namespace: &Namespace, args: &[&str]) -> Self {
-        let mut command = namespace.daemon().command(home::program("prewasi"));
+        let mut command = namespace.daemon().command(namespace.administrator());
         command.arg("watch").arg("--address").arg(namespace.daemon().address()).args(["--metrics", "127.0.0.1:0"]);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program was built");

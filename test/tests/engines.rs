@@ -7,12 +7,13 @@ use std::sync::Arc;
 use libtest_mimic::Trial;
 use prewasi_test::guests::{DEMO, DEMO_COMPONENT, WEB};
 use prewasi_test::image::{self, Imported, Program};
+use prewasi_test::service::Service;
 use prewasi_test::trial::{self, Case, Daemons};
 use prewasi_test::{Namespace, case, eventually};
 use rustix::process::Signal;
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![case!(features_are_as_documented)]
+    vec![case!(features_are_as_documented), case!(service_of_an_engine_compiles_for_it)]
 }
 
 /// An engine, and what it cannot do.
@@ -46,6 +47,7 @@ const WAITS: &str = "its poll waits for the last of what is asked for, not for t
 const REMEMBERS: &str = "it tells sizes, times, links and numbers of files as it remembers them";
 const NO_NUMBERS: &str = "entries of a folder have no number";
 const MONOTONIC: &str = "a file whose time is set to now gets that of the monotonic clock";
+const TERMINALS: &str = "its outputs look like terminals, whatever they are";
 const OTHER_ERROR: &str = "the call fails, with another error";
 const STAYS_OPEN: &str = "a descriptor of a stream or a given folder, or one that was renumbered, stays open";
 const OWN_ROOT: &str = "it has a root of its own, in which the guest's folders lie: there is something above each of them, but nothing else";
@@ -88,6 +90,10 @@ const ENGINES: [Engine; 2] = [
             ("wasi::interesting_paths", OWN_ROOT),
             ("wasi::symlink_create", OWN_ROOT),
             ("wasi::readlink", OTHER_ERROR),
+            ("wasi::dir_fd_op_failures", LAX),
+            ("wasi::fd_fdstat_set_rights", OTHER_ERROR),
+            ("wasi::truncation_rights", REMEMBERS),
+            ("wasi::isatty", TERMINALS),
             ("wasi::path_link", REMEMBERS),
             ("wasi::path_rename", OTHER_ERROR),
             ("wasi::path_rename_dir_trailing_slashes", PANICS),
@@ -213,6 +219,25 @@ async fn features_are_as_documented(namespace: Namespace) {
     let documented = column(&page, namespace.engine());
     let found: Vec<String> = found.iter().map(|(name, verdict)| format!("{name}: {verdict}")).collect();
     assert_eq!(found, documented, "the table of docs/engines.md, column {}", namespace.engine());
+}
+
+/// The shim's own `watch` compiles what is imported, for its engine; there is nothing to do for one that interprets.
+async fn service_of_an_engine_compiles_for_it(namespace: Namespace) {
+    let service = Service::start(&namespace, &["--namespace", namespace.name()]).await;
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "watched", |image| image.layer(program.layer("demo.wasm")));
+    let compiles = || namespace.daemon().journal().compiles(&program.digest);
+    if namespace.engine() != "wamr" {
+        service.reaches("prewasi_compiles_total", 1.0).await;
+    }
+    service.is_idle().await;
+    assert!(compiles().iter().all(|compile| compile.engine == namespace.engine()), "{:?}", compiles());
+    let before = compiles().len();
+    assert_eq!(namespace.container(&image.name).args(&["exit", "7"]).run().await.code, 7);
+    assert_eq!(compiles().len(), before, "the container compiles nothing");
+    let (code, said) = service.end(Signal::TERM).await;
+    assert_eq!(code, Some(0), "{said}");
+    namespace.assert_clean().await;
 }
 
 /// Says whether a component serves.

@@ -36,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         native_code_of_a_layouts_author_is_not_run,
         other_users_need_no_root,
         folder_that_somebody_else_made_is_not_used,
+        compile_takes_lower_limits,
         server_does_without_much_address_space,
     ]
 }
@@ -304,6 +305,17 @@ fn other_users_need_no_root() {
     assert!(!prewasi_test::journal::Journal::new(&own).compiles(&demo.digest).is_empty());
     let left: Vec<_> = fs::read_dir(&runtime).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["prewasi"], "temporary folders are removed");
+}
+
+/// A program is compiled although this process may have less processor time than a compile.
+fn compile_takes_lower_limits() {
+    let local = Local::new();
+    let prewasi = local.command();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -t 60; exec \"$0\" \"$@\""]).arg(prewasi.get_program());
+    shell.arg("run").arg(archive(&local)).args(["exit", "7"]).env("PREWASI_RUNTIME_DIR", local.runtime_dir());
+    let output = shell.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A component that serves does so although there is no address space for a pool of instances.

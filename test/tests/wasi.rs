@@ -35,7 +35,8 @@ suite! {
     args_get environ_get clock_getres clock_time_get random_get sched_yield stdio fd_write_to_stdout fd_write_to_invalid_fd
     poll_oneoff_clock poll_oneoff_stdio sock_shutdown_invalid_fd sock_shutdown_not_sock
     file_seek_tell file_pread_pwrite file_truncation file_unbuffered_write fd_advise fd_filestat_set fd_flags_set
-    pwrite_with_append directory_seek fd_readdir renumber close_preopen overwrite_preopen dangling_fd
+    pwrite_with_append directory_seek dir_fd_op_failures file_allocate fd_fdstat_set_rights truncation_rights fstflags_validate isatty
+    path_open_nonblock fd_readdir renumber close_preopen overwrite_preopen dangling_fd
     fopen_with_access fopen_with_no_access fdopendir_with_access lseek stat_dev_ino
     path_open_missing path_open_create_existing path_open_dirfd_not_dir path_open_read_write path_open_preopen path_exists
     path_filestat interesting_paths symlink_create symlink_filestat symlink_loop dangling_symlink nofollow_errors readlink

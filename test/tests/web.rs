@@ -402,7 +402,7 @@ async fn network_can_be_denied(namespace: Namespace) {
     container.end().await;
 }
 
-/// A component that componentize-js has made of JavaScript is compiled ahead of time and serves: paths, bodies, prints,
+/// A component that componentize-js has made of JavaScript is compiled ahead of time and serves: paths, headers, bodies, prints,
 /// requests to others, and an exception that nobody catches, which ends no more than its request.
 async fn component_of_javascript_serves(namespace: Namespace) {
     let program = Program::file(&namespace, &home::part(JAVASCRIPT));
@@ -420,6 +420,7 @@ async fn component_of_javascript_serves(namespace: Namespace) {
     let body = "text ".repeat(20_000);
     let echo = http::ask(&address, "/echo", body.as_bytes()).await.expect("an answer");
     assert_eq!(echo.status, 200, "{}", container.stderr());
+    assert_eq!(echo.headers["x-length"], "100000");
     assert!(echo.body == body.as_bytes(), "{} bytes came back", echo.body.len());
     assert_eq!(says(&address, "/print").await, ok("printed\n"));
     assert_eq!(container.stdout(), "a line of output\n");

@@ -33,11 +33,15 @@ __wasi_errno_t open_at(fd_t folder, const char *path, int flags, fd_t *fd) {
             | __WASI_RIGHTS_FD_FILESTAT_SET_TIMES | __WASI_RIGHTS_POLL_FD_READWRITE;
     }
     rights |= __WASI_RIGHTS_FD_FILESTAT_GET;
+    if (flags & WRITE_SIZE) {
+        rights |= __WASI_RIGHTS_PATH_FILESTAT_SET_SIZE;
+    }
     if (flags & READ) {
         rights |= __WASI_RIGHTS_FD_READ;
     }
     if (flags & WRITE) {
-        rights |= __WASI_RIGHTS_FD_WRITE | __WASI_RIGHTS_FD_FILESTAT_SET_SIZE | __WASI_RIGHTS_FD_SYNC | __WASI_RIGHTS_FD_DATASYNC;
+        rights |= __WASI_RIGHTS_FD_WRITE | __WASI_RIGHTS_FD_FILESTAT_SET_SIZE | __WASI_RIGHTS_FD_ALLOCATE | __WASI_RIGHTS_FD_SYNC
+            | __WASI_RIGHTS_FD_DATASYNC;
     }
     __wasi_oflags_t how = 0;
     how |= flags & CREATE ? __WASI_OFLAGS_CREAT : 0;

@@ -54,8 +54,14 @@ CASE(path_open_preopen) {
     fd_t fd = opened(root, ".", FOLDER);
     EXPECT(opened(fd, "file", READ) != fd);
     fd = opened(root, ".", FOLDER | READ);
-    FAILS(open_at(root, ".", FOLDER | CREATE, &fd), E(INVAL), E(EXIST), E(ISDIR), E(SUCCESS));
     FAILS(open_at(root, ".", READ | WRITE | TRUNCATE, &fd), E(ISDIR), E(INVAL), E(NOTCAPABLE));
+}
+
+CASE(path_open_nonblock) {
+    UNUSED;
+    fd_t fd;
+    OK(__wasi_path_open(root, 0, ".", 0, 0, 0, __WASI_FDFLAGS_NONBLOCK, &fd));
+    OK(__wasi_fd_close(fd));
 }
 
 CASE(path_exists) {
@@ -74,12 +80,24 @@ CASE(path_filestat) {
     make_file("file", "text");
     stat_t before = stat_of("file", 0);
     EXPECT(before.size == 4 && before.nlink == 1);
+    fd_t fd;
+    __wasi_rights_t rights = __WASI_RIGHTS_FD_READ | __WASI_RIGHTS_FD_WRITE;
+    /* Not every host can write in step. */
+    __wasi_fdflags_t flags = __WASI_FDFLAGS_APPEND | __WASI_FDFLAGS_SYNC;
+    if (__wasi_path_open(root, 0, "file", 0, rights, 0, flags, &fd) == E(NOTSUP)) {
+        flags = __WASI_FDFLAGS_APPEND;
+        OK(__wasi_path_open(root, 0, "file", 0, rights, 0, flags, &fd));
+    }
+    __wasi_fdstat_t opened;
+    OK(__wasi_fd_fdstat_get(fd, &opened));
+    EXPECT((opened.fs_flags & flags) == flags);
     OK(__wasi_path_filestat_set_times(root, 0, "file", 0, before.mtim - 1000000000, __WASI_FSTFLAGS_MTIM));
     EXPECT(stat_of("file", 0).mtim == before.mtim - 1000000000);
     __wasi_fstflags_t both = __WASI_FSTFLAGS_MTIM | __WASI_FSTFLAGS_MTIM_NOW;
     FAILS(__wasi_path_filestat_set_times(root, 0, "file", 0, 0, both), E(INVAL));
     both = __WASI_FSTFLAGS_ATIM | __WASI_FSTFLAGS_ATIM_NOW;
     FAILS(__wasi_path_filestat_set_times(root, 0, "file", 0, 0, both), E(INVAL));
+    EXPECT(stat_of("file", 0).mtim == before.mtim - 1000000000);
     FAILS(__wasi_path_filestat_set_times(root, 0, "no-such", 0, 0, __WASI_FSTFLAGS_MTIM), E(NOENT));
 }
 
@@ -117,7 +135,6 @@ CASE(symlink_create) {
     EXPECT(stat_of("to-file", 1).filetype == __WASI_FILETYPE_REGULAR_FILE);
     FAILS(__wasi_path_symlink("other", root, "to-file"), E(EXIST));
     /* One that leads out of the tree leads nowhere. */
-    FAILS(__wasi_path_symlink("/file", root, "folder/absolute"), E(PERM), E(NOTCAPABLE), E(SUCCESS));
     fd_t inside = opened(root, "folder", FOLDER);
     make_link("../file", "folder/up");
     FAILS(open_at(inside, "up", READ | FOLLOW, &fd), E(PERM), E(NOTCAPABLE));
@@ -200,11 +217,16 @@ CASE(path_link) {
     FAILS(__wasi_path_link(root, 0, "link", root, "link"), E(EXIST));
     FAILS(__wasi_path_link(root, 0, "link", root, "folder"), E(EXIST));
     FAILS(__wasi_path_link(root, 0, "no-such", root, "new"), E(NOENT));
-    FAILS(__wasi_path_link(root, 0, "folder", root, "new"), E(PERM), E(ACCES), E(ISDIR));
-    FAILS(__wasi_path_link(root, 0, "link", root, "new/"), E(NOENT), E(NOTDIR), E(PERM));
+    FAILS(__wasi_path_link(root, 0, "folder", root, "new"), E(PERM), E(ACCES));
+    FAILS(__wasi_path_link(root, 0, "link", root, "new/"), E(NOENT));
     make_link("nowhere", "dangling");
     OK(__wasi_path_link(root, 0, "dangling", root, "same"));
     EXPECT(stat_of("same", 0).filetype == __WASI_FILETYPE_SYMBOLIC_LINK);
+    FAILS(__wasi_path_link(root, 0, "link", root, "dangling"), E(EXIST));
+    make_link("itself", "itself");
+    OK(__wasi_path_link(root, 0, "itself", root, "loop"));
+    /* Links are not followed. */
+    FAILS(__wasi_path_link(root, __WASI_LOOKUPFLAGS_SYMLINK_FOLLOW, "dangling", root, "followed"), E(INVAL), E(NOENT));
 }
 
 CASE(path_rename) {
@@ -294,6 +316,7 @@ const struct suite_case path_cases[] = {
     { "path_open_dirfd_not_dir", path_open_dirfd_not_dir },
     { "path_open_read_write", path_open_read_write },
     { "path_open_preopen", path_open_preopen },
+    { "path_open_nonblock", path_open_nonblock },
     { "path_exists", path_exists },
     { "path_filestat", path_filestat },
     { "interesting_paths", interesting_paths },

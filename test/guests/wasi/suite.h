@@ -32,7 +32,7 @@ typedef __wasi_filestat_t stat_t;
 
 void suite_one_of(__wasi_errno_t found, const __wasi_errno_t *known, size_t length, const char *file, int line, const char *call);
 
-enum { READ = 1, WRITE = 2, CREATE = 4, EXCLUSIVE = 8, TRUNCATE = 16, FOLDER = 32, APPEND = 64, FOLLOW = 128 };
+enum { READ = 1, WRITE = 2, CREATE = 4, EXCLUSIVE = 8, TRUNCATE = 16, FOLDER = 32, APPEND = 64, FOLLOW = 128, WRITE_SIZE = 256 };
 
 /* The folder that the cases work in: the last one that is preopened as "/". */
 extern fd_t root;
