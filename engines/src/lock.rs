@@ -2,7 +2,7 @@
 
 /// Reads it.
 pub(crate) fn text() -> String {
-    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap()
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).expect("the workspace's Cargo.lock")
 }
 
 /// Returns all versions of a crate that stand in it.
