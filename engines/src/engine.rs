@@ -75,7 +75,8 @@ pub trait Program: Send + Sync {
     }
 
     /// Runs to the end on the calling thread, on the process's own stdio. Called inside the container,
-    /// on a thread made for it; whatever runtime the engine needs, it makes here.
+    /// on a thread made for it; whatever runtime the engine needs, it makes here. A program that serves may fork processes,
+    /// which end with this one: the process's other threads must do nothing but wait.
     fn run(&self, guest: &Guest) -> Result<Outcome, RunError>;
 }
 
@@ -129,7 +130,7 @@ pub struct Guest {
     pub fuel: Option<u64>,
     /// How a program that serves HTTP does so.
     pub http: Http,
-    /// A descriptor that ends when a program that serves is to stop.
+    /// A descriptor that can be read when a program that serves is to stop.
     pub stop: Option<Arc<OwnedFd>>,
 }
 

@@ -4,6 +4,7 @@
  *   /             says hello
  *   /echo         sends the body back
  *   /count        tells how many requests this instance has answered
+ *   /random       tells a random number
  *   /print        prints a line on each output
  *   /env/NAME     tells a variable
  *   /file/PATH    sends a file
@@ -25,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define IMPORT(interface, function) __attribute__((import_module(interface "@0.2.12"), import_name(function)))
 #define TYPES "wasi:http/types"
@@ -223,6 +225,11 @@ void handle_request(handle request, handle outparam) {
         end();
     } else if (strcmp(path, "/count") == 0) {
         snprintf(line, sizeof line, "%u\n", requests);
+        answer(outparam, 200, line);
+    } else if (strcmp(path, "/random") == 0) {
+        unsigned long long number = 0;
+        getentropy(&number, sizeof number);
+        snprintf(line, sizeof line, "%016llx\n", number);
         answer(outparam, 200, line);
     } else if (strcmp(path, "/print") == 0) {
         printf("to stdout\n");

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 mod preview3;
+mod processes;
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
@@ -38,6 +39,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(component_of_javascript_serves, needs JavaScript),
     ];
     cases.extend(preview3::cases());
+    cases.extend(processes::cases());
     cases
 }
 
@@ -141,8 +143,8 @@ async fn instances_have_their_memory_from_a_pool(namespace: Namespace) {
 
 /// An instance answers as many requests as it is told, one after the other; one that trapped answers none.
 async fn instances_answer_several_requests(namespace: Namespace) {
-    let (container, address) = serve(&namespace, "http_instance_requests = 3").await;
-    // The first request was that of the helper that waits for the server.
+    // With one at a time there is one process. The first request was that of the helper that waits for the server.
+    let (container, address) = serve(&namespace, "http_instance_requests = 3\nhttp_concurrency = 1").await;
     for expected in ["2\n", "3\n", "1\n", "2\n"] {
         assert_eq!(says(&address, "/count").await, ok(expected));
     }

@@ -1,25 +1,16 @@
 //! A component that answers HTTP requests: the container is a server.
 //!
-//! One thread per core, each with a runtime of its own; the first of them accepts, and hands connections out in turn. A request
-//! is answered where its connection is read, by an instance of its own: nothing is handed from thread to thread. The memory of
-//! instances comes from a pool and goes back to it.
+//! One process per core ([`processes`]), each with a runtime of its own; the first of them accepts, and hands connections out in
+//! turn. A request is answered where its connection is read, by an instance of its own. The memory of instances comes from a
+//! pool and goes back to it.
 //!
 //! A guest that computes cannot keep its thread: code of components can be interrupted, and yields every [`TICK`].
 
-use std::io;
-use std::os::fd::AsFd as _;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use rustix::event::{PollFd, PollFlags, poll};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use wasmtime::component::{self, Component};
 use wasmtime::{Enabled, PoolingAllocationConfig};
 use wasmtime_wasi_http::handler::ProxyPre;
@@ -32,15 +23,19 @@ use crate::{Guest, Http, Outcome, RunError, Tuning};
 
 mod answer;
 mod body;
+mod connections;
 mod instances;
+mod processes;
 mod several;
 mod ticker;
+mod turns;
 
-use self::answer::Server;
-use self::instances::Spare;
+use self::answer::{Limits, Server};
+use self::instances::Instances;
+use self::processes::First;
 
 /// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
+const BACKLOG: i32 = 1024;
 /// How long a client may take for the head of a request.
 const HEAD: Duration = Duration::from_secs(30);
 /// How long to leave connections alone when there is no descriptor for another one.
@@ -104,51 +99,59 @@ impl Service {
     /// Serves until the guest is told to stop, and then until what has begun is answered.
     ///
     /// # Errors
-    /// [`RunError::Setup`]: the address cannot be listened on, or there is no thread.
+    /// [`RunError::Setup`]: the address cannot be listened on, or there is no process or thread.
     pub(super) fn run(&self, guest: &Guest, counts: bool) -> Result<Outcome, RunError> {
         traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
-        let runtime = make_runtime()?;
-        let listener = listen(&runtime, &guest.http);
         let address = guest.http.address;
+        let listener = connections::listen(address);
         let listener = listener.map_err(|error| setup(format!("cannot listen on {address}: {error}")))?;
-        let (stopping, stop) = watch::channel(false);
-        let server = Arc::new(Server::new(self, guest, counts, stop)?);
-        let thread = |name: &str| thread::Builder::new().name(name.to_owned());
-        let failed = |error: io::Error| setup(format!("cannot start a thread: {error}"));
-        if let Some(end) = guest.stop.clone() {
-            let wait = move || {
-                wait_for_end(&end);
-                // All servers may be gone.
-                let _ = stopping.send(true);
-            };
-            thread("stop").spawn(wait).map_err(failed)?;
+        let http = Http { concurrency: guest.http.concurrency.clamp(1, self.capacity), ..guest.http.clone() };
+        let processes = processes(http.concurrency);
+        let limits = Limits::new(http.concurrency).map_err(|error| setup(format!("cannot count requests: {error}")))?;
+        let instances = Arc::new(Instances::new(guest, counts, (http.concurrency / processes) as usize)?);
+        let server = || Server::new(self, &http, instances.clone(), limits.clone());
+        let mut first = First::new(listener);
+        for _ in 1..processes {
+            let forked = first.fork(|given| code(server().and_then(|server| connections::take(server, given))));
+            first = forked.map_err(|error| setup(format!("cannot start a process: {error}")))?;
         }
-        eprintln!("listening on http://{address}");
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let cores = cores.min(server.concurrency() as usize);
-        let (mut others, mut queues) = (Vec::new(), Vec::new());
-        for _ in 1..cores {
-            let (queue, connections) = mpsc::unbounded_channel();
-            let (server, runtime) = (server.clone(), make_runtime()?);
-            let serve = move || serve(runtime, take(&server, connections));
-            others.push(thread("guest").spawn(serve).map_err(failed)?);
-            queues.push(queue);
-        }
-        serve(runtime, accept(&server, listener, queues));
-        for other in others {
-            // A thread that panicked has said so.
-            let _ = other.join();
-        }
-        Ok(Outcome::Exit(0))
+        tell(&format!("listening on http://{address}"));
+        connections::accept(server()?, first, guest.stop.clone()).map(Outcome::Exit)
     }
+}
+
+/// Returns how many processes serve so many requests at the same time.
+fn processes(concurrency: u32) -> u32 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(cores).unwrap_or(u32::MAX).min(concurrency)
+}
+
+/// Returns the exit code of a process that is not the first one; what kept it from serving is told here.
+fn code(served: Result<(), RunError>) -> u8 {
+    served.map_or_else(
+        |error| {
+            tell(&format!("error: {error}"));
+            error.exit_code()
+        },
+        |()| 0,
+    )
+}
+
+/// Writes a line to the container's standard error, at once: other processes write there, too.
+fn tell(line: &str) {
+    // If it is gone there is nobody to tell.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Says what a pool for the instances of this component is made of; `None` if that cannot be known.
 pub(super) fn pool(component: &Component, tuning: &Tuning) -> Option<PoolingAllocationConfig> {
     let wants = component.resources_required()?;
     // Instances that wait for their next request, or finish after their answer, are instances too.
-    let instances = capacity(component, tuning).saturating_mul(2);
-    let kept = tuning.memory.map_or(KEPT, |memory| (memory / 4 / u64::from(instances)).min(KEPT));
+    let capacity = capacity(component, tuning);
+    let instances = capacity.saturating_mul(2);
+    // Each process has such a pool.
+    let all = u64::from(instances) * u64::from(processes(capacity));
+    let kept = tuning.memory.map_or(KEPT, |memory| (memory / 4 / all).min(KEPT));
     let kept = usize::try_from(kept).unwrap_or(0);
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(instances)
@@ -180,111 +183,4 @@ fn capacity(component: &Component, tuning: &Tuning) -> u32 {
     let pages = wants.max_initial_memory_size.unwrap_or(0).saturating_mul(wants.num_memories.into());
     let room = memory / 2 / pages.saturating_mul(PAGE).max(LEAST);
     u32::try_from(room).unwrap_or(u32::MAX).clamp(1, wish)
-}
-
-fn listen(runtime: &Runtime, http: &Http) -> io::Result<TcpListener> {
-    let _entered = runtime.enter();
-    let socket = if http.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(http.address)?;
-    socket.listen(BACKLOG)
-}
-
-/// Waits until nobody holds the other end of a pipe any more.
-fn wait_for_end(end: &std::os::fd::OwnedFd) {
-    loop {
-        match poll(&mut [PollFd::new(&end.as_fd(), PollFlags::empty())], None) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ => return,
-        }
-    }
-}
-
-/// Makes the runtime of one thread.
-fn make_runtime() -> Result<Runtime, RunError> {
-    // A guest that computes has its turn again and again; what has come for others is looked for after each.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build();
-    runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))
-}
-
-/// Serves connections on this thread, until the guest is to stop and all of them have ended.
-fn serve(runtime: Runtime, connections: impl Future<Output = ()>) {
-    runtime.block_on(connections);
-    // A name lookup that still runs is not waited for.
-    runtime.shutdown_background();
-}
-
-/// Accepts connections, and keeps one after it has given one to each of the other threads.
-async fn accept(server: &Arc<Server>, listener: TcpListener, queues: Vec<mpsc::UnboundedSender<std::net::TcpStream>>) {
-    let mut stop = server.stop();
-    let spare = Spare::default();
-    let mut connections = JoinSet::new();
-    let mut turns = (0..=queues.len()).cycle();
-    loop {
-        tokio::select! {
-            () = stopped(&mut stop) => break,
-            // Those that have ended.
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => match turns.next().and_then(|turn| queues.get(turn)) {
-                    // A client that is gone already is nobody's loss.
-                    Some(queue) => drop(stream.into_std().map(|stream| queue.send(stream))),
-                    None => drop(connections.spawn(connection(server.clone(), spare.clone(), stream))),
-                },
-                // Out of descriptors: those who are being served will give some back.
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            },
-        }
-    }
-    drop((listener, queues));
-    while connections.join_next().await.is_some() {}
-    server.finish().await;
-}
-
-/// Takes connections that another thread has accepted.
-async fn take(server: &Arc<Server>, mut given: mpsc::UnboundedReceiver<std::net::TcpStream>) {
-    let spare = Spare::default();
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            // Those that have ended.
-            Some(_) = connections.join_next() => {}
-            stream = given.recv() => match stream.map(TcpStream::from_std) {
-                Some(Ok(stream)) => drop(connections.spawn(connection(server.clone(), spare.clone(), stream))),
-                Some(Err(_)) => {}
-                None => break,
-            },
-        }
-    }
-    while connections.join_next().await.is_some() {}
-    server.finish().await;
-}
-
-/// Serves one connection: HTTP/1.1, or HTTP/2 if the client begins with it.
-async fn connection(server: Arc<Server>, spare: Spare, stream: TcpStream) {
-    // Small pieces of a response are not held back.
-    let _ = stream.set_nodelay(true);
-    let mut stop = server.stop();
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).pipeline_flush(true);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(server.concurrency());
-    let answer = service_fn(|request| server.clone().answer(spare.clone(), request));
-    let connection = builder.serve_connection(TokioIo::new(stream), answer);
-    tokio::pin!(connection);
-    // Clients that go, or that speak no HTTP, are no errors of ours.
-    let _ = tokio::select! {
-        result = &mut connection => result,
-        () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-}
-
-/// Waits until the guest is to stop.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        // Nobody is left who could say so.
-        std::future::pending::<()>().await;
-    }
 }

@@ -10,7 +10,8 @@
 //! All is prepared before the container can be started, so that a signal right after its start is heard. One that comes before
 //! the program runs ends the process soon, unless it is started meanwhile.
 //!
-//! A program that serves needs to say nothing: its engine hears for it, stops accepting, and finishes what it has begun.
+//! A program that serves needs to say nothing: its engine hears for it, stops accepting, and finishes what it has begun. It may have
+//! forked processes, which hold the input as well, so that it does not end; what the engine waits for therefore is a byte.
 
 use std::fs::File;
 use std::io;
@@ -30,6 +31,8 @@ const GRACE: u32 = 30;
 
 /// The writing end of the input that ends; -1 if there is none, or it has been closed.
 static INPUT: AtomicI32 = AtomicI32::new(-1);
+/// The input is for an engine that waits for a byte.
+static SERVES: AtomicBool = AtomicBool::new(false);
 static TOLD: AtomicBool = AtomicBool::new(false);
 static GRACE_SECONDS: AtomicU32 = AtomicU32::new(GRACE);
 /// The program runs, or is about to.
@@ -84,6 +87,7 @@ fn make(guest: &Guest, serves: bool) -> Result<Prepared, StopError> {
     } else if unsafe { libc::dup2(reader.as_raw_fd(), libc::STDIN_FILENO) } < 0 {
         return Err(StopError::Input(io::Error::last_os_error()));
     }
+    SERVES.store(serves, Ordering::Relaxed);
     INPUT.store(writer, Ordering::Release);
     Ok(prepared)
 }
@@ -109,8 +113,11 @@ pub(super) fn tell() -> bool {
     }
     TOLD.store(true, Ordering::Release);
     let seconds = if STARTED.load(Ordering::SeqCst) { GRACE_SECONDS.load(Ordering::Relaxed) } else { NOT_STARTED };
-    // SAFETY: both may be called in a signal handler; the descriptor belongs to nobody else.
+    // SAFETY: all of them may be called in a signal handler; the descriptor belongs to nobody else.
     unsafe {
+        if SERVES.load(Ordering::Relaxed) {
+            libc::write(input, [0_u8].as_ptr().cast(), 1);
+        }
         libc::close(input);
         libc::alarm(seconds);
     }

@@ -1,8 +1,9 @@
 //! One request: from its head to the answer of the guest, or to why there is none.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -21,11 +22,12 @@ use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 use super::super::link::Host;
 use super::super::run::{outcome, setup};
 use super::body::{Answer, Work};
-use super::instances::{Instance, Instances, Spare};
+use super::instances::{Instance, Instances};
 use super::several::Several;
 use super::ticker::{Ticker, Ticking};
+use super::turns::{Turn, Turns};
 use super::{Handler, Service};
-use crate::{Guest, Http, Outcome, RunError};
+use crate::{Http, Outcome, RunError};
 
 /// When a client that was refused may come again, seconds.
 const RETRY: &str = "1";
@@ -34,16 +36,40 @@ const NO_ANSWER: &str = "the guest gave no answer";
 /// How often to look whether guests have finished what they do after their answers.
 const POLL: Duration = Duration::from_millis(10);
 
-/// All that the threads of a server share.
+/// What answers requests in one process of a server.
 pub(super) struct Server {
     way: Way,
     http: Http,
-    permits: Arc<Semaphore>,
-    waiting: AtomicU32,
+    limits: Limits,
     /// Guests that go on after their answers.
     unfinished: AtomicUsize,
     ticker: Ticker,
-    stop: watch::Receiver<bool>,
+}
+
+/// How many requests there may be in all processes of a server.
+#[derive(Clone)]
+pub(super) struct Limits {
+    answered: Arc<Turns>,
+    waiting: Arc<Turns>,
+}
+
+impl Limits {
+    /// Lets so many be answered at the same time, and as many wait.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn new(concurrency: u32) -> io::Result<Self> {
+        Ok(Self { answered: Arc::new(Turns::new(concurrency)?), waiting: Arc::new(Turns::new(concurrency)?) })
+    }
+
+    /// Waits for a request's turn, unless too many wait already or it takes too long.
+    async fn admit(&self, patience: Duration) -> Option<Turn> {
+        if let Some(turn) = self.answered.try_take() {
+            return Some(turn);
+        }
+        let _place = self.waiting.try_take()?;
+        timeout(patience, self.answered.take()).await.ok()?.ok()
+    }
 }
 
 /// How the component is called.
@@ -58,7 +84,7 @@ enum Way {
 pub(super) struct Guard {
     method: Method,
     uri: Uri,
-    _permit: Arc<OwnedSemaphorePermit>,
+    _turn: Arc<Turn>,
     _ticking: Ticking,
 }
 
@@ -73,38 +99,29 @@ pub(super) enum Unanswered {
 }
 
 impl Server {
-    /// Makes what is needed to answer requests.
+    /// Makes what is needed to answer requests, among it a thread.
     ///
     /// # Errors
     /// [`RunError::Setup`].
     pub(super) fn new(
         service: &Service,
-        guest: &Guest,
-        counts: bool,
-        stop: watch::Receiver<bool>,
+        http: &Http,
+        instances: Arc<Instances>,
+        limits: Limits,
     ) -> Result<Self, RunError> {
-        let instances = Arc::new(Instances::new(guest, counts)?);
         let engine = service.handler.engine();
         let ticker = Ticker::start(engine.clone());
-        let http = Http { concurrency: guest.http.concurrency.clamp(1, service.capacity), ..guest.http.clone() };
         let way = match &service.handler {
             Handler::P2(proxy) => Way::One(Arc::new(proxy.clone()), instances),
-            Handler::P3(_) => Way::Several(Several::new(service.handler.proxy(), engine, instances, &http)),
+            Handler::P3(_) => Way::Several(Several::new(service.handler.proxy(), engine, instances, http)),
         };
         Ok(Self {
             way,
-            permits: Arc::new(Semaphore::new(http.concurrency as usize)),
-            http,
-            waiting: AtomicU32::new(0),
+            http: http.clone(),
+            limits,
             unfinished: AtomicUsize::new(0),
             ticker: ticker.map_err(|error| setup(format!("cannot start a thread: {error}")))?,
-            stop,
         })
-    }
-
-    /// Tells when the guest is to stop.
-    pub(super) fn stop(&self) -> watch::Receiver<bool> {
-        self.stop.clone()
     }
 
     /// Returns how many requests are answered at the same time.
@@ -112,23 +129,19 @@ impl Server {
         self.http.concurrency
     }
 
-    /// Answers a request, whatever happens; `spare` is what this thread has ready.
-    pub(super) async fn answer(
-        self: Arc<Self>,
-        spare: Spare,
-        request: Request<Incoming>,
-    ) -> Result<Response<Answer>, Infallible> {
+    /// Answers a request, whatever happens.
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
         if request.body().size_hint().lower() > self.http.body_limit {
             return Ok(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"));
         }
-        let Some(permit) = self.admit().await.map(Arc::new) else {
+        let Some(turn) = self.limits.admit(self.http.timeout).await.map(Arc::new) else {
             let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests are being answered\n");
             response.headers_mut().insert(RETRY_AFTER, hyper::header::HeaderValue::from_static(RETRY));
             return Ok(response);
         };
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let guard = Guard { method, uri, _permit: permit.clone(), _ticking: self.ticker.begin() };
-        Ok(match timeout(self.http.timeout, self.ask(request, permit, &spare)).await {
+        let guard = Guard { method, uri, _turn: turn.clone(), _ticking: self.ticker.begin() };
+        Ok(match timeout(self.http.timeout, self.ask(request, turn)).await {
             Ok(Ok((response, work))) => Answer::of_guest(response, work, guard, &self),
             Ok(Err(Unanswered::Bad)) => refuse(StatusCode::BAD_REQUEST, "the request names no host\n"),
             Ok(Err(Unanswered::Failed(error))) => {
@@ -142,23 +155,11 @@ impl Server {
         })
     }
 
-    /// Waits for one's turn, unless too many wait already or it takes too long.
-    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            return Some(permit);
-        }
-        let place = Place::take(&self.waiting, self.http.concurrency)?;
-        let permit = timeout(self.http.timeout, self.permits.clone().acquire_owned()).await;
-        drop(place);
-        permit.ok()?.ok()
-    }
-
     /// Shows a request to the guest, and waits until it begins to answer.
     async fn ask(
         &self,
         request: Request<Incoming>,
-        permit: Arc<OwnedSemaphorePermit>,
-        spare: &Spare,
+        turn: Arc<Turn>,
     ) -> Result<(Response<WasiBody>, Option<Work>), Unanswered> {
         let limit = self.http.body_limit;
         if request.uri().authority().is_none() && !request.headers().contains_key(HOST) {
@@ -169,7 +170,7 @@ impl Server {
             body.map_err(move |error| body_error(error, limit)).boxed_unsync()
         });
         match &self.way {
-            Way::One(proxy, instances) => ask_one(proxy, instances, request, permit, spare).await,
+            Way::One(proxy, instances) => ask_one(proxy, instances, request, turn).await,
             Way::Several(several) => Ok((several.ask(request).await?, None)),
         }
     }
@@ -203,15 +204,14 @@ async fn ask_one(
     proxy: &Arc<ProxyPre<Host>>,
     instances: &Arc<Instances>,
     request: Request<WasiBody>,
-    permit: Arc<OwnedSemaphorePermit>,
-    spare: &Spare,
+    turn: Arc<Turn>,
 ) -> Result<(Response<WasiBody>, Option<Work>), Unanswered> {
-    let mut instance = instances.take(proxy, spare).await.map_err(Unanswered::Failed)?;
+    let mut instance = instances.take(proxy).await.map_err(Unanswered::Failed)?;
     let (sender, mut answer) = oneshot::channel();
     let mut host = instance.store.data_mut().http();
     let incoming = host.new_incoming_request(Scheme::Http, request).map_err(|_| Unanswered::Bad)?;
     let outgoing = host.new_response_outparam(sender).map_err(Unanswered::Failed)?;
-    let (instances, pre, spare) = (instances.clone(), proxy.clone(), spare.clone());
+    let (instances, pre) = (instances.clone(), proxy.clone());
     let mut work: Work = Box::pin(async move {
         let Instance { store, proxy, .. } = &mut instance;
         let place = Resource::<HostResponseOutparam>::new_borrow(outgoing.rep());
@@ -220,7 +220,7 @@ async fn ask_one(
             // It has kept the place for its answer. Such a guest is not asked again.
             return Err(wasmtime::Error::msg(NO_ANSWER));
         }
-        instances.give_back(instance, permit, &pre, &spare);
+        instances.give_back(instance, turn, &pre);
         Ok(())
     });
     let mut done = false;
@@ -274,7 +274,7 @@ impl Guard {
     fn tell(&self, reason: &str) {
         // The path is a stranger's word: what cannot be printed is escaped.
         let path = self.uri.path().escape_debug();
-        eprintln!("error: {} {path}: {reason}", self.method);
+        super::tell(&format!("error: {} {path}: {reason}", self.method));
     }
 }
 
@@ -284,22 +284,5 @@ pub(super) fn reason(error: &wasmtime::Error) -> String {
         Ok(Outcome::Exit(code)) => format!("the guest exited with {code} instead of answering"),
         Err(RunError::Setup { reason }) => reason,
         Err(error) => error.to_string(),
-    }
-}
-
-/// A place among those who wait.
-struct Place<'a>(&'a AtomicU32);
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicU32, limit: u32) -> Option<Self> {
-        let place = Self(waiting);
-        // A place that is none is given back at once.
-        if waiting.fetch_add(1, Ordering::SeqCst) < limit { Some(place) } else { None }
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,11 +1,10 @@
 //! Instances of a component that serves: one for each request, or for several, one after the other.
 //!
 //! Making an instance and unmaking it is most of the work that a short answer takes, and nobody has to wait for it: what a request
-//! leaves behind is cleared after its answer has been sent, and one instance is then made for the thread's next request.
+//! leaves behind is cleared after its answer has been sent, and one instance is then made for the process's next request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
@@ -13,6 +12,7 @@ use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 use super::super::link::Host;
 use super::super::outgoing::Outgoing;
 use super::super::run::{folders, store, wasi};
+use super::turns::Turn;
 use crate::preopens::Folder;
 use crate::{Guest, RunError};
 
@@ -24,28 +24,37 @@ pub(super) struct Instance {
     pub(super) used: u32,
 }
 
-/// The instance that a thread has ready for its next request. Whoever makes it holds the lock, so that a request waits for an
-/// instance that is being made instead of making another beside it.
-pub(super) type Spare = Arc<tokio::sync::Mutex<Option<Instance>>>;
-
 /// Makes instances, and keeps those that may answer more.
 pub(super) struct Instances {
     guest: Guest,
     counts: bool,
     folders: Vec<Folder>,
     outgoing: Outgoing,
+    /// Those that may answer more, at most so many.
     idle: Mutex<Vec<Instance>>,
+    most_idle: usize,
+    /// The instance for the next request. Whoever makes it holds the lock, so that a request waits for an instance that is being
+    /// made instead of making another beside it.
+    spare: tokio::sync::Mutex<Option<Instance>>,
 }
 
 impl Instances {
-    /// Checks that there can be instances at all.
+    /// Checks that there can be instances at all. Of those that may answer more, at most so many are kept.
     ///
     /// # Errors
     /// [`RunError::Setup`]: a folder cannot be opened.
-    pub(super) fn new(guest: &Guest, counts: bool) -> Result<Self, RunError> {
+    pub(super) fn new(guest: &Guest, counts: bool, most_idle: usize) -> Result<Self, RunError> {
         let folders = folders(guest);
         wasi(guest, &folders)?;
-        Ok(Self { guest: guest.clone(), counts, folders, outgoing: Outgoing::new(guest), idle: Mutex::default() })
+        Ok(Self {
+            guest: guest.clone(),
+            counts,
+            folders,
+            outgoing: Outgoing::new(guest),
+            idle: Mutex::default(),
+            most_idle,
+            spare: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Makes a store for an instance.
@@ -64,13 +73,13 @@ impl Instances {
     ///
     /// # Errors
     /// A guest that cannot be instantiated.
-    pub(super) async fn take(&self, proxy: &ProxyPre<Host>, spare: &Spare) -> wasmtime::Result<Instance> {
+    pub(super) async fn take(&self, proxy: &ProxyPre<Host>) -> wasmtime::Result<Instance> {
         if self.guest.http.instance_requests > 1
             && let Some(instance) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
         {
             return Ok(instance);
         }
-        match spare.lock().await.take() {
+        match self.spare.lock().await.take() {
             Some(mut instance) => {
                 // Its time begins now.
                 instance.store.set_epoch_deadline(1);
@@ -86,25 +95,22 @@ impl Instances {
         Ok(Instance { store, proxy, used: 0 })
     }
 
-    /// Keeps an instance that may answer more requests; else unmakes it, and makes one for the thread's next request. The
-    /// permit is given back when the instance is gone, so that there are no more of them than the pool has room for.
-    pub(super) fn give_back(
-        self: &Arc<Self>,
-        mut instance: Instance,
-        permit: Arc<OwnedSemaphorePermit>,
-        proxy: &Arc<ProxyPre<Host>>,
-        spare: &Spare,
-    ) {
+    /// Keeps an instance that may answer more requests; else unmakes it, and makes one for the next request. The turn is given
+    /// back when the instance is gone, so that there are no more of them than the pool has room for.
+    pub(super) fn give_back(self: &Arc<Self>, mut instance: Instance, turn: Arc<Turn>, proxy: &Arc<ProxyPre<Host>>) {
         instance.used += 1;
         if instance.used < self.guest.http.instance_requests {
-            return self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < self.most_idle {
+                return idle.push(instance);
+            }
         }
-        let (instances, proxy, spare) = (self.clone(), proxy.clone(), spare.clone());
+        let (instances, proxy) = (self.clone(), proxy.clone());
         // The connection's task goes on until it has sent the answer; then it is the turn of this one.
         tokio::spawn(async move {
-            drop((instance, permit));
+            drop((instance, turn));
             // Somebody is making one already, or takes it just now.
-            let Ok(mut spare) = spare.try_lock() else { return };
+            let Ok(mut spare) = instances.spare.try_lock() else { return };
             if spare.is_none() {
                 // What keeps an instance from being made is told to the request that wants one.
                 *spare = timeout(instances.guest.http.timeout, instances.make(&proxy)).await.ok().and_then(Result::ok);

@@ -138,7 +138,7 @@ impl WorkerState for Worker {
         if let Err(error) = result.as_ref()
             && (error.is::<Trap>() || error.is::<I32Exit>())
         {
-            eprintln!("error: an instance has failed: {}", reason(error));
+            super::tell(&format!("error: an instance has failed: {}", reason(error)));
         }
         drop(store);
     }

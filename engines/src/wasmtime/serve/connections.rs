@@ -1,0 +1,168 @@
+//! From the listening socket to connections that are served: accepted by the first process, which gives to each in turn.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen as begin, socket_with, sockopt};
+use tokio::net::unix::pipe;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::answer::Server;
+use super::processes::{First, Given, Other, Taker};
+use super::{BACKLOG, HEAD, PAUSE, setup};
+use crate::RunError;
+
+/// Listens.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    begin(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts connections, keeps one after it has given one to each of the other processes, and ends when `stop` does and all
+/// have finished what they have begun. Returns the exit code.
+///
+/// # Errors
+/// [`RunError::Setup`].
+pub(super) fn accept(server: Server, first: First, stop: Option<Arc<OwnedFd>>) -> Result<u8, RunError> {
+    let server = Arc::new(server);
+    serve(async {
+        let listener = TcpListener::from_std(first.listener)?;
+        let others = first.others.into_iter().map(Other::ready).collect::<io::Result<Vec<_>>>()?;
+        let stop = stop.map(|stop| pipe::Receiver::from_owned_fd(stop.try_clone()?)).transpose()?;
+        let (stopping, stopped) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut turns = (0..=others.len()).cycle();
+        loop {
+            tokio::select! {
+                () = told(stop.as_ref()) => break,
+                // Those that have ended.
+                Some(_) = connections.join_next() => {}
+                code = any_gone(&others) => {
+                    super::tell("error: a process of the server is gone");
+                    return Ok(code);
+                }
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let kept = match turns.next().and_then(|turn| others.get(turn)) {
+                            Some(other) => other.give(stream),
+                            None => Some(stream),
+                        };
+                        if let Some(stream) = kept {
+                            connections.spawn(connection(server.clone(), stream, stopped.clone()));
+                        }
+                    }
+                    // Out of descriptors: those who are being served will give some back.
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                },
+            }
+        }
+        drop(listener);
+        let others: Vec<_> = others.into_iter().map(Taker::stop).collect();
+        finish(&server, connections, &stopping).await;
+        Ok(others.iter().map(|other| other.code()).find(|code| *code != 0).unwrap_or(0))
+    })
+}
+
+/// Serves the connections that a process is given, until there are no more, and those that there were have ended.
+///
+/// # Errors
+/// [`RunError::Setup`].
+pub(super) fn take(server: Server, given: Given) -> Result<(), RunError> {
+    let server = Arc::new(server);
+    serve(async {
+        let given = given.ready()?;
+        let (stopping, stopped) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                // Those that have ended.
+                Some(_) = connections.join_next() => {}
+                stream = given.next() => match stream.map(TcpStream::from_std) {
+                    Some(Ok(stream)) => drop(connections.spawn(connection(server.clone(), stream, stopped.clone()))),
+                    // A client that is gone already is nobody's loss.
+                    Some(Err(_)) => {}
+                    None => break,
+                },
+            }
+        }
+        finish(&server, connections, &stopping).await;
+        Ok(())
+    })
+}
+
+/// Serves on this thread.
+fn serve<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, RunError> {
+    let runtime = make_runtime().map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
+    let served = runtime.block_on(work).map_err(|error| setup(format!("cannot wait for connections: {error}")));
+    // A name lookup that still runs is not waited for.
+    runtime.shutdown_background();
+    served
+}
+
+/// Makes the runtime of one thread.
+fn make_runtime() -> io::Result<Runtime> {
+    // A guest that computes has its turn again and again; what has come for others is looked for after each.
+    tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build()
+}
+
+/// Waits until the guest is to stop.
+async fn told(stop: Option<&pipe::Receiver>) {
+    match stop {
+        Some(stop) if stop.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+/// Waits until one of the other processes is gone, and returns the exit code that says how.
+async fn any_gone(others: &[Taker]) -> u8 {
+    let mut gone: Vec<_> = others.iter().map(|other| Box::pin(other.gone())).collect();
+    std::future::poll_fn(|context| {
+        let ready = gone.iter_mut().map(|gone| gone.as_mut().poll(context)).find(|poll| poll.is_ready());
+        ready.unwrap_or(std::task::Poll::Pending)
+    })
+    .await
+}
+
+/// Tells connections to end after the answer they are at, and waits for them and for what guests do afterwards.
+async fn finish(server: &Server, mut connections: JoinSet<()>, stopping: &watch::Sender<bool>) {
+    // There may be no connection.
+    let _ = stopping.send(true);
+    while connections.join_next().await.is_some() {}
+    server.finish().await;
+}
+
+/// Serves one connection: HTTP/1.1, or HTTP/2 if the client begins with it.
+async fn connection(server: Arc<Server>, stream: TcpStream, mut stopping: watch::Receiver<bool>) {
+    // Small pieces of a response are not held back.
+    let _ = stream.set_nodelay(true);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).pipeline_flush(true);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(server.concurrency());
+    let answer = service_fn(|request| server.clone().answer(request));
+    let connection = builder.serve_connection(TokioIo::new(stream), answer);
+    tokio::pin!(connection);
+    // Clients that go, or that speak no HTTP, are no errors of ours.
+    let _ = tokio::select! {
+        result = &mut connection => result,
+        // Whoever could say so has said so before it is gone.
+        () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+}
