@@ -74,6 +74,23 @@ async fn listens(address: &str) {
     eventually("a server", LIMIT, async || http::ask(address, "/", b"").await.map(drop)).await;
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Opens connections, on a server that has been asked once, to the process that was asked: each of its so many processes gets
+/// one in turn.
+async fn connections_to_one_process<const COUNT: usize>(address: &str, processes: usize) -> [Connection; COUNT] {
+    let mut chosen = Vec::new();
+    for number in 1..=COUNT * processes {
+        let connection = Connection::open(address).await.expect("a connection");
+        if number % processes == 0 {
+            chosen.push(connection);
+        }
+    }
+    chosen.try_into().unwrap_or_else(|_| panic!("there are {COUNT}"))
+}
+
 async fn says(address: &str, path: &str) -> (u16, String) {
     let answer = http::ask(address, path, b"").await.unwrap_or_else(|error| panic!("{path}: {error}"));
     (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
@@ -200,8 +217,7 @@ async fn guest_that_takes_too_long_is_ended(namespace: Namespace) {
 /// While guests compute on every core, others are answered.
 async fn guest_that_computes_keeps_nobody_waiting(namespace: Namespace) {
     let (container, address) = serve(&namespace, "http_timeout = \"30s\"").await;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let spinning: Vec<_> = (0..2 * cores)
+    let spinning: Vec<_> = (0..2 * cores())
         .map(|_| {
             let address = address.clone();
             tokio::spawn(async move { http::ask(&address, "/spin", b"").await })
@@ -436,7 +452,8 @@ async fn component_of_javascript_serves(namespace: Namespace) {
     container.end().await;
 
     // Such a component answers one request only. An instance that is asked again, and gives no answer, is not kept.
-    let (address, options) = (format!("127.0.0.1:{}", http::free_port()), "http_instance_requests = 5");
+    let address = format!("127.0.0.1:{}", http::free_port());
+    let options = "http_instance_requests = 5\nhttp_concurrency = 1";
     let mut container = server(&namespace, &image, &address).options(options).create().await;
     container.start().await;
     listens(&address).await;

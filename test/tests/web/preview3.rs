@@ -8,7 +8,7 @@ use prewasi_test::trial::Case;
 use prewasi_test::{Container, Namespace, case};
 use rustix::process::Signal;
 
-use super::{ok, says, serve_guest};
+use super::{connections_to_one_process, cores, ok, says, serve_guest};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -41,9 +41,12 @@ async fn requests_are_answered(namespace: Namespace) {
 async fn instance_answers_requests_side_by_side(namespace: Namespace) {
     let (container, address) = serve(&namespace, "http_instance_requests = 3").await;
     // The instance has answered one request already.
-    let (one, other) = tokio::join!(says(&address, "/wait"), says(&address, "/wait"));
-    assert_eq!((one, other), (ok("together\n"), ok("together\n")));
-    assert_eq!(says(&address, "/count").await, ok("1\n"));
+    let [mut one, mut other] = connections_to_one_process(&address, cores()).await;
+    let (first, second) = tokio::join!(one.ask("/wait", b""), other.ask("/wait", b""));
+    for answer in [first, second] {
+        assert_eq!(answer.expect("an answer").body, b"together\n");
+    }
+    assert_eq!(one.ask("/count", b"").await.expect("an answer").body, b"1\n");
     container.end().await;
 }
 

@@ -11,7 +11,7 @@ use prewasi_test::{Namespace, case, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{LIMIT, listens, ok, says, serve, server, web};
+use super::{LIMIT, connections_to_one_process, cores, listens, ok, says, serve, server, web};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -21,10 +21,6 @@ pub(super) fn cases() -> Vec<Case> {
         case!(process_that_is_killed_ends_the_container),
         case!(processes_end_with_the_first_one),
     ]
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// There are as many processes as cores, connections are shared out among them, and all are gone after the container's end.
@@ -52,11 +48,8 @@ async fn each_core_has_one(namespace: Namespace) {
 /// A request waits for its turn although its own process has nothing to do, for there are as many as may be in another one.
 async fn limits_are_those_of_all(namespace: Namespace) {
     let (container, address) = serve(&namespace, "http_concurrency = 2").await;
-    let mut connections = Vec::new();
-    for _ in 0..3 {
-        connections.push(Connection::open(&address).await.expect("a connection"));
-    }
-    let mut idle = connections.remove(1);
+    let connections = connections_to_one_process::<2>(&address, cores().min(2)).await;
+    let mut idle = Connection::open(&address).await.expect("a connection");
     let begun: Vec<_> = connections
         .into_iter()
         .map(|mut busy| tokio::spawn(async move { busy.ask("/sleep/1500", b"").await.expect("an answer").status }))

@@ -1,6 +1,5 @@
 //! Answering HTTP requests, beside `wasmtime serve` of the same version; and what stays in memory.
 
-use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use serde_json::json;
 
 use crate::Counts;
 use crate::compile::{WASMTIME, version_of_wasmtime};
+use crate::engines::proportional;
 use crate::table::{Samples, Section, Table, Target};
 
 /// How many connections, and how many times the other's requests per second are to be reached with them.
@@ -164,20 +164,13 @@ async fn memory(container: &Container, address: &str) -> Table {
             }
         }
         let mut samples = Samples::default();
-        samples.add_bytes(resident(container.pid()));
+        let processes = container.pids().await.expect("they are listed");
+        samples.add_bytes(processes.iter().map(|process| proportional(process.pid)).sum::<u64>() << 10);
         seen.push(samples);
     }
     let mut table = Table::new("MiB");
-    table.row(&format!("resident, after {} requests", REQUESTS[0]), &seen[0], None);
+    table.row(&format!("all processes (PSS), after {} requests", REQUESTS[0]), &seen[0], None);
     let target = Target::above(seen[1].median(), seen[0].median(), GROWTH, "MiB", " above");
-    table.row(&format!("resident, after {} requests", REQUESTS[1]), &seen[1], Some(target));
+    table.row(&format!("all processes (PSS), after {} requests", REQUESTS[1]), &seen[1], Some(target));
     table
-}
-
-/// Returns the resident memory of a process.
-fn resident(pid: u32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process is there");
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).expect("it has a figure");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number");
-    kib << 10
 }
