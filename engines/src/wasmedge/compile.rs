@@ -31,7 +31,8 @@ pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, Compile
     let output = folder.0.join("code.so");
     let configuration = Configuration::new(options).map_err(unsupported)?;
     library::compile(&configuration, &wasm, &output).map_err(unsupported)?;
-    let image = read(&output).map_err(|error| unsupported(format!("what the compiler has written: {error}")))?;
+    let mut image = read(&output).map_err(|error| unsupported(format!("what the compiler has written: {error}")))?;
+    leave_out_code(&mut image, &wasm).map_err(unsupported)?;
     Ok(artifact::seal(image, &options.label()))
 }
 
@@ -40,6 +41,27 @@ fn read(output: &Path) -> io::Result<Vec<u8>> {
     const MAGIC: &[u8] = b"\x7fELF";
     let image = fs::read(output)?;
     if image.starts_with(MAGIC) { Ok(image) } else { Err(io::Error::other("it is no library")) }
+}
+
+/// Takes the code out of the wasm that the compiler has put into the library, because WasmEdge reads all of that wasm when it
+/// loads the library, and runs none of it. The room stays, so that nothing else moves.
+fn leave_out_code(image: &mut [u8], wasm: &[u8]) -> Result<(), String> {
+    const ALIGNMENT: usize = size_of::<u32>();
+    let length = u32::try_from(wasm.len()).map_err(|error| error.to_string())?.to_le_bytes();
+    let start = image.windows(wasm.len()).position(|window| window == wasm);
+    let size = start.map(|start| (start + wasm.len()).next_multiple_of(ALIGNMENT));
+    let (Some(start), Some(size)) = (start, size.filter(|size| image[*size..].starts_with(&length))) else {
+        return Err("wasmedge has put its wasm where it is not looked for".to_owned());
+    };
+    let hollow = rewrite::hollow(wasm)?;
+    if hollow.len() > wasm.len() {
+        // There is hardly any code.
+        return Ok(());
+    }
+    image[start..start + wasm.len()].fill(0);
+    image[start..start + hollow.len()].copy_from_slice(&hollow);
+    image[size..size + ALIGNMENT].copy_from_slice(&u32::try_from(hollow.len()).unwrap_or(u32::MAX).to_le_bytes());
+    Ok(())
 }
 
 fn unsupported(reason: String) -> CompileError {

@@ -72,7 +72,7 @@ struct Instance {
 struct Calls {
     executor: *mut ffi::WasmEdge_ExecutorContext,
     functions: Vec<*mut ffi::WasmEdge_FunctionInstanceContext>,
-    result: Result<ffi::WasmEdge_Result, String>,
+    result: Option<Result<ffi::WasmEdge_Result, String>>,
 }
 
 impl Instance {
@@ -100,7 +100,7 @@ impl Instance {
                 ),
                 own: ffi::WasmEdge_ModuleInstanceCreate(string(rewrite::MODULE)),
                 guest: ptr::null_mut(),
-                calls: Box::new(Calls { executor, functions: Vec::new(), result: Err(String::new()) }),
+                calls: Box::new(Calls { executor, functions: Vec::new(), result: None }),
             }
         };
         if instance.statistics.is_null()
@@ -206,8 +206,9 @@ impl Instance {
         // SAFETY: nobody else looks at the calls before the function has returned; it has no parameters and no results.
         unsafe {
             (*calls).functions = functions;
-            said(ffi::WasmEdge_ExecutorInvoke(self.executor, hold, ptr::null(), 0, ptr::null_mut(), 0))?;
-            std::mem::replace(&mut (*calls).result, Err(String::new()))
+            let held = ffi::WasmEdge_ExecutorInvoke(self.executor, hold, ptr::null(), 0, ptr::null_mut(), 0);
+            // When all fuel is consumed, there is none for the function that holds either.
+            (*calls).result.take().unwrap_or_else(|| said(held).and(Err("wasmedge has called nothing".to_owned())))
         }
     }
 
@@ -249,7 +250,7 @@ unsafe extern "C" fn hold(
 ) -> ffi::WasmEdge_Result {
     // SAFETY: `link` has told WasmEdge of calls that live as long as the instance, and nobody else uses them meanwhile.
     let calls = unsafe { &mut *calls.cast::<Calls>() };
-    calls.result = stack::watch().map_err(|error| format!("signals: {error}")).map(|()| {
+    let result = stack::watch().map_err(|error| format!("signals: {error}")).map(|()| {
         let mut result = ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Success };
         for function in &calls.functions {
             // SAFETY: the function is the guest's, it has no parameters, and no room is offered for results.
@@ -261,6 +262,7 @@ unsafe extern "C" fn hold(
         }
         result
     });
+    calls.result = Some(result);
     ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Success }
 }
 

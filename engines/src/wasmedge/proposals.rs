@@ -13,8 +13,7 @@ use crate::tuning::proposals;
 type Proposal = (&'static str, WasmFeatures, ffi::WasmEdge_Proposal);
 
 /// What can be chosen. All of them are taken by default.
-const PROPOSALS: [Proposal; 6] = [
-    ("exceptions", WasmFeatures::EXCEPTIONS, ffi::WasmEdge_Proposal_ExceptionHandling),
+const PROPOSALS: [Proposal; 5] = [
     ("extended-const", WasmFeatures::EXTENDED_CONST, ffi::WasmEdge_Proposal_ExtendedConst),
     ("multi-memory", WasmFeatures::MULTI_MEMORY, ffi::WasmEdge_Proposal_MultiMemories),
     ("relaxed-simd", WasmFeatures::RELAXED_SIMD, ffi::WasmEdge_Proposal_RelaxSIMD),
@@ -23,7 +22,8 @@ const PROPOSALS: [Proposal; 6] = [
 ];
 
 /// What WasmEdge takes by default and is never taken here: the compiler does not have it, or not all of it.
-pub(super) const NEVER: [ffi::WasmEdge_Proposal; 4] = [
+pub(super) const NEVER: [ffi::WasmEdge_Proposal; 5] = [
+    ffi::WasmEdge_Proposal_ExceptionHandling,
     ffi::WasmEdge_Proposal_FunctionReferences,
     ffi::WasmEdge_Proposal_GC,
     ffi::WasmEdge_Proposal_Memory64,

@@ -12,8 +12,8 @@ use std::convert::Infallible;
 use wasm_encoder::reencode::{Error, Reencode};
 use wasm_encoder::{
     CodeSection, DataCountSection, DataSection, ElementSection, EntityType, ExportKind, ExportSection, Function,
-    FunctionSection, GlobalSection, ImportSection, MemorySection, Module, TableSection, TagSection, TypeSection,
-    ValType,
+    FunctionSection, GlobalSection, ImportSection, MemorySection, Module, RawSection, TableSection, TagSection,
+    TypeSection, ValType,
 };
 use wasmparser::{Parser, Payload, TypeRef};
 
@@ -49,6 +49,34 @@ pub(super) fn rewrite(wasm: &[u8]) -> Result<Vec<u8>, String> {
         sections.take(&mut indices, payload).map_err(|error| error.to_string())?;
     }
     Ok(sections.finish(&indices))
+}
+
+/// Returns the module with functions that do nothing: all that there is to know of it but its code.
+///
+/// # Errors
+/// The reason why it cannot be read.
+pub(super) fn hollow(wasm: &[u8]) -> Result<Vec<u8>, String> {
+    let (mut module, mut code) = (Module::new(), CodeSection::new());
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload.map_err(|error| error.to_string())? {
+            Payload::CodeSectionEntry(_) => {
+                let mut function = Function::new([]);
+                function.instructions().unreachable().end();
+                code.function(&function);
+            }
+            payload => {
+                if matches!(payload, Payload::DataSection(_)) {
+                    module.section(&code);
+                }
+                if let Some((id, range)) = payload.as_section()
+                    && !matches!(payload, Payload::CodeSectionStart { .. })
+                {
+                    module.section(&RawSection { id, data: &wasm[range] });
+                }
+            }
+        }
+    }
+    Ok(module.finish())
 }
 
 /// Which function has which number in the module that is made: the added import follows the others, and added functions
@@ -225,6 +253,16 @@ mod tests {
             assert!(contains(&bytes, HOLD), "{text}");
             assert_eq!(contains(&bytes, START), text.contains("(start"), "{text}");
         }
+    }
+
+    /// Without code, the rest is as it was, and valid as far as WasmEdge looks.
+    #[test]
+    fn code_is_left_out() {
+        let whole =
+            rewritten(r#"(module (memory 1) (data "data") (func (export "long") nop nop nop nop nop nop nop nop))"#);
+        let hollow = hollow(&whole).unwrap();
+        Validator::new().validate_all(&hollow).unwrap();
+        assert!(hollow.len() < whole.len() && contains(&hollow, "data") && contains(&hollow, "long"));
     }
 
     /// No custom section is left: neither names nor what WasmEdge would take for native code.

@@ -1,8 +1,9 @@
 //! What wasm may use.
 
 use crate::common::{artifact, run, trials};
+use crate::compiled::compile;
 
-trials![wasm_features, exceptions];
+trials![wasm_features, what_cannot_run_is_refused];
 
 /// SIMD, relaxed or not, bulk memory, multiple memories, tail calls and extended constants are there.
 fn wasm_features() {
@@ -30,18 +31,15 @@ fn wasm_features() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 }
 
-/// An exception is caught, and brings its value.
-fn exceptions() {
-    let module = artifact(
-        r#"(module
-            (tag $tag (param i32))
-            (func $throw (throw $tag (i32.const 7)))
-            (func (export "_start")
-                (block $caught (result i32)
-                    (try_table (catch $tag $caught) (call $throw))
-                    unreachable)
-                (if (i32.ne (i32.const 7)) (then unreachable))))"#,
-    );
-    let ended = run(&module, &[]);
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+/// What WasmEdge's compiler does not do is refused by the name of the proposal.
+fn what_cannot_run_is_refused() {
+    for (text, name) in [
+        ("(module (tag))", "exceptions"),
+        ("(module (memory 1 1 shared))", "shared memory"),
+        ("(module (func (drop (struct.new 0))) (type (struct)))", "gc"),
+        ("(module (memory i64 1))", "memory64"),
+    ] {
+        let reason = compile(text).unwrap_err().to_string();
+        assert!(reason.to_lowercase().contains(name), "{text}: {reason}");
+    }
 }

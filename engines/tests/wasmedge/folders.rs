@@ -3,8 +3,20 @@
 use std::fs;
 
 use crate::common::{artifact, run, trials};
+use crate::shared::folders::{lister, root};
 
-trials![nothing_in_a_read_only_folder_changes, files_are_read, names_without_colons];
+trials![names_have_no_slash, nothing_in_a_read_only_folder_changes, files_are_read, names_have_no_colon];
+
+/// The working directory comes first, and names begin with no slash, which makes no difference to a C library. What is
+/// written is there when the guest has ended, even in a forked process.
+fn names_have_no_slash() {
+    let root = root();
+    for (cwd, file, names) in [("/", "file", "data\n"), ("/data/work/deep", "work/deep/file", ".\ndata\n")] {
+        let ended = run(&lister(), &["--forked", "--cwd", cwd, "--dir", root.path().to_str().unwrap(), "/data"]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), names), "{}", ended.stderr);
+        assert_eq!(fs::read_to_string(root.path().join(file)).unwrap(), "file");
+    }
+}
 
 /// Neither directly nor by way of a folder that was opened once more, with all rights that there are.
 fn nothing_in_a_read_only_folder_changes() {
@@ -94,7 +106,7 @@ fn files_are_read() {
 }
 
 /// A colon in a folder's name, which WasmEdge would take for its end, is refused.
-fn names_without_colons() {
+fn names_have_no_colon() {
     let module = artifact(r#"(module (func (export "_start")))"#);
     let folder = tempfile::tempdir().unwrap();
     let ended = run(&module, &["--dir", folder.path().to_str().unwrap(), "/a:b"]);

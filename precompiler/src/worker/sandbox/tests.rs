@@ -14,7 +14,9 @@ use nix::unistd::Uid;
 use super::{Limits, enter};
 
 const ATTEMPT: &str = "PREWASI_TEST_ATTEMPT";
-const LIMITS: Limits = Limits { memory: 64 << 20, cpu_seconds: 1 };
+const LIMITS: Limits = Limits { memory: 64 << 20, cpu_seconds: 1, files: false };
+/// What attempts begin with that are made with a file system of one's own.
+const OWN: &str = "own-";
 
 /// Makes the attempt that the environment names; run by itself it has nothing to do and passes.
 #[test]
@@ -22,12 +24,23 @@ const LIMITS: Limits = Limits { memory: 64 << 20, cpu_seconds: 1 };
 fn inside() {
     let Ok(attempt) = std::env::var(ATTEMPT) else { return };
     let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get();
-    enter(LIMITS, parent).expect("enter the sandbox");
+    enter(Limits { files: attempt.starts_with(OWN), ..LIMITS }, parent).expect("enter the sandbox");
     std::io::stderr().write_all(b"entered\n").expect("stderr works");
     let result = match attempt.as_str() {
         "nothing" => Ok(()),
         "file" => File::open("/etc/passwd").map(drop),
         "write" => File::create("/tmp/prewasi-sandbox-leak").map(drop),
+        "own-files" => use_files(),
+        "own-file" => File::open("/etc/passwd").map(drop),
+        "own-process" => File::open("/proc/self/mem").map(drop),
+        "own-above" => File::open("/../../../etc/passwd").map(drop),
+        "own-root" => nix::unistd::chroot("/tmp").map_err(Into::into),
+        "own-unix" => UnixStream::pair().map(drop),
+        "own-exec" => Command::new("/bin/true").status().map(drop),
+        "own-large" => std::fs::write(std::env::temp_dir().join("file"), vec![1; 32 << 20]).and_then(|()| {
+            std::fs::copy(std::env::temp_dir().join("file"), std::env::temp_dir().join("second"))?;
+            std::fs::copy(std::env::temp_dir().join("file"), std::env::temp_dir().join("third")).map(drop)
+        }),
         "tcp" => TcpStream::connect("127.0.0.1:1").map(drop),
         "udp" => UdpSocket::bind("127.0.0.1:0").map(drop),
         "unix" => UnixStream::pair().map(drop),
@@ -54,6 +67,17 @@ fn inside() {
             7
         }
     });
+}
+
+/// Does what a compiler does with files.
+fn use_files() -> std::io::Result<()> {
+    let folder = std::env::temp_dir().join("folder");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("one"), "content")?;
+    std::fs::rename(folder.join("one"), folder.join("other"))?;
+    assert_eq!(std::fs::read_to_string(folder.join("other"))?, "content");
+    assert_eq!(std::fs::read_dir("/")?.count(), 1, "there is nothing else");
+    std::fs::remove_dir_all(&folder)
 }
 
 fn rustix_fd(number: i32) -> std::os::fd::BorrowedFd<'static> {
@@ -116,6 +140,28 @@ fn allows_threads() {
 fn denies_files() {
     assert_denied("file");
     assert_denied("write");
+}
+
+/// With a file system of its own, a compiler writes and reads files, and finds no others, however it asks for them.
+#[test]
+fn own_files_are_all_there_is() {
+    for user in users() {
+        let (status, said) = attempt_as(user, "own-files");
+        assert_eq!(status.code(), Some(0), "{user:?}: {said}");
+        for (name, code) in [
+            ("own-file", libc::ENOENT),
+            ("own-process", libc::ENOENT),
+            ("own-above", libc::ENOENT),
+            ("own-exec", libc::EPERM),
+            ("own-root", libc::EPERM),
+            ("own-unix", libc::EPERM),
+            ("own-large", libc::ENOSPC),
+        ] {
+            let (status, said) = attempt_as(user, name);
+            assert_eq!(status.code(), Some(7), "{name} as {user:?}: {said}");
+            assert_eq!(said.lines().next_back(), Some(code.to_string().as_str()), "{name} as {user:?}: {said}");
+        }
+    }
 }
 
 /// No socket of any family can be had.
