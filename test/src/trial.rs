@@ -113,7 +113,9 @@ fn obstacle(series: Series, engine: &str, needs: &[Need]) -> Option<String> {
     }
     let shim = home::program(&format!("containerd-shim-{engine}-v1"));
     if !shim.exists() {
-        return Some(format!("the shim of {engine} is not built; make setup-wasmedge gets what that of WasmEdge wants"));
+        return Some(format!(
+            "the shim of {engine} is not built; make setup-wasmedge gets what that of WasmEdge wants"
+        ));
     }
     needs.iter().find_map(|need| need.missing())
 }

@@ -37,10 +37,8 @@ fn inside() {
         "own-root" => nix::unistd::chroot("/tmp").map_err(Into::into),
         "own-unix" => UnixStream::pair().map(drop),
         "own-exec" => Command::new("/bin/true").status().map(drop),
-        "own-large" => std::fs::write(std::env::temp_dir().join("file"), vec![1; 32 << 20]).and_then(|()| {
-            std::fs::copy(std::env::temp_dir().join("file"), std::env::temp_dir().join("second"))?;
-            std::fs::copy(std::env::temp_dir().join("file"), std::env::temp_dir().join("third")).map(drop)
-        }),
+        "own-large" => (0..3)
+            .try_for_each(|file: u32| std::fs::write(std::env::temp_dir().join(file.to_string()), vec![1; 32 << 20])),
         "tcp" => TcpStream::connect("127.0.0.1:1").map(drop),
         "udp" => UdpSocket::bind("127.0.0.1:0").map(drop),
         "unix" => UnixStream::pair().map(drop),
@@ -143,24 +141,26 @@ fn denies_files() {
 }
 
 /// With a file system of its own, a compiler writes and reads files, and finds no others, however it asks for them.
+/// Without privilege it takes a process of one thread to have one, which a worker is and a test is not.
 #[test]
 fn own_files_are_all_there_is() {
-    for user in users() {
-        let (status, said) = attempt_as(user, "own-files");
-        assert_eq!(status.code(), Some(0), "{user:?}: {said}");
-        for (name, code) in [
-            ("own-file", libc::ENOENT),
-            ("own-process", libc::ENOENT),
-            ("own-above", libc::ENOENT),
-            ("own-exec", libc::EPERM),
-            ("own-root", libc::EPERM),
-            ("own-unix", libc::EPERM),
-            ("own-large", libc::ENOSPC),
-        ] {
-            let (status, said) = attempt_as(user, name);
-            assert_eq!(status.code(), Some(7), "{name} as {user:?}: {said}");
-            assert_eq!(said.lines().next_back(), Some(code.to_string().as_str()), "{name} as {user:?}: {said}");
-        }
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let (status, said) = attempt("own-files");
+    assert_eq!(status.code(), Some(0), "{said}");
+    for (name, code) in [
+        ("own-file", libc::ENOENT),
+        ("own-process", libc::ENOENT),
+        ("own-above", libc::ENOENT),
+        ("own-exec", libc::EPERM),
+        ("own-root", libc::EPERM),
+        ("own-unix", libc::EPERM),
+        ("own-large", libc::ENOSPC),
+    ] {
+        let (status, said) = attempt(name);
+        assert_eq!(status.code(), Some(7), "{name}: {said}");
+        assert_eq!(said.lines().next_back(), Some(code.to_string().as_str()), "{name}: {said}");
     }
 }
 
