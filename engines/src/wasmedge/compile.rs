@@ -30,7 +30,7 @@ pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, Compile
     let folder = Folder::make().map_err(|error| unsupported(format!("a folder for the compiler: {error}")))?;
     let output = folder.0.join("code.so");
     let configuration = Configuration::new(options).map_err(unsupported)?;
-    library::compile(&configuration, &wasm, &output).map_err(unsupported)?;
+    library::compile(&configuration, &wasm, &output).map_err(failed)?;
     let mut image = read(&output).map_err(|error| unsupported(format!("what the compiler has written: {error}")))?;
     leave_out_code(&mut image, &wasm).map_err(unsupported)?;
     Ok(artifact::seal(image, &options.label()))
@@ -62,6 +62,12 @@ fn leave_out_code(image: &mut [u8], wasm: &[u8]) -> Result<(), String> {
     image[start..start + hollow.len()].copy_from_slice(&hollow);
     image[size..size + ALIGNMENT].copy_from_slice(&u32::try_from(hollow.len()).unwrap_or(u32::MAX).to_le_bytes());
     Ok(())
+}
+
+/// Says what WasmEdge cannot be asked: this is all that it says if there is not enough memory.
+fn failed(reason: String) -> CompileError {
+    const ANYTHING: &str = "generic runtime error";
+    unsupported(if reason == ANYTHING { "wasmedge gave up, perhaps for want of memory".to_owned() } else { reason })
 }
 
 fn unsupported(reason: String) -> CompileError {

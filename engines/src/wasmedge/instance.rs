@@ -1,7 +1,7 @@
 //! The calls of WasmEdge's C interface that run a module, made safe: one instance, from its beginning to its end.
 
-use std::ffi::{CString, c_char, c_void};
-use std::os::unix::fs::MetadataExt as _;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::os::fd::BorrowedFd;
 use std::ptr;
 
 use wasmedge_sys::ffi;
@@ -153,10 +153,11 @@ impl Instance {
             let mut descriptor = 0;
             // SAFETY: the module is WASI's, and the number lives through the call.
             let error = unsafe { ffi::WasmEdge_ModuleInstanceWASIGetNativeHandler(self.wasi, fd, &mut descriptor) };
-            let same = (error == 0).then_some(descriptor).and_then(|descriptor| {
-                let given = std::fs::metadata(format!("/proc/self/fd/{descriptor}")).ok()?;
-                let wanted = file.metadata().ok()?;
-                Some((given.dev(), given.ino()) == (wanted.dev(), wanted.ino()))
+            let same = (error == 0).then(|| c_int::try_from(descriptor).ok()).flatten().and_then(|descriptor| {
+                // SAFETY: WASI keeps the folder open as long as its module lives.
+                let given = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(descriptor) }).ok()?;
+                let wanted = rustix::fs::fstat(file).ok()?;
+                Some((given.st_dev, given.st_ino) == (wanted.st_dev, wanted.st_ino))
             });
             if same != Some(true) {
                 return Err(format!("wasmedge has not opened folder {fd} of the guest"));
