@@ -8,9 +8,15 @@ PREFIX ?= /usr/local
 CARGO ?= cargo
 # Containers need root.
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
+# Where WasmEdge's library is: Debian's place, save another is named.
+export WASMEDGE_INCLUDE_DIR ?= /usr/include
+export WASMEDGE_LIB_DIR ?= /usr/lib/$(shell gcc -print-multiarch 2>/dev/null)
+# Empty on a machine that does not have it.
+WASMEDGE := $(if $(wildcard $(WASMEDGE_INCLUDE_DIR)/wasmedge/wasmedge.h),wasmedge)
 PROGRAMS := prewasi containerd-shim-wasmtime-v1 oci-tar-builder
 
-.PHONY: help setup build build-wasmtime build-wamr build-wasmer check test fuzz demo bench install install-wamr install-wasmer clean
+.PHONY: help setup setup-wasmedge build build-wasmtime build-wamr build-wasmedge build-wasmer check test fuzz demo bench
+.PHONY: install install-wamr install-wasmedge install-wasmer clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -18,18 +24,23 @@ help: ## Show this list
 setup: ## Get what the tests need and this machine lacks
 	@test/setup test
 
-build: build-wasmtime build-wamr build-wasmer ## Build all programs in release mode
+setup-wasmedge: ## Install WasmEdge from a newer Debian, which upgrades the C library
+	@test/setup wasmedge
+
+build: build-wasmtime build-wamr build-wasmer $(WASMEDGE:%=build-%) ## Build all programs in release mode
+	@$(if $(WASMEDGE),:,echo "left out: the shim of WasmEdge, which this machine lacks; make setup-wasmedge gets it")
 
 build-wasmtime: ## Build the programs with the default engine, wasmtime
 	$(CARGO) build --release --workspace --bins
 
 build-wamr: ## Build the shim of WAMR; wants cmake and libclang
+build-wasmedge: ## Build the shim of WasmEdge; wants its library and libclang
 build-wasmer: ## Build the shim of wasmer
-build-wamr build-wasmer: build-%:
+build-wamr build-wasmedge build-wasmer: build-%:
 	$(CARGO) build --release --package prewasi-shim --no-default-features --features $* --bin containerd-shim-$*-v1
 
 # The engines that are tested.
-ENGINES := --features prewasi-shim/wamr,prewasi-shim/wasmer
+ENGINES := --features prewasi-shim/wamr,prewasi-shim/wasmer$(WASMEDGE:%=,prewasi-shim/%)
 # Always the whole workspace with all its targets and engines: cargo chooses a crate's features by what is built beside it,
 # and a different choice would compile the engines once more.
 ALL := --workspace --all-targets $(ENGINES)
@@ -66,8 +77,9 @@ install: build-wasmtime ## Install the programs into PREFIX/bin (/usr/local/bin)
 	install -m 755 $(PROGRAMS:%=$(CARGO_TARGET_DIR)/release/%) $(DESTDIR)$(PREFIX)/bin
 
 install-wamr: ## Install the shim of WAMR as well
+install-wasmedge: ## Install the shim of WasmEdge as well
 install-wasmer: ## Install the shim of wasmer as well
-install-wamr install-wasmer: install-%: build-%
+install-wamr install-wasmedge install-wasmer: install-%: build-%
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(CARGO_TARGET_DIR)/release/containerd-shim-$*-v1 $(DESTDIR)$(PREFIX)/bin
 

@@ -26,6 +26,11 @@ pub trait Engine: Send + Sync {
         true
     }
 
+    /// Says whether `compile` writes to files, for which it makes a folder where temporary files are; else it uses memory alone.
+    fn writes_files(&self) -> bool {
+        false
+    }
+
     /// Returns how the engine was asked to compile and load.
     fn tuning(&self) -> &Tuning;
 

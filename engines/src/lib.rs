@@ -2,19 +2,33 @@
 //!
 //! Engines know bytes and how to run them; of containerd, images and labels they know nothing.
 
+#[cfg(any(feature = "wasmedge", feature = "wasmer"))]
+mod artifact;
 #[cfg(any(feature = "wasmer", feature = "wasmtime"))]
 mod causes;
 mod engine;
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
+mod exports;
 mod fingerprint;
-#[cfg(all(test, any(feature = "wasmer", feature = "wasmtime")))]
+#[cfg(any(feature = "wasmedge", feature = "wasmer"))]
+mod head;
+#[cfg(all(test, any(feature = "wasmedge", feature = "wasmer", feature = "wasmtime")))]
 mod lock;
 mod machine;
-#[cfg(any(feature = "wamr", feature = "wasmer", feature = "wasmtime"))]
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
 mod preopens;
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
+mod preview1;
+#[cfg(any(feature = "wamr", feature = "wasmedge"))]
+mod rights;
+#[cfg(any(feature = "wamr", feature = "wasmedge"))]
+mod texts;
 mod tuning;
 #[cfg(feature = "wamr")]
 mod wamr;
 mod wasm;
+#[cfg(feature = "wasmedge")]
+mod wasmedge;
 #[cfg(feature = "wasmer")]
 mod wasmer;
 #[cfg(feature = "wasmtime")]
@@ -22,6 +36,8 @@ mod wasmtime;
 
 #[cfg(feature = "wamr")]
 pub use self::wamr::Wamr;
+#[cfg(feature = "wasmedge")]
+pub use self::wasmedge::Wasmedge;
 #[cfg(feature = "wasmer")]
 pub use self::wasmer::Wasmer;
 #[cfg(feature = "wasmtime")]

@@ -135,7 +135,7 @@ impl Tuning {
 ///
 /// # Errors
 /// [`TuningError::Proposal`] if there is none of a name.
-#[cfg(any(feature = "wasmer", feature = "wasmtime"))]
+#[cfg(any(feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
 pub(crate) fn proposals(
     choices: &[String],
     known: &[&'static str],

@@ -7,14 +7,12 @@
 //! Of what wasmer offers to a guest, only WASI preview 1 is passed on: its extensions (WASIX) would let a guest start
 //! processes and threads in ways that a container runtime does not see.
 
-mod artifact;
 mod compile;
 mod files;
 mod folders;
 mod limits;
 mod load;
 mod options;
-mod preview1;
 mod proposals;
 mod run;
 mod stdio;

@@ -5,7 +5,7 @@
 
 #[path = "shared/compiled.rs"]
 mod compiled;
-#[path = "wasmer/compiling.rs"]
+#[path = "core/compiling.rs"]
 mod compiling;
 #[path = "wasmer/features.rs"]
 mod features;
@@ -13,12 +13,14 @@ mod features;
 mod folders;
 #[path = "wasmer/limits.rs"]
 mod limits;
-#[path = "wasmer/loading.rs"]
+#[path = "core/loading.rs"]
 mod loading;
 #[path = "shared/mod.rs"]
 mod shared;
 #[path = "wasmer/tuning.rs"]
 mod tuning;
+#[path = "core/tuning.rs"]
+mod tuning_of_modules;
 
 use std::process::ExitCode;
 
@@ -52,5 +54,6 @@ fn main() -> ExitCode {
     trials.extend(limits::trials());
     trials.extend(loading::trials());
     trials.extend(tuning::trials());
+    trials.extend(tuning_of_modules::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -21,6 +21,10 @@ use crate::{Settings, WorkerError};
 /// The most that is kept of what a crashing worker said, bytes.
 const MESSAGE_LIMIT: u64 = 64 << 10;
 
+/// What is said, by Rust, by the system, by C++ and by LLVM, when there is no memory.
+const OUT_OF_MEMORY: [&str; 4] =
+    ["memory allocation of", "Cannot allocate memory", "std::bad_alloc", "LLVM ERROR: out of memory"];
+
 /// What a compile yields.
 #[derive(Debug)]
 pub(crate) struct Compiled {
@@ -166,7 +170,7 @@ fn report(settings: &Settings, status: ExitStatus, said: &str) -> Result<Report,
     {
         return Ok(report);
     }
-    let error = if said.contains("memory allocation of") || said.contains("Cannot allocate memory") {
+    let error = if OUT_OF_MEMORY.iter().any(|words| said.contains(words)) {
         WorkerError::OutOfMemory { limit: settings.compile_memory }
     } else if status.signal() == Some(Signal::XCPU.as_raw()) {
         WorkerError::CpuTime { limit: settings.compile_cpu_time }

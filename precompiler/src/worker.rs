@@ -86,7 +86,7 @@ fn work(engines: &[&dyn Engine], args: &WorkerArgs) -> Report {
         Ok(engine) => engine,
         Err(error) => return Report::Unsupported { reason: error.to_string() },
     };
-    let limits = Limits { memory: args.memory, cpu_seconds: args.cpu_seconds };
+    let limits = Limits { memory: args.memory, cpu_seconds: args.cpu_seconds, files: engine.writes_files() };
     match sandbox::enter(limits, args.parent).and_then(|()| read(std::io::stdin().as_fd())) {
         Ok(bytes) => compile(&*engine, bytes, args.text),
         Err(error) => Report::Io { reason: error.to_string() },

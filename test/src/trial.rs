@@ -102,14 +102,20 @@ impl Need {
     }
 }
 
-/// Says why this machine can run no container at all, or none with this containerd.
-fn obstacle(series: Series, needs: &[Need]) -> Option<String> {
+/// Says why this machine can run no container at all, or none with this containerd or this engine.
+fn obstacle(series: Series, engine: &str, needs: &[Need]) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("containers need root".to_owned());
     }
     let daemon = series.programs().join("containerd");
     if !daemon.exists() {
         return Some(format!("there is no {}", daemon.display()));
+    }
+    let shim = home::program(&format!("containerd-shim-{engine}-v1"));
+    if !shim.exists() {
+        return Some(format!(
+            "the shim of {engine} is not built; make setup-wasmedge gets what that of WasmEdge wants"
+        ));
     }
     needs.iter().find_map(|need| need.missing())
 }
@@ -156,7 +162,7 @@ pub fn engine_trials<'a>(
 fn trial(name: String, series: Series, engine: &'static str, case: &Case, daemons: &Arc<Daemons>) -> Trial {
     let (body, needs, daemons) = (case.body, case.needs, Arc::downgrade(daemons));
     let title = name.clone();
-    Trial::ignorable_test(name, move || match obstacle(series, needs) {
+    Trial::ignorable_test(name, move || match obstacle(series, engine, needs) {
         None => run(series, engine, body, &daemons).map(|()| Completion::Completed),
         Some(reason) if home::is_ci() => Err(Failed::from(format!("cannot run here: {reason}"))),
         Some(reason) => {

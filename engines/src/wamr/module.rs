@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wasmparser::types::{EntityType, TypesRef};
-use wasmparser::{Parser, Payload, ValType, Validator, WasmFeatures};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-use crate::{CompileError, Wasm, WasmKind};
+use crate::{CompileError, Wasm, WasmKind, preview1};
 
 /// What WAMR's fast interpreter takes, as it is built here: the second standard without SIMD, and what was asked for in
 /// Cargo.toml.
@@ -26,59 +26,6 @@ const ACTED_UPON: [&str; 6] =
 
 /// The export by which WASI finds the memory.
 const MEMORY: &str = "memory";
-
-const WASI: &str = "wasi_snapshot_preview1";
-
-/// The functions of WASI preview 1 with their parameters (`i` for 32 bits, `I` for 64). All but `proc_exit` have one
-/// result. WAMR has functions for sockets besides, which are its own; they are not offered.
-const FUNCTIONS: [(&str, &str); 46] = [
-    ("args_get", "ii"),
-    ("args_sizes_get", "ii"),
-    ("clock_res_get", "ii"),
-    ("clock_time_get", "iIi"),
-    ("environ_get", "ii"),
-    ("environ_sizes_get", "ii"),
-    ("fd_advise", "iIIi"),
-    ("fd_allocate", "iII"),
-    ("fd_close", "i"),
-    ("fd_datasync", "i"),
-    ("fd_fdstat_get", "ii"),
-    ("fd_fdstat_set_flags", "ii"),
-    ("fd_fdstat_set_rights", "iII"),
-    ("fd_filestat_get", "ii"),
-    ("fd_filestat_set_size", "iI"),
-    ("fd_filestat_set_times", "iIIi"),
-    ("fd_pread", "iiiIi"),
-    ("fd_prestat_dir_name", "iii"),
-    ("fd_prestat_get", "ii"),
-    ("fd_pwrite", "iiiIi"),
-    ("fd_read", "iiii"),
-    ("fd_readdir", "iiiIi"),
-    ("fd_renumber", "ii"),
-    ("fd_seek", "iIii"),
-    ("fd_sync", "i"),
-    ("fd_tell", "ii"),
-    ("fd_write", "iiii"),
-    ("path_create_directory", "iii"),
-    ("path_filestat_get", "iiiii"),
-    ("path_filestat_set_times", "iiiiIIi"),
-    ("path_link", "iiiiiii"),
-    ("path_open", "iiiiiIIii"),
-    ("path_readlink", "iiiiii"),
-    ("path_remove_directory", "iii"),
-    ("path_rename", "iiiiii"),
-    ("path_symlink", "iiiii"),
-    ("path_unlink_file", "iii"),
-    ("poll_oneoff", "iiii"),
-    ("proc_exit", "i"),
-    ("proc_raise", "i"),
-    ("random_get", "ii"),
-    ("sched_yield", ""),
-    ("sock_accept", "iii"),
-    ("sock_recv", "iiiiii"),
-    ("sock_send", "iiiii"),
-    ("sock_shutdown", "ii"),
-];
 
 /// An export, as far as it matters.
 #[derive(Debug, PartialEq, Eq)]
@@ -154,12 +101,10 @@ fn reserved(initial: u64, maximum: Option<u64>) -> u64 {
 
 fn check_imports(types: TypesRef<'_>) -> Result<(), CompileError> {
     for (module, name, entity) in types.core_imports().into_iter().flatten() {
-        let wanted = FUNCTIONS.iter().find(|(known, _)| module == WASI && *known == name);
-        let fits = match (entity, wanted) {
-            (EntityType::Func(id) | EntityType::FuncExact(id), Some((name, params))) => {
+        let fits = match entity {
+            EntityType::Func(id) | EntityType::FuncExact(id) => {
                 let function = types[id].unwrap_func();
-                let results: &[ValType] = if *name == "proc_exit" { &[] } else { &[ValType::I32] };
-                function.results() == results && function.params().iter().copied().map(letter).eq(params.chars())
+                preview1::offers(module, name, function.params(), function.results())
             }
             _ => false,
         };
@@ -168,14 +113,6 @@ fn check_imports(types: TypesRef<'_>) -> Result<(), CompileError> {
         }
     }
     Ok(())
-}
-
-fn letter(value: ValType) -> char {
-    match value {
-        ValType::I32 => 'i',
-        ValType::I64 => 'I',
-        _ => '?',
-    }
 }
 
 /// The names that WAMR gets, by those that exports had.

@@ -1,14 +1,14 @@
 //! Runs a module by WAMR, in the container's process.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::module::{Export, Module};
 use super::runtime::{Call, Ended, Settings, run};
-use crate::preopens::{self, Folder};
-use crate::{Guest, Network, Outcome, Program, RunError, WasmKind, entry_point};
+use crate::preopens::Folder;
+use crate::texts::{Texts, refused, setup};
+use crate::{Guest, Network, Outcome, Program, RunError, exports};
 
 /// Stack of a guest, bytes. Frames of the interpreter lie in it, not data of C programs, which have theirs in the linear
 /// memory. WAMR clears all of it at the start, so that it is memory from then on.
@@ -35,24 +35,15 @@ impl Interpreted {
             // WASI preview 1 has no function that makes a socket, and no descriptor that a guest is given is one.
             Network::Inherit | Network::None => {}
         }
-        let (mut folders, mut read_only) = (Vec::new(), Vec::new());
-        for folder in preopens::resolve(&guest.preopens, &guest.cwd) {
-            match File::open(&folder.host) {
-                Err(error) if folder.required => return Err(refused(&folder, &error.to_string())),
-                Err(_) => continue,
-                Ok(_) => {}
-            }
-            folders.push(mapping(&folder)?);
-            read_only.push(folder.read_only);
-        }
+        let Texts { args, env, folders, opened } = Texts::of(guest, mapping)?;
+        let read_only: Vec<bool> = opened.iter().map(|(_, read_only)| *read_only).collect();
         if self.module.starts && read_only.contains(&true) {
             let reason = "wamr makes a folder read-only after the module's start function has run";
             return Err(setup(format!("{reason}, and this module has one")));
         }
-        let variable = |(name, value): &(String, String)| format!("{name}={value}");
         Ok(Settings {
-            args: texts(guest.args.iter().cloned())?,
-            env: texts(guest.env.iter().map(variable))?,
+            args,
+            env,
             folders,
             read_only,
             stack: self.stack,
@@ -79,27 +70,22 @@ impl Interpreted {
     }
 
     fn calls(&self, guest: &Guest) -> Vec<Call<'_>> {
-        let entry = guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module));
-        // A command sets itself up in its entry point; only a library has a function for it.
-        let initialize = guest.function.is_some().then_some("_initialize").filter(|name| *name != entry);
         let call = |name| match self.module.exports.get(name) {
             Some(Export::Function { name, params: 0, results }) => Some(Call { name, results: *results }),
             _ => None,
         };
-        initialize.into_iter().chain([entry]).filter_map(call).collect()
+        exports::initializer(guest).into_iter().chain([exports::entry(guest)]).filter_map(call).collect()
     }
 }
 
 impl Program for Interpreted {
     fn check(&self, guest: &Guest) -> Result<(), RunError> {
-        let name = guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module));
-        let reason = match self.module.exports.get(name) {
-            Some(Export::Function { params: 0, .. }) => return Ok(()),
-            Some(Export::Function { .. }) => "it wants parameters",
-            Some(Export::Other) => "it is no function",
-            None => "there is none of that name",
-        };
-        Err(RunError::NoSuchFunction { function: name.to_owned(), reason: reason.to_owned() })
+        exports::check(guest, |name| {
+            Some(match self.module.exports.get(name)? {
+                Export::Function { params, .. } => exports::Export::Function { parameters: *params },
+                Export::Other => exports::Export::Other,
+            })
+        })
     }
 
     /// Gives WAMR a copy of the bytes, because it writes to them; they are released as soon as it has translated them.
@@ -124,17 +110,4 @@ fn mapping(folder: &Folder) -> Result<CString, RunError> {
         return Err(refused(folder, "wamr takes no name with two colons in it, or one at its end"));
     }
     CString::new([guest, BETWEEN, host].concat()).map_err(|_| refused(folder, "its name has a NUL"))
-}
-
-fn texts(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, RunError> {
-    let text = |text: String| CString::new(text).map_err(|error| setup(format!("an argument or variable: {error}")));
-    texts.map(text).collect()
-}
-
-fn refused(folder: &Folder, reason: &str) -> RunError {
-    setup(format!("folder {} as {:?}: {reason}", folder.host.display(), folder.guest))
-}
-
-fn setup(reason: String) -> RunError {
-    RunError::Setup { reason }
 }

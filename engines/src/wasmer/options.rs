@@ -9,7 +9,7 @@ use wasmer::sys::{BaseTunables, CpuFeature, Cranelift, CraneliftOptLevel, Engine
 use wasmer::{Engine, Pages};
 
 use super::{NAME, VERSION, proposals};
-use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError};
+use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError, artifact};
 
 /// Version of the code generator that wasmer's compiler is bound to. A test looks for it in Cargo.lock.
 pub(super) const CRANELIFT: &str = "0.134.3";
@@ -143,7 +143,7 @@ impl Options {
 
     /// Returns what is written behind each artifact.
     pub(super) fn label(&self) -> String {
-        format!("{VERSION}-{}", self.fingerprint().hex())
+        artifact::label_of(VERSION, &self.fingerprint())
     }
 
     /// Returns how linear memories are laid out.

@@ -18,8 +18,9 @@ use wasmer_wasix::{
 
 use super::limits::Limits;
 use super::stdio::Stream;
-use super::{folders, one_line, preview1};
-use crate::{Guest, Outcome, Program, RunError, WasmKind, entry_point};
+use super::{folders, one_line};
+use crate::exports::{self, Export};
+use crate::{Guest, Outcome, Program, RunError, preview1};
 
 /// Faults that native code may cause on purpose: out-of-bounds access, `unreachable`, division by zero.
 const FAULTS: [Signal; 3] = [Signal::SIGSEGV, Signal::SIGILL, Signal::SIGFPE];
@@ -61,30 +62,26 @@ impl ModuleProgram {
         // A start function may call WASI before there is an instance that WASI could be told of.
         let instance = Instance::new(store, &self.module, imports)?;
         attach(store, wasi, &instance)?;
-        // A command sets itself up in its entry point; only a library has a function for it.
-        if guest.function.is_some()
-            && let Ok(initialize) = instance.exports.get_function("_initialize")
+        if let Some(initialize) = exports::initializer(guest)
+            && let Ok(initialize) = instance.exports.get_function(initialize)
         {
             initialize.call(store, &[])?;
         }
-        let name = guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module));
-        let function = instance.exports.get_function(name).map_err(|error| Stop::Setup(setup(one_line(&error))))?;
-        function.call(store, &[])?;
+        let function = instance.exports.get_function(exports::entry(guest));
+        function.map_err(|error| Stop::Setup(setup(one_line(&error))))?.call(store, &[])?;
         Ok(())
     }
 }
 
 impl Program for ModuleProgram {
     fn check(&self, guest: &Guest) -> Result<(), RunError> {
-        let name = guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module));
-        let refused =
-            |reason: &str| Err(RunError::NoSuchFunction { function: name.to_owned(), reason: reason.to_owned() });
-        match self.module.exports().find(|export| export.name() == name).map(|export| export.ty().clone()) {
-            Some(ExternType::Function(function)) if function.params().is_empty() => Ok(()),
-            Some(ExternType::Function(_)) => refused("it wants parameters"),
-            Some(_) => refused("it is no function"),
-            None => refused("there is none of that name"),
-        }
+        exports::check(guest, |name| {
+            let export = self.module.exports().find(|export| export.name() == name)?;
+            Some(match export.ty() {
+                ExternType::Function(function) => Export::Function { parameters: function.params().len() },
+                _ => Export::Other,
+            })
+        })
     }
 
     fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
@@ -130,17 +127,8 @@ impl From<InstantiationError> for Stop {
 struct Exit(i32);
 
 /// Makes the runtime of one guest.
-pub(super) fn runtime() -> std::io::Result<Runtime> {
+fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()
-}
-
-/// Makes a store and an environment with nothing in it, to look at what is offered.
-#[cfg(test)]
-pub(super) fn empty(runtime: &Runtime) -> Result<(Store, WasiFunctionEnv, Imports), RunError> {
-    let engine = super::options::Options::host().loading_engine();
-    let mut store = Store::new(engine.clone());
-    let (wasi, imports) = link(WasiEnvBuilder::default(), engine, runtime, &mut store)?;
-    Ok((store, wasi, imports))
 }
 
 /// Takes from a guest's description what WASI is to show it.
@@ -207,4 +195,46 @@ fn ended(error: &RuntimeError) -> Result<u8, RunError> {
 
 fn setup(reason: String) -> RunError {
     RunError::Setup { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmer::{AsStoreMut as _, Extern, Type};
+
+    use super::*;
+
+    /// Makes a store and an environment with nothing in it, to look at what is offered.
+    fn empty(runtime: &Runtime) -> Result<(Store, WasiFunctionEnv, Imports), RunError> {
+        let engine = super::super::options::Options::host().loading_engine();
+        let mut store = Store::new(engine.clone());
+        let (wasi, imports) = link(WasiEnvBuilder::default(), engine, runtime, &mut store)?;
+        Ok((store, wasi, imports))
+    }
+
+    fn letters(types: &[Type]) -> String {
+        let letter = |ty: &Type| match ty {
+            Type::I32 => 'i',
+            Type::I64 => 'I',
+            other => panic!("{other}"),
+        };
+        types.iter().map(letter).collect()
+    }
+
+    /// Each function that a guest may import is offered with that type.
+    #[test]
+    fn functions_of_wasi_are_offered() {
+        let runtime = runtime().unwrap();
+        let (mut store, _, imports) = empty(&runtime).unwrap();
+        for (name, parameters, results) in preview1::FUNCTIONS {
+            let Some(Extern::Function(function)) = imports.get_export(preview1::MODULE, name) else {
+                panic!("{name} is not offered");
+            };
+            let ty = function.ty(&store.as_store_mut());
+            assert_eq!(
+                (letters(ty.params()).as_str(), letters(ty.results()).as_str()),
+                (parameters, results),
+                "{name}"
+            );
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{artifact, run, trials};
 
-trials![wasm_features, guest_without_memory];
+trials![wasm_features];
 
 /// Exceptions, SIMD, atomics, bulk memory and multiple memories are there.
 fn wasm_features() {
@@ -26,16 +26,4 @@ fn wasm_features() {
     );
     let ended = run(&module, &[]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-}
-
-/// A guest without a memory calls what needs none.
-fn guest_without_memory() {
-    let module = artifact(
-        r#"(module
-            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
-            (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
-            (func (export "_start") (drop (call $yield)) (call $exit (i32.const 9))))"#,
-    );
-    let ended = run(&module, &[]);
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(9), ""));
 }

@@ -1,18 +1,23 @@
 //! What the compile worker takes away from itself before it reads the first byte of wasm.
 //!
-//! A compiler that hostile input has taken over finds: no descriptor but its input and its output, no file system, no
-//! network, no other process to signal or trace, no privilege, little memory and little time. Each measure stands alone, and those
+//! A compiler that hostile input has taken over finds: no descriptor but its input and its output, no file system (or, if it
+//! cannot do without, one that is empty and its own), no network, no other process to signal or trace, no privilege, little memory and little time. Each measure stands alone, and those
 //! that a kernel may lack (Landlock, namespaces without privilege) are backed by another that it has.
 
 use std::io::{Error, Result};
 
-use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    path_beneath_rules,
+};
 use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
 use rustix::process::{Resource, Rlimit, Signal};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
+
+mod files;
 
 /// The user and group `nobody`, who own nothing.
 const NOBODY: u32 = 65534;
@@ -26,6 +31,8 @@ pub(crate) struct Limits {
     pub(crate) memory: u64,
     /// Processor time of all threads, seconds.
     pub(crate) cpu_seconds: u64,
+    /// It has a file system of its own, which may take as much memory again.
+    pub(crate) files: bool,
 }
 
 /// Enters the sandbox. There is no way back; the process must have one thread.
@@ -34,13 +41,16 @@ pub(crate) struct Limits {
 /// What the kernel refused. The caller must not go on then.
 pub(crate) fn enter(limits: Limits, parent: i32) -> Result<()> {
     close_descriptors()?;
+    if limits.files {
+        files::enter(limits.memory)?;
+    }
     leave_namespaces();
     drop_privileges()?;
     limit(limits)?;
     // The kernel forgets this setting when the user changes, so it comes after that.
     die_with(parent)?;
-    deny_files()?;
-    filter_system_calls()
+    deny_files(limits.files)?;
+    filter_system_calls(limits.files)
 }
 
 fn close_descriptors() -> Result<()> {
@@ -101,26 +111,29 @@ fn die_with(parent: i32) -> Result<()> {
     Ok(())
 }
 
-/// Denies every access to files and, where the kernel can, TCP, by an empty Landlock rule set.
-fn deny_files() -> Result<()> {
+/// Denies every access to files (but those of its own) and, where the kernel can, TCP, by a Landlock rule set.
+fn deny_files(own: bool) -> Result<()> {
+    let all = AccessFs::from_all(ABI::V5);
     let denied = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(ABI::V5))
+        .handle_access(all)
         .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V5)))
         .and_then(Ruleset::create)
+        .and_then(|rules| rules.add_rules(path_beneath_rules(own.then_some("/"), all)))
         .and_then(|rules| rules.restrict_self());
     denied.map(drop).map_err(Error::other)
 }
 
 /// Allows what computing in threads needs, and answers everything else with EPERM.
-fn filter_system_calls() -> Result<()> {
+fn filter_system_calls(files: bool) -> Result<()> {
     let errno = |code: i32| Ok::<_, Error>(SeccompAction::Errno(u32::try_from(code).map_err(Error::other)?));
     // A filter cannot look into clone3's arguments. The C library falls back to clone where clone3 does not exist.
     apply([(libc::SYS_clone3, Vec::new())], SeccompAction::Allow, errno(libc::ENOSYS)?)?;
     let thread = u64::try_from(libc::CLONE_THREAD).map_err(Error::other)?;
     let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), thread);
     let threads_only = SeccompRule::new(vec![condition.map_err(Error::other)?]).map_err(Error::other)?;
-    let computing = ALLOWED.iter().map(|number| (*number, Vec::new()));
+    let files = if files { files::CALLS } else { &[] };
+    let computing = ALLOWED.iter().chain(files).map(|number| (*number, Vec::new()));
     let rules = computing.chain([(libc::SYS_clone3, Vec::new()), (libc::SYS_clone, vec![threads_only])]);
     apply(rules, errno(libc::EPERM)?, SeccompAction::Allow)
 }

@@ -14,7 +14,9 @@ use nix::unistd::Uid;
 use super::{Limits, enter};
 
 const ATTEMPT: &str = "PREWASI_TEST_ATTEMPT";
-const LIMITS: Limits = Limits { memory: 64 << 20, cpu_seconds: 1 };
+const LIMITS: Limits = Limits { memory: 64 << 20, cpu_seconds: 1, files: false };
+/// What attempts begin with that are made with a file system of one's own.
+const OWN: &str = "own-";
 
 /// Makes the attempt that the environment names; run by itself it has nothing to do and passes.
 #[test]
@@ -22,12 +24,21 @@ const LIMITS: Limits = Limits { memory: 64 << 20, cpu_seconds: 1 };
 fn inside() {
     let Ok(attempt) = std::env::var(ATTEMPT) else { return };
     let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get();
-    enter(LIMITS, parent).expect("enter the sandbox");
+    enter(Limits { files: attempt.starts_with(OWN), ..LIMITS }, parent).expect("enter the sandbox");
     std::io::stderr().write_all(b"entered\n").expect("stderr works");
     let result = match attempt.as_str() {
         "nothing" => Ok(()),
         "file" => File::open("/etc/passwd").map(drop),
         "write" => File::create("/tmp/prewasi-sandbox-leak").map(drop),
+        "own-files" => use_files(),
+        "own-file" => File::open("/etc/passwd").map(drop),
+        "own-process" => File::open("/proc/self/mem").map(drop),
+        "own-above" => File::open("/../../../etc/passwd").map(drop),
+        "own-root" => nix::unistd::chroot("/tmp").map_err(Into::into),
+        "own-unix" => UnixStream::pair().map(drop),
+        "own-exec" => Command::new("/bin/true").status().map(drop),
+        "own-large" => (0..3)
+            .try_for_each(|file: u32| std::fs::write(std::env::temp_dir().join(file.to_string()), vec![1; 32 << 20])),
         "tcp" => TcpStream::connect("127.0.0.1:1").map(drop),
         "udp" => UdpSocket::bind("127.0.0.1:0").map(drop),
         "unix" => UnixStream::pair().map(drop),
@@ -54,6 +65,17 @@ fn inside() {
             7
         }
     });
+}
+
+/// Does what a compiler does with files.
+fn use_files() -> std::io::Result<()> {
+    let folder = std::env::temp_dir().join("folder");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("one"), "content")?;
+    std::fs::rename(folder.join("one"), folder.join("other"))?;
+    assert_eq!(std::fs::read_to_string(folder.join("other"))?, "content");
+    assert_eq!(std::fs::read_dir("/")?.count(), 1, "there is nothing else");
+    std::fs::remove_dir_all(&folder)
 }
 
 fn rustix_fd(number: i32) -> std::os::fd::BorrowedFd<'static> {
@@ -116,6 +138,30 @@ fn allows_threads() {
 fn denies_files() {
     assert_denied("file");
     assert_denied("write");
+}
+
+/// With a file system of its own, a compiler writes and reads files, and finds no others, however it asks for them.
+/// Without privilege it takes a process of one thread to have one, which a worker is and a test is not.
+#[test]
+fn own_files_are_all_there_is() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let (status, said) = attempt("own-files");
+    assert_eq!(status.code(), Some(0), "{said}");
+    for (name, code) in [
+        ("own-file", libc::ENOENT),
+        ("own-process", libc::ENOENT),
+        ("own-above", libc::ENOENT),
+        ("own-exec", libc::EPERM),
+        ("own-root", libc::EPERM),
+        ("own-unix", libc::EPERM),
+        ("own-large", libc::ENOSPC),
+    ] {
+        let (status, said) = attempt(name);
+        assert_eq!(status.code(), Some(7), "{name}: {said}");
+        assert_eq!(said.lines().next_back(), Some(code.to_string().as_str()), "{name}: {said}");
+    }
 }
 
 /// No socket of any family can be had.

@@ -1,6 +1,6 @@
 //! Artifacts: mapped when they fit, refused with the reason when they do not.
 
-use prewasi_engines::{Engine as _, Wasmer, version_label};
+use prewasi_engines::{Engine as _, version_label};
 
 use crate::common::{Ended, artifact, run, store, trials};
 use crate::compiled::{MODULE, compile, load, load_here, mappings, number, replaced};
@@ -11,17 +11,18 @@ trials![other_version_is_refused, other_options_are_refused, other_files_are_ref
 /// Code of another version is refused, and the reason names it.
 fn other_version_is_refused() {
     let artifact = compile(MODULE).unwrap();
-    let label = version_label(&Wasmer::new());
-    let other = label.replacen("7.", "6.", 1);
+    let (engine, label) = (crate::engine(), version_label(&crate::engine()));
+    let other = label.replacen('.', "8", 1);
     let reason = load(&replaced(&artifact, label.as_bytes(), other.as_bytes()), artifact.len() as u64);
-    assert_eq!(reason, "it was compiled by wasmer 6.3.0, and this is 7.3.0");
+    let (name, version) = (engine.name(), engine.version());
+    assert_eq!(reason, format!("it was compiled by {name} {}, and this is {version}", version.replacen('.', "8", 1)));
     assert_eq!(load(&artifact, artifact.len() as u64), "it was loaded");
 }
 
 /// Code of another fingerprint (other options, another CPU) is refused, and the reason names both.
 fn other_options_are_refused() {
     let artifact = compile(MODULE).unwrap();
-    let own = Wasmer::new().fingerprint().hex()[..12].to_owned();
+    let own = crate::engine().fingerprint().hex()[..12].to_owned();
     let other = "0123456789ab";
     let reason = load(&replaced(&artifact, own.as_bytes(), other.as_bytes()), artifact.len() as u64);
     assert!(reason.contains(&own) && reason.contains(other), "{reason}");
@@ -32,7 +33,8 @@ fn other_files_are_refused() {
     let wasm = wat::parse_str(MODULE).unwrap();
     assert_ne!(load(&wasm, wasm.len() as u64), "it was loaded");
     let executable = std::fs::read("/proc/self/exe").unwrap();
-    assert_eq!(load(&executable, executable.len() as u64), "it is no artifact of wasmer, or not a whole one");
+    let reason = format!("it is no artifact of {}, or not a whole one", crate::engine().name());
+    assert_eq!(load(&executable, executable.len() as u64), reason);
     let ended = run(&store(b"text"), &[]);
     assert_eq!(ended.code, Some(LOAD_FAILED), "{ended:?}");
 }

@@ -1,12 +1,14 @@
 //! What is written behind an artifact, so that it is told from one that another engine made.
 //!
-//! The artifact is an ELF image, and wasmer's metadata in it name neither wasmer's version nor its options. So the label
-//! of the engine follows the image: its bytes, their number (4 bytes, little endian), and 8 bytes that mark the end. A
-//! reader of ELF does not look there. Being last, it also shows that the file is complete.
+//! The artifact is an ELF image, and what some engines write into it names neither their version nor their options. So the
+//! label of the engine follows the image: its bytes, their number (4 bytes, little endian), and 8 bytes that mark the end.
+//! A reader of ELF does not look there. Being last, it also shows that the file is complete.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+
+use crate::{Fingerprint, LoadError, NativeCode};
 
 /// The end of each artifact. The digit is the version of this format.
 const END: [u8; 8] = *b"prewasi1";
@@ -14,8 +16,13 @@ const END: [u8; 8] = *b"prewasi1";
 /// Longest label that is read from a file: a version and twelve digits are far below.
 const LONGEST_LABEL: u32 = 128;
 
+/// Returns what is written behind each artifact of an engine.
+pub(crate) fn label_of(version: &str, fingerprint: &Fingerprint) -> String {
+    format!("{version}-{}", fingerprint.hex())
+}
+
 /// Writes a label behind an image.
-pub(super) fn seal(mut image: Vec<u8>, label: &str) -> Vec<u8> {
+pub(crate) fn seal(mut image: Vec<u8>, label: &str) -> Vec<u8> {
     let length = u32::try_from(label.len()).unwrap_or(u32::MAX);
     image.extend_from_slice(label.as_bytes());
     image.extend_from_slice(&length.to_le_bytes());
@@ -23,11 +30,40 @@ pub(super) fn seal(mut image: Vec<u8>, label: &str) -> Vec<u8> {
     image
 }
 
-/// Reads the label behind an image; `None` if the file does not end as an artifact does.
+/// Checks that a file is whole and that this engine made it.
 ///
 /// # Errors
-/// The file cannot be read.
-pub(super) fn label(file: &File, size: u64) -> io::Result<Option<String>> {
+/// [`LoadError::Incompatible`] says in what it differs from what the engine makes.
+pub(crate) fn check(code: &NativeCode, engine: &str, own: &str) -> Result<(), LoadError> {
+    let refused = |reason| Err(LoadError::Incompatible { reason });
+    let size = code.file().metadata()?.len();
+    if size != code.size() {
+        return refused(format!("its file has {size} bytes instead of {}", code.size()));
+    }
+    match label(code.file(), size)? {
+        None => refused(format!("it is no artifact of {engine}, or not a whole one")),
+        Some(label) if label == own => Ok(()),
+        Some(label) => refused(difference(&label, engine, own)),
+    }
+}
+
+/// Says in what a label is not the engine's own.
+fn difference(label: &str, engine: &str, own: &str) -> String {
+    let parts = |label: &str| {
+        let (version, fingerprint) = label.split_once('-').unwrap_or((label, ""));
+        (version.to_owned(), fingerprint.chars().take(12).collect::<String>())
+    };
+    let ((version, fingerprint), (own_version, own_fingerprint)) = (parts(label), parts(own));
+    if version != own_version {
+        return format!("it was compiled by {engine} {version}, and this is {own_version}");
+    }
+    format!(
+        "it was compiled with other options or for another CPU: its fingerprint is {fingerprint}, and that of this engine {own_fingerprint}"
+    )
+}
+
+/// Reads the label behind an image; `None` if the file does not end as an artifact does.
+fn label(file: &File, size: u64) -> io::Result<Option<String>> {
     let mut tail = [0; 12];
     let Some(start) = size.checked_sub(tail.len() as u64) else {
         return Ok(None);

@@ -1,8 +1,8 @@
-//! What is refused before a container is even created.
+//! What engines of core modules refuse before a container is even created, and what they do not.
 
 use prewasi_engines::CompileError;
 
-use crate::common::trials;
+use crate::common::{artifact, run, trials};
 use crate::compiled::{compile, compile_bytes, invalid, unknown};
 
 trials![
@@ -11,6 +11,7 @@ trials![
     shared_memory_is_refused,
     truncated_wasm_is_refused,
     what_cannot_run_is_refused,
+    guest_without_memory,
 ];
 
 fn unsupported(result: Result<Vec<u8>, CompileError>) -> String {
@@ -20,8 +21,8 @@ fn unsupported(result: Result<Vec<u8>, CompileError>) -> String {
     }
 }
 
-/// An import that nobody provides is named with its module, be it a function or anything else; wasmer's extensions of
-/// WASI are among those.
+/// An import that nobody provides is named with its module, be it a function or anything else; what an engine has beyond
+/// WASI is among those.
 fn unknown_import_is_named() {
     for (text, module, name) in [
         (r#"(module (import "env" "missing" (func)))"#, "env", "missing"),
@@ -39,6 +40,11 @@ fn unknown_import_is_named() {
             "thread-spawn",
         ),
         (r#"(module (import "wasix_32v1" "proc_id" (func (param i32) (result i32))))"#, "wasix_32v1", "proc_id"),
+        (
+            r#"(module (import "wasi_snapshot_preview1" "sock_open" (func (param i32 i32 i32) (result i32))))"#,
+            "wasi_snapshot_preview1",
+            "sock_open",
+        ),
     ] {
         assert_eq!(unknown(compile(text)), (module.to_string(), name.to_string()));
     }
@@ -75,4 +81,16 @@ fn truncated_wasm_is_refused() {
 fn what_cannot_run_is_refused() {
     let reason = invalid(compile(r#"(module (memory i64 1))"#));
     assert!(reason.contains("memory64"), "{reason}");
+}
+
+/// A guest without a memory calls what needs none.
+fn guest_without_memory() {
+    let module = artifact(
+        r#"(module
+            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
+            (func (export "_start") (drop (call $yield)) (call $exit (i32.const 9))))"#,
+    );
+    let ended = run(&module, &[]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(9), ""));
 }

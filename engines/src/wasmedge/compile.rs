@@ -1,0 +1,91 @@
+//! From wasm to native code: validate, check the imports, change what must be changed, compile.
+//!
+//! WasmEdge compiles to a file and has no other way, so there is a folder for it, which is removed afterwards. In the
+//! sandbox of the compile worker that folder is in memory.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wasmparser::Validator;
+
+use super::library::{self, Configuration};
+use super::options::Options;
+use super::{NAME, rewrite};
+use crate::{CompileError, Wasm, artifact, head};
+
+/// Compiles to the bytes of an artifact.
+///
+/// # Errors
+/// [`CompileError`] names what in the wasm is at fault.
+pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
+    library::check().map_err(unsupported)?;
+    head::check(wasm, NAME)?;
+    Validator::new_with_features(options.features()).validate_all(wasm.bytes()).map_err(head::invalid)?;
+    let wasm = rewrite::rewrite(wasm.bytes()).map_err(unsupported)?;
+    // Whatever was changed, WasmEdge sees nothing that has not been validated.
+    Validator::new_with_features(options.features())
+        .validate_all(&wasm)
+        .map_err(|error| unsupported(error.to_string()))?;
+    let folder = Folder::make().map_err(|error| unsupported(format!("a folder for the compiler: {error}")))?;
+    let output = folder.0.join("code.so");
+    let configuration = Configuration::new(options).map_err(unsupported)?;
+    library::compile(&configuration, &wasm, &output).map_err(failed)?;
+    let mut image = read(&output).map_err(|error| unsupported(format!("what the compiler has written: {error}")))?;
+    leave_out_code(&mut image, &wasm).map_err(unsupported)?;
+    Ok(artifact::seal(image, &options.label()))
+}
+
+/// Reads a library that is complete: the linker reports no failure to whoever asked for the code.
+fn read(output: &Path) -> io::Result<Vec<u8>> {
+    const MAGIC: &[u8] = b"\x7fELF";
+    let image = fs::read(output)?;
+    if image.starts_with(MAGIC) { Ok(image) } else { Err(io::Error::other("it is no library")) }
+}
+
+/// Takes the code out of the wasm that the compiler has put into the library, because WasmEdge reads all of that wasm when it
+/// loads the library, and runs none of it. The room stays, so that nothing else moves.
+fn leave_out_code(image: &mut [u8], wasm: &[u8]) -> Result<(), String> {
+    const ALIGNMENT: usize = size_of::<u32>();
+    let length = u32::try_from(wasm.len()).map_err(|error| error.to_string())?.to_le_bytes();
+    let start = image.windows(wasm.len()).position(|window| window == wasm);
+    let size = start.map(|start| (start + wasm.len()).next_multiple_of(ALIGNMENT));
+    let (Some(start), Some(size)) = (start, size.filter(|size| image[*size..].starts_with(&length))) else {
+        return Err("wasmedge has put its wasm where it is not looked for".to_owned());
+    };
+    let hollow = rewrite::hollow(wasm)?;
+    if hollow.len() > wasm.len() {
+        // There is hardly any code.
+        return Ok(());
+    }
+    image[start..start + wasm.len()].fill(0);
+    image[start..start + hollow.len()].copy_from_slice(&hollow);
+    image[size..size + ALIGNMENT].copy_from_slice(&u32::try_from(hollow.len()).unwrap_or(u32::MAX).to_le_bytes());
+    Ok(())
+}
+
+/// Says what WasmEdge cannot be asked: this is all that it says if there is not enough memory.
+fn failed(reason: String) -> CompileError {
+    const ANYTHING: &str = "generic runtime error";
+    unsupported(if reason == ANYTHING { "wasmedge gave up, perhaps for want of memory".to_owned() } else { reason })
+}
+
+fn unsupported(reason: String) -> CompileError {
+    CompileError::Unsupported { reason }
+}
+
+/// A folder of one's own, gone with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> io::Result<Self> {
+        Ok(Self(nix::unistd::mkdtemp(&std::env::temp_dir().join("prewasi-XXXXXX"))?))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left is found where temporary files are, and hurts nobody.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,281 @@
+//! What is changed in a module before WasmEdge compiles it.
+//!
+//! - Custom sections are left out. WasmEdge would take one that is named `wasmedge` for native code and run it.
+//! - The start function becomes an export, [`START`], so that it is called like any other.
+//! - An import is added, [`HOLD`], and an export of the same name that does nothing but call it. Functions of the guest are
+//!   called from within that import, when WasmEdge has made itself ready for faults (see `wasmedge/stack.rs`).
+//! - `path_open` is called by way of a function that asks again for less: a library asks for all rights that it knows of
+//!   when it opens a file for reading only, and WasmEdge refuses that in a folder that cannot be changed.
+
+use std::convert::Infallible;
+
+use wasm_encoder::reencode::{Error, Reencode};
+use wasm_encoder::{
+    CodeSection, DataCountSection, DataSection, ElementSection, EntityType, ExportKind, ExportSection, Function,
+    FunctionSection, GlobalSection, ImportSection, MemorySection, Module, RawSection, TableSection, TagSection,
+    TypeSection, ValType,
+};
+use wasmparser::{Parser, Payload, TypeRef};
+
+use crate::rights::{CHANGE, WRITE};
+
+/// Name of the module from which [`HOLD`] is imported.
+pub(super) const MODULE: &str = "prewasi";
+/// Name of the import and the export that calls it.
+pub(super) const HOLD: &str = "prewasi:hold";
+/// Name of the export that is the start function.
+pub(super) const START: &str = "prewasi:start";
+
+/// WASI's number for a right that a descriptor does not have.
+const NOTCAPABLE: i32 = 76;
+
+/// Parameters of `path_open`.
+const OPEN: [ValType; 9] = {
+    use ValType::{I32, I64};
+    [I32, I32, I32, I32, I32, I64, I64, I32, I32]
+};
+/// Which of them are rights.
+const RIGHTS: [u32; 2] = [5, 6];
+
+/// Changes a valid module.
+///
+/// # Errors
+/// The reason why it cannot be changed.
+pub(super) fn rewrite(wasm: &[u8]) -> Result<Vec<u8>, String> {
+    let mut sections = Sections::default();
+    let mut indices = Indices::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        let payload = payload.map_err(|error| error.to_string())?;
+        sections.take(&mut indices, payload).map_err(|error| error.to_string())?;
+    }
+    Ok(sections.finish(&indices))
+}
+
+/// Returns the module with functions that do nothing: all that there is to know of it but its code.
+///
+/// # Errors
+/// The reason why it cannot be read.
+pub(super) fn hollow(wasm: &[u8]) -> Result<Vec<u8>, String> {
+    let (mut module, mut code) = (Module::new(), CodeSection::new());
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload.map_err(|error| error.to_string())? {
+            Payload::CodeSectionEntry(_) => {
+                let mut function = Function::new([]);
+                function.instructions().unreachable().end();
+                code.function(&function);
+            }
+            payload => {
+                if matches!(payload, Payload::DataSection(_)) {
+                    module.section(&code);
+                }
+                if let Some((id, range)) = payload.as_section()
+                    && !matches!(payload, Payload::CodeSectionStart { .. })
+                {
+                    module.section(&RawSection { id, data: &wasm[range] });
+                }
+            }
+        }
+    }
+    Ok(module.finish())
+}
+
+/// Which function has which number in the module that is made: the added import follows the others, and added functions
+/// are the last.
+#[derive(Default)]
+struct Indices {
+    imported: u32,
+    defined: u32,
+    /// Those of `path_open`, of which there may be several.
+    opens: Vec<u32>,
+}
+
+impl Indices {
+    fn hold(&self) -> u32 {
+        self.imported + 1 + self.defined
+    }
+
+    fn open(&self) -> u32 {
+        self.hold() + 1
+    }
+}
+
+impl Reencode for Indices {
+    type Error = Infallible;
+
+    fn function_index(&mut self, function: u32) -> Result<u32, Error<Infallible>> {
+        Ok(if self.opens.contains(&function) {
+            self.open()
+        } else if function < self.imported {
+            function
+        } else {
+            function + 1
+        })
+    }
+}
+
+/// The sections of the module that is made.
+#[derive(Default)]
+struct Sections {
+    types: TypeSection,
+    imports: ImportSection,
+    functions: FunctionSection,
+    tables: TableSection,
+    memories: MemorySection,
+    tags: TagSection,
+    globals: GlobalSection,
+    exports: ExportSection,
+    elements: ElementSection,
+    count: Option<u32>,
+    code: CodeSection,
+    data: DataSection,
+}
+
+impl Sections {
+    fn take(&mut self, indices: &mut Indices, payload: Payload<'_>) -> Result<(), Error<Infallible>> {
+        match payload {
+            Payload::TypeSection(section) => indices.parse_type_section(&mut self.types, section)?,
+            Payload::ImportSection(section) => {
+                for import in section.clone().into_imports() {
+                    let import = import?;
+                    if import.name == "path_open" {
+                        indices.opens.push(indices.imported);
+                    }
+                    indices.imported += u32::from(matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)));
+                }
+                indices.parse_import_section(&mut self.imports, section)?;
+            }
+            Payload::FunctionSection(section) => {
+                indices.defined = section.count();
+                indices.parse_function_section(&mut self.functions, section)?;
+            }
+            Payload::TableSection(section) => indices.parse_table_section(&mut self.tables, section)?,
+            Payload::MemorySection(section) => indices.parse_memory_section(&mut self.memories, section)?,
+            Payload::TagSection(section) => indices.parse_tag_section(&mut self.tags, section)?,
+            Payload::GlobalSection(section) => indices.parse_global_section(&mut self.globals, section)?,
+            Payload::ExportSection(section) => indices.parse_export_section(&mut self.exports, section)?,
+            Payload::StartSection { func, .. } => {
+                self.exports.export(START, ExportKind::Func, indices.function_index(func)?);
+            }
+            Payload::ElementSection(section) => indices.parse_element_section(&mut self.elements, section)?,
+            Payload::DataCountSection { count, .. } => self.count = Some(count),
+            Payload::CodeSectionEntry(body) => indices.parse_function_body(&mut self.code, body)?,
+            Payload::DataSection(section) => indices.parse_data_section(&mut self.data, section)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, indices: &Indices) -> Vec<u8> {
+        let nothing = self.types.len();
+        self.types.ty().function([], []);
+        self.imports.import(MODULE, HOLD, EntityType::Function(nothing));
+        self.functions.function(nothing);
+        self.exports.export(HOLD, ExportKind::Func, indices.hold());
+        let mut hold = Function::new([]);
+        hold.instructions().call(indices.imported).end();
+        self.code.function(&hold);
+        if let Some(import) = indices.opens.first() {
+            self.types.ty().function(OPEN, [ValType::I32]);
+            self.functions.function(nothing + 1);
+            self.code.function(&open(*import));
+        }
+        let mut module = Module::new();
+        module.section(&self.types).section(&self.imports).section(&self.functions);
+        module.section(&self.tables).section(&self.memories);
+        // A module without exceptions must not need a decoder that knows them.
+        if !self.tags.is_empty() {
+            module.section(&self.tags);
+        }
+        module.section(&self.globals).section(&self.exports).section(&self.elements);
+        if let Some(count) = self.count {
+            module.section(&DataCountSection { count });
+        }
+        module.section(&self.code).section(&self.data);
+        module.finish()
+    }
+}
+
+/// Calls the import; if it is refused for want of a right and nothing is to be written, calls it again with fewer rights.
+fn open(import: u32) -> Function {
+    const RESULT: u32 = OPEN.len() as u32;
+    let mut function = Function::new([(1, ValType::I32)]);
+    let mut code = function.instructions();
+    for parameter in 0..RESULT {
+        code.local_get(parameter);
+    }
+    code.call(import).local_tee(RESULT).i32_const(NOTCAPABLE).i32_ne();
+    code.local_get(RIGHTS[0]).i64_const(WRITE.cast_signed()).i64_and().i64_eqz().i32_eqz();
+    code.i32_or().if_(wasm_encoder::BlockType::Empty).local_get(RESULT).return_().end();
+    for parameter in 0..RESULT {
+        code.local_get(parameter);
+        if RIGHTS.contains(&parameter) {
+            code.i64_const((!CHANGE).cast_signed()).i64_and();
+        }
+    }
+    code.call(import).end();
+    function
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmparser::Validator;
+
+    use super::*;
+
+    fn rewritten(text: &str) -> Vec<u8> {
+        let bytes = rewrite(&wat::parse_str(text).unwrap()).unwrap();
+        Validator::new().validate_all(&bytes).unwrap();
+        bytes
+    }
+
+    fn contains(bytes: &[u8], text: &str) -> bool {
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
+    /// What is made is valid, whatever sections there are.
+    #[test]
+    fn modules_stay_valid() {
+        for text in [
+            "(module)",
+            r#"(module (memory 1) (data "x") (func (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 1))))"#,
+            r#"(module (tag $t) (func (export "_start") (throw $t)))"#,
+            r#"(module
+                (import "wasi_snapshot_preview1" "path_open"
+                    (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+                (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+                (table funcref (elem $open $exit $start))
+                (global funcref (ref.func $open))
+                (func $start (call $exit (i32.const 0)))
+                (start $start)
+                (export "open" (func $open)))"#,
+        ] {
+            let bytes = rewritten(text);
+            assert!(contains(&bytes, HOLD), "{text}");
+            assert_eq!(contains(&bytes, START), text.contains("(start"), "{text}");
+        }
+    }
+
+    /// Without code, the rest is as it was, and valid as far as WasmEdge looks.
+    #[test]
+    fn code_is_left_out() {
+        let whole =
+            rewritten(r#"(module (memory 1) (data "data") (func (export "long") nop nop nop nop nop nop nop nop))"#);
+        let hollow = hollow(&whole).unwrap();
+        Validator::new().validate_all(&hollow).unwrap();
+        assert!(hollow.len() < whole.len() && contains(&hollow, "data") && contains(&hollow, "long"));
+    }
+
+    /// No custom section is left: neither names nor what WasmEdge would take for native code.
+    #[test]
+    fn custom_sections_are_left_out() {
+        let bytes = rewritten(r#"(module $name (@custom "wasmedge" "native code") (func $function))"#);
+        assert!(!contains(&bytes, "native code") && !contains(&bytes, "wasmedge") && !contains(&bytes, "function"));
+    }
+
+    /// A module that already has what is added is told so.
+    #[test]
+    fn names_are_taken_once() {
+        let bytes = rewrite(&wat::parse_str(format!(r#"(module (func (export "{HOLD}")))"#)).unwrap()).unwrap();
+        assert!(Validator::new().validate_all(&bytes).is_err());
+    }
+}

@@ -1,0 +1,45 @@
+//! What wasm may use.
+
+use crate::common::{artifact, run, trials};
+use crate::compiled::compile;
+
+trials![wasm_features, what_cannot_run_is_refused];
+
+/// SIMD, relaxed or not, bulk memory, multiple memories, tail calls and extended constants are there.
+fn wasm_features() {
+    let module = artifact(
+        r#"(module
+            (memory $first 1)
+            (memory $second 1)
+            (global $seven i32 (i32.add (i32.const 3) (i32.const 4)))
+            (func $count (param i64) (result i64)
+                (if (result i64) (i64.eqz (local.get 0))
+                    (then (i64.const 5))
+                    (else (return_call $count (i64.sub (local.get 0) (i64.const 1))))))
+            (func $expect (param i32) (if (i32.eqz (local.get 0)) (then unreachable)))
+            (func (export "_start")
+                (call $expect (i32.eq (global.get $seven) (i32.const 7)))
+                (call $expect (i64.eq (call $count (i64.const 10000000)) (i64.const 5)))
+                (call $expect (i32x4.all_true (i32x4.splat (i32.const 1))))
+                (call $expect (i32x4.all_true (i32x4.relaxed_trunc_f32x4_s (f32x4.splat (f32.const 1)))))
+                (i32.store $first (i32.const 65532) (i32.const 1))
+                (memory.fill $second (i32.const 65532) (i32.const 1) (i32.const 4))
+                (call $expect (i32.eq (i32.load $first (i32.const 65532)) (i32.const 1)))
+                (call $expect (i32.eq (i32.load $second (i32.const 65532)) (i32.const 0x01010101)))))"#,
+    );
+    let ended = run(&module, &[]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+/// What WasmEdge's compiler does not do is refused by the name of the proposal.
+fn what_cannot_run_is_refused() {
+    for (text, name) in [
+        ("(module (tag))", "exceptions"),
+        ("(module (memory 1 1 shared))", "shared memory"),
+        ("(module (func (drop (struct.new 0))) (type (struct)))", "gc"),
+        ("(module (memory i64 1))", "memory64"),
+    ] {
+        let reason = compile(text).unwrap_err().to_string();
+        assert!(reason.to_lowercase().contains(name), "{text}: {reason}");
+    }
+}
