@@ -180,17 +180,21 @@ pub(super) fn store(
     wasi: &mut WasiCtxBuilder,
     outgoing: &Outgoing,
 ) -> wasmtime::Result<Store<Host>> {
-    let host = Host {
+    let mut store = Store::new(engine, host(guest, wasi, outgoing));
+    store.limiter(|host| &mut host.limits);
+    fuel(&mut store, guest, counts)?;
+    Ok(store)
+}
+
+/// Makes what host functions of a component work on.
+pub(super) fn host(guest: &Guest, wasi: &mut WasiCtxBuilder, outgoing: &Outgoing) -> Host {
+    Host {
         wasi: wasi.build(),
         table: ResourceTable::new(),
         limits: Limits::new(guest.memory_limit),
         http: WasiHttpCtx::new(),
         outgoing: outgoing.clone(),
-    };
-    let mut store = Store::new(engine, host);
-    store.limiter(|host| &mut host.limits);
-    fuel(&mut store, guest, counts)?;
-    Ok(store)
+    }
 }
 
 /// Fills the tank: with what the guest is given, or with all there is if its code counts without a limit.
@@ -211,7 +215,8 @@ where
     traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
-    let mut wasi = wasi(guest, &folders(guest))?;
+    let mut wasi = wasi(guest);
+    open_folders(&mut wasi, guest)?;
     wasi.allow_blocking_current_thread(true);
     let result = runtime.block_on(call(wasi));
     // A name lookup that still runs is not waited for.
@@ -219,13 +224,8 @@ where
     result.map_or_else(|error| outcome(&error), |code| Ok(Outcome::Exit(code)))
 }
 
-/// Finds the folders of a guest. Looking for them reads folders, which need not be done for each request.
-pub(super) fn folders(guest: &Guest) -> Vec<Folder> {
-    preopens::resolve(&guest.preopens, &guest.cwd)
-}
-
-/// Sets up WASI for one instance.
-pub(super) fn wasi(guest: &Guest, folders: &[Folder]) -> Result<WasiCtxBuilder, RunError> {
+/// Sets up WASI for one instance, without folders.
+pub(super) fn wasi(guest: &Guest) -> WasiCtxBuilder {
     let mut wasi = WasiCtxBuilder::new();
     wasi.args(&guest.args)
         .envs(&guest.env)
@@ -239,17 +239,25 @@ pub(super) fn wasi(guest: &Guest, folders: &[Folder]) -> Result<WasiCtxBuilder, 
     if let Some(cwd) = guest.cwd.to_str().filter(|cwd| !cwd.is_empty()) {
         wasi.initial_cwd(cwd);
     }
-    for Folder { host, guest, read_only, required } in folders {
-        let permissions = if *read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
-        match wasi.preopened_dir(Path::new(host), guest, permissions) {
+    wasi
+}
+
+/// Opens the folders of a guest.
+///
+/// # Errors
+/// [`RunError::Setup`]: one cannot be opened.
+pub(super) fn open_folders(wasi: &mut WasiCtxBuilder, guest: &Guest) -> Result<(), RunError> {
+    for Folder { host, guest, read_only, required } in preopens::resolve(&guest.preopens, &guest.cwd) {
+        let permissions = if read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        match wasi.preopened_dir(Path::new(&host), &guest, permissions) {
             Ok(_) => {}
-            Err(error) if *required => {
+            Err(error) if required => {
                 return Err(setup(format!("folder {} as {guest:?}: {}", host.display(), one_line(&error))));
             }
             Err(_) => {}
         }
     }
-    Ok(wasi)
+    Ok(())
 }
 
 /// Tells the guest's own exit from a trap, and both from what failed before the guest ran.

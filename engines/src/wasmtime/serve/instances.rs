@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::timeout;
 use wasmtime::Store;
+use wasmtime_wasi::filesystem::{WasiFilesystemCtx, WasiFilesystemView as _};
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 
 use super::super::link::Host;
 use super::super::outgoing::Outgoing;
-use super::super::run::{folders, store, wasi};
+use super::super::run::{host, open_folders, store, wasi};
 use super::turns::Turn;
-use crate::preopens::Folder;
 use crate::{Guest, RunError};
 
 /// An instance and its store.
@@ -28,7 +28,8 @@ pub(super) struct Instance {
 pub(super) struct Instances {
     guest: Guest,
     counts: bool,
-    folders: Vec<Folder>,
+    /// The guest's folders, opened once for all instances.
+    folders: WasiFilesystemCtx,
     outgoing: Outgoing,
     /// Those that may answer more, at most so many.
     idle: Mutex<Vec<Instance>>,
@@ -44,13 +45,15 @@ impl Instances {
     /// # Errors
     /// [`RunError::Setup`]: a folder cannot be opened.
     pub(super) fn new(guest: &Guest, counts: bool, most_idle: usize) -> Result<Self, RunError> {
-        let folders = folders(guest);
-        wasi(guest, &folders)?;
+        let outgoing = Outgoing::new(guest);
+        let mut wasi = wasi(guest);
+        open_folders(&mut wasi, guest)?;
+        let folders = host(guest, &mut wasi, &outgoing).filesystem().ctx.clone();
         Ok(Self {
             guest: guest.clone(),
             counts,
             folders,
-            outgoing: Outgoing::new(guest),
+            outgoing,
             idle: Mutex::default(),
             most_idle,
             spare: tokio::sync::Mutex::default(),
@@ -62,8 +65,8 @@ impl Instances {
     /// # Errors
     /// What cannot be set up.
     pub(super) fn store(&self, engine: &wasmtime::Engine) -> wasmtime::Result<Store<Host>> {
-        let mut wasi = wasi(&self.guest, &self.folders).map_err(wasmtime::Error::new)?;
-        let mut store = store(engine, &self.guest, self.counts, &mut wasi, &self.outgoing)?;
+        let mut store = store(engine, &self.guest, self.counts, &mut wasi(&self.guest), &self.outgoing)?;
+        *store.data_mut().filesystem().ctx = self.folders.clone();
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         Ok(store)
