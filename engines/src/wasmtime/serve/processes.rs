@@ -126,7 +126,6 @@ impl Taker {
             return Some(connection);
         }
         let sent = sendmsg(&self.channel, &[io::IoSlice::new(&[0])], &mut message, SendFlags::NOSIGNAL);
-        drop(message);
         sent.is_err().then_some(connection)
     }
 
