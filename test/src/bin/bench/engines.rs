@@ -35,7 +35,7 @@ pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
     let engines: Vec<&str> = ENGINES.into_iter().filter(there).collect();
     let subjects = [
         (Subject::new(namespace, "tiny", &guests::path(guests::DEMO), &["echo"]), &[][..], "tick 1\n"),
-        (Subject::new(namespace, "solver", &home::part(SOLVER), &["--version"]), &["-v"][..], "[btor>main] Clang"),
+        (Subject::new(namespace, "solver", &home::part(SOLVER), &["--version"]), &["-v"][..], "[btor>main] Boolector"),
         (Subject::big(namespace), &[][..], "yosys> "),
     ];
     let measured = |engine: &str, subject: &Subject| (engine, subject.name) != TOO_BIG;
