@@ -1,7 +1,7 @@
 //! A component that answers HTTP requests: the container is a server.
 //!
-//! One process per core ([`processes`]), each with a runtime of its own; the first of them accepts, and hands connections out in
-//! turn. A request is answered where its connection is read, by an instance of its own. The memory of instances comes from a
+//! One process per core ([`processes`]), each with a runtime of its own; the container's process accepts connections and hands
+//! them out in turn. A request is answered where its connection is read, by an instance of its own. The memory of instances comes from a
 //! pool and goes back to it.
 //!
 //! A guest that computes cannot keep its thread: code of components can be interrupted, and yields every [`TICK`].
@@ -111,12 +111,12 @@ impl Service {
         let instances = Arc::new(Instances::new(guest, counts, (http.concurrency / processes) as usize)?);
         let server = || Server::new(self, &http, instances.clone(), limits.clone());
         let mut first = First::new(listener);
-        for _ in 1..processes {
+        for _ in 0..processes {
             let forked = first.fork(|given| code(server().and_then(|server| connections::take(server, given))));
             first = forked.map_err(|error| setup(format!("cannot start a process: {error}")))?;
         }
         tell(&format!("listening on http://{address}"));
-        connections::accept(server()?, first, guest.stop.clone()).map(Outcome::Exit)
+        connections::accept(first, guest.stop.clone()).map(Outcome::Exit)
     }
 }
 
@@ -126,7 +126,7 @@ fn processes(concurrency: u32) -> u32 {
     u32::try_from(cores).unwrap_or(u32::MAX).min(concurrency)
 }
 
-/// Returns the exit code of a process that is not the first one; what kept it from serving is told here.
+/// Returns the exit code of a process that serves; what kept it from serving is told here.
 fn code(served: Result<(), RunError>) -> u8 {
     served.map_or_else(
         |error| {
@@ -170,8 +170,9 @@ pub(super) fn pool(component: &Component, tuning: &Tuning) -> Option<PoolingAllo
         .linear_memory_keep_resident(kept)
         .table_keep_resident(kept.min(64 << 10))
         .async_stack_keep_resident(kept.min(64 << 10))
-        // It would ask for the pages of the process that loads the program, which is not the one that runs it.
-        .pagemap_scan(Enabled::No);
+        // Only what was written to is cleared, where the system tells. It is asked about the pages of the process that loads the
+        // program, or of one that has been forked from the container's since, as those that serve are.
+        .pagemap_scan(Enabled::Auto);
     Some(pool)
 }
 

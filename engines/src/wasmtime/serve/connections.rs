@@ -1,4 +1,4 @@
-//! From the listening socket to connections that are served: accepted by the first process, which gives to each in turn.
+//! From the listening socket to connections that are served: accepted by the first process, which gives them to the others in turn.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,6 @@ use hyper_util::server::conn::auto::Builder;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen as begin, socket_with, sockopt};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -33,47 +32,44 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts connections, keeps one after it has given one to each of the other processes, and ends when `stop` does and all
-/// have finished what they have begun. Returns the exit code.
+/// Accepts connections and gives them to the other processes in turn, and ends when `stop` does and all have finished what
+/// they have begun. Returns the exit code.
 ///
 /// # Errors
 /// [`RunError::Setup`].
-pub(super) fn accept(server: Server, first: First, stop: Option<Arc<OwnedFd>>) -> Result<u8, RunError> {
-    let server = Arc::new(server);
-    serve(async {
+pub(super) fn accept(first: First, stop: Option<Arc<OwnedFd>>) -> Result<u8, RunError> {
+    in_runtime(async {
         let listener = TcpListener::from_std(first.listener)?;
         let others = first.others.into_iter().map(Other::ready).collect::<io::Result<Vec<_>>>()?;
         let stop = stop.map(|stop| pipe::Receiver::from_owned_fd(stop.try_clone()?)).transpose()?;
-        let (stopping, stopped) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        let mut turns = (0..=others.len()).cycle();
+        let mut turn = 0;
+        // A connection that nobody could take.
+        let mut left = None;
         loop {
-            tokio::select! {
+            left = tokio::select! {
                 () = told(stop.as_ref()) => break,
-                // Those that have ended.
-                Some(_) = connections.join_next() => {}
                 code = any_gone(&others) => {
                     super::tell("error: a process of the server is gone");
                     return Ok(code);
                 }
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        let kept = match turns.next().and_then(|turn| others.get(turn)) {
-                            Some(other) => other.give(stream),
-                            None => Some(stream),
-                        };
-                        if let Some(stream) = kept {
-                            connections.spawn(connection(server.clone(), stream, stopped.clone()));
-                        }
-                    }
+                () = tokio::time::sleep(PAUSE), if left.is_some() => left.take(),
+                accepted = listener.accept(), if left.is_none() => match accepted {
+                    Ok((stream, _)) => Some(stream),
                     // Out of descriptors: those who are being served will give some back.
-                    Err(_) => tokio::time::sleep(PAUSE).await,
+                    Err(_) => {
+                        tokio::time::sleep(PAUSE).await;
+                        None
+                    }
                 },
+            };
+            for _ in 0..others.len() {
+                let Some(stream) = left.take() else { break };
+                left = others[turn].give(stream);
+                turn = (turn + 1) % others.len();
             }
         }
         drop(listener);
         let others: Vec<_> = others.into_iter().map(Taker::stop).collect();
-        finish(&server, connections, &stopping).await;
         Ok(others.iter().map(|other| other.code()).find(|code| *code != 0).unwrap_or(0))
     })
 }
@@ -84,7 +80,7 @@ pub(super) fn accept(server: Server, first: First, stop: Option<Arc<OwnedFd>>) -
 /// [`RunError::Setup`].
 pub(super) fn take(server: Server, given: Given) -> Result<(), RunError> {
     let server = Arc::new(server);
-    serve(async {
+    in_runtime(async {
         let given = given.ready()?;
         let (stopping, stopped) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -105,19 +101,14 @@ pub(super) fn take(server: Server, given: Given) -> Result<(), RunError> {
     })
 }
 
-/// Serves on this thread.
-fn serve<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, RunError> {
-    let runtime = make_runtime().map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
+/// Works on this thread.
+fn in_runtime<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
     let served = runtime.block_on(work).map_err(|error| setup(format!("cannot wait for connections: {error}")));
     // A name lookup that still runs is not waited for.
     runtime.shutdown_background();
     served
-}
-
-/// Makes the runtime of one thread.
-fn make_runtime() -> io::Result<Runtime> {
-    // A guest that computes has its turn again and again; what has come for others is looked for after each.
-    tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build()
 }
 
 /// Waits until the guest is to stop.

@@ -5,8 +5,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::task::yield_now;
 use tokio::time::timeout;
-use wasmtime::Store;
+use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::filesystem::{WasiFilesystemCtx, WasiFilesystemView as _};
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 
@@ -68,7 +69,8 @@ impl Instances {
         let mut store = store(engine, &self.guest, self.counts, &mut wasi(&self.guest), &self.outgoing)?;
         *store.data_mut().filesystem().ctx = self.folders.clone();
         store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        // Those who are ready have their turn first, and what has come for others meanwhile is looked for.
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(yield_now()))));
         Ok(store)
     }
 

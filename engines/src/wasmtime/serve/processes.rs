@@ -4,6 +4,10 @@
 //! interrupts the cores of all the others: two threads answered hardly more requests than one. So cores do not get threads of one process
 //! but a process each, forked from the one that has the container, which accepts connections and hands them out.
 //!
+//! That one does not serve itself. What an instance leaves in the memory of the pool is found by asking the system for the pages that were
+//! written to, of the process that made the pool, which was another, before the container was; by wasmtime's `pthread_atfork` each process that
+//! is forked here asks about its own.
+//!
 //! A process is told to stop, or that the first one is gone, by the end of the channel on which it gets connections. The first
 //! one learns in the same way that another is gone, and ends as that did: what has killed one of them must not go unnoticed.
 
