@@ -186,7 +186,7 @@ impl Namespace {
 
     /// Runs `prewasi VERB` as [`Self::prewasi`] does, with further environment.
     pub fn prewasi_with(&self, verb: &str, args: &[&str], environment: &[(&str, &str)]) -> Output {
-        let mut command = self.command(home::program("prewasi"), verb, args);
+        let mut command = self.command(self.administrator(), verb, args);
         command.envs(environment.iter().copied());
         process::run(&mut command, PROGRAM_LIMIT)
     }

@@ -40,7 +40,7 @@ async fn assert_recompiled(namespace: &Namespace, program: &Program, image: &Imp
     let bytes = fs::read(namespace.daemon().blob_path(&artifact)).expect("the artifact is there");
     assert_eq!(image::digest(&bytes), artifact);
     let labels = namespace.labels(&program.digest).await;
-    assert_eq!(labels.get(&Key::here().gc_label()), Some(&artifact));
+    assert_eq!(labels.get(&Key::of(namespace, &program.digest).gc_label()), Some(&artifact));
     namespace.collect_garbage().await;
     assert!(namespace.blob(&artifact).await.is_some());
 }
@@ -80,7 +80,8 @@ async fn dangling_label_is_a_miss(namespace: Namespace) {
 /// A label that is no digest is a miss: the module is compiled anew and the label repaired.
 async fn malformed_label_is_a_miss(namespace: Namespace) {
     let (program, image) = precompiled(&namespace);
-    namespace.set_label(&program.digest, &Key::here().label(), "../../etc/passwd").await;
+    let label = Key::of(&namespace, &program.digest).label();
+    namespace.set_label(&program.digest, &label, "../../etc/passwd").await;
     assert_recompiled(&namespace, &program, &image).await;
 }
 

@@ -24,12 +24,15 @@ struct Engine {
 }
 
 /// What is shown of every engine.
-const MODULES: [&str; 10] =
-    ["run", "layers", "programs", "signals", "streams", "refusals", "options", "exec", "engines", "wasi"];
+const MODULES: [&str; 13] = [
+    "run", "layers", "programs", "signals", "streams", "refusals", "options", "exec", "engines", "wasi", "labels",
+    "damage", "many",
+];
 
 /// Cases of components: none of the other engines runs them.
-const COMPONENTS: [&str; 10] = [
+const COMPONENTS: [&str; 11] = [
     "run::component_image_runs",
+    "labels::precompile_leaves_the_labels_of_the_contract",
     "signals::sigterm_ends_a_component",
     "signals::sigkill_ends_a_component",
     "signals::component_that_can_hear_ends_by_itself",
@@ -66,6 +69,25 @@ const ENGINES: [Engine; 3] = [
             ("options::image_says_how_it_is_compiled", INTERPRETS),
             ("options::options_that_cannot_be_had_are_named", INTERPRETS),
             ("layers::commands_know_data", INTERPRETS),
+            ("labels::first_run_leaves_the_labels_of_the_contract", INTERPRETS),
+            ("labels::shim_binary_precompiles_like_prewasi", INTERPRETS),
+            ("labels::second_run_compiles_nothing", INTERPRETS),
+            ("labels::second_run_writes_nothing", INTERPRETS),
+            ("labels::run_after_precompile_compiles_nothing", INTERPRETS),
+            ("labels::file_in_an_ordinary_image_is_compiled_once", INTERPRETS),
+            ("labels::unrelated_removal_keeps_the_artifact", INTERPRETS),
+            ("labels::removing_the_image_frees_the_artifact", INTERPRETS),
+            ("labels::shared_layer_shares_the_artifact", INTERPRETS),
+            ("labels::pulled_labels_are_left_alone", INTERPRETS),
+            ("damage::changed_byte_is_a_miss", INTERPRETS),
+            ("damage::truncated_artifact_is_a_miss", INTERPRETS),
+            ("damage::dangling_label_is_a_miss", INTERPRETS),
+            ("damage::malformed_label_is_a_miss", INTERPRETS),
+            ("damage::foreign_artifact_is_a_miss", INTERPRETS),
+            ("many::twenty_tasks_at_once_compile_once", INTERPRETS),
+            ("many::killed_compiler_is_replaced_by_one_waiter", INTERPRETS),
+            ("many::command_line_and_shims_share_one_compile", INTERPRETS),
+            ("many::death_between_two_steps_is_a_plain_miss", INTERPRETS),
             ("wasi::poll_oneoff_clock", WAITS),
             ("wasi::poll_oneoff_stdio", WAITS),
         ],
@@ -75,6 +97,9 @@ const ENGINES: [Engine; 3] = [
         name: "wasmedge",
         lacks: &[
             ("programs::synthesis_writes_a_netlist", GREEDY),
+            ("many::twenty_tasks_at_once_compile_once", GREEDY),
+            ("many::killed_compiler_is_replaced_by_one_waiter", GREEDY),
+            ("many::command_line_and_shims_share_one_compile", GREEDY),
             ("wasi::nofollow_errors", LAX),
             ("wasi::path_rename_dir_trailing_slashes", LAX),
             ("wasi::poll_oneoff_stdio", OTHER_ERROR),

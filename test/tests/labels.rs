@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prewasi_engines::{Engine as _, Wasmtime};
+use prewasi_engines::{Engine as _, Wasmtime, version_label};
 use prewasi_test::guests::{DEMO, DEMO_COMPONENT};
 use prewasi_test::image::{self, Imported, Program, files};
 use prewasi_test::trial::Case;
@@ -24,25 +24,47 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// The key by which this machine's engine finds its artifacts.
+/// The key by which an engine finds its artifacts on this machine.
 pub(crate) struct Key {
+    engine: &'static str,
     version: String,
-    fingerprint: String,
 }
 
 impl Key {
+    /// Returns that of wasmtime.
     pub(crate) fn here() -> Self {
-        let engine = Wasmtime::new();
-        let fingerprint = engine.fingerprint().hex().to_owned();
-        Self { version: format!("{}-{}", engine.version(), &fingerprint[..12]), fingerprint }
+        Self { engine: "wasmtime", version: version_label(&Wasmtime::new()) }
+    }
+
+    /// Returns that of the namespace's engine, which has compiled the source.
+    pub(crate) fn of(namespace: &Namespace, source: &str) -> Self {
+        match namespace.engine() {
+            "wasmtime" => Self::here(),
+            // Of the others, the journal knows what they are.
+            engine => {
+                let compiles = namespace.daemon().journal().compiles(source);
+                let compile = compiles.first().unwrap_or_else(|| panic!("nobody has compiled {source}"));
+                assert_eq!(compile.engine, engine);
+                Self { engine, version: compile.version.clone() }
+            }
+        }
     }
 
     pub(crate) fn label(&self) -> String {
-        format!("runwasi.io/precompiled/wasmtime/{}", self.version)
+        format!("runwasi.io/precompiled/{}/{}", self.engine, self.version)
     }
 
     pub(crate) fn gc_label(&self) -> String {
-        format!("containerd.io/gc.ref.content.precompiled.wasmtime.{}", self.version)
+        format!("containerd.io/gc.ref.content.precompiled.{}.{}", self.engine, self.version)
+    }
+
+    /// Asserts that a fingerprint is the one that the version ends with.
+    fn assert_fingerprint(&self, fingerprint: &str) {
+        let beginning = self.version.rsplit('-').next().expect("there is a last part");
+        assert!(fingerprint.len() == 64 && fingerprint.starts_with(beginning), "{}: {fingerprint}", self.version);
+        if self.engine == "wasmtime" {
+            assert_eq!(fingerprint, Wasmtime::new().fingerprint().hex());
+        }
     }
 }
 
@@ -62,13 +84,13 @@ fn ours(labels: &BTreeMap<String, String>) -> BTreeMap<&str, &str> {
 /// Returns the digest of the artifact that a source's label names.
 pub(crate) async fn artifact(namespace: &Namespace, source: &str) -> String {
     let labels = namespace.labels(source).await;
-    let key = Key::here().label();
+    let key = Key::of(namespace, source).label();
     labels.get(&key).unwrap_or_else(|| panic!("no label {key} on {source}: {labels:?}")).clone()
 }
 
 /// Asserts that source, artifact and image record bear the labels of the contract, and no more of ours.
 pub(crate) async fn assert_contract(namespace: &Namespace, source: &str, image: &str) {
-    let key = Key::here();
+    let key = Key::of(namespace, source);
     let artifact = artifact(namespace, source).await;
     let on_source = namespace.labels(source).await;
     let (label, gc_label) = (key.label(), key.gc_label());
@@ -77,7 +99,7 @@ pub(crate) async fn assert_contract(namespace: &Namespace, source: &str, image: 
 
     let on_artifact = namespace.labels(&artifact).await;
     assert_eq!(on_artifact.get("runwasi.io/precompiled").map(String::as_str), Some(source));
-    assert_eq!(on_artifact.get(&label), Some(&key.fingerprint));
+    key.assert_fingerprint(on_artifact.get(&label).unwrap_or_else(|| panic!("no label {label}: {on_artifact:?}")));
     let others: BTreeSet<&str> = ours(&on_artifact).into_keys().filter(|key| *key != label).collect();
     assert!(others.iter().all(|key| !key.starts_with("runwasi.io/precompiled/")), "{others:?}");
 
@@ -92,7 +114,8 @@ async fn first_run_leaves_the_labels_of_the_contract(namespace: Namespace) {
     assert_contract(&namespace, &program.digest, &image.name).await;
     let compiles = namespace.daemon().journal().compiles(&program.digest);
     assert_eq!(compiles.iter().map(|compile| &*compile.outcome).collect::<Vec<_>>(), ["ok"]);
-    assert_eq!((&*compiles[0].engine, &*compiles[0].version), ("wasmtime", &*Key::here().version));
+    let key = Key::of(&namespace, &program.digest);
+    assert_eq!((&*compiles[0].engine, &*compiles[0].version), (namespace.engine(), &*key.version));
 }
 
 /// `prewasi precompile` leaves the labels that a first run would, for modules and components, in an index or not.
@@ -110,7 +133,8 @@ async fn precompile_leaves_the_labels_of_the_contract(namespace: Namespace) {
 /// The shim's own `precompile` leaves the same labels, under the same key, as that of `prewasi`.
 async fn shim_binary_precompiles_like_prewasi(namespace: Namespace) {
     let (program, image) = demo(&namespace, "shim");
-    namespace.program("containerd-shim-wasmtime-v1", "precompile", &[&image.name]).success();
+    let shim = format!("containerd-shim-{}-v1", namespace.engine());
+    namespace.program(&shim, "precompile", &[&image.name]).success();
     assert_contract(&namespace, &program.digest, &image.name).await;
     namespace.prewasi("precompile", &[&image.name]).success();
     assert_eq!(namespace.daemon().journal().compiles(&program.digest).len(), 1);
@@ -162,9 +186,9 @@ async fn file_in_an_ordinary_image_is_compiled_once(namespace: Namespace) {
     // One image may hold several files, so the keys on its manifest end with the beginning of the file's digest.
     let on_manifest = namespace.labels(&image.digest).await;
     let file = &program.digest["sha256:".len()..][..12];
-    let artifact =
-        on_manifest.get(&format!("{}/{file}", Key::here().label())).expect("the manifest is labelled").clone();
-    assert_eq!(on_manifest.get(&format!("{}.{file}", Key::here().gc_label())), Some(&artifact));
+    let key = Key::of(&namespace, &program.digest);
+    let artifact = on_manifest.get(&format!("{}/{file}", key.label())).expect("the manifest is labelled").clone();
+    assert_eq!(on_manifest.get(&format!("{}.{file}", key.gc_label())), Some(&artifact));
     let labels = namespace.labels(&artifact).await;
     assert_eq!(labels.get("runwasi.io/precompiled"), Some(&program.digest));
     namespace.collect_garbage().await;

@@ -102,7 +102,10 @@ fn files_run() {
         (memory (export "memory") 1)
         (func (export "_start") (call $exit (i32.const 5))))"#;
     local.file("five.wat", source.as_bytes());
-    local.prewasi(&["run", "./five.wat"]).fails_with(5);
+    // All that follows is the program's.
+    for args in [&[][..], &["--version"], &["-h"], &["--", "x"]] {
+        local.prewasi(&[&["run", "./five.wat"], args].concat()).fails_with(5);
+    }
 }
 
 /// Entrypoint, arguments, environment and function come from the image; options change them as container tools do.

@@ -33,12 +33,10 @@ const STACK: usize = 8 << 20;
 /// Run a wasm program without a container: from an image, an OCI archive or layout, or a file
 #[derive(Debug, Args)]
 pub struct Run {
-    /// An image of containerd, an OCI archive (.tar), a folder with an OCI layout (or oci:PATH), or FILE.wasm[#FUNCTION]
-    #[arg(value_name = "IMAGE|TAR|LAYOUT|FILE")]
-    subject: String,
-    /// Arguments of the program; they take the place of the image's own command
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    /// An image of containerd, an OCI archive (.tar), a folder with an OCI layout (or oci:PATH), or FILE.wasm[#FUNCTION];
+    /// all that follows is for the program and takes the place of the image's own command
+    #[arg(value_names = ["IMAGE|TAR|LAYOUT|FILE", "ARGS"], required = true, num_args = 1.., trailing_var_arg = true)]
+    command: Vec<String>,
     /// Which image of an archive or layout, if it has several
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
@@ -103,7 +101,7 @@ impl Run {
         }
         let Some(engine) = engines.first().copied() else {
             let source = RunError::Setup { reason: "this program was built without an engine".to_owned() };
-            return failed(&CannotRun::Guest { subject: self.subject.clone(), source });
+            return failed(&CannotRun::Guest { subject: self.subject().to_owned(), source });
         };
         match self.prepare(engine).and_then(start) {
             Ok(code) => Status::Guest(code),
@@ -111,11 +109,20 @@ impl Run {
         }
     }
 
+    /// What is to be run. There is always one: the command line is not taken without it.
+    fn subject(&self) -> &str {
+        self.command.first().map_or("", String::as_str)
+    }
+
+    fn args(&self) -> &[String] {
+        self.command.get(1..).unwrap_or_default()
+    }
+
     /// Loads the program. The runtime for it is gone afterwards, and so is whatever was unpacked.
     fn prepare(&self, engine: &dyn Engine) -> Result<Prepared, CannotRun> {
         let progress = Progress::new(1);
-        progress.image(&self.subject);
-        let subject = Subject::parse(&self.subject, self.store.store.as_deref())?;
+        progress.image(self.subject());
+        let subject = Subject::parse(self.subject(), self.store.store.as_deref())?;
         let prepared = block_on(subject.prepare(self, engine));
         prepared.map_err(|source| CannotRun::Io { action: "set up a runtime".to_owned(), source })?
     }

@@ -83,7 +83,7 @@ fn layout(path: PathBuf) -> Result<Settings, PrepareError> {
 async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<&str>) -> Result<Prepared, CannotRun> {
     let settings = Settings { trust_layout: settings.trust_layout || run.trust_layout, ..settings };
     let precompiler = Precompiler::connect(settings).await.map_err(CannotRun::Prepare)?;
-    let name = choose(&precompiler, &run.subject, name).await?;
+    let name = choose(&precompiler, run.subject(), name).await?;
     let image = precompiler.resolve(&name).await.map_err(PrepareError::from)?;
     let layers = match &image.content {
         Content::Wasm(layers) => layers,
@@ -94,7 +94,7 @@ async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<
     let process = precompiler.process(&image).await.map_err(PrepareError::from)?;
     // What containerd gives to a container whose image says nothing.
     let title = layers.first().and_then(|layer| layer.title.clone()).unwrap_or_else(|| name.clone());
-    let (mut guest, entrypoint) = run.guest.guest(process, &title, &run.args);
+    let (mut guest, entrypoint) = run.guest.guest(process, &title, run.args());
     let is_given = |path: &Path| guest.preopens.iter().any(|preopen| path.starts_with(&preopen.guest));
     if let Some(file) = image.data_files().map_err(PrepareError::from)?.into_iter().find(|file| !is_given(&file.path)) {
         return Err(CannotRun::Data { image: name, layer: file.digest, path: file.path });
@@ -137,7 +137,7 @@ async fn file(run: &Run, engine: &dyn Engine, path: &Path, function: Option<Stri
     let (engine, options) = options.tuned(engine, None, run.cpu.machine(), None)?;
     let program = precompiler.load_file(None, &name, file, &*engine).await?;
     let program = program.ok_or_else(|| CannotRun::NotWasm { subject: name.clone() })?;
-    let (mut guest, _) = run.guest.guest(Process::default(), &name, &run.args);
+    let (mut guest, _) = run.guest.guest(Process::default(), &name, run.args());
     options.limit(&mut guest).map_err(PrepareError::from)?;
     guest.function = function.or(guest.function);
     Ok(Prepared { subject: name, program, guest })
