@@ -13,10 +13,13 @@ export WASMEDGE_INCLUDE_DIR ?= /usr/include
 export WASMEDGE_LIB_DIR ?= /usr/lib/$(shell gcc -print-multiarch 2>/dev/null)
 # Empty on a machine that does not have it.
 WASMEDGE := $(if $(wildcard $(WASMEDGE_INCLUDE_DIR)/wasmedge/wasmedge.h),wasmedge)
+# Where LLVM 22.1 is (its bin/llvm-config), for wasmer: what setup-wasmer-llvm has fetched, save another is named.
+export LLVM_SYS_221_PREFIX ?= $(PREWASI_HOME)/parts/llvm-22
 PROGRAMS := prewasi containerd-shim-wasmtime-v1 oci-tar-builder
 
-.PHONY: help setup setup-wasmedge build build-wasmtime build-wamr build-wasmedge build-wasmer check test fuzz demo bench
-.PHONY: install install-wamr install-wasmedge install-wasmer clean
+.PHONY: help setup setup-wasmedge setup-wasmer-llvm build build-wasmtime build-wamr build-wasmedge build-wasmer build-wasmer-llvm
+.PHONY: check test test-wasmer-llvm fuzz demo bench has-llvm
+.PHONY: install install-wamr install-wasmedge install-wasmer install-wasmer-llvm clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -26,6 +29,9 @@ setup: ## Get what the tests need and this machine lacks
 
 setup-wasmedge: ## Install WasmEdge from a newer Debian, which upgrades the C library
 	@test/setup wasmedge
+
+setup-wasmer-llvm: ## Fetch LLVM, for the other compiler of wasmer; installs nothing
+	@test/setup wasmer-llvm
 
 build: build-wasmtime build-wamr build-wasmer $(WASMEDGE:%=build-%) ## Build all programs in release mode
 	@$(if $(WASMEDGE),:,echo "left out: the shim of WasmEdge, which this machine lacks; make setup-wasmedge gets it")
@@ -38,6 +44,14 @@ build-wasmedge: ## Build the shim of WasmEdge; wants its library and libclang
 build-wasmer: ## Build the shim of wasmer
 build-wamr build-wasmedge build-wasmer: build-%:
 	$(CARGO) build --release --package prewasi-shim --no-default-features --features $* --bin containerd-shim-$*-v1
+
+# A shim has one compiler, so this takes the place of the shim that build-wasmer makes.
+build-wasmer-llvm: has-llvm ## Build the shim of wasmer with LLVM instead of Cranelift
+	$(CARGO) build --release --package prewasi-shim --no-default-features --features wasmer-llvm --bin containerd-shim-wasmer-v1
+
+has-llvm:
+	@ls $(LLVM_SYS_221_PREFIX)/bin/llvm*config* >/dev/null 2>&1 || { echo "error: no LLVM in $(LLVM_SYS_221_PREFIX)"; \
+	    echo "hint: make setup-wasmer-llvm fetches it; or set LLVM_SYS_221_PREFIX to where your own has bin/llvm-config"; exit 1; } >&2
 
 # The engines that are tested.
 ENGINES := --features prewasi-shim/wamr,prewasi-shim/wasmer$(WASMEDGE:%=,prewasi-shim/%)
@@ -54,6 +68,9 @@ check: ## Formatting, lints, the crates' edges, the documentation
 test: ## Run every test, against real containerd 1.7 and 2.1, as root
 	$(CARGO) build $(ALL)
 	$(ROOT) $(CARGO) test --workspace $(ENGINES) --lib --bins --tests
+
+test-wasmer-llvm: has-llvm ## Test the engine wasmer with LLVM, which make test does not
+	$(CARGO) test --package prewasi-engines --no-default-features --features wasmer-llvm --lib --test wasmer
 
 # All targets together get about a minute; FUZZ_SECONDS=600 looks longer.
 FUZZ_SECONDS ?= 12
@@ -82,6 +99,10 @@ install-wasmer: ## Install the shim of wasmer as well
 install-wamr install-wasmedge install-wasmer: install-%: build-%
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(CARGO_TARGET_DIR)/release/containerd-shim-$*-v1 $(DESTDIR)$(PREFIX)/bin
+
+install-wasmer-llvm: build-wasmer-llvm ## Install the shim of wasmer with LLVM instead
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(CARGO_TARGET_DIR)/release/containerd-shim-wasmer-v1 $(DESTDIR)$(PREFIX)/bin
 
 clean: ## Delete everything that was built; what setup has fetched stays
 	$(CARGO) clean

@@ -3,16 +3,12 @@
 //! Hashing takes the struct apart, so a field that is forgotten there does not compile. What is not here is wasmer's default,
 //! which the version stands for.
 
-use std::num::NonZero;
-
-use wasmer::sys::{BaseTunables, CpuFeature, Cranelift, CraneliftOptLevel, EngineBuilder, Features, Target, Triple};
+use wasmer::sys::{BaseTunables, CpuFeature, EngineBuilder, Features, Target, Triple};
 use wasmer::{Engine, Pages};
 
+use super::compiler::{self, Level};
 use super::{NAME, VERSION, proposals};
 use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError, artifact};
-
-/// Version of the code generator that wasmer's compiler is bound to. A test looks for it in Cargo.lock.
-pub(super) const CRANELIFT: &str = "0.134.3";
 
 /// Stack of a guest's own calls, bytes: what a native program gets on Linux.
 const STACK: u64 = 8 << 20;
@@ -30,11 +26,11 @@ pub(super) struct Options {
     version: &'static str,
     target: Target,
     compiler: &'static str,
-    compiler_version: &'static str,
-    optimize: CraneliftOptLevel,
-    canonical_nans: bool,
-    /// Accesses that are not aligned are taken apart, for machines that cannot do them.
-    split_unaligned: bool,
+    compiler_version: String,
+    pub(super) optimize: Level,
+    pub(super) canonical_nans: bool,
+    /// Accesses that are not aligned are taken apart, for machines that cannot do them. LLVM knows without being told.
+    pub(super) split_unaligned: bool,
     features: Features,
     /// Address space per linear memory, in pages of wasm: with all of 32 bits reserved, no access needs a bounds check.
     memory_reservation: u32,
@@ -45,7 +41,7 @@ pub(super) struct Options {
     /// Bytes of a guest's stack. Shapes no code.
     stack: u64,
     /// The compiler uses one core. Shapes no code.
-    serial: bool,
+    pub(super) serial: bool,
 }
 
 impl Options {
@@ -57,9 +53,9 @@ impl Options {
             engine: NAME,
             version: VERSION,
             target: Target::new(Triple::host(), CpuFeature::for_host()),
-            compiler: "cranelift",
-            compiler_version: CRANELIFT,
-            optimize: CraneliftOptLevel::Speed,
+            compiler: compiler::NAME,
+            compiler_version: compiler::version(),
+            optimize: compiler::level(Optimize::Speed),
             canonical_nans: false,
             split_unaligned: false,
             features: features(),
@@ -86,11 +82,7 @@ impl Options {
         if stack < STACK_LIMITS.0 || stack > STACK_LIMITS.1 {
             return Err(TuningError::Stack { bytes: stack, limits: STACK_LIMITS });
         }
-        let optimize = match tuning.optimize {
-            Optimize::Speed => CraneliftOptLevel::Speed,
-            Optimize::Size => CraneliftOptLevel::SpeedAndSize,
-            Optimize::None => CraneliftOptLevel::None,
-        };
+        let optimize = compiler::level(tuning.optimize);
         let features = proposals::choose(features(), &tuning.proposals)?;
         Ok(Self { optimize, features, stack, serial: tuning.serial, ..Self::host() })
     }
@@ -131,7 +123,7 @@ impl Options {
             ("cpu", cpu.join(",")),
             ("compiler", compiler.to_string()),
             ("compiler_version", compiler_version.to_string()),
-            ("optimize", name_of_level(optimize).to_string()),
+            ("optimize", compiler::name_of_level(optimize).to_string()),
             ("canonical_nans", canonical_nans.to_string()),
             ("split_unaligned", split_unaligned.to_string()),
             ("features", names_of_features(features).join(",")),
@@ -157,17 +149,7 @@ impl Options {
 
     /// Makes an engine that compiles.
     pub(super) fn compiling_engine(&self) -> Engine {
-        let mut compiler = Cranelift::new();
-        compiler
-            // The only format that is mapped from its file.
-            .experimental_artifact(true)
-            .opt_level(self.optimize.clone())
-            .canonicalize_nans(self.canonical_nans)
-            .allow_experimental_unaligned_memory_accesses(self.split_unaligned);
-        if self.serial {
-            compiler.num_threads(NonZero::<usize>::MIN);
-        }
-        let mut engine = EngineBuilder::new(compiler)
+        let mut engine = compiler::builder(self)
             .set_target(Some(self.target.clone()))
             .set_features(Some(self.features.clone()))
             .engine();
@@ -231,15 +213,6 @@ fn names_of_features(features: &Features) -> Vec<&'static str> {
         (wide_arithmetic, "wide_arithmetic"),
     ];
     all.into_iter().filter(|(enabled, _)| **enabled).map(|(_, name)| name).collect()
-}
-
-fn name_of_level(level: &CraneliftOptLevel) -> &'static str {
-    match level {
-        CraneliftOptLevel::None => "none",
-        CraneliftOptLevel::Speed => "speed",
-        CraneliftOptLevel::SpeedAndSize => "speed_and_size",
-        _ => "unknown",
-    }
 }
 
 #[cfg(test)]

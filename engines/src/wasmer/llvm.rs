@@ -1,0 +1,65 @@
+//! LLVM instead of Cranelift: a compiler that takes longer, for code that runs faster.
+//!
+//! wasmer compiles each function by itself, in memory, and links the lot as it does with Cranelift: no file is written, no
+//! program started, no signal handler installed.
+
+use std::num::NonZero;
+
+pub(super) use wasmer::sys::LLVMOptLevel as Level;
+use wasmer::sys::{CompilerConfig as _, EngineBuilder, LLVM};
+
+use super::options::Options;
+use crate::Optimize;
+
+pub(super) const NAME: &str = "llvm";
+
+/// Returns the version of the linked library.
+pub(super) fn version() -> String {
+    let (major, minor, patch) = inkwell::support::get_llvm_version();
+    format!("{major}.{minor}.{patch}")
+}
+
+/// Returns the level of LLVM's code generator. What is done to the code before is the same with each of them.
+pub(super) fn level(optimize: Optimize) -> Level {
+    match optimize {
+        Optimize::Speed => Level::Aggressive,
+        Optimize::Size => Level::Less,
+        Optimize::None => Level::None,
+    }
+}
+
+pub(super) fn name_of_level(level: &Level) -> &'static str {
+    match level {
+        Level::None => "none",
+        Level::Less => "less",
+        Level::Default => "default",
+        Level::Aggressive => "aggressive",
+    }
+}
+
+/// Makes what an engine with this compiler is built by.
+pub(super) fn builder(options: &Options) -> EngineBuilder {
+    let mut compiler = LLVM::new();
+    // The only format that is mapped from its file.
+    compiler.experimental_artifact(true).opt_level(options.optimize);
+    compiler.canonicalize_nans(options.canonical_nans);
+    if options.serial {
+        compiler.num_threads(NonZero::<usize>::MIN);
+    }
+    EngineBuilder::new(compiler)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::VERSION as WASMER;
+    use super::*;
+    use crate::lock;
+
+    /// The compiler is that of this wasmer, and the linked library is one that it is made for.
+    #[test]
+    fn version_is_the_linked_one() {
+        assert_eq!(lock::versions(&lock::text(), "wasmer-compiler-llvm"), [WASMER]);
+        assert_eq!(lock::versions(&lock::text(), "inkwell").len(), 1, "the version of another library is asked for");
+        assert!(version().starts_with("22."), "{}", version());
+    }
+}
