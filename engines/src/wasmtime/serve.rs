@@ -42,8 +42,8 @@ const HEAD: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often a guest that computes lets others have their turn.
 const TICK: Duration = Duration::from_millis(10);
-/// The most that is kept of an instance's memory for the next one, bytes. So much is cleared by hand for each request; the rest is
-/// given back.
+/// The most that is kept of an instance's memory for the next one, bytes. What of it was written to is cleared by hand, or all of it
+/// where the system does not tell; the rest is given back.
 const KEPT: u64 = 256 << 10;
 /// A page of a linear memory, bytes.
 const PAGE: u64 = 64 << 10;
