@@ -56,7 +56,6 @@ const STAYS_OPEN: &str = "a descriptor of a stream or a given folder, or one tha
 const OWN_ROOT: &str = "it has a root of its own, in which the guest's folders lie: there is something above each of them, but nothing else";
 const LAX: &str = "the call does what it should refuse, within the guest's folders";
 const PANICS: &str = "it panics, which ends the container with 134";
-const SHARED: &str = "it leaves out what makes one test's program another than the next one's: they would damage each other's native code";
 const GREEDY: &str = "for 22 MB of wasm its compiler needs more memory than a compile may take by default";
 const POSITION: &str = "the position in a file, or that it is written at the end, is not as it should be after this";
 
@@ -98,8 +97,6 @@ const ENGINES: [Engine; 3] = [
         name: "wasmedge",
         lacks: &[
             ("programs::synthesis_writes_a_netlist", GREEDY),
-            ("damage::changed_byte_is_a_miss", SHARED),
-            ("damage::truncated_artifact_is_a_miss", SHARED),
             ("many::twenty_tasks_at_once_compile_once", GREEDY),
             ("many::killed_compiler_is_replaced_by_one_waiter", GREEDY),
             ("many::command_line_and_shims_share_one_compile", GREEDY),
