@@ -38,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         folder_that_somebody_else_made_is_not_used,
         compile_takes_lower_limits,
         server_does_without_much_address_space,
+        server_leaves_nothing_behind,
     ]
 }
 
@@ -323,28 +324,38 @@ fn compile_takes_lower_limits() {
 
 /// A component that serves does so although there is no address space for a pool of instances.
 fn server_does_without_much_address_space() {
+    // 64 GiB, where a pool takes 1 TiB.
+    assert_eq!(counts("ulimit -v 67108864;"), vec![Ok((200, "1\n".to_owned())); REQUESTS]);
+}
+
+/// No instance of a server finds what another one has left. (The pool is made by a process that lives on while others serve: it must not be
+/// that one's pages of which the system tells what was written to.)
+fn server_leaves_nothing_behind() {
+    assert_eq!(counts(""), vec![Ok((200, "1\n".to_owned())); REQUESTS]);
+}
+
+const REQUESTS: usize = 16;
+
+/// Serves by a shell that begins with some words, and asks instances how many requests they have answered.
+fn counts(begin: &str) -> Vec<Result<(u16, String), String>> {
     let local = Local::new();
-    let port = http::free_port();
+    let address = format!("127.0.0.1:{}", http::free_port());
     let prewasi = local.command();
     let mut shell = Command::new("sh");
-    // 64 GiB, where a pool takes 1 TiB.
-    shell.args(["-c", "ulimit -v 67108864; exec \"$0\" \"$@\""]).arg(prewasi.get_program());
-    shell.args(["run", "--env", &format!("PREWASI_HTTP_ADDRESS=127.0.0.1:{port}")]).arg(guests::path(WEB));
+    shell.args(["-c", &format!("{begin} exec \"$0\" \"$@\"")]).arg(prewasi.get_program());
+    shell.args(["run", "--env", &format!("PREWASI_HTTP_ADDRESS={address}")]).arg(guests::path(WEB));
     shell.env("PREWASI_RUNTIME_DIR", local.runtime_dir()).stderr(Stdio::null());
     let mut server = shell.spawn().expect("it runs");
-    let address = format!("127.0.0.1:{port}");
     let start = Instant::now();
-    let answer = loop {
+    let ask = || loop {
         match http::get(&address, "/count") {
-            Ok(answer) => break Ok(answer),
             Err(_) if start.elapsed() < Duration::from_secs(30) => std::thread::sleep(Duration::from_millis(50)),
-            Err(error) => break Err(error),
+            answer => break answer,
         }
     };
-    let again = http::get(&address, "/count");
+    let answers = (0..REQUESTS).map(|_| ask()).collect();
     server.kill().and_then(|()| server.wait()).expect("it is ours");
-    assert_eq!(answer, Ok((200, "1\n".to_owned())));
-    assert_eq!(again, Ok((200, "1\n".to_owned())));
+    answers
 }
 
 /// Lists all files below a folder.
