@@ -18,7 +18,7 @@ export LLVM_SYS_221_PREFIX ?= $(PREWASI_HOME)/parts/llvm-22
 PROGRAMS := prewasi containerd-shim-wasmtime-v1 oci-tar-builder
 
 .PHONY: help setup setup-wasmedge setup-wasmer-llvm build build-wasmtime build-wamr build-wasmedge build-wasmer build-wasmer-llvm
-.PHONY: check test test-wasmer-llvm fuzz demo bench has-llvm
+.PHONY: check test record-calls test-wasmer-llvm test-node test-node-short node node-ssh node-stop fuzz demo bench has-llvm
 .PHONY: install install-wamr install-wasmedge install-wasmer install-wasmer-llvm clean
 
 help: ## Show this list
@@ -66,11 +66,46 @@ check: ## Formatting, lints, the crates' edges, the documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace $(ENGINES) --no-deps
 
 test: ## Run every test, against real containerd 1.7 and 2.1, as root
+	@test/setup test
 	$(CARGO) build $(ALL)
 	$(ROOT) $(CARGO) test --workspace $(ENGINES) --lib --bins --tests
 
+# CASE=devices::systemd runs the cases whose names contain that.
+test-node: ## Run the cases of a node as production has it, a virtual machine: systemd, cgroup v2, AppArmor; CASE=… for some
+	@test/setup node
+	$(MAKE) build-wasmtime
+	$(ROOT) $(CARGO_TARGET_DIR)/release/node test -- $(CASE)
+
+# The programs of the tests: a release build takes longer than the cases.
+test-node-short: ## Run those that say most, with the test build's programs; CASE=… for some
+	@test/setup node
+	$(CARGO) build $(ALL)
+	$(ROOT) PREWASI_BIN=$(CARGO_TARGET_DIR)/debug $(CARGO_TARGET_DIR)/debug/node test --short -- $(CASE)
+
+node: ## Boot such a node to work on, or install the programs there anew; PREWASI_BIN=… names others than the release build's
+	@test/setup node
+	$(if $(PREWASI_BIN),,$(MAKE) build-wasmtime)
+	$(ROOT) $(or $(PREWASI_BIN),$(CARGO_TARGET_DIR)/release)/node boot
+
+node-ssh: ## Open a shell on it
+	@$(ROOT) $(or $(PREWASI_BIN),$(CARGO_TARGET_DIR)/release)/node ssh
+
+node-stop: ## Stop it
+	@$(ROOT) $(or $(PREWASI_BIN),$(CARGO_TARGET_DIR)/release)/node stop
+
 test-wasmer-llvm: has-llvm ## Test the engine wasmer with LLVM, which make test does not
 	$(CARGO) test --package prewasi-engines --no-default-features --features wasmer-llvm --lib --test wasmer
+
+# What each engine calls, over the tests that run guests.
+RECORDED := shim/src/executor/guard/recorded.txt
+CASES := run:: wasi:: web:: programs:: signals:: streams:: options:: layers:: guard::
+record-calls: ## Write anew which system calls the guests of each engine make
+	$(CARGO) build $(ALL)
+	rm -rf $(PREWASI_HOME)/calls && mkdir -p $(PREWASI_HOME)/calls
+	for case in $(CASES); do for engine in containerd-2.1 wamr wasmedge wasmer; do \
+	    PREWASI_RECORD_CALLS=$(PREWASI_HOME)/calls $(ROOT) $(CARGO) test -q --workspace $(ENGINES) --test integration -- $$engine::$$case; done; done
+	PREWASI_MERGE_CALLS=$(PREWASI_HOME)/calls $(CARGO) test -q --workspace $(ENGINES) --test integration > $(PREWASI_HOME)/calls.txt
+	mv $(PREWASI_HOME)/calls.txt $(RECORDED)
 
 # All targets together get about a minute; FUZZ_SECONDS=600 looks longer.
 FUZZ_SECONDS ?= 12
@@ -89,9 +124,10 @@ bench: ## Measure starts beside runc, compiling beside wasmtime, engines side by
 	$(MAKE) build
 	$(ROOT) $(CARGO_TARGET_DIR)/release/bench
 
-install: build-wasmtime ## Install the programs into PREFIX/bin (/usr/local/bin)
-	install -d $(DESTDIR)$(PREFIX)/bin
+install: build-wasmtime ## Install the programs into PREFIX/bin (/usr/local/bin), their manual into PREFIX/share/man
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(PROGRAMS:%=$(CARGO_TARGET_DIR)/release/%) $(DESTDIR)$(PREFIX)/bin
+	$(CARGO_TARGET_DIR)/release/prewasi man $(DESTDIR)$(PREFIX)/share/man/man1
 
 install-wamr: ## Install the shim of WAMR as well
 install-wasmedge: ## Install the shim of WasmEdge as well

@@ -12,6 +12,7 @@ mod limits;
 mod link;
 mod load;
 mod machine;
+mod names;
 mod options;
 mod outgoing;
 mod proposals;

@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use prewasi_cache::ImageRecord;
 use prewasi_engines::Engine;
 
-use crate::{ImageError, Options, OptionsError, Precompiler, PrepareError, Settings, StoreAddress, worker};
+use crate::{ImageError, Options, OptionsError, Precompiler, PrepareError, Settings, StoreAddress, visible, worker};
 
 mod completions;
 mod doctor;
@@ -197,7 +197,7 @@ pub(crate) fn report(error: &dyn Error, hint: Option<&str>) {
         text.push_str(&format!("hint: {hint}\n"));
     }
     // If standard error is gone nobody can be told.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = std::io::stderr().write_all(visible(&text).as_bytes());
 }
 
 /// Joins an error and its causes to one line.

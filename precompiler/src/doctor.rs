@@ -1,7 +1,8 @@
-//! Whether a node has what prewasi needs: containerd, its files, the shims, the kernel's means against hostile wasm.
+//! Whether a node has what prewasi needs: containerd, its files, the shims, the kernel's means against hostile wasm, and what
+//! containers are confined and measured by.
 //!
 //! Each check stands alone and answers even if another fails. Nothing is changed, and what is tried is tried for real: the
-//! sandbox by compiling in it, the runtime folder by writing to it.
+//! sandbox by compiling in it, the runtime folder by writing to it, device filters by loading one.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -15,7 +16,9 @@ use crate::cli::chain;
 use crate::compile::{self, CompileFailure, Input};
 use crate::{Settings, StoreAddress};
 
+mod cgroups;
 mod kernel;
+mod modules;
 mod shims;
 
 /// The oldest releases of containerd that keep wasm layers: of 1.7, and of everything later.
@@ -71,6 +74,8 @@ pub async fn examine(settings: &Settings, engines: &[&dyn Engine], path: &str) -
     checks.extend(shims::check(engines, path));
     checks.push(runtime_folder(&settings.runtime_dir));
     checks.extend([kernel::seccomp(), kernel::landlock(), kernel::user_namespaces(), kernel::network_namespaces()]);
+    checks.extend(cgroups::check());
+    checks.extend(modules::check());
     for engine in engines.iter().filter(|engine| engine.compiles()) {
         checks.push(sandbox(settings, *engine).await);
     }

@@ -26,6 +26,8 @@ pub use process::Process;
 pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// An index may name indexes. Nobody nests deeper in earnest.
 const MAX_INDEX_DEPTH: usize = 3;
+/// How many entries of an index are looked for in the store: each costs a call, and an index has room for ten thousands.
+const MAX_CANDIDATES: usize = 64;
 
 const INDEX_TYPES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
@@ -216,7 +218,7 @@ impl<'a> Resolver<'a> {
                 None => ImageError::NoPlatform { image, index: digest.clone() },
             });
         };
-        for (rank, candidate) in &candidates {
+        for (rank, candidate) in candidates.iter().take(MAX_CANDIDATES) {
             if self.info(&self.digest(candidate)?).await?.is_some() {
                 let found = format!("{digest}, {} entries, {} of use", index.manifests().len(), candidates.len());
                 let why = match (self.wanted, rank) {
@@ -373,3 +375,6 @@ fn is_file_system(media_type: &str) -> bool {
         || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
         || media_type.starts_with("application/vnd.docker.image.rootfs.")
 }
+
+#[cfg(test)]
+mod tests;

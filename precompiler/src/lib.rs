@@ -3,6 +3,7 @@
 //! The only crate that knows both content stores and engines. See `docs/architecture.md`.
 
 mod archive;
+mod bytes;
 pub mod cli;
 mod compile;
 mod containerd;
@@ -18,6 +19,7 @@ mod precompiler;
 mod provenance;
 mod settings;
 mod slots;
+mod text;
 mod watch;
 pub mod worker;
 
@@ -34,3 +36,4 @@ pub use precompiler::{
     Finding, Inspection, Origin, Precompiler, Prepared, Problem, PrunePolicy, Pruned, Ready, Verification,
 };
 pub use settings::{Settings, StoreAddress, runtime_dir};
+pub use text::{one_line, visible};

@@ -5,18 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prewasi_cache::{
-    ArtifactCache, ArtifactKey, ContainerdStore, ContentStore, Digest, Hasher, ImageRecord, LayoutStore, StoreError,
+    ArtifactCache, ArtifactKey, ContainerdStore, ContentStore, Digest, ImageRecord, LayoutStore, StoreError,
 };
 use prewasi_engines::{Engine, LoadError, NativeCode, Program, Wasm, WasmKind, version_label};
 
+use crate::bytes::{WASM_LIMIT, hash, preamble, read, sealed_copy};
 use crate::journal::Journal;
 use crate::observer::{Nobody, Observer};
-use crate::provenance::Provenance;
+use crate::provenance::{Provenance, unchangeable};
 use crate::{Content, Image, ImageError, Inventory, Layer, PrepareError, Process, Settings, StoreAddress};
 
 mod data;
@@ -31,9 +31,6 @@ pub use prune::{PrunePolicy, Pruned};
 pub use verify::{Finding, Problem, Verification};
 
 pub use ready::{Origin, Ready};
-
-/// No wasm file is larger in earnest; what is read into memory or hashed must have a bound.
-const WASM_LIMIT: u64 = 1 << 30;
 
 /// Prepares the images of one store and namespace for engines.
 pub struct Precompiler {
@@ -243,20 +240,25 @@ impl Precompiler {
         }
     }
 
-    /// Opens the wasm and checks that its bytes are what they should be.
+    /// Checks what can be checked before anybody waits for a turn to compile.
+    async fn check(&self, source: &Source) -> Result<(), PrepareError> {
+        match &source.bytes {
+            Bytes::File { file, text } => source.check_preamble(file, *text),
+            Bytes::Layer { .. } => self.open(source).await.map(drop),
+        }
+    }
+
+    /// Opens the wasm and checks that its bytes are what they should be. Nobody can change them from then on: what is kept
+    /// for one digest must not be made of other bytes, and the container that a file lies in may run already.
     async fn open(&self, source: &Source) -> Result<(File, bool), PrepareError> {
         let (file, text) = match &source.bytes {
             Bytes::File { file, text } => {
-                let file = file.try_clone();
-                (file.map_err(|error| PrepareError::Io { subject: source.subject.clone(), source: error })?, *text)
+                let limit = WASM_LIMIT.min(self.settings.compile_memory);
+                (sealed_copy(file, &source.digest, limit).map_err(source.io_failed())?, *text)
             }
             Bytes::Layer { image, .. } => (self.open_layer(image, source).await?, false),
         };
-        if !text {
-            let io = |error| PrepareError::Io { subject: source.subject.clone(), source: error };
-            WasmKind::of(&preamble(&file).map_err(io)?)
-                .map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error })?;
-        }
+        source.check_preamble(&file, text)?;
         Ok((file, text))
     }
 
@@ -269,19 +271,24 @@ impl Precompiler {
             Err(StoreError::NotFound { .. }) => return Err(missing().into()),
             Err(error) => return Err(store_error(error).into()),
         };
-        let io = |error| PrepareError::Io { subject: source.subject.clone(), source: error };
-        let actual = hash(&blob.file).map_err(io)?;
-        if actual == *digest {
-            Ok(blob.file)
-        } else {
-            Err(store_error(StoreError::Corrupt { digest: digest.clone(), actual }).into())
+        let actual = hash(&blob.file).map_err(source.io_failed())?;
+        if actual != *digest {
+            return Err(store_error(StoreError::Corrupt { digest: digest.clone(), actual }).into());
+        }
+        match &self.provenance {
+            // A layout is a folder of anybody's.
+            Some(_) => unchangeable(blob.file, digest).map_err(source.io_failed()),
+            None => Ok(blob.file),
         }
     }
 
+    /// Reads the wasm for an engine that keeps nothing of it.
     async fn read_wasm(&self, source: &Source) -> Result<Wasm, PrepareError> {
-        let (file, text) = self.open(source).await?;
-        let io = |error| PrepareError::Io { subject: source.subject.clone(), source: error };
-        let bytes = read(&file).map_err(io)?;
+        let (bytes, text) = match &source.bytes {
+            Bytes::File { file, text } => (read(file), *text),
+            Bytes::Layer { image, .. } => (read(&self.open_layer(image, source).await?), false),
+        };
+        let bytes = bytes.map_err(source.io_failed())?;
         let wasm = if text { Wasm::from_text(&bytes) } else { Wasm::new(bytes) };
         wasm.map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error })
     }
@@ -312,6 +319,19 @@ impl Source {
         }
     }
 
+    fn io_failed(&self) -> impl FnOnce(std::io::Error) -> PrepareError {
+        let subject = self.subject.clone();
+        move |source| PrepareError::Io { subject, source }
+    }
+
+    fn check_preamble(&self, file: &File, text: bool) -> Result<(), PrepareError> {
+        if text {
+            return Ok(());
+        }
+        let kind = WasmKind::of(&preamble(file).map_err(self.io_failed())?);
+        kind.map(drop).map_err(|error| PrepareError::NotWasm { subject: self.subject.clone(), source: error })
+    }
+
     fn key(&self, engine: &dyn Engine) -> Option<ArtifactKey> {
         Some(ArtifactKey {
             source: self.digest.clone(),
@@ -333,40 +353,34 @@ fn trust(ready: Ready) -> NativeCode {
     unsafe { NativeCode::trust(file, size) }
 }
 
-fn preamble(file: &File) -> std::io::Result<Vec<u8>> {
-    let mut start = [0; 16];
-    let length = file.read_at(&mut start, 0)?;
-    Ok(start[..length].to_vec())
-}
-
-fn hash(file: &File) -> std::io::Result<Digest> {
-    let mut hasher = Hasher::new();
-    for_each_piece(file, |piece| hasher.update(piece))?;
-    Ok(hasher.finish())
-}
-
-fn read(file: &File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for_each_piece(file, |piece| bytes.extend_from_slice(piece))?;
-    Ok(bytes)
-}
-
-/// Reads by position, because the descriptor may be shared with a worker.
-fn for_each_piece(file: &File, mut take: impl FnMut(&[u8])) -> std::io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    let mut offset = 0;
-    loop {
-        let length = file.read_at(&mut buffer, offset)?;
-        if length == 0 {
-            return Ok(());
-        }
-        offset += length as u64;
-        if offset > WASM_LIMIT {
-            return Err(std::io::Error::other(format!("it has more than {WASM_LIMIT} bytes")));
-        }
-        take(&buffer[..length]);
-    }
-}
-
 /// How often a waiter looks whether somebody else's compile is done.
 const POLL: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+    /// A file that is changed after it was hashed is not compiled under the digest of what it was.
+    #[tokio::test]
+    async fn changed_files_are_not_compiled() {
+        let folder = tempfile::tempdir().unwrap();
+        LayoutStore::create(folder.path()).unwrap();
+        let settings = Settings::for_store(StoreAddress::Layout(folder.path().to_owned()));
+        let precompiler = Precompiler::connect(settings).await.unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(MODULE, 0).unwrap();
+        let source = precompiler.source_of_file(None, "/a.wasm", file.try_clone().unwrap()).unwrap().unwrap();
+        let (opened, _) = precompiler.open(&source).await.unwrap();
+        file.write_all_at(b"\x0b\x02\x01\0", MODULE.len() as u64).unwrap();
+        assert_eq!(read(&opened).unwrap(), MODULE);
+        let error = precompiler.open(&source).await.unwrap_err();
+        assert!(
+            matches!(&error, PrepareError::Io { source, .. } if source.to_string().contains("changed")),
+            "{error:?}"
+        );
+    }
+}

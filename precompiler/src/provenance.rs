@@ -6,12 +6,13 @@
 //! layout. And it is run from a file that nobody else can change, else from a sealed copy.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use prewasi_cache::{ArtifactKey, Digest, Hasher, seal};
-use rustix::fs::MemfdFlags;
+use prewasi_cache::{ArtifactKey, Digest};
+
+use crate::bytes::sealed_copy;
 
 /// Notes of what was compiled here.
 #[derive(Debug)]
@@ -75,24 +76,7 @@ pub(crate) fn unchangeable(file: File, digest: &Digest) -> io::Result<File> {
     if (owner == rustix::process::geteuid().as_raw() || owner == 0) && metadata.mode() & 0o022 == 0 {
         return Ok(file);
     }
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut copy = File::from(rustix::fs::memfd_create("prewasi-artifact", flags)?);
-    let (mut hasher, mut offset, mut buffer) = (Hasher::new(), 0, vec![0; 1 << 20]);
-    while offset < metadata.len() {
-        let length = file.read_at(&mut buffer, offset)?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        hasher.update(&buffer[..length]);
-        copy.write_all(&buffer[..length])?;
-        offset += length as u64;
-    }
-    let actual = hasher.finish();
-    if actual != *digest {
-        return Err(io::Error::other(format!("its bytes hash to {actual} instead of {digest}")));
-    }
-    seal(&copy)?;
-    Ok(copy)
+    sealed_copy(&file, digest, metadata.len())
 }
 
 #[cfg(test)]

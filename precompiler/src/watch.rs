@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::chain;
-use crate::{Content, Image, Options, Precompiler, PrepareError, Settings, StoreAddress};
+use crate::{Content, Image, Options, Origin, Precompiler, PrepareError, Ready, Settings, StoreAddress};
 
 mod follow;
 mod metrics;
@@ -289,6 +289,17 @@ impl<'a> Service<'a> {
                 Ok((engine, _)) => precompiler.prepare_layer(image, layer, &*engine).await,
                 Err(error) => Err(error),
             };
+            if let Ok(Ready { origin: Origin::Compiled { elapsed, .. }, size, .. }) = &prepared {
+                tracing::info!(
+                    namespace = key.namespace,
+                    image = key.image,
+                    layer = %layer.digest,
+                    engine = engine.name(),
+                    seconds = %format_args!("{:.3}", elapsed.as_secs_f64()),
+                    size,
+                    "compiled"
+                );
+            }
             match prepared {
                 Ok(ready) if ready.stored.is_some() => {
                     tracing::debug!(image = key.image, engine = engine.name(), origin = ?ready.origin, "ready");

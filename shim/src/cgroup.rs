@@ -1,10 +1,19 @@
-//! The cgroups of a container, found where its init process really is.
+//! The cgroups of a container: which they are, who is in them, and how they go.
 //!
-//! libcontainer makes and removes them. What the shim does itself (count, read, kill) goes by the folders that
-//! `/proc` names, so it is the same for both versions and both drivers, and works after the spec is gone.
+//! [`claim`] makes them, for one container alone: it refuses cgroups in which a process is. All that is done later (count, read, kill,
+//! remove) goes by the folders that the claim or `/proc` names, so it is the same for both versions and both drivers, and works after
+//! the spec is gone. A folder that was there before the container is never removed.
+
+mod bpf;
+mod claim;
+mod devices;
+mod limits;
+mod place;
+mod properties;
+mod systemd;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,34 +21,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::signal_child;
 
-/// The folders of a process, by controller.
+pub(crate) use claim::{Claim, ClaimError, change};
+pub(crate) use systemd::SystemdError;
+
+/// The folders of a container, by controller.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cgroup {
     /// With cgroup v1 one for each hierarchy, controllers joined by commas; with v2 one under the empty name.
     folders: Vec<(String, PathBuf)>,
+    /// The scope of systemd that the folder belongs to.
+    #[serde(default)]
+    unit: Option<String>,
+    /// Folders at and below those that were there before the container.
+    #[serde(default)]
+    kept: Vec<PathBuf>,
 }
 
 impl Cgroup {
-    /// Finds the cgroups that a process has been moved to. Those that it shares with the calling process are left out:
-    /// they are not the container's own, and to kill what is in them would be fatal.
+    /// Finds where a process of the container has been moved to. Cgroups that it shares with the calling process are left out:
+    /// they are not the container's own, and to kill the processes in them would be fatal.
     ///
     /// # Errors
     /// What the system says, if the process has ended above all.
-    pub(crate) fn of_process(pid: i32) -> io::Result<Self> {
+    fn at_process(self, pid: i32) -> io::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         let own = fs::read_to_string("/proc/self/cgroup")?;
-        Ok(Self { folders: folders(&cgroups, &own, &mounts) })
+        Ok(Self { folders: folders(&cgroups, &own, &mounts), ..self })
     }
 
-    /// Names the cgroups that a container will have been moved to, from the path in its spec: for a container whose init
-    /// process was never seen. The path of a driver for systemd means a scope only with cgroup v2, as in libcontainer.
-    ///
-    /// # Errors
-    /// What the system says of the list of mounts.
-    pub(crate) fn of_path(path: &Path) -> io::Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        Ok(Self { folders: folders_at(path, &mounts) })
+    /// Returns the scope of systemd, if the container has one.
+    pub(crate) fn unit(&self) -> Option<&str> {
+        self.unit.as_deref()
     }
 
     /// Returns the folder of a v1 controller.
@@ -75,12 +88,14 @@ impl Cgroup {
         let start = Instant::now();
         loop {
             let pids = self.pids();
-            if pids.is_empty() {
+            if pids.is_empty() && !self.is_populated() {
                 return true;
             }
-            for pid in pids {
-                // One that has just ended is what was wanted.
-                let _ = signal_child(pid, nix::libc::SIGKILL);
+            if !self.kill_at_once() {
+                for pid in pids {
+                    // One that has just ended is what was wanted.
+                    let _ = signal_child(pid, nix::libc::SIGKILL);
+                }
             }
             self.thaw();
             if start.elapsed() > limit {
@@ -88,6 +103,19 @@ impl Cgroup {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Has the kernel kill all processes: those that are being forked meanwhile, too, and no other that has got a number which was read
+    /// before. `false` if it cannot do that: cgroup v1, or Linux before 5.14.
+    fn kill_at_once(&self) -> bool {
+        let file = self.unified().map(|folder| fs::File::options().write(true).open(folder.join("cgroup.kill")));
+        file.is_some_and(|file| file.is_ok_and(|mut file| file.write_all(b"1").is_ok()))
+    }
+
+    /// Says whether the kernel knows of processes in it, however deep below.
+    fn is_populated(&self) -> bool {
+        let events = self.unified().and_then(|folder| fs::read_to_string(folder.join("cgroup.events")).ok());
+        events.is_some_and(|events| events.lines().any(|line| line == "populated 1"))
     }
 
     /// Has the kernel stop all processes, or lets them go on; it takes its time.
@@ -129,9 +157,31 @@ impl Cgroup {
             .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "the container has no cgroup that can be frozen"))
     }
 
-    /// Removes the folders that are left, those below them first. Says whether all are gone.
+    /// Has systemd take away the scope, if the container has one. It must be asked before the folder goes.
+    ///
+    /// # Errors
+    /// [`SystemdError`].
+    pub(crate) fn stop_unit(&self) -> Result<(), SystemdError> {
+        self.unit.as_deref().map_or(Ok(()), |unit| systemd::Systemd::connect()?.stop(unit))
+    }
+
+    /// Removes the folders that are left, those below them first, but none that was there before the container. Says whether all are
+    /// gone.
     pub(crate) fn remove(&self) -> bool {
-        self.folders.iter().filter(|(_, folder)| !remove_folder(folder)).count() == 0
+        self.folders.iter().filter(|(_, folder)| !self.remove_folder(folder)).count() == 0
+    }
+
+    fn remove_folder(&self, folder: &Path) -> bool {
+        for child in child_folders(folder) {
+            self.remove_folder(&child);
+        }
+        if self.kept.iter().any(|kept| kept == folder) {
+            return true;
+        }
+        match fs::remove_dir(folder) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 }
 
@@ -147,16 +197,6 @@ fn collect_pids(folder: &Path, pids: &mut Vec<i32>) {
     }
     for child in child_folders(folder) {
         collect_pids(&child, pids);
-    }
-}
-
-fn remove_folder(folder: &Path) -> bool {
-    for child in child_folders(folder) {
-        remove_folder(&child);
-    }
-    match fs::remove_dir(folder) {
-        Ok(()) => true,
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 
@@ -183,28 +223,20 @@ fn folders(cgroups: &str, own: &str, mounts: &str) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// Joins the path of a spec with the mount points of the hierarchies that have it.
+/// Joins an absolute path with the mount points of the hierarchies that limit processes: of all v1 ones, or the only one of v2.
 fn folders_at(path: &Path, mounts: &str) -> Vec<(String, PathBuf)> {
-    let text = path.to_string_lossy();
-    let scope = match text.split(':').collect::<Vec<_>>().as_slice() {
-        [slice, prefix, name] if !path.is_absolute() => Some(slice_path(slice).join(format!("{prefix}-{name}.scope"))),
-        _ => None,
-    };
-    let legacy = mounts.lines().filter_map(Hierarchy::parse).any(|mount| !mount.unified);
-    let path = if legacy { path.to_owned() } else { scope.unwrap_or_else(|| path.to_owned()) };
     let below: PathBuf = path.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
     if below.as_os_str().is_empty() {
         return Vec::new();
     }
+    let legacy = is_legacy(mounts);
     let hierarchies = mounts.lines().filter_map(Hierarchy::parse).filter(|mount| mount.unified != legacy);
     hierarchies.map(|mount| (mount.controllers(), Path::new(mount.point).join(&below))).collect()
 }
 
-/// Expands `a-b.slice` to `a.slice/a-b.slice`.
-fn slice_path(slice: &str) -> PathBuf {
-    let name = slice.trim_end_matches(".slice");
-    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]).filter(|end| *end > 0);
-    ends.map(|end| format!("{}.slice", &name[..end])).collect()
+/// Says whether cgroup v1 limits processes on this node.
+fn is_legacy(mounts: &str) -> bool {
+    mounts.lines().filter_map(Hierarchy::parse).any(|mount| !mount.unified)
 }
 
 /// A mount of a cgroup hierarchy.
@@ -255,7 +287,7 @@ impl<'a> Hierarchy<'a> {
 impl Cgroup {
     /// Makes what a system with cgroup v2 alone has.
     pub(crate) fn only_unified(folder: &Path) -> Self {
-        Self { folders: vec![(String::new(), folder.to_owned())] }
+        Self { folders: vec![(String::new(), folder.to_owned())], ..Self::default() }
     }
 }
 
@@ -274,7 +306,7 @@ mod tests {
     #[test]
     fn hierarchies_are_found() {
         let cgroups = "5:name=systemd:/k/a\n4:cpu,cpuacct:/k/a\n3:memory:/docker/x/k/a\n0::/";
-        let cgroup = Cgroup { folders: folders(cgroups, "4:cpu,cpuacct:/", HYBRID) };
+        let cgroup = Cgroup { folders: folders(cgroups, "4:cpu,cpuacct:/", HYBRID), ..Cgroup::default() };
         assert_eq!(cgroup.controller("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct/k/a")));
         assert_eq!(cgroup.controller("memory"), Some(Path::new("/sys/fs/cgroup/memory/k/a")));
         assert_eq!(cgroup.controller("name=systemd"), Some(Path::new("/sys/fs/cgroup/systemd/k/a")));
@@ -287,16 +319,16 @@ mod tests {
     fn shared_cgroups_are_left_out() {
         let cgroups = "5:name=systemd:/system.slice/containerd.service\n3:memory:/docker/x/k/a";
         let own = "5:name=systemd:/system.slice/containerd.service\n3:memory:/system.slice/containerd.service";
-        let cgroup = Cgroup { folders: folders(cgroups, own, HYBRID) };
+        let cgroup = Cgroup { folders: folders(cgroups, own, HYBRID), ..Cgroup::default() };
         assert_eq!(cgroup.controller("name=systemd"), None);
         assert_eq!(cgroup.controller("memory"), Some(Path::new("/sys/fs/cgroup/memory/k/a")));
-        assert!(Cgroup::of_process(std::process::id().cast_signed()).unwrap().folders.is_empty());
+        assert!(Cgroup::default().at_process(std::process::id().cast_signed()).unwrap().folders.is_empty());
     }
 
     /// The path of a spec leads to a folder in each hierarchy, and never to a hierarchy's root.
     #[test]
     fn paths_of_specs() {
-        let cgroup = Cgroup { folders: folders_at(Path::new("/k/../a"), HYBRID) };
+        let cgroup = Cgroup { folders: folders_at(Path::new("/k/../a"), HYBRID), ..Cgroup::default() };
         assert_eq!(cgroup.controller("cpu"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct/k/a")));
         assert_eq!(cgroup.controller("name=systemd"), Some(Path::new("/sys/fs/cgroup/systemd/k/a")));
         assert_eq!(cgroup.folders.len(), 3);
@@ -304,9 +336,8 @@ mod tests {
             assert!(folders_at(Path::new(root), HYBRID).is_empty(), "{root:?}");
         }
         let mounts = "31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate";
-        let scope = folders_at(Path::new("kubepods-pod1.slice:cri-containerd:a"), mounts);
-        let expected = "/sys/fs/cgroup/kubepods.slice/kubepods-pod1.slice/cri-containerd-a.scope";
-        assert_eq!(scope, [(String::new(), PathBuf::from(expected))]);
+        let only = folders_at(Path::new("/k/a"), mounts);
+        assert_eq!(only, [(String::new(), PathBuf::from("/sys/fs/cgroup/k/a"))]);
     }
 
     /// A cgroup of version 2 is frozen by one file and says so in another.
@@ -325,11 +356,39 @@ mod tests {
         assert_eq!(Cgroup::default().set_frozen(true).unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
 
+    /// Where the kernel can kill a cgroup, it is told to, and what is hidden below counts as well.
+    #[test]
+    fn version_2_is_killed_at_once() {
+        let folder = std::env::temp_dir().join(format!("prewasi-kill-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let cgroup = Cgroup::only_unified(&folder);
+        assert!(!cgroup.kill_at_once() && cgroup.kill_all(Duration::ZERO));
+        fs::write(folder.join("cgroup.kill"), "").unwrap();
+        fs::write(folder.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        assert!(!cgroup.kill_all(Duration::ZERO));
+        assert_eq!(fs::read_to_string(folder.join("cgroup.kill")).unwrap(), "1");
+        fs::write(folder.join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+        assert!(cgroup.kill_all(Duration::ZERO));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// Folders below the container's go with it; those that were there before stay.
+    #[test]
+    fn what_was_there_stays() {
+        let folder = std::env::temp_dir().join(format!("prewasi-kept-{}", std::process::id()));
+        let (kept, own) = (folder.join("old"), folder.join("old/new/deep"));
+        fs::create_dir_all(&own).unwrap();
+        let cgroup = Cgroup { kept: vec![kept.clone()], ..Cgroup::only_unified(&kept) };
+        assert!(cgroup.remove() && kept.exists() && !kept.join("new").exists());
+        assert!(Cgroup::only_unified(&kept).remove() && !kept.exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
     /// A system with version 2 alone has one folder.
     #[test]
     fn unified() {
         let mounts = "31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
-        let cgroup = Cgroup { folders: folders("0::/kubepods/a\n", "0::/", mounts) };
+        let cgroup = Cgroup { folders: folders("0::/kubepods/a\n", "0::/", mounts), ..Cgroup::default() };
         assert_eq!(cgroup.unified(), Some(Path::new("/sys/fs/cgroup/kubepods/a")));
     }
 }

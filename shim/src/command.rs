@@ -9,19 +9,27 @@ use prewasi_precompiler::{cli, worker};
 
 use crate::args::Flags;
 use crate::error::chain;
-use crate::{daemon, delete, info, log, start};
+use crate::{daemon, delete, hook, info, log, spec, start};
 
 /// Makes the engine of a binary. Called where the engine is needed, never in a daemon, which stays small.
 pub type EngineConstructor = fn() -> Box<dyn Engine>;
 
 /// Exit code for a command line that is wrong.
 const USAGE: u8 = 64;
+/// Exit code of a hook that cannot be run, as a shell has it.
+const NO_HOOK: u8 = 127;
 
 /// Runs a shim binary: does what its command line says, and says how it ended.
 pub fn main(engine: EngineConstructor) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|command| command.to_str()) {
         Some(worker::SUBCOMMAND) => return worker::main(&[&*engine()], &args),
+        Some(spec::adapt::HOOK) => {
+            return match hook::run(&args[2..]) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error, NO_HOOK),
+            };
+        }
         // containerd begins with flags, and does not wait for all verbs to be looked through.
         Some(verb) if !verb.starts_with('-') && cli::knows(verb) => return cli::main(&[&*engine()], &args),
         _ => {}

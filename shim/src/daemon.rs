@@ -1,7 +1,7 @@
 //! The daemon of one pod: a process with one thread that serves the task API and waits for the pod's processes.
 //!
-//! The main thread alternates between the runtime, in which everything asynchronous happens, and the forks that were
-//! asked for, which happen outside it. So a forked child never finds a runtime entered or a lock held.
+//! It forks once, before there is a runtime and before it knows any container: the zygote, from which everything else is
+//! forked (see [`crate::helper`]). What the daemon learns later is in no other process.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use nix::sys::signalfd::SignalFd;
 use tokio::time::Instant;
 use ttrpc::r#async::Server;
 use ttrpc::r#async::transport::Listener;
@@ -20,8 +20,9 @@ use ttrpc::r#async::transport::Listener;
 use crate::args::Flags;
 use crate::command::EngineConstructor;
 use crate::events::Events;
-use crate::helper::{ForkRequest, Helpers};
+use crate::helper::{Helpers, Zygote};
 use crate::log;
+use crate::program;
 use crate::reaper::{self, Reaper};
 use crate::service;
 use crate::shim::Shim;
@@ -43,12 +44,8 @@ pub(crate) enum DaemonError {
     Runtime(#[source] io::Error),
     #[error("cannot serve the task API")]
     Serve(#[source] ttrpc::Error),
-}
-
-/// What the main thread is to do next.
-enum Next {
-    Fork(ForkRequest),
-    Shutdown,
+    #[error("cannot fork any more: the zygote, from which helpers are forked, has ended with status {status}")]
+    Zygote { status: u32 },
 }
 
 /// Serves until containerd asks it to end. Standard input is the listening socket.
@@ -56,73 +53,94 @@ enum Next {
 /// # Errors
 /// [`DaemonError`].
 pub(crate) fn run(flags: &Flags, engine: EngineConstructor) -> Result<(), DaemonError> {
-    // Started through /proc/self/exe, it would show as `exe` in lists of processes.
+    // Started by the number of a descriptor, it would show as that in lists of processes.
     rustix::thread::set_name(c"containerd-shim").map_err(|error| DaemonError::Process(error.into()))?;
-    let traces = log_and_trace(flags)?;
+    spare();
+    let variable = |name: &str| std::env::var(name).ok();
+    log::to_copy(flags.debug, flags.log_level, Config::is_wanted(&variable)).map_err(DaemonError::Process)?;
     let listener = take_listener().map_err(DaemonError::Socket)?;
+    let zygote = Zygote::start(engine).map_err(DaemonError::Process)?;
+    let traces = traces(&variable);
     // Orphans of the pod's processes become children of the daemon, which waits for them.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| DaemonError::Process(error.into()))?;
     let signals = reaper::signals().map_err(DaemonError::Process)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
+    runtime.block_on(serve(flags, listener, signals, zygote, traces))
+}
+
+async fn serve(
+    flags: &Flags,
+    listener: UnixListener,
+    signals: SignalFd,
+    zygote: Zygote,
+    traces: Traces,
+) -> Result<(), DaemonError> {
     let reaper = Arc::new(Reaper::default());
-    let (helpers, mut requests) = Helpers::new(reaper.clone(), traces.clone());
+    let zygote_end = reaper.watch(zygote.pid());
+    let helpers = Helpers::new(zygote, reaper.clone(), traces.clone()).map_err(DaemonError::Process)?;
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
-    let (shim, events, mut server) = runtime.block_on(async {
-        let events = Events::start(address, flags.namespace.clone());
-        tokio::spawn(traces.clone().send(helpers.clone()));
-        let shim = Arc::new(Shim::new(flags, helpers, events.clone(), traces.clone()));
-        let listener = Listener::try_from(listener).map_err(DaemonError::Socket)?;
-        let mut server = Server::new().add_listener(listener).register_service(service::services(&shim));
-        server.start().await.map_err(DaemonError::Serve)?;
-        let reaper = reaper.clone();
-        tokio::spawn(async move {
-            if let Err(error) = reaper.run(signals).await {
-                tracing::error!(%error, "cannot wait for children any more");
-            }
-        });
-        Ok::<_, DaemonError>((shim, events, server))
-    })?;
+    let events = Events::start(address, flags.namespace.clone());
+    tokio::spawn(traces.clone().send(helpers.clone()));
+    let shim = Arc::new(Shim::new(flags, helpers, events.clone(), traces.clone()));
+    tokio::spawn(shim.clone().finish_removals());
+    let listener = Listener::try_from(listener).map_err(DaemonError::Socket)?;
+    let mut server = Server::new().add_listener(listener).register_service(service::services(&shim));
+    server.start().await.map_err(DaemonError::Serve)?;
+    let abandoned = shim.clone();
+    tokio::spawn(async move { abandoned.end_when_abandoned().await });
+    tokio::spawn(async move {
+        if let Err(error) = reaper.run(signals).await {
+            tracing::error!(%error, "cannot wait for children any more");
+        }
+    });
     tracing::info!(namespace = flags.namespace, pod = flags.pod, pid = std::process::id(), "shim daemon started");
-    while let Next::Fork(request) = runtime.block_on(next(shim.wait_for_shutdown(), &mut requests)) {
-        request.fork(&reaper, engine);
+    if program::is_copy() {
+        tracing::warn!(
+            "each daemon has a copy of the shim in memory: the kernel does not give it a read-only mount of the file"
+        );
+    }
+    let ended = tokio::select! {
+        () = shim.wait_for_shutdown() => Ok(()),
+        // Nothing can be created, started or removed any more. containerd clears up after a daemon that is gone.
+        exit = zygote_end => Err(DaemonError::Zygote { status: exit.map_or(0, |exit| exit.status) }),
+    };
+    if let Err(error) = &ended {
+        tracing::error!(%error, namespace = flags.namespace, pod = flags.pod, "shim daemon cannot go on");
     }
     remove_socket(&flags.socket);
-    let deadline = Instant::now() + SPANS_LIMIT;
-    // The last spans need a helper too.
-    while let Next::Fork(request) = runtime.block_on(next(traces.flush(deadline), &mut requests)) {
-        request.fork(&reaper, engine);
-    }
-    runtime.block_on(async {
-        events.flush(FLUSH_LIMIT).await;
-        // Lets the answer to the call that ended the daemon out first.
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        // It does not matter how the connections end.
-        let _ = server.shutdown().await;
-    });
+    traces.flush(Instant::now() + SPANS_LIMIT).await;
+    events.flush(FLUSH_LIMIT).await;
+    // Lets the answer to the call that ended the daemon out first.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    // It does not matter how the connections end.
+    let _ = server.shutdown().await;
     tracing::info!(namespace = flags.namespace, pod = flags.pod, "shim daemon ended");
-    Ok(())
+    ended
 }
 
-async fn next(end: impl Future<Output = ()>, requests: &mut UnboundedReceiver<ForkRequest>) -> Next {
-    tokio::select! {
-        biased;
-        request = requests.recv() => request.map_or(Next::Shutdown, Next::Fork),
-        () = end => Next::Shutdown,
+/// Makes the daemon, and what is forked from it, a little more likely to be taken for want of memory than containerd, and much
+/// less than a container.
+fn spare() {
+    const SCORE: &str = "/proc/self/oom_score_adj";
+    let adjusted = fs::read_to_string(SCORE)
+        .and_then(|own| own.trim().parse::<i32>().map_err(io::Error::other))
+        .and_then(|own| fs::write(SCORE, (own + 1).min(1000).to_string()));
+    if adjusted.is_err() {
+        // Only a preference.
     }
 }
 
-/// Begins to log, and to trace if the environment asks for it. What is wrong with that is said, and no more.
-fn log_and_trace(flags: &Flags) -> Result<Traces, DaemonError> {
+/// Keeps traces if the environment asks for them. What is wrong with that is said, and no more.
+fn traces(variable: &dyn Fn(&str) -> Option<String>) -> Traces {
     let program = std::env::args_os().next().map(PathBuf::from);
     let program = program.as_deref().and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or("containerd-shim");
-    let (config, warnings) = Config::read(&|name| std::env::var(name).ok(), program);
+    let (config, warnings) = Config::read(variable, program);
     wipe_headers();
-    log::to_copy(flags.debug, flags.log_level, config.is_some()).map_err(DaemonError::Process)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    Ok(Traces::new(config))
+    Traces::new(config)
 }
 
 /// Takes the listening socket from standard input and puts `/dev/null` there.

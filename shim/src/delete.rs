@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,8 +17,9 @@ use crate::folders;
 use crate::group::group_of;
 use crate::job::Remove;
 use crate::observe;
+use crate::pending;
 use crate::process::Exit;
-use crate::record::{self, Record};
+use crate::record::Record;
 use crate::service::deleted;
 use crate::shim::is_id;
 use crate::sockets;
@@ -65,16 +65,20 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
     let _entered = observe::container(&flags.namespace, &id, &pod).entered();
     let record = Record::load(&bundle).unwrap_or_default();
     let remove = Remove {
-        state: folders::containers(&flags.address, &flags.namespace).join(&id),
+        folder: folders::container(&flags.address, &flags.namespace, &id),
         id: id.clone(),
         bundle: bundle.clone(),
-        helper: record.helper.or_else(|| record::noted_helper(&bundle)),
+        helper: record.helper,
         init: record.init,
         cgroup: record.cgroup,
     };
     // The mount to be taken away must not be kept busy.
     std::env::set_current_dir("/").map_err(DeleteError::Bundle)?;
+    let note = pending::note(&remove).inspect_err(|error| tracing::warn!(%error, "cannot note the removal"));
     let removed = remove.run();
+    if let (Ok(()), Ok(note)) = (&removed, &note) {
+        pending::forget(note);
+    }
     end_daemon(&bundle);
     removed.map_err(|source| DeleteError::Remove { id, source })?;
     let exit = record.exit.map_or_else(Exit::killed, Exit::from);
@@ -84,18 +88,22 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
 }
 
 /// Asks the daemon that `start` has noted in the bundle to end: it refuses if it serves other containers of the pod, and ends
-/// if containerd died before it gave it any. Then removes the sockets that nobody answers.
+/// if containerd died before it gave it any. Then removes the sockets of daemons that nobody answers.
 fn end_daemon(bundle: &Path) {
     let Ok(address) = fs::read_to_string(bundle.join("address")) else { return };
     let Some(path) = address.strip_prefix("unix://").map(PathBuf::from) else { return };
-    if UnixStream::connect(&path).is_ok()
+    if sockets::can_be_asked(&path)
         && let Err(error) = shut_down(&address)
     {
         tracing::warn!(%error, address, "cannot ask the daemon to end");
     }
     let folder = path.parent().unwrap_or(Path::new("/"));
     match sockets::lock(folder) {
-        Ok(_lock) => sockets::sweep(folder),
+        Ok(_lock) => {
+            sockets::sweep(folder);
+            // A daemon from before an upgrade has a name that a sweep does not know.
+            sockets::remove_dead(&path);
+        }
         Err(error) => tracing::warn!(%error, folder = %folder.display(), "cannot look for sockets of dead daemons"),
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use prewasi_precompiler::{is_named_wasm, split_function};
@@ -38,21 +38,12 @@ impl Entrypoint {
     /// What the system says, other than that there is none.
     pub(crate) fn open(&self, root: &Path, cwd: &Path, search: &str) -> io::Result<Option<File>> {
         let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for path in self.candidates(cwd, search) {
-            // Not to wait for a fifo, nor to take a terminal.
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-            match openat2(
-                root.as_fd(),
-                &path,
-                flags,
-                Mode::empty(),
-                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-            ) {
-                Ok(fd) if FileType::from_raw_mode(fstat(&fd)?.st_mode) == FileType::RegularFile => {
-                    return Ok(Some(fd.into()));
-                }
+            match openat2(root.as_fd(), &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                Ok(found) if is_regular(&found)? => return reopen(&found).map(Some),
                 Ok(_) => {}
-                Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::NXIO) => {}
+                Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -69,6 +60,17 @@ impl Entrypoint {
             search.split(':').filter(|folder| !folder.is_empty()).map(|folder| cwd.join(folder).join(&self.program));
         own.into_iter().chain(others).collect()
     }
+}
+
+fn is_regular(file: &OwnedFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(fstat(file)?.st_mode) == FileType::RegularFile)
+}
+
+/// Opens for reading what has been found. It is known by then what it is: opening a device may do something to it, and the
+/// container's list of devices does not hold for this process.
+fn reopen(found: &OwnedFd) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
 /// Reads the first bytes of a file without moving its position.
@@ -159,12 +161,21 @@ mod tests {
         assert_eq!(root.read("/good.wasm", "/").as_deref(), Some("#!"));
     }
 
-    /// A fifo is not waited for.
+    /// What is no regular file is not even opened: a fifo would be waited for, and a device might do something.
     #[test]
-    fn fifos_are_no_programs() {
-        let root = Root::new("fifo");
-        nix::unistd::mkfifo(&root.0.join("root/f.wasm"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fn only_files_are_opened() {
+        use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+        let root = Root::new("special");
+        let fifo = root.0.join("root/f.wasm");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+        inotify::add_watch(&watch, &fifo, WatchFlags::OPEN).unwrap();
         assert_eq!(root.read("/f.wasm", "/"), None);
+        let mut events = [0; 64];
+        assert_eq!(rustix::io::read(&watch, &mut events), Err(rustix::io::Errno::AGAIN));
+        drop(open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap());
+        assert!(rustix::io::read(&watch, &mut events).unwrap() > 0);
     }
 
     /// The first bytes are compared, and a shorter file does not match.

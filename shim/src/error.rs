@@ -5,10 +5,11 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use prewasi_precompiler::one_line;
 use serde::{Deserialize, Serialize};
 use ttrpc::proto::Code;
 
-use crate::limits::LimitError;
+use crate::cgroup::ClaimError;
 use crate::stdio::{ConsoleError, LoggerError};
 
 /// Why a call fails, as far as a client must be able to tell cases apart.
@@ -74,6 +75,8 @@ impl Failure {
 pub(crate) enum TaskError {
     #[error("cannot find container {id}")]
     NoContainer { id: String },
+    #[error("cannot read the figures of container {id}: it has no cgroup")]
+    NoCgroup { id: String },
     #[error("cannot find process {exec_id} of container {id}")]
     NoProcess { id: String, exec_id: String },
     #[error("cannot use {id:?} as the id of a container")]
@@ -99,7 +102,7 @@ pub(crate) enum TaskError {
     Limits {
         id: String,
         #[source]
-        source: LimitError,
+        source: ClaimError,
     },
     #[error("cannot {action} process {exec_id} of container {id}: it is {state}")]
     ProcessState { action: &'static str, id: String, exec_id: String, state: &'static str },
@@ -162,7 +165,8 @@ pub(crate) enum TaskError {
 impl TaskError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoContainer { .. } | Self::NoProcess { .. } | Self::Ended { .. } => Kind::NotFound,
+            Self::NoContainer { .. } | Self::NoCgroup { .. } | Self::NoProcess { .. } => Kind::NotFound,
+            Self::Ended { .. } => Kind::NotFound,
             Self::Id { .. } | Self::Signal { .. } | Self::StdioUri { .. } | Self::ExecSpec { .. } => Kind::Invalid,
             Self::Logger { .. } | Self::Resources { .. } => Kind::Invalid,
             Self::Limits { source, .. } => {
@@ -183,7 +187,7 @@ impl TaskError {
 
 impl From<TaskError> for ttrpc::Error {
     fn from(error: TaskError) -> Self {
-        Self::RpcStatus(ttrpc::get_status(error.kind().code(), chain(&error)))
+        Self::RpcStatus(ttrpc::get_status(error.kind().code(), one_line(&chain(&error))))
     }
 }
 
@@ -218,13 +222,26 @@ mod tests {
         assert_eq!(chain(&Repeats(std::io::Error::other("inner"))), "outer: inner");
     }
 
-    /// The code of a helper's failure reaches the client.
+    /// The figures of a container without a cgroup are not there, as with runc's shim: clients pass over it.
+    #[test]
+    fn no_cgroup_is_not_found() {
+        let ttrpc::Error::RpcStatus(status) = (TaskError::NoCgroup { id: "a".to_owned() }).into() else {
+            panic!("not a status")
+        };
+        assert_eq!(status.code(), Code::NOT_FOUND);
+        assert_eq!(status.message, "cannot read the figures of container a: it has no cgroup");
+    }
+
+    /// The code of a helper's failure reaches the client, and its text cannot pass for anything else.
     #[test]
     fn codes_are_kept() {
         let source = Failure { kind: Kind::Unavailable, message: "x".to_owned() };
         let error = TaskError::Failed { action: "create", id: "a".to_owned(), source };
         let ttrpc::Error::RpcStatus(status) = error.into() else { panic!("not a status") };
         assert_eq!(status.code(), Code::UNAVAILABLE);
+        let id = "a\u{1b}[2J\nlevel=error".to_owned();
+        let ttrpc::Error::RpcStatus(status) = (TaskError::NoContainer { id }).into() else { panic!("not a status") };
+        assert_eq!(status.message, "cannot find container a\\u001b[2J\\nlevel=error");
         let ttrpc::Error::RpcStatus(status) = (TaskError::Unsupported { what: "checkpoint" }).into() else {
             panic!("not a status")
         };

@@ -3,15 +3,20 @@
 //! [`WasmExecutor`] never returns and runs no destructors: the process ends with `_exit`, and the guest's exit code is
 //! the process's. [`NativeExecutor`] replaces the process.
 
+mod attributes;
 mod confine;
+mod guard;
+mod label;
 mod native;
 mod signals;
 mod stop;
+mod title;
 mod wasm;
 
+pub(crate) use attributes::{AttributeError, Attributes};
 pub(crate) use confine::Confinement;
 pub(crate) use native::NativeExecutor;
-pub(crate) use wasm::WasmExecutor;
+pub(crate) use wasm::{Wasm, WasmExecutor};
 
 use std::error::Error;
 use std::io::Write as _;

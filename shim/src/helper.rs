@@ -1,39 +1,39 @@
-//! Helpers: short-lived processes forked from the daemon, one for each job.
+//! Helpers: short-lived processes, one for each job.
 //!
 //! libcontainer forks, and changes the working directory, the OOM score and more of the calling process; engines and
 //! gRPC clients allocate and start threads. All that happens in a helper, so that the daemon stays small, with one
 //! thread, and never blocks. A helper tells its result through a pipe; one that dies without a word has failed.
 //!
-//! The fork itself is done by the main thread outside the runtime (see [`crate::daemon`]). The child uses nothing of the
-//! parent's runtime, closes its descriptors, and ends with `_exit`.
+//! Helpers are forked by the [`zygote`], so that there is nothing in them but what their job concerns, and are children of the
+//! daemon.
+
+mod work;
+mod zygote;
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+pub(crate) use self::zygote::Zygote;
+
+use self::work::Assignment;
+use self::zygote::{CONTROL_FD, ForkError, Forks, Order};
 use crate::cgroup::Cgroup;
-use crate::command::EngineConstructor;
 use crate::error::{Failure, Kind};
 use crate::job::Job;
-use crate::log;
-use crate::observe::{self, About};
+use crate::observe::{About, Subject};
 use crate::process::{Exit, ProcessId};
 use crate::reaper::Reaper;
 use crate::trace::{Span, Traces};
 
-/// Where a helper finds its end of the pipe, next to [`log::FD`].
-const REPORT_FD: i32 = log::FD - 1;
-/// Longest message that goes through the pipe; its buffer holds 64 KiB, and nobody reads before the helper has ended.
-const MESSAGE_MAX: usize = 16 << 10;
+/// Where a helper finds its end of the pipe.
+const REPORT_FD: i32 = CONTROL_FD;
 
 /// All that a helper writes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,12 +54,15 @@ pub(crate) enum Report {
     Failed(Failure),
 }
 
-/// A job that waits for the main thread to fork.
-pub(crate) struct ForkRequest {
-    job: Job,
-    /// Which container the job concerns, for the log.
-    subject: tracing::Span,
-    reply: oneshot::Sender<io::Result<Running>>,
+/// Says why a helper was not started.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("cannot write down what a helper is to do")]
+    Assignment(#[source] io::Error),
+    #[error("cannot make a pipe for a helper")]
+    Pipe(#[source] io::Error),
+    #[error(transparent)]
+    Fork(#[from] ForkError),
 }
 
 /// A helper that has been forked.
@@ -72,7 +75,7 @@ struct Running {
 /// Has jobs done by helpers.
 #[derive(Clone)]
 pub(crate) struct Helpers {
-    requests: mpsc::UnboundedSender<ForkRequest>,
+    forks: Arc<Forks>,
     reaper: Arc<Reaper>,
     traces: Traces,
 }
@@ -88,10 +91,12 @@ pub(crate) struct NewProcess {
 }
 
 impl Helpers {
-    /// Makes the asynchronous side; requests go to the main thread, and the spans of helpers to `traces`.
-    pub(crate) fn new(reaper: Arc<Reaper>, traces: Traces) -> (Self, mpsc::UnboundedReceiver<ForkRequest>) {
-        let (requests, receiver) = mpsc::unbounded_channel();
-        (Self { requests, reaper, traces }, receiver)
+    /// Has helpers forked by the zygote, and hands their spans to `traces`. Must be called in the runtime.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn new(zygote: Zygote, reaper: Arc<Reaper>, traces: Traces) -> io::Result<Self> {
+        Ok(Self { forks: Arc::new(Forks::new(zygote)?), reaper, traces })
     }
 
     /// Has a job done that makes a process of a container. `started` gets the helper's number, whose
@@ -105,7 +110,7 @@ impl Helpers {
         let report = self.run(job, started).await;
         let made = match report {
             Ok(Report::Process { id, cgroup, about }) => {
-                Ok(NewProcess { id, cgroup, about, exit: self.reaper.watch(id.pid) })
+                Ok(NewProcess { id, cgroup, about, exit: keeping.watch(id.pid) })
             }
             Ok(Report::Done) => Err(broken("it made no process")),
             Ok(Report::Failed(failure)) => Err(failure),
@@ -128,11 +133,10 @@ impl Helpers {
     }
 
     async fn run(&self, job: Job, started: impl FnOnce(ProcessId)) -> Result<Report, Failure> {
-        let (reply, running) = oneshot::channel();
-        if self.requests.send(ForkRequest { job, subject: tracing::Span::current(), reply }).is_err() {
-            return Err(broken("the shim is shutting down"));
-        }
-        let running = running.await.map_err(|_| broken("the shim is shutting down"))?;
+        let assignment = Assignment { job, subject: Subject::of(&tracing::Span::current()) };
+        let starting = start(self.forks.clone(), self.reaper.clone(), assignment);
+        // To its end even if whoever asked goes away; the helper then does its job all the same.
+        let running = tokio::spawn(starting).await.map_err(|_| broken("the shim is shutting down"))?;
         let running = running.map_err(|error| Failure::new(Kind::Internal, &error))?;
         started(running.id);
         let exit = running.exit.await.map_err(|_| broken("nobody saw it end"))?;
@@ -147,80 +151,17 @@ impl Helpers {
     }
 }
 
-impl ForkRequest {
-    /// Forks. Must be called by the main thread outside any runtime.
-    pub(crate) fn fork(self, reaper: &Reaper, engine: EngineConstructor) {
-        let running = start(&self.job, &self.subject, reaper, engine);
-        // Who asked may have gone; the helper then does its job all the same.
-        let _ = self.reply.send(running);
-    }
-}
-
-fn start(job: &Job, subject: &tracing::Span, reaper: &Reaper, engine: EngineConstructor) -> io::Result<Running> {
-    let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let parent = nix::unistd::getpid();
-    // SAFETY: this process has one thread, so the child finds no lock held and may do all that a process may do.
-    match unsafe { fork() }? {
-        ForkResult::Child => child(job, subject, parent, &sender, engine),
-        ForkResult::Parent { child } => {
-            let exit = reaper.watch(child.as_raw());
-            // Nobody has waited for it yet: it is there, whatever it does.
-            Ok(Running { id: ProcessId::of(child.as_raw())?, report, exit })
-        }
-    }
-}
-
-fn child(job: &Job, subject: &tracing::Span, parent: Pid, sender: &OwnedFd, engine: EngineConstructor) -> ! {
-    let _entered = subject.enter();
-    if let Some(origin) = job.origin() {
-        observe::follow(origin);
-    }
-    let report = match prepare(parent, sender) {
-        Ok(()) => catch_unwind(AssertUnwindSafe(|| job.run(engine)))
-            .unwrap_or_else(|_| Report::Failed(broken("it panicked; see the log of the shim"))),
-        Err(error) => Report::Failed(Failure::new(Kind::Internal, &error)),
-    };
-    let mut pipe = {
-        use std::os::fd::FromRawFd as _;
-        // SAFETY: `prepare` has put the pipe there, and nothing else owns that number; if it failed before, writing fails.
-        unsafe { File::from_raw_fd(REPORT_FD) }
-    };
-    let said = Said { report: shortened(report), spans: observe::ended() };
-    let said = serde_json::to_vec(&said).unwrap_or_default();
-    // A parent that is gone need not be told.
-    let _ = pipe.write_all(&said);
-    // SAFETY: _exit runs no destructors: what is owned here belongs to the parent.
-    unsafe { nix::libc::_exit(0) }
-}
-
-/// Turns a copy of the daemon into a process of its own: its signals, its group, no descriptors but the standard ones,
-/// the pipe and the log.
-fn prepare(parent: Pid, sender: &OwnedFd) -> io::Result<()> {
-    // SAFETY: the values that own the descriptors are never used or dropped in this process.
-    unsafe {
-        if nix::libc::dup2(sender.as_raw_fd(), REPORT_FD) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        nix::libc::syscall(nix::libc::SYS_close_range, log::FD + 1, nix::libc::c_int::MAX, 0);
-    }
-    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    if getppid() != parent {
-        return Err(io::Error::other("the shim has ended"));
-    }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    // The bundle, where the daemon was started, may be gone by now.
-    std::env::set_current_dir("/")
-}
-
-fn shortened(report: Report) -> Report {
-    match report {
-        Report::Failed(Failure { kind, message }) if message.len() > MESSAGE_MAX => {
-            let end = message.floor_char_boundary(MESSAGE_MAX);
-            Report::Failed(Failure { kind, message: format!("{} […]", &message[..end]) })
-        }
-        report => report,
-    }
+async fn start(forks: Arc<Forks>, reaper: Arc<Reaper>, assignment: Assignment) -> Result<Running, StartError> {
+    let assignment = assignment.pack().map_err(StartError::Assignment)?;
+    let (report, sender) =
+        pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|e| StartError::Pipe(e.into()))?;
+    // It may end before its number is known here.
+    let keeping = reaper.keep_unclaimed();
+    let pid = forks.fork(&Order { assignment, report: sender }).await?;
+    let exit = keeping.watch(pid);
+    // As long as nobody has waited for it the number is its own.
+    let id = if exit.is_empty() { ProcessId::of(pid).ok() } else { None };
+    Ok(Running { id: id.unwrap_or_else(|| ProcessId::ended(pid)), report, exit })
 }
 
 /// Reads what a helper that has ended has written. The pipe does not end as long as the container's init lives, which
@@ -256,6 +197,10 @@ fn broken(why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+
+    use super::work::{MESSAGE_MAX, shortened};
     use super::*;
 
     /// A report is read although somebody still holds the writing end.

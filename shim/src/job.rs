@@ -4,22 +4,27 @@ mod build;
 mod create;
 mod data;
 mod exec;
+mod inherit;
+mod limit;
 mod payload;
 mod remove;
-mod seal;
+mod root;
 mod start;
 
 pub(crate) use create::Create;
 pub(crate) use exec::Exec;
+pub(crate) use limit::Limit;
 pub(crate) use remove::Remove;
 pub(crate) use start::Start;
+
+use serde::{Deserialize, Serialize};
 
 use crate::command::EngineConstructor;
 use crate::helper::Report;
 use crate::trace::{Export, Origin};
 
 /// One job of a helper.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
     /// Mount the root filesystem, prepare the program, build the container around it.
     Create(Box<Create>),
@@ -27,8 +32,10 @@ pub(crate) enum Job {
     Exec(Box<Exec>),
     /// Let the init process of a container go on.
     Start(Start),
+    /// Change limits of a container that systemd knows of.
+    Limit(Box<Limit>),
     /// Take away all that is left of a container.
-    Remove(Remove),
+    Remove(Box<Remove>),
     /// Send spans.
     Export(Export),
 }
@@ -40,6 +47,7 @@ impl Job {
             Self::Create(create) => create.run(engine),
             Self::Exec(exec) => exec.run(engine),
             Self::Start(start) => start.run().map(|()| Report::Done),
+            Self::Limit(limit) => limit.run().map(|()| Report::Done),
             Self::Remove(remove) => remove.run().map(|()| Report::Done),
             Self::Export(export) => export.run().map(|()| Report::Done),
         };
@@ -51,7 +59,7 @@ impl Job {
         match self {
             Self::Create(create) => create.origin.as_ref(),
             Self::Exec(exec) => exec.origin.as_ref(),
-            Self::Start(_) | Self::Remove(_) | Self::Export(_) => None,
+            Self::Start(_) | Self::Limit(_) | Self::Remove(_) | Self::Export(_) => None,
         }
     }
 }

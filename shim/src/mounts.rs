@@ -2,17 +2,22 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::OpenTreeFlags;
+use serde::{Deserialize, Serialize};
 
 /// Length of what mount(2) reads of its options: one page, the byte that ends it included.
 const DATA_MAX: usize = 4095;
 
 /// One mount as containerd describes it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mount {
     /// `overlay`, `bind`, or another type of the kernel's.
     pub(crate) kind: String,
@@ -26,7 +31,7 @@ pub(crate) struct Mount {
 /// Says why a root filesystem cannot be mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
-    #[error("cannot make {}", path.display())]
+    #[error("cannot use folder {}", path.display())]
     Folder {
         path: PathBuf,
         #[source]
@@ -66,6 +71,36 @@ pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), MountErro
     mounts.iter().try_for_each(|mount| mount.mount(rootfs))
 }
 
+/// Makes the devices that lie in a mounted root filesystem unusable. Mounts below it are not touched.
+///
+/// # Errors
+/// What the system says; Linux has this since 5.12.
+pub(crate) fn forbid_devices(rootfs: &Path) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let tree = rustix::mount::open_tree(rustix::fs::CWD, rootfs, flags)?;
+    set_attributes(&tree, libc::MOUNT_ATTR_NODEV)
+}
+
+/// Sets attributes (`MOUNT_ATTR_…`) of a mount.
+///
+/// # Errors
+/// What the system says; Linux has this since 5.12.
+pub(crate) fn set_attributes(tree: &OwnedFd, attributes: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the kernel reads an empty path and one structure of the size given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Unmounts `rootfs` and all below it. That nothing is mounted there is as good.
 ///
 /// # Errors
@@ -89,6 +124,7 @@ pub(crate) fn unmount_all(rootfs: &Path) -> Result<(), MountError> {
 impl Mount {
     fn mount(&self, rootfs: &Path) -> Result<(), MountError> {
         let path = self.path(rootfs)?;
+        let target = self.target(rootfs, &path)?;
         let (mut flags, data) = self.flags_and_data(&path)?;
         let is_bind = matches!(self.kind.as_str(), "bind" | "rbind");
         if is_bind {
@@ -103,7 +139,8 @@ impl Mount {
         if let Some(folder) = folder {
             std::env::set_current_dir(&folder).map_err(|source| MountError::Folder { path: folder, source })?;
         }
-        let result = mount(Some(self.source.as_str()), &path, kind, flags, Some(data.as_str())).map_err(failed(&data));
+        let result = mount(Some(self.source.as_str()), &descriptor(&target), kind, flags, Some(data.as_str()))
+            .map_err(failed(&data));
         // Back to where no mount can be kept busy.
         let root = std::env::set_current_dir("/");
         result?;
@@ -111,7 +148,9 @@ impl Mount {
         if flags.contains(MsFlags::MS_BIND | MsFlags::MS_RDONLY) {
             // A bind mount takes its other flags only when it is mounted a second time.
             let again = flags | MsFlags::MS_REMOUNT;
-            mount(None::<&str>, &path, None::<&str>, again, None::<&str>).map_err(failed("ro"))?;
+            // What was opened before is the folder below it.
+            let mounted = self.target(rootfs, &path)?;
+            mount(None::<&str>, &descriptor(&mounted), None::<&str>, again, None::<&str>).map_err(failed("ro"))?;
         }
         Ok(())
     }
@@ -124,6 +163,19 @@ impl Mount {
             return Err(MountError::Target { kind, path: rootfs.to_owned(), target });
         }
         Ok(if below.is_empty() { rootfs.to_owned() } else { rootfs.join(below) })
+    }
+
+    /// Opens what is mounted on. Below the root filesystem there may be links of an image, which must not lead out of it.
+    fn target(&self, rootfs: &Path, path: &Path) -> Result<OwnedFd, MountError> {
+        let failed = |error: rustix::io::Errno| MountError::Folder { path: path.to_owned(), source: error.into() };
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let root = rustix::fs::open(rootfs, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
+        let below = self.target.trim_start_matches('/');
+        if below.is_empty() {
+            return Ok(root);
+        }
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&root, below, flags, Mode::empty(), resolve).map_err(failed)
     }
 
     fn flags_and_data(&self, path: &Path) -> Result<(MsFlags, String), MountError> {
@@ -144,6 +196,11 @@ impl Mount {
         }
         Ok((flags, data.join(",")))
     }
+}
+
+/// Names what is open, for calls that take a path.
+fn descriptor(target: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", target.as_raw_fd()).into()
 }
 
 /// Translates an option to a flag and whether it is set or cleared; `None` if it is for the file system itself.
@@ -247,6 +304,26 @@ mod tests {
         assert_eq!(mount("").path(Path::new("/r")).unwrap(), Path::new("/r"));
         assert_eq!(mount("/a/b").path(Path::new("/r")).unwrap(), Path::new("/r/a/b"));
         assert!(matches!(mount("a/../../b").path(Path::new("/r")), Err(MountError::Target { .. })));
+    }
+
+    /// Links of an image on the way to a target do not lead out of the root filesystem.
+    #[test]
+    fn links_lead_nowhere_else() {
+        let folder = std::env::temp_dir().join(format!("prewasi-target-{}", std::process::id()));
+        let root = folder.join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::create_dir_all(folder.join("outside")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("absolute")).unwrap();
+        std::os::unix::fs::symlink("../outside", root.join("up")).unwrap();
+        let open = |target: &str| {
+            let mount = Mount { target: target.to_owned(), ..Mount::default() };
+            let opened = mount.target(&root, &root.join(target.trim_start_matches('/')));
+            opened.map(|opened| fs::read_link(descriptor(&opened)).unwrap())
+        };
+        assert_eq!(open("").unwrap(), root);
+        assert_eq!(open("/absolute").unwrap(), root.join("etc"));
+        assert!(matches!(open("up"), Err(MountError::Folder { path, .. }) if path == root.join("up")));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     /// The options of many layers are cut to less than a page and still name the same folders.

@@ -1,6 +1,6 @@
 //! What is noted about a container besides what is done for it: the fields of its log lines, and the spans of helpers.
 //!
-//! Whatever concerns a container happens in the span that [`container`] makes. A forked helper inherits it. The library
+//! Whatever concerns a container happens in the span that [`container`] makes; a helper makes it anew from a [`Subject`]. The library
 //! crates below have spans of their own; in a helper that works for a traced call they become spans of the trace.
 
 use std::collections::BTreeMap;
@@ -44,6 +44,38 @@ pub(crate) struct About {
     /// Digest of the image's manifest.
     pub(crate) image: Option<String>,
     pub(crate) engine: Option<String>,
+}
+
+/// The span of a container, as one process tells it to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Subject {
+    namespace: String,
+    container: String,
+    pod: String,
+    about: About,
+}
+
+impl Subject {
+    /// Reads the span of a container that a span is or lies in.
+    pub(crate) fn of(span: &tracing::Span) -> Option<Self> {
+        let mut fields = fields_of(span);
+        let about = About::take(&mut fields);
+        let mut take = |name| fields.remove(name);
+        Some(Self { namespace: take("namespace")?, container: take("container")?, pod: take("pod")?, about })
+    }
+
+    /// Makes the span.
+    pub(crate) fn span(&self) -> tracing::Span {
+        let span = container(&self.namespace, &self.container, &self.pod);
+        learn(&span, &self.about);
+        span
+    }
+}
+
+impl About {
+    fn take(fields: &mut BTreeMap<&'static str, String>) -> Self {
+        Self { image: fields.remove("image"), engine: fields.remove("engine") }
+    }
 }
 
 /// Makes the span of a container. Warnings have its fields too, so it must be wherever they are.
@@ -138,16 +170,21 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Observer {
 
 /// Reads what is known by now of the container that a process works for.
 pub(crate) fn about(span: &tracing::Span) -> About {
-    let mut about = About::default();
+    About::take(&mut fields_of(span))
+}
+
+/// Reads the fields of the span of a container that a span is or lies in.
+fn fields_of(span: &tracing::Span) -> BTreeMap<&'static str, String> {
+    let mut found = BTreeMap::new();
     span.with_subscriber(|(id, dispatch)| {
         let Some(registry) = dispatch.downcast_ref::<tracing_subscriber::Registry>() else { return };
         let Some(span) = registry.span(id) else { return };
+        let Some(span) = span.scope().find(|at| at.name() == CONTAINER) else { return };
         let extensions = span.extensions();
-        let Some(fields) = extensions.get::<Fields>() else { return };
-        let find = |wanted: &str| fields.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned());
-        about = About { image: find("image"), engine: find("engine") };
+        let fields = extensions.get::<Fields>().into_iter().flat_map(Fields::iter);
+        found.extend(fields.map(|(name, value)| (name, value.to_owned())));
     });
-    about
+    found
 }
 
 /// Notes what has become known of a container.

@@ -10,12 +10,13 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{CodedInputStream, Error as ProtobufError, Message as _};
 use libcontainer::oci_spec::runtime::Spec;
 use prewasi_precompiler::{Options, OptionsError, Place};
+use serde::{Deserialize, Serialize};
 
 /// The only type of runtime options that is understood.
 const TYPE: &str = "runtimeoptions.v1.Options";
 
 /// What containerd hands on.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RuntimeOptions {
     /// Name of the message's type; empty if nothing was handed on.
     pub(crate) type_url: String,

@@ -41,7 +41,7 @@ impl ProcessId {
     /// # Errors
     /// What the system says, if there is no such process above all.
     pub(crate) fn of(pid: i32) -> io::Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let stat = stat(pid)?;
         let start_time = start_time(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is malformed")))?;
         Ok(Self { pid, start_time })
     }
@@ -75,7 +75,8 @@ impl ProcessId {
     /// Says whether somebody of the process group runs that the process leads or has led.
     pub(crate) fn group_is_running(self) -> bool {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok()).any(|stat| {
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter_map(|pid| stat(pid).ok()).any(|stat| {
             let fields =
                 stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect::<Vec<_>>()).unwrap_or_default();
             let group = fields.get(2).and_then(|group| group.parse::<i32>().ok());
@@ -85,10 +86,15 @@ impl ProcessId {
 
     /// Says whether the process runs; one that has ended and waits for its parent does not.
     pub(crate) fn is_running(self) -> bool {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
+        let Ok(stat) = stat(self.pid) else { return false };
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         start_time(&stat) == Some(self.start_time) && !matches!(state, Some('Z' | 'X'))
     }
+}
+
+/// Reads what the kernel says of a process. Its name is whatever it likes to be called, and need not be text.
+fn stat(pid: i32) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat"))?).into_owned())
 }
 
 /// Sends a signal to a child that has not been waited for yet, so that its number is certainly its own.
@@ -130,5 +136,23 @@ mod tests {
         assert!(!earlier.is_running());
         // Would end this test run if it did not look at the start time.
         earlier.kill();
+    }
+    /// A process that calls itself something that is no text is found, and ended.
+    #[test]
+    fn names_need_not_be_text() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt as _;
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let folder = std::env::temp_dir().join(format!("prewasi-process-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let program = folder.join(OsStr::from_bytes(b"\xff) R 1\xfe"));
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("600").spawn().unwrap();
+        let id = ProcessId::of(child.id().cast_signed()).unwrap();
+        assert!(id.is_running());
+        id.kill();
+        assert_eq!(child.wait().unwrap().signal(), Some(nix::libc::SIGKILL));
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -25,31 +25,32 @@ pub(crate) struct Reaper {
 #[derive(Default)]
 struct Inner {
     waiting: HashMap<i32, oneshot::Sender<Exit>>,
-    /// Ends that came before anybody waited for them.
-    unclaimed: HashMap<i32, Exit>,
+    /// Ends that came before anybody waited for them, each with how many had come before.
+    unclaimed: HashMap<i32, (u64, Exit)>,
+    ends: u64,
     keepers: usize,
 }
 
 /// As long as it lives, ends that nobody waits for are kept.
-pub(crate) struct Keeping(Arc<Reaper>);
+pub(crate) struct Keeping {
+    reaper: Arc<Reaper>,
+    /// How many ends had come before.
+    since: u64,
+}
 
 impl Reaper {
-    /// Returns what resolves when a child has ended.
+    /// Returns what resolves when a child has ended that nobody has waited for yet.
     pub(crate) fn watch(&self, pid: i32) -> oneshot::Receiver<Exit> {
         let (sender, receiver) = oneshot::channel();
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        match inner.unclaimed.remove(&pid) {
-            // The receiver is right here.
-            Some(exit) => drop(sender.send(exit)),
-            None => drop(inner.waiting.insert(pid, sender)),
-        }
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).waiting.insert(pid, sender);
         receiver
     }
 
     /// Keeps ends that nobody waits for until the result is dropped.
     pub(crate) fn keep_unclaimed(self: &Arc<Self>) -> Keeping {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).keepers += 1;
-        Keeping(self.clone())
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.keepers += 1;
+        Keeping { reaper: self.clone(), since: inner.ends }
     }
 
     /// Collects children whenever the system says that one has ended; never returns.
@@ -94,15 +95,34 @@ impl Reaper {
         match inner.waiting.remove(&pid) {
             // Who waited may have lost interest.
             Some(sender) => drop(sender.send(exit)),
-            None if inner.keepers > 0 => drop(inner.unclaimed.insert(pid, exit)),
+            None if inner.keepers > 0 => {
+                let before = inner.ends;
+                inner.unclaimed.insert(pid, (before, exit));
+            }
             None => {}
         }
+        inner.ends += 1;
+    }
+}
+
+impl Keeping {
+    /// Returns what resolves when a child has ended that was made since the keeping began: an end before that was another's, who
+    /// had the same number.
+    pub(crate) fn watch(&self, pid: i32) -> oneshot::Receiver<Exit> {
+        let (sender, receiver) = oneshot::channel();
+        let mut inner = self.reaper.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match inner.unclaimed.remove(&pid) {
+            // The receiver is right here.
+            Some((before, exit)) if before >= self.since => drop(sender.send(exit)),
+            _ => drop(inner.waiting.insert(pid, sender)),
+        }
+        receiver
     }
 }
 
 impl Drop for Keeping {
     fn drop(&mut self) {
-        let mut inner = self.0.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.reaper.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.keepers -= 1;
         if inner.keepers == 0 {
             inner.unclaimed.clear();
@@ -135,11 +155,26 @@ mod tests {
 
         let keeping = reaper.keep_unclaimed();
         reaper.ended(11, 1);
-        assert_eq!(reaper.watch(11).try_recv().map(|exit| exit.status), Ok(1));
+        assert_eq!(keeping.watch(11).try_recv().map(|exit| exit.status), Ok(1));
         reaper.ended(12, 1);
         drop(keeping);
-        assert!(reaper.watch(12).try_recv().is_err());
+        let keeping = reaper.keep_unclaimed();
+        assert!(keeping.watch(12).try_recv().is_err());
+        drop(keeping);
         reaper.ended(13, 1);
-        assert!(reaper.watch(13).try_recv().is_err());
+        assert!(reaper.keep_unclaimed().watch(13).try_recv().is_err());
+    }
+
+    /// The end of a process is not taken for that of a later one with the same number.
+    #[test]
+    fn ends_of_others_are_not_taken() {
+        let reaper = Arc::new(Reaper::default());
+        let _long = reaper.keep_unclaimed();
+        reaper.ended(10, 7);
+        let keeping = reaper.keep_unclaimed();
+        let mut later = keeping.watch(10);
+        assert!(later.try_recv().is_err());
+        reaper.ended(10, 8);
+        assert_eq!(later.try_recv().map(|exit| exit.status), Ok(8));
     }
 }

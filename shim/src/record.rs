@@ -18,8 +18,8 @@ const VERSION: u32 = 1;
 /// Name of the file in the bundle.
 const FILE: &str = "prewasi.json";
 
-/// Name of the file in which a helper that creates a container names itself.
-const HELPER: &str = "prewasi-helper.json";
+/// Name of the file in a container's folder that says who made the container.
+const CLAIM: &str = "claim.json";
 
 /// A container as `delete` needs to know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,19 +72,43 @@ impl Record {
     }
 }
 
-/// Notes the process that creates a container, which is the calling one: should the daemon be killed before it has noted that
-/// itself, `delete` must still find what goes on without either.
-///
-/// # Errors
-/// What the system says.
-pub(crate) fn note_helper(bundle: &Path) -> io::Result<()> {
-    let own = ProcessId::of(std::process::id().cast_signed())?;
-    fs::write(bundle.join(HELPER), serde_json::to_vec(&own)?)
+/// What the helper that makes a container notes in the container's folder below the runtime folder, so that all that it made is found
+/// should helper and daemon be killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claimed {
+    version: u32,
+    pub(crate) helper: ProcessId,
+    /// Cgroups that are the container's own.
+    pub(crate) cgroup: Option<Cgroup>,
+    /// The init process, once it is there.
+    pub(crate) init: Option<ProcessId>,
 }
 
-/// Returns the process that creates a container, or has created it.
-pub(crate) fn noted_helper(bundle: &Path) -> Option<ProcessId> {
-    serde_json::from_slice(&fs::read(bundle.join(HELPER)).ok()?).ok()
+impl Claimed {
+    /// Makes the note of the calling process.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn by_this_process() -> io::Result<Self> {
+        let helper = ProcessId::of(std::process::id().cast_signed())?;
+        Ok(Self { version: VERSION, helper, cgroup: None, init: None })
+    }
+
+    /// Reads the note of a container's folder; `None` if there is none that can be used.
+    pub(crate) fn load(folder: &Path) -> Option<Self> {
+        let claimed: Self = serde_json::from_slice(&fs::read(folder.join(CLAIM)).ok()?).ok()?;
+        (claimed.version == VERSION).then_some(claimed)
+    }
+
+    /// Replaces the note of a container's folder.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn save(&self, folder: &Path) -> io::Result<()> {
+        let new = folder.join(format!("{CLAIM}.new"));
+        fs::write(&new, serde_json::to_vec(self)?)?;
+        fs::rename(new, folder.join(CLAIM))
+    }
 }
 
 impl From<Exit> for RecordedExit {
@@ -126,14 +150,18 @@ mod tests {
         fs::remove_dir_all(bundle).unwrap();
     }
 
-    /// A helper finds itself again in what it has noted.
+    /// What a helper notes is read back; a folder without a note has none.
     #[test]
-    fn helpers_note_themselves() {
-        let bundle = bundle("helper");
-        assert_eq!(noted_helper(&bundle), None);
-        note_helper(&bundle).unwrap();
-        assert_eq!(noted_helper(&bundle), Some(ProcessId::of(std::process::id().cast_signed()).unwrap()));
-        fs::remove_dir_all(bundle).unwrap();
+    fn helpers_leave_a_note() {
+        let folder = bundle("helper");
+        assert_eq!(Claimed::load(&folder), None);
+        let mut claimed = Claimed::by_this_process().unwrap();
+        claimed.save(&folder).unwrap();
+        claimed.cgroup = Some(Cgroup::default());
+        claimed.save(&folder).unwrap();
+        assert_eq!(Claimed::load(&folder), Some(claimed));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_dir_all(folder).unwrap();
     }
 
     /// A missing, torn or foreign record counts as none.

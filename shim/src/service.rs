@@ -21,6 +21,7 @@ use containerd_shim_protos::shim_async::{Task, create_task};
 use tracing::Instrument as _;
 use ttrpc::r#async::{Service, TtrpcContext};
 
+use crate::cgroup::Cgroup;
 use crate::container::Phase;
 use crate::error::{TaskError, chain};
 use crate::events::any;
@@ -160,7 +161,8 @@ impl Task for TaskService {
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
         let container = self.0.container(&request.id)?;
-        let cgroup = container.cgroup().unwrap_or_default();
+        let own = container.cgroup().filter(|cgroup| *cgroup != Cgroup::default());
+        let cgroup = own.ok_or(TaskError::NoCgroup { id: request.id })?;
         let stats = stats::read(&cgroup).map_err(|error| ttrpc::Error::Others(error.to_string()))?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..StatsResponse::default() })
     }
@@ -210,7 +212,8 @@ impl Task for TaskService {
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        self.0.update(&request.id, &request.resources.into_option().unwrap_or_default().value)?;
+        let resources = request.resources.into_option().unwrap_or_default().value;
+        self.0.clone().update(request.id, resources).await?;
         Ok(Empty::new())
     }
 

@@ -1,5 +1,6 @@
 //! The daemon's containers and what can be done with them: each call of the task API, without its wire format.
 
+mod abandoned;
 mod create;
 mod exec;
 mod limit;
@@ -24,6 +25,7 @@ use crate::folders;
 use crate::helper::Helpers;
 use crate::job::{Job, Remove, Start};
 use crate::observe;
+use crate::pending;
 use crate::process::{Exit, signal_child};
 use crate::record::Record;
 use crate::trace::{Context, Traces};
@@ -112,7 +114,7 @@ impl Shim {
             }
             state.phase = Phase::Starting;
         }
-        let started = self.helpers.work(Job::Start(Start { state: self.state_folder().join(&id) })).await;
+        let started = self.helpers.work(Job::Start(Start { state: self.folder(&id).join(&id) })).await;
         match started {
             Ok(()) => {
                 let pid = process.pid();
@@ -181,7 +183,7 @@ impl Shim {
             // Its creation has been given up, and all of it is gone.
             return Ok((pid, exit));
         }
-        let removed = self.helpers.work(Job::Remove(self.remains(container))).await;
+        let removed = self.helpers.work(Job::Remove(Box::new(self.remains(container)))).await;
         removed.map_err(|source| TaskError::Failed { action: "delete", id: id.clone(), source })?;
         self.forget(container);
         self.events.publish(&id, Event::Delete { pid, exit });
@@ -227,6 +229,17 @@ impl Shim {
         resized.map_err(|source| TaskError::Io { action: "resize the terminal of", id: id.to_owned(), source })
     }
 
+    /// Finishes removals at which another process was killed.
+    pub(crate) async fn finish_removals(self: Arc<Self>) {
+        for (note, remove) in pending::take_over() {
+            let id = remove.id.clone();
+            match self.helpers.work(Job::Remove(Box::new(remove))).await {
+                Ok(()) => pending::forget(&note),
+                Err(error) => tracing::warn!(id, %error, "cannot finish a removal that was cut off"),
+            }
+        }
+    }
+
     /// Asks the daemon to end if it has no containers.
     pub(crate) fn shut_down(&self) {
         if self.containers().is_empty() {
@@ -241,7 +254,7 @@ impl Shim {
 
     /// Takes away what a failed creation has left.
     async fn clear(&self, container: &Container) {
-        if let Err(error) = self.helpers.work(Job::Remove(self.remains(container))).await {
+        if let Err(error) = self.helpers.work(Job::Remove(Box::new(self.remains(container)))).await {
             tracing::error!(%error, "cannot clear what a failed creation has left");
         }
     }
@@ -251,7 +264,7 @@ impl Shim {
         Remove {
             id: container.id.clone(),
             bundle: container.bundle.clone(),
-            state: self.state_folder().join(&container.id),
+            folder: self.folder(&container.id),
             helper: state.helper,
             init: state.id,
             cgroup: container.cgroup(),
@@ -271,8 +284,8 @@ impl Shim {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state_folder(&self) -> PathBuf {
-        folders::containers(&self.address, &self.namespace)
+    fn folder(&self, id: &str) -> PathBuf {
+        folders::container(&self.address, &self.namespace, id)
     }
 }
 

@@ -1,11 +1,14 @@
 //! What the shim reads from a bundle's `config.json`.
 
+pub(crate) mod adapt;
+pub(crate) mod capabilities;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
+use libcontainer::oci_spec::runtime::{Capability, LinuxNamespaceType, LinuxResources, Spec};
 use prewasi_engines::{Guest, Preopen};
 use prewasi_precompiler::{Options, Preopens};
 use serde::Deserialize;
@@ -98,16 +101,20 @@ pub(crate) fn has_user_namespace(spec: &Spec) -> bool {
     namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User)
 }
 
-/// Returns the cgroup path; the one that libcontainer takes if the spec names none.
-pub(crate) fn cgroup_path(spec: &Spec, id: &str) -> PathBuf {
-    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    path.unwrap_or_else(|| PathBuf::from(format!(":youki:{id}")))
+/// Says whether the container has a `/dev` of its own, so that its root filesystem needs no devices.
+pub(crate) fn has_own_devices(spec: &Spec) -> bool {
+    spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new("/dev"))
 }
 
-/// Says whether the cgroup path is one for systemd (`slice:prefix:name`) rather than a path.
-pub(crate) fn has_systemd_cgroup(spec: &Spec) -> bool {
-    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
-    path.is_some_and(|path| !path.is_absolute() && path.to_string_lossy().split(':').count() == 3)
+/// Says whether processes of the container can make devices.
+pub(crate) fn can_make_devices(spec: &Spec) -> bool {
+    let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    sets.and_then(|sets| sets.bounding().as_ref()).is_some_and(|bounding| bounding.contains(&Capability::Mknod))
+}
+
+/// Returns the resources that the container is made with.
+pub(crate) fn resources(spec: &Spec) -> Option<&LinuxResources> {
+    spec.linux().as_ref()?.resources().as_ref()
 }
 
 /// Returns the destinations of the mounts that a program may have for itself: those that are folders and no part of the
@@ -122,8 +129,7 @@ pub(crate) fn mounted_folders(spec: &Spec) -> Vec<&str> {
 
 /// Returns the memory that the container may use, bytes.
 pub(crate) fn memory_limit(spec: &Spec) -> Option<u64> {
-    let resources = spec.linux().as_ref()?.resources().as_ref()?;
-    let limit = resources.memory().as_ref()?.limit()?;
+    let limit = resources(spec)?.memory().as_ref()?.limit()?;
     u64::try_from(limit).ok().filter(|limit| *limit > 0)
 }
 
@@ -195,15 +201,6 @@ mod tests {
         assert_eq!(names(Preopens::ReadOnly), [folder("/", true)]);
         assert_eq!(names(Preopens::Mounts), [folder("/data", false), folder("/cache", false)]);
         assert_eq!(names(Preopens::None), []);
-    }
-
-    /// The form of the cgroup path says which driver made it.
-    #[test]
-    fn cgroup_drivers() {
-        let with = |path: &str| spec(&format!(r#"{{"ociVersion":"1.1.0","linux":{{"cgroupsPath":"{path}"}}}}"#));
-        assert!(has_systemd_cgroup(&with("kubepods-pod1.slice:cri-containerd:a")));
-        assert!(!has_systemd_cgroup(&with("/kubepods/pod1/a")));
-        assert!(!has_systemd_cgroup(&with("/odd:path:name")));
     }
 
     /// Only a pid namespace of the container's own takes all processes with it.

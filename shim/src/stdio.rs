@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use serde::{Deserialize, Serialize};
 
 pub(crate) use console::{Console, ConsoleError, ConsoleSocket};
 pub(crate) use logger::{Logger, LoggerError};
@@ -32,7 +33,7 @@ pub(crate) struct StdioPaths {
 }
 
 /// Where a stream comes from or goes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Stream {
     Null,
     Fifo(PathBuf),
@@ -43,7 +44,7 @@ enum Stream {
 }
 
 /// The standard streams of a process, understood.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stdio {
     stdin: Stream,
     stdout: Stream,
@@ -51,7 +52,7 @@ pub(crate) struct Stdio {
 }
 
 /// How a process that is being made gets its standard streams.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Streams {
     /// It opens each.
     Each(Stdio),

@@ -32,7 +32,7 @@ const SPANS_MAX: usize = 512;
 pub(crate) struct Traces(Option<Arc<Inner>>);
 
 struct Inner {
-    config: Arc<Config>,
+    config: Config,
     waiting: Mutex<Vec<Span>>,
     wake: Notify,
     /// How many spans have not been dealt with, those on their way too.
@@ -45,7 +45,7 @@ impl Traces {
     pub(crate) fn new(config: Option<Config>) -> Self {
         Self(config.map(|config| {
             Arc::new(Inner {
-                config: Arc::new(config),
+                config,
                 waiting: Mutex::default(),
                 wake: Notify::new(),
                 open: watch::Sender::new(0),

@@ -8,12 +8,15 @@
  *   /big      sends 1,000,000 bytes
  *   /spin     computes for ever
  *   /trap     traps
+ *   /lookup/  looks up the name behind it, and sends how many addresses of IPv4 it has, and the first of these; or "error" and
+ *             the number of WASI's error code
  *
  * It speaks the component model's asynchronous ABI by itself: a request is a task, which returns its answer, goes on writing
  * the body, and says after each step what it waits for.
  */
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +30,15 @@ typedef int32_t handle;
 /* Results of the component model, as they lie in memory. */
 struct text { uint8_t some; const char *bytes; uint32_t length; };
 struct made { handle response, sent; };
+/* An address is one of IPv4, or eight numbers of IPv6. */
+struct address { uint8_t is_v6; _Alignas(2) uint8_t bytes[16]; };
+struct looked {
+    uint8_t failed;
+    union {
+        struct { uint8_t code; uint32_t more[3]; } error;
+        struct { const struct address *first; uint32_t count; } addresses;
+    } is;
+};
 /* A result of optional trailers; all zeros is success without any. */
 struct trailers { _Alignas(8) uint8_t bytes[64]; };
 
@@ -47,6 +59,8 @@ IMPORT(TYPES, "[future-drop-readable-2]" NEW) void drop_sent(handle sent);
 IMPORT("[export]" HANDLER, "[task-return]handle")
 void task_return(int32_t failed, handle response, int32_t a, int64_t b, int32_t c, int32_t d, int32_t e, int32_t f);
 IMPORT("wasi:clocks/monotonic-clock@0.3.0", "now") int64_t now(void);
+IMPORT("wasi:sockets/ip-name-lookup@0.3.0", "resolve-addresses")
+void resolve_addresses(const char *name, uint32_t length, struct looked *looked);
 IMPORT("$root", "[waitable-set-new]") handle new_set(void);
 IMPORT("$root", "[waitable-set-drop]") void drop_set(handle set);
 IMPORT("$root", "[waitable-join]") void join(handle waitable, handle set);
@@ -122,6 +136,29 @@ static int32_t answer(struct task *task, int32_t status, const char *bytes, uint
     return proceed(task);
 }
 
+static int32_t look_up(struct task *task, const char *name, uint32_t length) {
+    struct looked looked = {0};
+    char *text = malloc(64);
+    int v4 = 0;
+    const uint8_t *first = NULL;
+    resolve_addresses(name, length, &looked);
+    if (looked.failed) {
+        return answer(task, 200, text, (uint32_t)sprintf(text, "error %d\n", looked.is.error.code));
+    }
+    for (uint32_t i = 0; i < looked.is.addresses.count; i++) {
+        const struct address *address = &looked.is.addresses.first[i];
+        if (!address->is_v6 && v4++ == 0) {
+            first = address->bytes;
+        }
+    }
+    int written = sprintf(text, "%d", v4);
+    if (first) {
+        written += sprintf(text + written, " %d.%d.%d.%d", first[0], first[1], first[2], first[3]);
+    }
+    text[written++] = '\n';
+    return answer(task, 200, text, (uint32_t)written);
+}
+
 __attribute__((export_name("[async-lift]" HANDLER "#handle"))) int32_t handle_request(handle request) {
     struct task *task = calloc(1, sizeof *task);
     struct text path;
@@ -154,6 +191,9 @@ __attribute__((export_name("[async-lift]" HANDLER "#handle"))) int32_t handle_re
     }
     if (IS("/spin")) {
         for (volatile int i = 0;; i++) {}
+    }
+    if (path.length > 8 && memcmp(path.bytes, "/lookup/", 8) == 0) {
+        return look_up(task, path.bytes + 8, path.length - 8);
     }
     if (IS("/trap")) {
         __builtin_trap();

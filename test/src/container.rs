@@ -27,6 +27,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
+use crate::calls::{self, Tracer};
 use crate::eventually::eventually;
 use crate::namespace::Namespace;
 use crate::stdio::Stream;
@@ -103,6 +104,12 @@ impl Container {
     /// What the shim answers.
     pub async fn try_start(&mut self) -> Result<(), Status> {
         self.wait_again();
+        if let Some(folder) = std::env::var_os(calls::VARIABLE)
+            && self.exec_id.is_empty()
+        {
+            let file = PathBuf::from(folder).join(format!("{}.{}", self.namespace.engine(), self.pid));
+            drop(Tracer::attach(self.pid, &file));
+        }
         let request = StartRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         self.pid = self.namespace.client().tasks().start(self.namespace.request(request)).await?.into_inner().pid;
         Ok(())

@@ -47,14 +47,24 @@ pub fn of_folder(folder: &Path) -> Vec<String> {
     left
 }
 
-/// Returns the process ids of a namespace's shim daemons, which are the parents of its containers. Their helpers look like
-/// them, and are their children.
+/// Returns the process ids of a namespace's shim daemons, which are the parents of its containers.
 pub fn daemons(namespace: &Namespace) -> Vec<u32> {
+    shims(namespace).into_iter().filter(|(_, is_forked)| !is_forked).map(|(id, _)| id).collect()
+}
+
+/// Returns the process ids of the zygotes of a namespace's daemons, and of helpers that are at work.
+pub fn zygotes(namespace: &Namespace) -> Vec<u32> {
+    shims(namespace).into_iter().filter(|(_, is_forked)| *is_forked).map(|(id, _)| id).collect()
+}
+
+/// Lists what looks like a daemon, and says whether it was forked from one.
+fn shims(namespace: &Namespace) -> Vec<(u32, bool)> {
     let shims = processes(&namespace.daemon().runtime_dir()).filter(|process| process.mentions(namespace.name()));
     let alike = shims.filter(|process| process.command.trim_end().ends_with(" daemon"));
     let alike: Vec<u32> =
         alike.filter(|process| !process.cgroup.contains(namespace.name())).map(|process| process.id).collect();
-    alike.iter().filter(|id| parent(**id).is_some_and(|parent| !alike.contains(&parent))).copied().collect()
+    let with_parents = alike.iter().filter_map(|id| Some((*id, parent(*id)?)));
+    with_parents.map(|(id, parent)| (id, alike.contains(&parent))).collect()
 }
 
 /// Returns the parent of a process; none if that has ended.
@@ -135,19 +145,26 @@ impl std::fmt::Display for Process {
     }
 }
 
-/// Lists the processes with a daemon's runtime folder in their environment.
+/// Lists the processes with a daemon's runtime folder in their environment, and those in cgroups of its namespaces: a
+/// container's process shows the container's environment.
 fn processes(runtime_dir: &Path) -> impl Iterator<Item = Process> + use<> {
     let mark = format!("PREWASI_RUNTIME_DIR={}", runtime_dir.display());
+    let daemon = runtime_dir.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let ids = entries(Path::new("/proc")).filter_map(|path| path.file_name()?.to_str()?.parse::<u32>().ok());
     ids.filter_map(move |id| {
         // A process that ends while it is looked at is none.
         let environment = fs::read(format!("/proc/{id}/environ")).ok()?;
-        if !environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+        let cgroup = fs::read_to_string(format!("/proc/{id}/cgroup")).unwrap_or_default();
+        let is_marked = environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
+        if !is_marked && !cgroup.split(['/', '\n', ':']).any(|name| is_of(name, &daemon)) {
             return None;
         }
         let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        let cgroup = fs::read_to_string(format!("/proc/{id}/cgroup")).unwrap_or_default();
+        if command.is_empty() {
+            // It has ended, and somebody else is to wait for it.
+            return None;
+        }
         Some(Process { id, command, cgroup })
     })
 }

@@ -5,13 +5,16 @@
 //! even if the test process is killed. `docs/testing.md` tells how a test is written.
 
 pub mod artifacts;
+pub mod calls;
 pub mod collector;
 pub mod container;
 pub mod containerd;
 pub mod cri;
+pub mod dns;
 pub mod events;
 pub mod eventually;
 pub mod faults;
+pub mod figures;
 pub mod guests;
 pub mod home;
 pub mod http;
@@ -20,6 +23,7 @@ pub mod journal;
 pub mod leaks;
 pub mod local;
 pub mod manifest;
+pub mod memory;
 pub mod namespace;
 pub mod process;
 pub mod service;

@@ -41,6 +41,10 @@ pub enum Need {
     Runc,
     /// A shell without libraries: `busybox`.
     Busybox,
+    /// A kernel with Landlock.
+    Landlock,
+    /// A tracer of system calls: `strace`.
+    Strace,
     /// What pods need besides containerd: network plugins, a registry, and a program to fill it.
     Cni,
 }
@@ -92,6 +96,8 @@ impl Need {
             Self::JavaScript => part(crate::image::JAVASCRIPT),
             Self::Runc => program("runc"),
             Self::Busybox => program("busybox"),
+            Self::Landlock => (!has_landlock()).then(|| "the kernel has no Landlock".to_owned()),
+            Self::Strace => program("strace"),
             Self::Cni => {
                 let plugins = ["ptp", "host-local", "portmap"].map(|name| format!("/usr/lib/cni/{name}"));
                 let plugin = plugins.into_iter().find(|path| !std::path::Path::new(path).exists());
@@ -100,6 +106,14 @@ impl Need {
             }
         }
     }
+}
+
+/// Asks the kernel for its version of Landlock.
+fn has_landlock() -> bool {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call reads and writes no memory.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
+    version > 0
 }
 
 /// Says why this machine can run no container at all, or none with this containerd or this engine.

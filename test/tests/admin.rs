@@ -14,6 +14,7 @@ use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, artifacts, case};
 use serde_json::{Value, json};
 
+mod doctor;
 mod prune;
 mod verify;
 
@@ -24,13 +25,13 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(foreign_labels_are_left_alone),
         case!(inspect_explains_a_start),
         case!(inspect_explains_an_index),
-        case!(doctor_finds_this_node_healthy),
         case!(precompile_names_the_images_that_failed),
         case!(precompile_takes_the_platform_asked_for),
         case!(precompile_knows_its_engines),
         case!(commands_without_containerd_fail_with_a_hint),
         case!(completions_and_manual_are_written),
     ];
+    cases.extend(doctor::cases());
     cases.extend(prune::cases());
     cases.extend(verify::cases());
     cases
@@ -274,32 +275,6 @@ async fn inspect_explains_an_index(namespace: Namespace) {
     let output = namespace.prewasi("inspect", &[&broken.name]).fails_with(1);
     assert_eq!(output.stdout.lines().count(), 2, "the record and its type: {output}");
     output.says(&["error: ", "manifest", "is not in the content store", &broken.name]);
-}
-
-/// On a node where the tests run `doctor` finds nothing that fails; without a containerd it says so, and the rest.
-async fn doctor_finds_this_node_healthy(namespace: Namespace) {
-    let output = namespace.prewasi("doctor", &[]).success();
-    let series = namespace.daemon().series().to_string();
-    let version = series.trim_start_matches("containerd-");
-    for line in [
-        format!("OK      containerd: version {version}"),
-        "OK      content store: ".to_owned(),
-        "OK      containerd-shim-wasmtime-v1: ".to_owned(),
-        format!("OK      runtime folder: {} can be written to", namespace.daemon().runtime_dir().display()),
-        "OK      seccomp: ".to_owned(),
-        "OK      compile with wasmtime: a module in the sandbox took ".to_owned(),
-    ] {
-        assert!(output.stdout.lines().any(|found| found.starts_with(&line)), "no line {line:?} in {output}");
-    }
-    let mut command = namespace.daemon().command(prewasi_test::home::program("prewasi"));
-    command.args(["doctor", "--json", "--address"]).arg(namespace.folder().join("nobody.sock"));
-    command.env("PATH", namespace.folder()).env("PREWASI_RUNTIME_DIR", "/proc/none");
-    let output = prewasi_test::process::run(&mut command, Duration::from_secs(60)).fails_with(1);
-    let checks = parse(&output.stdout)["checks"].as_array().expect("a list").clone();
-    let failed: Vec<_> = checks.iter().filter(|check| check["health"] == "failed").collect();
-    let names: Vec<_> = failed.iter().map(|check| text(&check["name"])).collect();
-    assert_eq!(names, ["containerd", "containerd-shim-wasmtime-v1", "runtime folder"]);
-    assert!(failed.iter().all(|check| check["hint"].is_string()), "{failed:#?}");
 }
 
 /// `precompile` goes on after an image that fails, ends with 1, and names at the end those that failed.

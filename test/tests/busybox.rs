@@ -1,9 +1,10 @@
 //! Images with native programs: this machine's busybox, alone or beside wasm.
 
 use std::fs;
+use std::time::Duration;
 
-use prewasi_test::Namespace;
 use prewasi_test::image::{self, Imported, Program, files};
+use prewasi_test::{Namespace, eventually};
 
 /// Returns the program.
 pub(crate) fn bytes() -> Vec<u8> {
@@ -38,4 +39,13 @@ pub(crate) fn with_wasm(namespace: &Namespace, first: &Program, second: &[u8]) -
         ("/app/second.wasm", second, 0o644),
     ]);
     image::import(namespace, "mixed", |image| image.os("linux").entrypoint(["/app/first.wasm"]).layer(files))
+}
+
+/// Waits until a process has been replaced by the program.
+pub(crate) async fn replaces(pid: u32) {
+    eventually("the program", Duration::from_secs(20), async || {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs");
+        if name.trim_end() == "busybox" { Ok(()) } else { Err(name) }
+    })
+    .await;
 }

@@ -1,6 +1,7 @@
 //! The files by which an administrator deploys the service say what they mean.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         examples_are_what_kubernetes_takes,
         service_account_may_nothing,
         systemd_accepts_the_unit,
+        installation_has_what_the_unit_names,
     ]
 }
 
@@ -109,4 +111,34 @@ fn systemd_accepts_the_unit() {
     let output =
         process::run(command.args(["verify", "--man=no", "--recursive-errors=no"]).arg(&copy), LIMIT).success();
     assert_eq!((&*output.stdout, &*output.stderr), ("", ""));
+}
+
+/// `make install` puts the program where the unit starts it, and the manual page where `man` finds what the unit's
+/// documentation names. Only the build is left out: programs are there already.
+fn installation_has_what_the_unit_names() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let release = folder.path().join("target/release");
+    fs::create_dir_all(&release).expect("the folder is ours");
+    for name in ["prewasi", "containerd-shim-wasmtime-v1", "oci-tar-builder"] {
+        let script = format!("#!/bin/sh\nexec {} \"$@\"\n", home::program(name).display());
+        fs::write(release.join(name), script).expect("the folder is ours");
+        fs::set_permissions(release.join(name), fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    }
+    let root = folder.path().join("root");
+    let mut make = Command::new("make");
+    make.arg("-C").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).args(["install", "CARGO=true"]);
+    make.arg(format!("CARGO_TARGET_DIR={}", folder.path().join("target").display()));
+    // What the make that runs the tests was told is not for this one.
+    make.arg(format!("DESTDIR={}", root.display())).env_remove("MAKEFLAGS");
+    process::run(&mut make, LIMIT).success();
+
+    let unit = fs::read_to_string(file("prewasi-watch.service")).expect("the file is there");
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).expect("the unit says so");
+    let program = value("ExecStart=/").split(' ').next().expect("a word");
+    let version = process::run(Command::new(root.join(program)).arg("--version"), LIMIT).success();
+    assert!(version.stdout.starts_with("prewasi "), "{version}");
+    let (page, section) = value("Documentation=man:").trim_end_matches(')').split_once('(').expect("page(section)");
+    let page = root.join(format!("usr/local/share/man/man{section}/{page}.{section}"));
+    let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+    assert!(text.contains(".SH SYNOPSIS") && text.contains("rank\\-label"), "{text}");
 }

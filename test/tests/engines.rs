@@ -24,13 +24,14 @@ struct Engine {
 }
 
 /// What is shown of every engine.
-const MODULES: [&str; 13] = [
-    "run", "layers", "programs", "signals", "streams", "refusals", "options", "exec", "engines", "wasi", "labels",
-    "damage", "many",
+const MODULES: [&str; 15] = [
+    "guard", "run", "layers", "programs", "signals", "streams", "refusals", "options", "exec", "engines", "wasi",
+    "labels", "damage", "many", "names",
 ];
 
 /// Cases of components: none of the other engines runs them.
-const COMPONENTS: [&str; 11] = [
+const COMPONENTS: [&str; 17] = [
+    "guard::server_may_have_processes",
     "run::component_image_runs",
     "labels::precompile_leaves_the_labels_of_the_contract",
     "signals::sigterm_ends_a_component",
@@ -38,6 +39,11 @@ const COMPONENTS: [&str; 11] = [
     "signals::component_that_can_hear_ends_by_itself",
     "exec::component_runs_again_in_a_wasm_container",
     "options::network_is_inherited_or_none",
+    "names::names_are_found",
+    "names::names_without_servers",
+    "names::look_up_ends_with_the_guest",
+    "names::servers_look_names_up",
+    "names::hostile::look_up_runs_nothing_of_the_image",
     "layers::data_is_read_and_cannot_be_written",
     "layers::programs::entry_layer_of_an_artifact_is_chosen_by_title",
     "layers::programs::composed_component_runs",

@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(native_program_runs_in_a_native_container, needs Busybox),
         case!(process_has_id_state_events_and_name, needs Busybox),
         case!(missing_program_is_named, needs Busybox),
+        case!(process_may_be_told_a_lot, needs Busybox),
         case!(container_program_runs_again_in_a_wasm_container),
         case!(component_runs_again_in_a_wasm_container),
         case!(export_is_called),
@@ -98,6 +99,18 @@ async fn missing_program_is_named(namespace: Namespace) {
         process.delete().await;
     }
     assert_eq!(container.exec(&["/bin/busybox", "true"]).run().await.code, 0);
+    container.end().await;
+}
+
+/// A process gets an environment and arguments of more than half a megabyte.
+async fn process_may_be_told_a_lot(namespace: Namespace) {
+    let container = sleeping(&namespace).await;
+    let long = "x".repeat(120_000);
+    let env: Vec<String> = ["A", "B", "C"].map(|name| format!("{name}={long}{name}")).into();
+    let script = "echo ${#A} ${#B} ${#C} ${#1} ${#2} $0";
+    let exec = container.exec(&["/bin/busybox", "sh", "-c", script, "end", &long, &long]);
+    let exited = exec.change(json!({ "env": env })).run().await;
+    assert_eq!((exited.code, &*exited.stdout), (0, "120001 120001 120001 120000 120000 end\n"));
     container.end().await;
 }
 
@@ -299,7 +312,7 @@ async fn nothing_stays_of_many_processes(namespace: Namespace) {
     let state =
         fs::read_dir(&states).expect("there are states").flatten().map(|entry| entry.path().join(container.id()));
     let is_own = |folder: &Path| {
-        let state = fs::read_to_string(folder.join("state.json")).unwrap_or_default();
+        let state = fs::read_to_string(folder.join(container.id()).join("state.json")).unwrap_or_default();
         state.contains(&format!("/{}/", namespace.name()))
     };
     let state = state.into_iter().find(|folder| is_own(folder)).expect("the container has a state");

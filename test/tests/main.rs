@@ -7,7 +7,9 @@ use libtest_mimic::Arguments;
 use prewasi_test::trial::{Daemons, trials};
 
 mod admin;
+mod attributes;
 mod big;
+mod bootstrap;
 mod busybox;
 mod collection;
 mod compiles;
@@ -20,12 +22,15 @@ mod deploy;
 mod engines;
 mod exec;
 mod faults;
+mod guard;
+mod hostile;
 mod labels;
 mod layers;
 mod limits;
 mod local_run;
 mod machines;
 mod many;
+mod names;
 mod options;
 mod pods;
 mod programs;
@@ -44,7 +49,8 @@ mod watch;
 mod web;
 
 fn main() -> ExitCode {
-    if contract::held_lock_as_asked() || survival::ran_until_killed_as_asked() {
+    if prewasi_test::calls::merged_as_asked() || contract::held_lock_as_asked() || survival::ran_until_killed_as_asked()
+    {
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::from_args();
@@ -63,6 +69,9 @@ fn main() -> ExitCode {
         streams::cases(),
         limits::cases(),
         confinement::cases(),
+        hostile::cases(),
+        guard::cases(),
+        attributes::cases(),
         pods::cases(),
         damage::cases(),
         survival::cases(),
@@ -81,6 +90,7 @@ fn main() -> ExitCode {
         programs::cases(),
         wasi::cases(),
         web::cases(),
+        names::cases(),
         engines::cases(),
     ];
     let cases: Vec<_> = cases.into_iter().flatten().collect();
@@ -89,8 +99,10 @@ fn main() -> ExitCode {
     trials.extend(contract::layout_trials());
     trials.extend(local_run::trials());
     trials.extend(machines::trials());
+    trials.extend(bootstrap::trials());
     trials.extend(deploy::trials());
     trials.extend(corpus::trials());
+    trials.extend(names::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     let left = Arc::into_inner(daemons).map(Daemons::finish).unwrap_or_default();
     for leak in &left {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use containerd_client::types::v1::Status;
 use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Imported, Program, files};
+use prewasi_test::memory::regions_with;
 use prewasi_test::trial::Case;
 use prewasi_test::{Container, Namespace, case, eventually, leaks};
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(script_is_a_side_car, needs Busybox),
         case!(containers_of_a_pod_end_one_by_one, needs Busybox),
         case!(shared_processes_end_with_their_container, needs Busybox),
+        case!(containers_of_a_pod_know_nothing_of_each_other, needs Busybox),
     ]
 }
 
@@ -129,4 +131,36 @@ async fn shared_processes_end_with_their_container(namespace: Namespace) {
     })
     .await;
     pause.end().await;
+}
+
+/// What a container of a pod, and a process executed in it, are told is nowhere in the memory of the pod's next container: not
+/// before its start, not when its program runs, and not in a process that is executed there.
+async fn containers_of_a_pod_know_nothing_of_each_other(namespace: Namespace) {
+    let (native, wasm) = (busybox::image(&namespace), wasm(&namespace));
+    let pause = pause(&namespace, &native).await;
+    let marker = format!("known-to-one-{}", namespace.name());
+    let variable = format!("SECRET={marker}-variable");
+    let argument = format!("{marker}-argument");
+    let first = namespace.container(&native.name).args(&["sh", "-c", "busybox sleep 600; :", &argument]);
+    let mut first = first.env(&variable).change(of_pod(&pause)).create().await;
+    first.start().await;
+    let mut executed = first.exec(&["/bin/busybox", "sh", "-c", "busybox sleep 600; :", &argument]).create().await;
+    executed.start().await;
+    assert!(!regions_with(first.pid(), &marker).is_empty(), "the marker is found where it belongs");
+
+    let mut second = namespace.container(&wasm.name).change(of_pod(&pause)).create().await;
+    assert_eq!(regions_with(second.pid(), &marker), [""; 0]);
+    second.start().await;
+    second.prints("tick 1\n").await;
+    assert_eq!(regions_with(second.pid(), &marker), [""; 0]);
+    let mut other = second.exec(&["demo.wasm", "sleep", "600"]).create().await;
+    other.start().await;
+    other.prints("sleeping").await;
+    assert_eq!(regions_with(other.pid(), &marker), [""; 0]);
+    for zygote in leaks::zygotes(&namespace) {
+        assert_eq!(regions_with(zygote, &marker), [""; 0]);
+    }
+    for container in [second, first, pause] {
+        container.end().await;
+    }
 }

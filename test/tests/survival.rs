@@ -1,6 +1,8 @@
 //! What is killed, and what survives it: containerd, the shim's daemon, the tests themselves.
 
+use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use containerd_client::types::v1::Status;
 use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Program};
 use prewasi_test::trial::Case;
-use prewasi_test::{Containerd, Namespace, Series, case, eventually, leaks};
+use prewasi_test::{Container, Containerd, Namespace, Series, case, eventually, home, leaks};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::running::ticking;
@@ -26,6 +28,9 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(containerd_restart_keeps_the_task),
         case!(exit_during_a_restart_is_reported),
         case!(killed_daemon_leaves_nothing),
+        case!(killed_zygote_ends_its_daemon),
+        case!(stopped_daemon_that_was_given_up_ends),
+        case!(cancelled_creation_leaves_no_daemon),
         case!(end_is_reported_from_disk),
         case!(killed_test_run_leaves_nothing),
     ];
@@ -120,8 +125,22 @@ async fn end_is_reported_from_disk(namespace: Namespace) {
 /// After a SIGKILL of the shim's daemon its container is killed too, and nothing of it is left.
 async fn killed_daemon_leaves_nothing(namespace: Namespace) {
     let container = ticking(&namespace, DEMO).await;
-    let process = format!("/proc/{}", container.pid());
     kill_daemons(&namespace);
+    assert_nothing_is_left(&namespace, &container).await;
+}
+
+/// A daemon ends when the process is killed from which its helpers are forked: its container is killed too, and nothing is left.
+async fn killed_zygote_ends_its_daemon(namespace: Namespace) {
+    let container = ticking(&namespace, DEMO).await;
+    let [zygote] = leaks::zygotes(&namespace)[..] else { panic!("{:?}", leaks::zygotes(&namespace)) };
+    let zygote = Pid::from_raw(zygote.cast_signed()).expect("a process has an id");
+    kill_process(zygote, Signal::KILL).expect("the zygote runs");
+    assert_nothing_is_left(&namespace, &container).await;
+}
+
+/// Asserts that a container whose daemon is gone is killed, and that nothing of it is left.
+async fn assert_nothing_is_left(namespace: &Namespace, container: &Container) {
+    let process = format!("/proc/{}", container.pid());
     eventually("the end of the container", LIMIT, async || {
         if Path::new(&process).exists() { Err(format!("{process} is there")) } else { Ok(()) }
     })
@@ -136,6 +155,69 @@ async fn killed_daemon_leaves_nothing(namespace: Namespace) {
     let _ = container.delete_task().await;
     namespace.clear().await;
     namespace.assert_clean().await;
+}
+
+/// A daemon that does not answer, because it was stopped, is given up by a containerd that restarts: its container is deleted from
+/// disk. When it goes on it finds that out, and ends by itself.
+async fn stopped_daemon_that_was_given_up_ends(namespace: Namespace) {
+    let namespace = own(&namespace).await;
+    let container = ticking(&namespace, DEMO).await;
+    let [daemon] = leaks::daemons(&namespace)[..] else { panic!("one daemon") };
+    let pid = Pid::from_raw(daemon.cast_signed()).expect("a process has an id");
+    kill_process(pid, Signal::STOP).expect("the daemon runs");
+    let bundle = container.bundle();
+    namespace.daemon().restart(Signal::KILL).await;
+    eventually("the end of the bundle", LIMIT, async || {
+        if bundle.exists() { Err(format!("{} is there", bundle.display())) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(leaks::daemons(&namespace), [daemon]);
+    kill_process(pid, Signal::CONT).expect("the daemon is there");
+    daemons_end(&namespace).await;
+    container.try_delete().await;
+    namespace.clear().await;
+    namespace.assert_clean().await;
+}
+
+/// Waits until daemons that nobody asks for any more have ended by themselves.
+async fn daemons_end(namespace: &Namespace) {
+    eventually("the end of the daemon", Duration::from_secs(70), async || match leaks::daemons(namespace)[..] {
+        [] => Ok(()),
+        ref left => Err(format!("{left:?} run")),
+    })
+    .await;
+}
+
+/// A client gives up while containerd waits for the answer of `start`, which it kills then. The daemon, which runs already, is
+/// asked for nothing, and ends by itself.
+async fn cancelled_creation_leaves_no_daemon(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "cancelled", |image| image.layer(program.layer("demo.wasm")));
+    let (shim, slow) = (home::program("containerd-shim-wasmtime-v1"), namespace.folder().join("slow"));
+    let shim = shim.display();
+    // It makes the daemon, and keeps the answer to itself.
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *start) {shim} \"$@\" >/dev/null; exec sleep 600 ;; *) exec {shim} \"$@\" ;; esac\n"
+    );
+    fs::write(&slow, script).expect("the folder is ours");
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    let builder = namespace.container(&image.name).runtime(&slow.to_string_lossy());
+    let daemon = eventually("a daemon", LIMIT, async || match leaks::daemons(&namespace)[..] {
+        [daemon] => Ok(daemon),
+        ref other => Err(format!("{other:?}")),
+    });
+    let daemon = tokio::select! {
+        daemon = daemon => daemon,
+        created = builder.try_create() => panic!("nobody has answered containerd: {:?}", created.err()),
+    };
+    let bundles = namespace.daemon().folder().join("state/io.containerd.runtime.v2.task").join(namespace.name());
+    eventually("the end of the bundle", LIMIT, async || match fs::read_dir(&bundles).map(Iterator::count) {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(count) => Err(format!("{count} are there")),
+    })
+    .await;
+    assert_eq!(leaks::daemons(&namespace), [daemon]);
+    daemons_end(&namespace).await;
 }
 
 /// Tells a copy of this program to run a container until it is killed, on this series.

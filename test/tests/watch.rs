@@ -19,6 +19,7 @@ use crate::survival::own;
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(imported_image_is_compiled_before_it_runs),
+        case!(each_compile_is_a_line),
         case!(images_that_are_there_at_the_start_are_compiled),
         case!(runtime_class_finds_its_code),
         case!(other_namespaces_are_left_alone),
@@ -78,6 +79,29 @@ async fn imported_image_is_compiled_before_it_runs(namespace: Namespace) {
     assert_eq!(service.figure("prewasi_misses_total{engine=\"wasmtime\",reason=\"absent\"}"), 1.0);
     assert!(service.figure("prewasi_compiled_bytes_total") > 1000.0);
     assert!(service.figure("prewasi_compile_seconds_sum") > 0.0);
+}
+
+/// Every compile is one line of the log, with image, layer, engine, seconds and size; code that is there already is none.
+async fn each_compile_is_a_line(namespace: Namespace) {
+    let service = watch(&namespace, &[]).await;
+    let (program, image) = demo(&namespace, "demo");
+    service.reaches(COMPILES, 1.0).await;
+    service.is_idle().await;
+    tell_of(&namespace, &image.name).await;
+    service.reaches("prewasi_hits_total", 1.0).await;
+    service.is_idle().await;
+    let size = service.figure("prewasi_compiled_bytes_total");
+    let (_, said) = service.end(Signal::TERM).await;
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains(" compiled ")).collect();
+    let [line] = lines[..] else { panic!("{said}") };
+    let field = |name: &str| {
+        let rest = line.split_once(&format!(" {name}=")).unwrap_or_else(|| panic!("no {name} in {line}")).1;
+        rest.split(' ').next().expect("a word").trim_matches('"').to_owned()
+    };
+    assert_eq!((field("namespace"), field("image")), (namespace.name().to_owned(), image.name));
+    assert_eq!((field("layer"), field("engine")), (program.digest, "wasmtime".to_owned()));
+    assert_eq!(field("size").parse::<f64>(), Ok(size), "{line}");
+    assert!(field("seconds").parse::<f64>().is_ok_and(|seconds| seconds > 0.0), "{line}");
 }
 
 /// What was pulled before the service began is compiled too.

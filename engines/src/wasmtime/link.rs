@@ -9,9 +9,9 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::form::Form;
 use super::limits::Limits;
-use super::one_line;
 use super::outgoing::Outgoing;
-use crate::CompileError;
+use super::{names, one_line};
+use crate::{CompileError, Network};
 
 /// What host functions of a module work on.
 pub(super) struct ModuleHost {
@@ -26,6 +26,7 @@ pub(super) struct Host {
     pub(super) limits: Limits,
     pub(super) http: WasiHttpCtx,
     pub(super) outgoing: Outgoing,
+    pub(super) network: Network,
 }
 
 impl WasiHttpView for Host {
@@ -62,6 +63,7 @@ pub(super) fn for_components(engine: &Engine, form: Form) -> wasmtime::Result<co
         p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     }
+    names::replace(&mut linker, form)?;
     Ok(linker)
 }
 

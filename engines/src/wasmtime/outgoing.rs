@@ -15,6 +15,7 @@ use hyper::client::conn::http1;
 use hyper::http::uri::Scheme;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
+use prewasi_names::LookupError;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -85,7 +86,7 @@ async fn send(tls: Arc<Tls>, request: Request<WasiBody>, options: RequestOptions
     // An address of IPv6 stands in brackets in a URI, and nowhere else.
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let connected = timeout(connecting, async {
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(connect_error)?;
+        let stream = connect(&host, port).await?;
         // What a guest writes is a whole message.
         let _ = stream.set_nodelay(true);
         if !is_tls {
@@ -98,6 +99,18 @@ async fn send(tls: Arc<Tls>, request: Request<WasiBody>, options: RequestOptions
     });
     let stream = connected.await.map_err(|_| Error::ConnectionTimeout)??;
     exchange(stream, request, options).await
+}
+
+/// Connects to the first address of a host that takes the connection.
+async fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
+    let mut failed = Error::DestinationNotFound;
+    for address in prewasi_names::lookup(host).await.map_err(|error| lookup_error(&error))? {
+        match TcpStream::connect((address, port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = connect_error(error),
+        }
+    }
+    Err(failed)
 }
 
 /// Sends a request and waits for the head of its response.
@@ -132,10 +145,12 @@ fn connect_error(error: std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::ConnectionRefused => Error::ConnectionRefused,
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Error::DestinationUnavailable,
-        // What is no error of a system call is one of the name's look-up.
-        _ if error.raw_os_error().is_none() => Error::DnsError { rcode: Some(error.to_string()), info_code: None },
         _ => Error::Connect(error),
     }
+}
+
+fn lookup_error(error: &LookupError) -> Error {
+    Error::DnsError { rcode: Some(error.to_string()), info_code: None }
 }
 
 impl Tls {

@@ -194,6 +194,7 @@ pub(super) fn host(guest: &Guest, wasi: &mut WasiCtxBuilder, outgoing: &Outgoing
         limits: Limits::new(guest.memory_limit),
         http: WasiHttpCtx::new(),
         outgoing: outgoing.clone(),
+        network: guest.network,
     }
 }
 
@@ -219,7 +220,7 @@ where
     open_folders(&mut wasi, guest)?;
     wasi.allow_blocking_current_thread(true);
     let result = runtime.block_on(call(wasi));
-    // A name lookup that still runs is not waited for.
+    // What the guest has begun and not waited for is of no use to anybody.
     runtime.shutdown_background();
     result.map_or_else(|error| outcome(&error), |code| Ok(Outcome::Exit(code)))
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::progress::Progress;
 use super::tuning::{ConfigArgs, MachineArgs, is_another_machine};
 use super::{Status, StoreArgs, chain, conclude, find, hint, report};
-use crate::{Content, ImageError, Options, Origin, Platform, Precompiler, PrepareError, Ready, Settings};
+use crate::{Content, ImageError, Options, Origin, Platform, Precompiler, PrepareError, Ready, Settings, visible};
 
 /// Compile images ahead of time and keep the native code in the content store
 #[derive(Debug, Args)]
@@ -291,5 +291,5 @@ impl std::fmt::Display for Outcome {
 /// Prints a line of the command's result.
 pub(super) fn print(line: &str) {
     // Whoever reads us may have gone (`| head`); the work is done all the same.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", visible(line));
 }

@@ -29,17 +29,43 @@ pub(super) fn landlock() -> Check {
     Check::warn("Landlock", "not available", hint)
 }
 
-/// User namespaces, which only a caller other than root needs.
+/// User namespaces: a caller other than root compiles behind one, and a pod may have its own.
 pub(super) fn user_namespaces() -> Check {
-    let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").ok().and_then(|text| text.trim().parse().ok());
-    match limit {
-        Some(0_u64) | None => Check::warn(
-            "user namespaces",
-            "not available",
-            "without them only root compiles behind namespaces; see sysctl user.max_user_namespaces",
-        ),
-        Some(limit) => Check::ok("user namespaces", format!("up to {limit}")),
+    let limit = number("/proc/sys/user/max_user_namespaces");
+    // Of Debian and of Ubuntu, where they are.
+    let (allowed, restricted) = (
+        number("/proc/sys/kernel/unprivileged_userns_clone"),
+        number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+    );
+    judge_user_namespaces(limit, allowed, restricted)
+}
+
+fn number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn judge_user_namespaces(limit: Option<u64>, allowed: Option<u64>, restricted: Option<u64>) -> Check {
+    const NAME: &str = "user namespaces";
+    let Some(limit) = limit.filter(|limit| *limit > 0) else {
+        let hint = "without them only root compiles behind namespaces, and no pod has users of its own; see sysctl \
+                    user.max_user_namespaces";
+        return Check::warn(NAME, "not available", hint);
+    };
+    let found = format!("up to {limit}");
+    let for_root = format!("{found}, for root alone");
+    if allowed == Some(0) {
+        return Check::warn(
+            NAME,
+            for_root,
+            "others compile behind namespaces with sysctl kernel.unprivileged_userns_clone=1",
+        );
     }
+    if restricted.is_some_and(|restricted| restricted > 0) {
+        let hint = "others compile behind namespaces with sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an \
+                    AppArmor profile for prewasi that allows `userns`";
+        return Check::warn(NAME, for_root, hint);
+    }
+    Check::ok(NAME, found)
 }
 
 /// Network namespaces: a compile has one with nothing in it, a pod its own.
@@ -48,5 +74,27 @@ pub(super) fn network_namespaces() -> Check {
         Check::ok("network namespaces", "available")
     } else {
         Check::warn("network namespaces", "not available", "use a kernel with CONFIG_NET_NS")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Health::{Ok as Fine, Warn};
+    use super::*;
+
+    /// No user namespaces at all are a warning, and so are those that a distribution keeps for root.
+    #[test]
+    fn user_namespaces_are_judged() {
+        let health = |limit, allowed, restricted| {
+            let check = judge_user_namespaces(limit, allowed, restricted);
+            (check.health, check.found)
+        };
+        let expected = |health, found: &str| (health, found.to_owned());
+        assert_eq!(health(Some(7), None, None), expected(Fine, "up to 7"));
+        assert_eq!(health(Some(7), Some(1), Some(0)), expected(Fine, "up to 7"));
+        assert_eq!(health(Some(7), Some(0), None), expected(Warn, "up to 7, for root alone"));
+        assert_eq!(health(Some(7), Some(1), Some(1)), expected(Warn, "up to 7, for root alone"));
+        assert_eq!(health(Some(0), None, None), expected(Warn, "not available"));
+        assert_eq!(health(None, None, None), expected(Warn, "not available"));
     }
 }

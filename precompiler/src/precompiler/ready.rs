@@ -10,7 +10,8 @@ use prewasi_engines::{Engine, version_label};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use super::{Bytes, POLL, Precompiler, Source, hash};
+use super::{Bytes, POLL, Precompiler, Source};
+use crate::bytes::hash;
 use crate::compile::{self, CompileFailure, Compiled, Input};
 use crate::image::cut;
 use crate::inventory::TUNING_LABEL;
@@ -80,7 +81,7 @@ impl Precompiler {
         }
         // A layer that cannot be compiled at all must not first wait for its turn.
         source.check_imports(engine)?;
-        self.open(source).await?;
+        self.check(source).await?;
         match self.turn(&key, engine, &source.subject, &trouble).await {
             Turn::Done(ready) => Ok(ready),
             Turn::Ours(lock) => {

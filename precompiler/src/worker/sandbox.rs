@@ -92,7 +92,8 @@ fn limit(limits: Limits) -> Result<()> {
         (Resource::Cpu, limits.cpu_seconds, limits.cpu_seconds.saturating_add(5)),
         // A core dump would write a hostile image's bytes to the node's disk.
         (Resource::Core, 0, 0),
-        (Resource::Fsize, u64::from(u32::MAX), u64::from(u32::MAX)),
+        // The output lies in memory that the limit above does not count, and was made in memory that it does.
+        (Resource::Fsize, limits.memory, limits.memory),
     ];
     for (resource, current, maximum) in limits {
         // What this process may not have is less than the limit anyway.
@@ -130,12 +131,25 @@ fn filter_system_calls(files: bool) -> Result<()> {
     // A filter cannot look into clone3's arguments. The C library falls back to clone where clone3 does not exist.
     apply([(libc::SYS_clone3, Vec::new())], SeccompAction::Allow, errno(libc::ENOSYS)?)?;
     let thread = u64::try_from(libc::CLONE_THREAD).map_err(Error::other)?;
-    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), thread);
-    let threads_only = SeccompRule::new(vec![condition.map_err(Error::other)?]).map_err(Error::other)?;
+    let threads_only = only_if(0, SeccompCmpOp::MaskedEq(thread), thread)?;
+    // All workers of the node have the same user, who may signal and limit his processes.
+    let own = only_if(0, SeccompCmpOp::Eq, u64::from(std::process::id()))?;
+    let itself = only_if(0, SeccompCmpOp::Eq, 0)?;
     let files = if files { files::CALLS } else { &[] };
     let computing = ALLOWED.iter().chain(files).map(|number| (*number, Vec::new()));
-    let rules = computing.chain([(libc::SYS_clone3, Vec::new()), (libc::SYS_clone, vec![threads_only])]);
+    let rules = computing.chain([
+        (libc::SYS_clone3, Vec::new()),
+        (libc::SYS_clone, vec![threads_only]),
+        (libc::SYS_prlimit64, vec![itself]),
+        (libc::SYS_tgkill, vec![own]),
+    ]);
     apply(rules, errno(libc::EPERM)?, SeccompAction::Allow)
+}
+
+/// Allows a call if one of its arguments is as it should be.
+fn only_if(argument: u8, comparison: SeccompCmpOp, value: u64) -> Result<SeccompRule> {
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, comparison, value);
+    SeccompRule::new(vec![condition.map_err(Error::other)?]).map_err(Error::other)
 }
 
 fn apply(
@@ -150,7 +164,7 @@ fn apply(
 }
 
 /// Memory, time, waiting for each other, and reading and writing open descriptors.
-const ALLOWED: [libc::c_long; 40] = [
+const ALLOWED: [libc::c_long; 38] = [
     libc::SYS_brk,
     libc::SYS_clock_gettime,
     libc::SYS_close,
@@ -173,7 +187,6 @@ const ALLOWED: [libc::c_long; 40] = [
     libc::SYS_clock_nanosleep,
     libc::SYS_prctl,
     libc::SYS_pread64,
-    libc::SYS_prlimit64,
     libc::SYS_pwrite64,
     libc::SYS_read,
     libc::SYS_readv,
@@ -188,7 +201,6 @@ const ALLOWED: [libc::c_long; 40] = [
     libc::SYS_set_tid_address,
     libc::SYS_sigaltstack,
     libc::SYS_statx,
-    libc::SYS_tgkill,
     libc::SYS_write,
     libc::SYS_writev,
 ];

@@ -25,8 +25,17 @@ pub(super) enum ConfineError {
 }
 
 impl Confinement {
-    /// Takes from a process what is to be done late. `None` if the filter needs a listener.
-    pub(crate) fn of_other_process(spec: &Spec, process: &mut Process) -> Option<Self> {
+    /// Makes the last step of a process that only has capabilities to drop.
+    pub(crate) fn lowering(capabilities: LinuxCapabilities) -> Self {
+        Self { seccomp: None, capabilities: Some(capabilities) }
+    }
+
+    /// Takes from a process what is to be done late, and drops to `lowered` then, if that is given. `None` if the filter needs a listener.
+    pub(crate) fn of_other_process(
+        spec: &Spec,
+        process: &mut Process,
+        lowered: Option<LinuxCapabilities>,
+    ) -> Option<Self> {
         let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
         if filter.as_ref().is_some_and(seccomp::is_notify) {
             return None;
@@ -36,7 +45,7 @@ impl Confinement {
         if late {
             process.set_capabilities(None);
         }
-        Some(Self { seccomp: filter, capabilities })
+        Some(Self { seccomp: filter, capabilities: lowered.or(capabilities) })
     }
 
     /// Does what is left to do.
@@ -73,13 +82,13 @@ mod tests {
     #[test]
     fn capabilities_wait_for_the_filter() {
         let mut plain = process("");
-        let confinement = Confinement::of_other_process(&spec(FILTER), &mut plain).unwrap();
+        let confinement = Confinement::of_other_process(&spec(FILTER), &mut plain, None).unwrap();
         assert!(confinement.seccomp.is_some() && confinement.capabilities.is_some());
         assert!(plain.capabilities().is_none());
 
         for (spec, more) in [(spec(FILTER), r#","noNewPrivileges":true"#), (spec(""), "")] {
             let mut process = process(more);
-            let confinement = Confinement::of_other_process(&spec, &mut process).unwrap();
+            let confinement = Confinement::of_other_process(&spec, &mut process, None).unwrap();
             assert!(confinement.capabilities.is_none() && process.capabilities().is_some());
         }
     }
@@ -89,6 +98,6 @@ mod tests {
     fn listeners_are_refused() {
         let filter = r#""seccomp":{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/l",
             "syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#;
-        assert!(Confinement::of_other_process(&spec(filter), &mut process("")).is_none());
+        assert!(Confinement::of_other_process(&spec(filter), &mut process(""), None).is_none());
     }
 }

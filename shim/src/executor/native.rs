@@ -9,6 +9,7 @@ use std::process::Command;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 
+use super::attributes::{AttributeError, Attributes};
 use super::confine::{ConfineError, Confinement};
 use super::{CANNOT_RUN, NOT_THERE, exit, mend_null_outputs, tell};
 use crate::spec::{self, DEFAULT_PATH};
@@ -20,6 +21,7 @@ pub(crate) struct NativeExecutor {
     confinement: Option<Confinement>,
     /// Variables besides those of the spec.
     variables: Vec<(String, String)>,
+    attributes: Attributes,
 }
 
 /// Says why a program cannot be executed.
@@ -27,6 +29,8 @@ pub(crate) struct NativeExecutor {
 enum NativeError {
     #[error(transparent)]
     Confine(#[from] ConfineError),
+    #[error(transparent)]
+    Attributes(#[from] AttributeError),
     #[error("cannot execute an empty command")]
     Empty,
     #[error("cannot execute {program:?}: executable file not found in $PATH")]
@@ -41,12 +45,19 @@ enum NativeError {
 
 impl NativeExecutor {
     /// Makes an executor for the init process, or with what is left to be done for another one.
-    pub(crate) fn new(confinement: Option<Confinement>, variables: Vec<(String, String)>) -> Self {
-        Self { confinement, variables }
+    pub(crate) fn new(
+        confinement: Option<Confinement>,
+        variables: Vec<(String, String)>,
+        attributes: Attributes,
+    ) -> Self {
+        Self { confinement, variables, attributes }
     }
 
     /// Returns why the process could not be replaced.
     fn replace(&self, spec: &Spec) -> NativeError {
+        if let Err(error) = self.attributes.finish() {
+            return error.into();
+        }
         if let Some(Err(error)) = self.confinement.as_ref().map(Confinement::apply) {
             return error.into();
         }
@@ -79,7 +90,9 @@ impl NativeExecutor {
 
 impl Executor for NativeExecutor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        Self::check(spec).map_err(|error| ExecutorValidationError::ArgValidationError(crate::error::chain(&error)))
+        Self::check(spec)
+            .and_then(|()| Ok(self.attributes.begin()?))
+            .map_err(|error| ExecutorValidationError::ArgValidationError(crate::error::chain(&error)))
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {

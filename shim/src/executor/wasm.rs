@@ -13,23 +13,31 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use prewasi_engines::{Guest, Outcome, Program, RunError};
 
+use super::attributes::Attributes;
 use super::confine::Confinement;
-use super::{CANNOT_RUN, TRAPPED, exit, mend_null_outputs, signals, stop, tell};
+use super::{CANNOT_RUN, TRAPPED, exit, guard, mend_null_outputs, signals, stop, tell};
 
 /// Stack of the thread that runs the guest; pages that are not touched cost nothing.
 const STACK: usize = 8 << 20;
 
+/// A loaded program, and what it is run with.
+#[derive(Clone)]
+pub(crate) struct Wasm {
+    pub(crate) program: Arc<dyn Program>,
+    pub(crate) guest: Guest,
+    /// Descriptors that belong to the program; all others are closed before it runs.
+    pub(crate) kept: Vec<RawFd>,
+    /// How long the program may run.
+    pub(crate) timeout: Option<Duration>,
+}
+
 /// Runs a loaded program in the process that has become the container.
 #[derive(Clone)]
 pub(crate) struct WasmExecutor {
-    program: Arc<dyn Program>,
-    guest: Guest,
-    /// Descriptors that belong to the program.
-    kept: Vec<RawFd>,
+    wasm: Wasm,
     /// What is left to do before, for a process other than init.
     confinement: Option<Confinement>,
-    /// How long the program may run.
-    timeout: Option<Duration>,
+    attributes: Attributes,
 }
 
 /// Says that a program was ended because it ran for too long.
@@ -40,22 +48,24 @@ struct TooLong {
 }
 
 impl WasmExecutor {
-    /// Takes a program and the descriptors that it needs; all others are closed before it runs.
-    pub(crate) fn new(program: Arc<dyn Program>, guest: Guest, kept: Vec<RawFd>, timeout: Option<Duration>) -> Self {
-        Self { program, guest, kept, confinement: None, timeout }
+    /// Makes an executor for the init process, or with what is left to be done for another one.
+    pub(crate) fn new(wasm: Wasm, confinement: Option<Confinement>, attributes: Attributes) -> Self {
+        Self { wasm, confinement, attributes }
     }
 
-    /// Adds what is left to be done for a process other than init.
-    pub(crate) fn confined(self, confinement: Option<Confinement>) -> Self {
-        Self { confinement, ..self }
+    /// Says whether the program answers requests, instead of running to its end.
+    fn serves(&self) -> bool {
+        self.wasm.program.serves() && self.wasm.guest.function.is_none()
     }
 
     fn run(&self, guest: Guest) -> u8 {
-        let program = self.program.clone();
-        let thread = thread::Builder::new().name("guest".to_owned()).stack_size(STACK);
+        let program = self.wasm.program.clone();
+        // Processes of a server are forked from this thread, and are called what it is called.
+        let name = name(&guest).and_then(|name| name.into_string().ok()).unwrap_or_else(|| "guest".to_owned());
+        let thread = thread::Builder::new().name(name).stack_size(STACK);
         let (sender, outcome) = mpsc::channel();
         // If the receiver does not wait any more, the process is about to end.
-        let spawned = thread.spawn(move || drop(sender.send(program.run(&guest))));
+        let spawned = thread.spawn(move || drop(sender.send(guard::run(&*program, &guest))));
         if let Err(error) = spawned {
             let error = RunError::Setup { reason: format!("cannot start a thread: {error}") };
             tell(&error);
@@ -78,7 +88,7 @@ impl WasmExecutor {
 
     /// Waits for the end of the guest, but not for longer than it may run.
     fn wait<T>(&self, outcome: &mpsc::Receiver<T>) -> Result<T, Option<TooLong>> {
-        let Some(timeout) = self.timeout else { return outcome.recv().map_err(|_| None) };
+        let Some(timeout) = self.wasm.timeout else { return outcome.recv().map_err(|_| None) };
         outcome.recv_timeout(timeout).map_err(|error| match error {
             mpsc::RecvTimeoutError::Timeout => Some(TooLong { timeout }),
             mpsc::RecvTimeoutError::Disconnected => None,
@@ -88,7 +98,7 @@ impl WasmExecutor {
     /// Closes every descriptor from 3 on that is not the program's, and none of `more`.
     fn close_others(&self, more: &[RawFd]) {
         let mut next: u32 = 3;
-        let mut kept: Vec<&RawFd> = self.kept.iter().chain(more).collect();
+        let mut kept: Vec<&RawFd> = self.wasm.kept.iter().chain(more).collect();
         kept.sort_unstable();
         for kept in kept.into_iter().filter_map(|fd| u32::try_from(*fd).ok()) {
             if kept > next {
@@ -102,10 +112,11 @@ impl WasmExecutor {
 
 impl Executor for WasmExecutor {
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        stop::prepare(&self.guest, self.program.serves() && self.guest.function.is_none());
+        stop::prepare(&self.wasm.guest, self.serves());
+        let refused = ExecutorValidationError::ArgValidationError;
+        self.attributes.begin().map_err(|error| refused(crate::error::chain(&error)))?;
         // From here on the container can be stopped, even if it is never started.
-        signals::end_on_signals()
-            .map_err(|error| ExecutorValidationError::ArgValidationError(format!("cannot handle signals: {error}")))
+        signals::end_on_signals().map_err(|error| refused(format!("cannot handle signals: {error}")))
     }
 
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
@@ -121,7 +132,10 @@ impl Executor for WasmExecutor {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         crate::log::silence();
         mend_null_outputs();
-        name_process(&self.guest);
+        if let Some(name) = name(&self.wasm.guest) {
+            // Only a name.
+            let _ = rustix::thread::set_name(&name);
+        }
         if let Some(Err(error)) = self.confinement.as_ref().map(Confinement::apply) {
             tell(&error);
             exit(CANNOT_RUN);
@@ -130,22 +144,26 @@ impl Executor for WasmExecutor {
             tell(&error);
             exit(CANNOT_RUN)
         });
+        if let Err(error) = self.attributes.finish() {
+            tell(&error);
+            exit(CANNOT_RUN);
+        }
         self.close_others(&prepared.kept);
-        let code = self.run(Guest { stop: prepared.stop, ..self.guest.clone() });
+        if let Err(error) = guard::enter(&self.wasm.guest, self.serves()) {
+            tell(&error);
+            exit(CANNOT_RUN);
+        }
+        let code = self.run(Guest { stop: prepared.stop, ..self.wasm.guest.clone() });
         // Nobody is left to be told if this fails.
         let _ = std::io::stdout().flush();
         exit(code)
     }
 }
 
-/// Shows the guest's own name in lists of processes.
-fn name_process(guest: &Guest) {
-    let file = guest.args.first().and_then(|program| Path::new(program).file_name());
-    let name = file.and_then(|file| CString::new(file.as_encoded_bytes()).ok());
-    if let Some(name) = name {
-        // Only a name.
-        let _ = rustix::thread::set_name(&name);
-    }
+/// Returns what the kernel would call a process that executes the program.
+fn name(guest: &Guest) -> Option<CString> {
+    let file = Path::new(guest.args.first()?).file_name()?;
+    CString::new(file.as_encoded_bytes()).ok()
 }
 
 fn close_range(first: u32, last: u32) {

@@ -9,11 +9,13 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::payload::{Payload, PayloadError};
+use super::root::RootError;
+use crate::cgroup::ClaimError;
 use crate::error::{Failure, Kind, chain};
-use crate::executor::{Confinement, NativeExecutor};
+use crate::executor::{AttributeError, Attributes, Confinement, NativeExecutor, WasmExecutor};
 use crate::mounts::MountError;
 use crate::options::ContainerOptionsError;
-use crate::spec::SpecError;
+use crate::spec::{SpecError, adapt};
 use crate::stdio::Streams;
 
 /// Says why a process of a container cannot be made.
@@ -26,7 +28,11 @@ pub(super) enum BuildError {
     #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
+    Root(#[from] RootError),
+    #[error(transparent)]
     Payload(#[from] PayloadError),
+    #[error(transparent)]
+    Attributes(#[from] AttributeError),
     #[error("cannot open the standard streams")]
     Stdio(#[source] io::Error),
     #[error("cannot prepare {}", path.display())]
@@ -45,21 +51,47 @@ pub(super) enum BuildError {
     Build { what: &'static str, reason: String },
     #[error("cannot find the init process of the container")]
     Init(#[source] io::Error),
+    #[error("container {id} is there already: process {pid} of it runs")]
+    Exists { id: String, pid: i32 },
+    #[error("cannot take away what an earlier container {id} has left")]
+    Stale {
+        id: String,
+        #[source]
+        source: Failure,
+    },
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error("cannot run hook {}", path.display())]
+    Hook {
+        path: std::path::PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot find out which capabilities a process can have")]
+    Capabilities(#[source] io::Error),
 }
 
 impl BuildError {
     fn kind(&self) -> Kind {
         match self {
             Self::Payload(error) => error.kind(),
-            Self::Options(_) => Kind::Invalid,
+            Self::Options(_) | Self::Attributes(AttributeError::Label(_)) => Kind::Invalid,
             Self::SeccompNotify => Kind::Unsupported,
+            Self::Exists { .. } => Kind::Exists,
+            Self::Claim(error) if error.is_input() => Kind::Invalid,
+            Self::Hook { .. } | Self::Root(RootError::NoFolder { .. }) => Kind::Invalid,
             Self::Spec(_)
             | Self::Mount(_)
+            | Self::Attributes(_)
+            | Self::Root(RootError::Look { .. })
             | Self::Stdio(_)
             | Self::Folder { .. }
             | Self::Process(_)
             | Self::UserNamespace(_)
             | Self::Build { .. }
+            | Self::Stale { .. }
+            | Self::Claim(_)
+            | Self::Capabilities(_)
             | Self::Init(_) => Kind::Internal,
         }
     }
@@ -68,6 +100,16 @@ impl BuildError {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         Self::new(error.kind(), &error)
+    }
+}
+
+impl Payload {
+    /// Returns what kind of program it is.
+    pub(super) fn kind(&self) -> adapt::Kind {
+        match self {
+            Self::Wasm(_) => adapt::Kind::Wasm,
+            Self::Native(_) => adapt::Kind::Native,
+        }
     }
 }
 
@@ -80,6 +122,11 @@ pub(super) fn builder(
     payload: Payload,
     confinement: Option<Confinement>,
 ) -> Result<ContainerBuilder, BuildError> {
+    let guest = match &payload {
+        Payload::Wasm(wasm) => Some(&wasm.guest),
+        Payload::Native(_) => None,
+    };
+    let attributes = Attributes::prepare(id, spec, guest)?;
     let failed = |error| build_error("container", &error);
     let mut builder =
         ContainerBuilder::new(id.to_owned(), SyscallType::default()).with_root_path(root).map_err(failed)?;
@@ -95,8 +142,8 @@ pub(super) fn builder(
         }
     }
     Ok(match payload {
-        Payload::Wasm(executor) => builder.with_executor(executor.confined(confinement)),
-        Payload::Native(variables) => builder.with_executor(NativeExecutor::new(confinement, variables)),
+        Payload::Wasm(wasm) => builder.with_executor(WasmExecutor::new(*wasm, confinement, attributes)),
+        Payload::Native(variables) => builder.with_executor(NativeExecutor::new(confinement, variables, attributes)),
     })
 }
 

@@ -3,32 +3,40 @@
 //! Nothing is undone here: whatever a failed or killed creation leaves is taken away by a [`super::Remove`] job, which
 //! the daemon starts in either case.
 
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
+use libcontainer::oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use super::Remove;
 use super::build::{BuildError, build_error, builder};
 use super::payload::Search;
-use crate::cgroup::Cgroup;
+use super::root;
+use crate::cgroup::Claim;
 use crate::command::EngineConstructor;
 use crate::error::Failure;
+use crate::executor::Confinement;
 use crate::helper::Report;
 use crate::log;
 use crate::mounts::{self, Mount};
 use crate::observe;
 use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
-use crate::record;
-use crate::spec;
+use crate::record::Claimed;
+use crate::spec::{self, adapt};
 use crate::stdio::Streams;
 use crate::trace::Origin;
 
 /// Mount the root filesystem, prepare the program, build the container around it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Create {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
-    /// libcontainer's folder for containers.
-    pub(crate) containers: PathBuf,
+    /// The container's folder in the runtime folder.
+    pub(crate) folder: PathBuf,
     pub(crate) rootfs: Vec<Mount>,
     pub(crate) streams: Streams,
     /// containerd's gRPC socket.
@@ -48,33 +56,115 @@ impl Create {
         let spec = spec::load(&self.bundle)?;
         let options = self.options.of_container(&spec)?;
         log::set_level(options.log_level);
-        if let Err(error) = record::note_helper(&self.bundle) {
-            // Only a help, like the daemon's own record.
-            tracing::warn!(%error, "cannot note who creates the container");
-        }
+        let mut claimed = self.take_folder()?;
         tracing::info_span!("mount").in_scope(|| mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs")))?;
+        let root = spec::root(&spec, &self.bundle);
+        root::check(&root, &spec)?;
         let search = Search {
             id: &self.id,
             address: &self.address,
             namespace: &self.namespace,
-            root: spec::root(&spec, &self.bundle),
+            root,
             bundle: &self.bundle,
             own: None,
             origin: self.origin.as_ref(),
         };
         let payload = search.payload(&spec, &options, engine)?;
+        self.take_devices(&spec, payload.kind())?;
+        check_hooks(&spec)?;
         let building = tracing::info_span!("build").entered();
-        let container = builder(&self.id, &self.containers, &self.streams, &spec, payload, None)?
-            .as_init(&self.bundle)
-            .with_systemd(spec::has_systemd_cgroup(&spec))
+        let claim = Claim::make(&spec, &self.id, |cgroup| {
+            claimed.cgroup = Some(cgroup.clone());
+            claimed.save(&self.folder)
+        })?;
+        let adapted =
+            adapt::container(&spec, &self.bundle, &claim, payload.kind()).map_err(BuildError::Capabilities)?;
+        self.write(&adapted)?;
+        let lowering = adapted.process().as_ref().filter(|_| payload.kind() == adapt::Kind::Wasm);
+        let lowering = lowering.and_then(adapt::to_be_lowered).map(Confinement::lowering);
+        let mut container = builder(&self.id, &self.folder, &self.streams, &spec, payload, lowering)?
+            .as_init(&self.folder)
+            .with_systemd(false)
             .as_sibling(true)
             .build()
+            .inspect_err(|_| claim.restore())
             .map_err(|error| build_error("container", &error))?;
-        drop(building);
         let pid = container.pid().map(|pid| pid.as_raw());
         let pid = pid.ok_or_else(|| BuildError::Init(io::Error::other("libcontainer did not name it")))?;
         let id = ProcessId::of(pid).map_err(BuildError::Init)?;
-        let cgroup = Cgroup::of_process(pid).map_err(BuildError::Init)?;
+        claimed.init = Some(id);
+        claimed.save(&self.folder).map_err(self.folder_failed())?;
+        // Hooks that run from now on read this.
+        container.state.bundle.clone_from(&self.bundle);
+        container.save().map_err(|error| build_error("container", &error))?;
+        let cgroup = claim.taken_by(pid)?;
+        drop(building);
         Ok(Report::Process { id, cgroup: Some(cgroup), about: observe::about(&tracing::Span::current()) })
     }
+
+    /// Makes the container's folder. What an earlier container of the same id has left there, whose removal was cut off, is taken away
+    /// first.
+    fn take_folder(&self) -> Result<Claimed, BuildError> {
+        if self.folder.exists() {
+            let earlier = Claimed::load(&self.folder);
+            let running = earlier.as_ref().and_then(|earlier| earlier.init).filter(|init| init.is_running());
+            if let Some(init) = running {
+                return Err(BuildError::Exists { id: self.id.clone(), pid: init.pid });
+            }
+            let remove = Remove {
+                id: self.id.clone(),
+                bundle: self.bundle.clone(),
+                folder: self.folder.clone(),
+                helper: None,
+                init: None,
+                cgroup: None,
+            };
+            remove.run().map_err(|source| BuildError::Stale { id: self.id.clone(), source })?;
+        }
+        let claimed = Claimed::by_this_process().map_err(BuildError::Init)?;
+        // The spec that will lie there holds the container's environment.
+        let made = fs::create_dir_all(self.folder.parent().unwrap_or(&self.folder))
+            .and_then(|()| DirBuilder::new().mode(0o700).create(&self.folder))
+            .and_then(|()| claimed.save(&self.folder));
+        made.map_err(self.folder_failed()).map(|()| claimed)
+    }
+
+    /// Takes the devices that an image holds out of reach, where nothing can need them: the container has a `/dev` of its own, and can
+    /// make no devices elsewhere.
+    fn take_devices(&self, spec: &Spec, kind: adapt::Kind) -> Result<(), BuildError> {
+        let makes_devices = kind == adapt::Kind::Native && spec::can_make_devices(spec);
+        if self.rootfs.is_empty() || !spec::has_own_devices(spec) || makes_devices {
+            return Ok(());
+        }
+        let rootfs = self.bundle.join("rootfs");
+        match mounts::forbid_devices(&rootfs) {
+            // The container's list of devices holds in any case.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOSYS) => {
+                tracing::warn!(%error, "cannot mount the root filesystem without devices: the kernel is too old");
+                Ok(())
+            }
+            other => other.map_err(|source| BuildError::Folder { path: rootfs, source }),
+        }
+    }
+
+    /// Writes the spec that libcontainer shall build from.
+    fn write(&self, spec: &Spec) -> Result<(), BuildError> {
+        let written = serde_json::to_vec(spec).map_err(io::Error::other);
+        written.and_then(|text| fs::write(self.folder.join("config.json"), text)).map_err(self.folder_failed())
+    }
+
+    fn folder_failed(&self) -> impl Fn(io::Error) -> BuildError {
+        |source| BuildError::Folder { path: self.folder.clone(), source }
+    }
+}
+
+/// Finds a hook that cannot be run before anything is built.
+fn check_hooks(spec: &Spec) -> Result<(), BuildError> {
+    let hooks =
+        spec.hooks().iter().flat_map(|hooks| [hooks.prestart(), hooks.create_runtime(), hooks.create_container()]);
+    for hook in hooks.flatten().flatten() {
+        let missing = |source| BuildError::Hook { path: hook.path().clone(), source };
+        fs::metadata(hook.path()).map_err(missing)?;
+    }
+    Ok(())
 }

@@ -17,7 +17,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, fstat, mkdirat, open, open
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::seal::set_attributes;
+use crate::mounts::set_attributes;
 
 /// Folder of a bundle with copies of what could not be mounted from the content store.
 const COPIES: &str = "prewasi-data";

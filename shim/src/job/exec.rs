@@ -6,7 +6,8 @@
 //! filter: the executor applies it, see [`Confinement`].
 //!
 //! libcontainer leaves a socket behind for each process in the folder of the container's state. It is given a folder
-//! of its own instead, with a copy of the state, which is removed when the process runs.
+//! of its own instead, with a copy of the state and of the spec that the container was built from, which is removed when the process
+//! runs.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -16,9 +17,12 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use nix::sched::CloneFlags;
 use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::build::{BuildError, build_error, builder};
-use super::payload::Search;
+use super::inherit::inherit;
+use super::payload::{Payload, Search};
 use crate::command::EngineConstructor;
 use crate::entrypoint::Entrypoint;
 use crate::error::Failure;
@@ -28,7 +32,7 @@ use crate::log;
 use crate::observe::About;
 use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
-use crate::spec;
+use crate::spec::{self, adapt};
 use crate::stdio::Streams;
 use crate::trace::Origin;
 
@@ -36,13 +40,13 @@ use crate::trace::Origin;
 const STATE: &str = "state.json";
 
 /// Execute another process in a container.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Exec {
     pub(crate) id: String,
     pub(crate) exec_id: String,
     pub(crate) bundle: PathBuf,
-    /// libcontainer's folder of the container.
-    pub(crate) state: PathBuf,
+    /// The container's folder in the runtime folder.
+    pub(crate) folder: PathBuf,
     /// The init process of the container.
     pub(crate) init: ProcessId,
     pub(crate) process: Process,
@@ -58,7 +62,8 @@ pub(crate) struct Exec {
 impl Exec {
     /// Executes the process and reports it.
     pub(super) fn run(&self, engine: EngineConstructor) -> Result<Report, Failure> {
-        let folder = self.state.join(format!("exec-{}", self.exec_id));
+        // No id begins like this, so it is not the folder of libcontainer's, which is named by the container's id.
+        let folder = self.folder.join(format!("~exec-{}", self.exec_id));
         let result = self.exec(&folder, engine);
         if let Err(error) = fs::remove_dir_all(&folder)
             && error.kind() != io::ErrorKind::NotFound
@@ -74,10 +79,10 @@ impl Exec {
         log::set_level(options.log_level);
         let own = Entrypoint::parse(spec::args(&spec).first().map_or("", String::as_str)).program;
         let mut process = self.process.clone();
-        let confinement = Confinement::of_other_process(&spec, &mut process).ok_or(BuildError::SeccompNotify)?;
+        if let Some(own) = spec.process() {
+            inherit(&mut process, own);
+        }
         let joins_users = spec::has_user_namespace(&spec);
-        // Says the same, and reads as if nothing was said.
-        process.set_no_new_privileges(process.no_new_privileges().filter(|forbidden| *forbidden));
         spec.set_process(Some(process.clone()));
         let search = Search {
             id: &self.id,
@@ -89,12 +94,19 @@ impl Exec {
             origin: self.origin.as_ref(),
         };
         let payload = search.payload(&spec, &options, engine)?;
-        self.copy_state(folder)?;
+        if let Payload::Wasm(_) = payload {
+            // libcontainer would apply it to a program that is executed.
+            process.set_apparmor_profile(None);
+        }
+        adapt::process(&mut process, payload.kind()).map_err(BuildError::Capabilities)?;
+        let lowered = (payload.kind() == adapt::Kind::Wasm).then(|| adapt::to_be_lowered(&process)).flatten();
+        let confinement =
+            Confinement::of_other_process(&spec, &mut process, lowered).ok_or(BuildError::SeccompNotify)?;
+        self.copy_state(folder, joins_users)?;
         let process = in_memory(&process).map_err(BuildError::Process)?;
         let path = format!("/proc/self/fd/{}", process.as_raw_fd());
         let builder = builder(&self.id, folder, &self.streams, &spec, payload, Some(confinement))?;
         if joins_users {
-            self.hide_users(folder, spec)?;
             self.join_users().map_err(BuildError::UserNamespace)?;
         }
         let building = tracing::info_span!("build").entered();
@@ -112,34 +124,24 @@ impl Exec {
         Ok(Report::Process { id, cgroup: None, about: About::default() })
     }
 
-    fn copy_state(&self, folder: &Path) -> Result<(), BuildError> {
-        let copy = folder.join(&self.id);
-        fs::create_dir_all(&copy)
-            .and_then(|()| fs::copy(self.state.join(STATE), copy.join(STATE)))
-            .map_err(|source| BuildError::Folder { path: copy, source })?;
-        Ok(())
-    }
-
-    /// Puts a bundle into the folder whose spec has no user namespace, and has libcontainer look there.
-    fn hide_users(&self, folder: &Path, mut spec: Spec) -> Result<(), BuildError> {
-        let root = spec::root(&spec, &self.bundle);
-        if let Some(own) = spec.root_mut() {
-            own.set_path(root);
-        }
-        if let Some(linux) = spec.linux_mut() {
-            let others =
-                linux.namespaces().iter().flatten().filter(|namespace| namespace.typ() != LinuxNamespaceType::User);
-            let others = others.cloned().collect();
-            linux.set_namespaces(Some(others)).set_uid_mappings(None).set_gid_mappings(None);
-        }
-        let state = folder.join(&self.id).join(STATE);
-        let hide = || {
+    /// Makes libcontainer's folder: the state of the container, whose bundle is this folder, with the spec that the container was built
+    /// from. The spec has no user namespace if that has been joined already.
+    fn copy_state(&self, folder: &Path, joins_users: bool) -> Result<(), BuildError> {
+        let copy = || {
+            let mut spec: Spec = serde_json::from_slice(&fs::read(self.folder.join("config.json"))?)?;
+            if let Some(linux) = spec.linux_mut().as_mut().filter(|_| joins_users) {
+                let others =
+                    linux.namespaces().iter().flatten().filter(|namespace| namespace.typ() != LinuxNamespaceType::User);
+                let others = others.cloned().collect();
+                linux.set_namespaces(Some(others)).set_uid_mappings(None).set_gid_mappings(None);
+            }
+            let mut state: Value = serde_json::from_slice(&fs::read(self.folder.join(&self.id).join(STATE))?)?;
+            state["bundle"] = serde_json::json!(folder);
+            fs::create_dir_all(folder.join(&self.id))?;
             fs::write(folder.join("config.json"), serde_json::to_vec(&spec)?)?;
-            let mut known: serde_json::Value = serde_json::from_slice(&fs::read(&state)?)?;
-            known["bundle"] = serde_json::json!(folder);
-            fs::write(&state, serde_json::to_vec(&known)?)
+            fs::write(folder.join(&self.id).join(STATE), serde_json::to_vec(&state)?)
         };
-        hide().map_err(|source| BuildError::Folder { path: folder.to_owned(), source })
+        copy().map_err(|source| BuildError::Folder { path: folder.to_owned(), source })
     }
 
     fn join_users(&self) -> io::Result<()> {

@@ -10,11 +10,11 @@ use prewasi_engines::{Engine, Machine, Program, RunError};
 use prewasi_precompiler::{Content, Image, Options, OptionsError, Precompiler, PrepareError, Settings};
 
 use super::data::{self, DataError};
-use super::seal::seal;
 use crate::command::EngineConstructor;
 use crate::entrypoint::{self, Entrypoint};
 use crate::error::Kind;
-use crate::executor::WasmExecutor;
+use crate::executor::Wasm;
+use crate::seal::seal;
 use crate::spec;
 use crate::trace::Origin;
 
@@ -25,7 +25,7 @@ const NATIVE: &str = "native";
 
 /// What a process runs.
 pub(super) enum Payload {
-    Wasm(Box<WasmExecutor>),
+    Wasm(Box<Wasm>),
     /// Further variables for the program.
     Native(Vec<(String, String)>),
 }
@@ -134,7 +134,7 @@ impl Search<'_> {
         if let Err(error) = seal(&kept) {
             tracing::warn!(%error, "cannot protect native code from its container: the kernel is too old");
         }
-        Ok(Payload::Wasm(Box::new(WasmExecutor::new(program.into(), guest, kept, options.timeout))))
+        Ok(Payload::Wasm(Box::new(Wasm { program: program.into(), guest, kept, timeout: options.timeout })))
     }
 
     /// Returns the variables that tell of the trace, without those that the container has of its own.

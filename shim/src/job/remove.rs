@@ -3,16 +3,19 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use libcontainer::container::Container;
+use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::hooks::run_hooks;
+use serde::{Deserialize, Serialize};
 
 use super::data;
-use crate::cgroup::Cgroup;
-use crate::error::{Failure, Kind};
+use crate::cgroup::{Cgroup, SystemdError};
+use crate::error::{Failure, Kind, chain};
 use crate::mounts::{self, MountError};
 use crate::process::ProcessId;
+use crate::record::Claimed;
 use crate::spec;
 
 /// How long killed processes may take to go.
@@ -21,12 +24,12 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Take away all that is left of a container.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remove {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
-    /// libcontainer's folder of the container.
-    pub(crate) state: PathBuf,
+    /// The container's folder in the runtime folder.
+    pub(crate) folder: PathBuf,
     /// The helper that was building it, if it did not come to an end.
     pub(crate) helper: Option<ProcessId>,
     /// The init process, if there was one.
@@ -48,6 +51,8 @@ enum RemoveError {
     },
     #[error("cannot remove the cgroups of the container")]
     Cgroup,
+    #[error("cannot have systemd take away the container's scope")]
+    Scope(#[from] SystemdError),
     #[error(transparent)]
     Mount(#[from] MountError),
 }
@@ -55,9 +60,15 @@ enum RemoveError {
 impl Remove {
     /// Ends the processes, removes cgroups and state, unmounts. The first failure is told; the rest is done all the same.
     pub(crate) fn run(&self) -> Result<(), Failure> {
-        let cgroup = self.cgroup.clone().or_else(|| self.expected_cgroup()).unwrap_or_default();
+        let claimed = Claimed::load(&self.folder);
+        let noted = claimed.as_ref();
+        // Without either nothing was made: no process is the container's by the path of its spec alone.
+        let cgroup = self.cgroup.clone().or_else(|| noted?.cgroup.clone()).unwrap_or_default();
+        let helper = self.helper.or_else(|| Some(noted?.helper));
+        let init = self.init.or_else(|| noted?.init);
         let steps = [
-            self.end_processes(&cgroup),
+            end_processes(helper, init, &cgroup),
+            cgroup.stop_unit().map_err(RemoveError::from),
             remove_cgroup(&cgroup),
             self.remove_container(),
             mounts::unmount_all(&self.bundle.join("rootfs")).map_err(RemoveError::from),
@@ -67,49 +78,61 @@ impl Remove {
         steps.into_iter().collect::<Result<(), RemoveError>>().map_err(|error| Failure::new(Kind::Internal, &error))
     }
 
-    /// Finds the cgroups of a container whose init process was never seen.
-    fn expected_cgroup(&self) -> Option<Cgroup> {
-        let spec = spec::load(&self.bundle).ok()?;
-        Cgroup::of_path(&spec::cgroup_path(&spec, &self.id)).ok()
+    /// Runs the hooks for the time after the end, and removes what libcontainer has left.
+    fn remove_container(&self) -> Result<(), RemoveError> {
+        let state = self.folder.join(&self.id);
+        if let Ok(mut container) = Container::load(state) {
+            container.state.bundle.clone_from(&self.bundle);
+            container.state.status = ContainerStatus::Stopped;
+            for folder in [container.intel_rdt_dir(), container.intel_rdt_monitoring_dir()].into_iter().flatten() {
+                if let Err(error) = fs::remove_dir(folder) {
+                    tracing::warn!(%error, folder = %folder.display(), "cannot remove a folder of resctrl");
+                }
+            }
+            self.run_hooks(&container);
+        }
+        match fs::remove_dir_all(&self.folder) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(RemoveError::State { path: self.folder.clone(), source })
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Kills what a helper has started first: once that is dead, nothing new can get into the cgroups from outside.
-    fn end_processes(&self, cgroup: &Cgroup) -> Result<(), RemoveError> {
-        if let Some(helper) = self.helper {
-            helper.kill_group();
-            // What is killed still ends the call that it is in, which may make a cgroup.
-            let start = Instant::now();
-            while helper.group_is_running() && start.elapsed() < KILL_LIMIT {
-                std::thread::sleep(PAUSE);
-            }
+    /// A hook that fails is no reason to keep the container.
+    fn run_hooks(&self, container: &Container) {
+        let Ok(spec) = spec::load(&self.bundle) else { return };
+        let Some(hooks) = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()) else { return };
+        if let Err(error) = run_hooks(Some(hooks), Some(&container.state), None, None, None) {
+            tracing::warn!(error = chain(&error), "a hook for the time after the end has failed");
         }
-        if let Some(init) = self.init {
-            init.kill();
-        }
-        if !cgroup.kill_all(KILL_LIMIT) {
-            return Err(RemoveError::Processes(cgroup.pids()));
-        }
+    }
+}
+
+/// Kills what a helper has started first: once that is dead, nothing new can get into the cgroups from outside.
+fn end_processes(helper: Option<ProcessId>, init: Option<ProcessId>, cgroup: &Cgroup) -> Result<(), RemoveError> {
+    if let Some(helper) = helper {
+        helper.kill_group();
+        // What is killed still ends the call that it is in, which may make a cgroup.
         let start = Instant::now();
-        while let Some(init) = self.init.filter(|init| init.is_running()) {
-            if start.elapsed() > KILL_LIMIT {
-                return Err(RemoveError::Processes(vec![init.pid]));
-            }
+        while helper.group_is_running() && start.elapsed() < KILL_LIMIT {
             std::thread::sleep(PAUSE);
         }
-        Ok(())
     }
-
-    /// Has libcontainer remove the container, which runs the hooks for that too.
-    fn remove_container(&self) -> Result<(), RemoveError> {
-        if !self.state.exists() {
-            return Ok(());
-        }
-        if let Err(error) = Container::load(self.state.clone()).and_then(|mut container| container.delete(true)) {
-            // A state that was never finished cannot be read, and a hook that fails is no reason to keep the container.
-            tracing::warn!(%error, "libcontainer cannot remove the container");
-        }
-        remove_folder(&self.state)
+    if let Some(init) = init {
+        init.kill();
     }
+    if !cgroup.kill_all(KILL_LIMIT) {
+        return Err(RemoveError::Processes(cgroup.pids()));
+    }
+    let start = Instant::now();
+    while let Some(init) = init.filter(|init| init.is_running()) {
+        if start.elapsed() > KILL_LIMIT {
+            return Err(RemoveError::Processes(vec![init.pid]));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 fn remove_cgroup(cgroup: &Cgroup) -> Result<(), RemoveError> {
@@ -123,13 +146,4 @@ fn remove_cgroup(cgroup: &Cgroup) -> Result<(), RemoveError> {
         std::thread::sleep(PAUSE);
     }
     Ok(())
-}
-
-fn remove_folder(path: &Path) -> Result<(), RemoveError> {
-    match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(RemoveError::State { path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
 }

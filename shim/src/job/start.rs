@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use libcontainer::container::Container;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, Kind};
 
 /// Let the init process of a container go on.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
     /// libcontainer's folder of the container.
     pub(crate) state: PathBuf,

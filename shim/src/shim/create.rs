@@ -76,7 +76,7 @@ impl Shim {
         let job = Job::Create(Box::new(Create {
             id: id.clone(),
             bundle: request.bundle,
-            containers: self.state_folder(),
+            folder: self.folder(&id),
             rootfs: request.rootfs,
             streams: opened.streams.clone(),
             address: self.address.clone(),

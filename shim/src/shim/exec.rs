@@ -126,7 +126,7 @@ impl Shim {
             id: container.id.clone(),
             exec_id: process.exec_id.clone(),
             bundle: container.bundle.clone(),
-            state: self.state_folder().join(&container.id),
+            folder: self.folder(&container.id),
             init,
             process: spec,
             streams: opened.streams.clone(),

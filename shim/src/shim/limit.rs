@@ -9,11 +9,11 @@ use libcontainer::oci_spec::runtime::LinuxResources;
 use super::Shim;
 use tracing::Instrument as _;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, Phase};
 use crate::error::TaskError;
 use crate::events::Event;
-use crate::limits;
+use crate::job::{Job, Limit};
 use crate::oom::OomWatch;
 use crate::spec;
 
@@ -63,18 +63,24 @@ impl Shim {
     ///
     /// # Errors
     /// [`TaskError`].
-    pub(crate) fn update(&self, id: &str, resources: &[u8]) -> Result<(), TaskError> {
-        let container = self.container(id)?;
+    pub(crate) async fn update(self: Arc<Self>, id: String, resources: Vec<u8>) -> Result<(), TaskError> {
+        let container = self.container(&id)?;
         let wanted: LinuxResources =
-            serde_json::from_slice(resources).map_err(|source| TaskError::Resources { id: id.to_owned(), source })?;
+            serde_json::from_slice(&resources).map_err(|source| TaskError::Resources { id: id.clone(), source })?;
         if !container.init.is_alive() {
             let state = container.init.state().phase.word();
-            return Err(TaskError::State { action: "change the limits of", id: id.to_owned(), state });
+            return Err(TaskError::State { action: "change the limits of", id, state });
+        }
+        let cgroup = container.cgroup().unwrap_or_default();
+        if cgroup.unit().is_some() {
+            // systemd takes its time.
+            let job = Job::Limit(Box::new(Limit { bundle: container.bundle.clone(), cgroup, wanted }));
+            let changed = self.helpers.work(job).await;
+            return changed.map_err(|source| TaskError::Failed { action: "change the limits of", id, source });
         }
         let spec = spec::load(&container.bundle).ok();
-        let own = spec.as_ref().and_then(|spec| spec.linux().as_ref()?.resources().as_ref());
-        limits::apply(&container.cgroup().unwrap_or_default(), &wanted, own)
-            .map_err(|source| TaskError::Limits { id: id.to_owned(), source })
+        let own = spec.as_ref().and_then(spec::resources);
+        cgroup::change(&cgroup, &wanted, own).map_err(|source| TaskError::Limits { id, source })
     }
 
     /// Begins to look whether a container runs out of memory.

@@ -239,6 +239,8 @@ async fn copy_out(master: &AsyncFd<OwnedFd>, mut sink: Sink, ended: &mut watch::
     let mut buffer = vec![0; CHUNK];
     loop {
         let over = *ended.borrow();
+        // A terminal that always has more must not keep the daemon from all else.
+        tokio::task::coop::consume_budget().await;
         // Asked directly: readiness that the runtime has not heard of yet would be missed at the end.
         match rustix::io::read(master.get_ref(), &mut buffer) {
             Ok(0) => return Ok(()),
@@ -300,4 +302,58 @@ fn give_to(master: &OwnedFd, uid: u32) -> io::Result<()> {
     // SAFETY: it has just been made and has no other owner.
     let slave = unsafe { OwnedFd::from_raw_fd(fd) };
     Ok(rustix::fs::fchown(slave, Some(rustix::fs::Uid::from_raw(uid)), None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Makes a terminal; returns its two ends.
+    fn terminal() -> (OwnedFd, File) {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let master = open("/dev/ptmx", flags, Mode::empty()).unwrap();
+        let unlocked = nix::libc::c_int::from(false);
+        let slave_flags = nix::libc::O_RDWR | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
+        // SAFETY: the calls read one number, and return a descriptor of our own.
+        let slave = unsafe {
+            assert_eq!(nix::libc::ioctl(master.as_raw_fd(), nix::libc::TIOCSPTLCK, &raw const unlocked), 0);
+            let slave = nix::libc::ioctl(master.as_raw_fd(), nix::libc::TIOCGPTPEER, slave_flags);
+            assert!(slave >= 0);
+            OwnedFd::from_raw_fd(slave)
+        };
+        (master, slave.into())
+    }
+
+    /// A program that writes without end on a terminal which nobody reads does not keep the daemon busy.
+    #[test]
+    fn floods_leave_room_for_others() {
+        let (master, slave) = terminal();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let started = Instant::now();
+        let writer = std::thread::spawn(move || {
+            // Long enough to tell, and not for ever if it fails.
+            while !stopped.load(Ordering::Relaxed) && started.elapsed() < Duration::from_secs(5) {
+                (&slave).write_all(&[b'x'; 4096]).unwrap();
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let master = readiness::watch(master).unwrap();
+            let (_end, mut ended) = watch::channel(false);
+            let copying = copy_out(&master, Sink::Null, &mut ended);
+            assert!(tokio::time::timeout(Duration::from_millis(200), copying).await.is_err());
+            assert!(started.elapsed() < Duration::from_secs(4));
+            stop.store(true, Ordering::Relaxed);
+            // The writer waits for room.
+            let mut buffer = [0; 4096];
+            while !writer.is_finished() {
+                let _ = rustix::io::read(master.get_ref(), &mut buffer);
+            }
+        });
+        writer.join().unwrap();
+    }
 }

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::libc;
+use serde::{Deserialize, Serialize};
 
 use crate::readiness;
 
@@ -21,7 +22,7 @@ use crate::readiness;
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
 /// A logging program and its arguments.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Logger {
     program: PathBuf,
     args: Vec<String>,

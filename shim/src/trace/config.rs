@@ -1,10 +1,11 @@
 //! What the standard variables of OpenTelemetry say. A value that cannot be used is passed over with one warning: what is
 //! wrong with a trace must not be what is wrong with a container.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::time::Duration;
 
 use hyper::Uri;
+use serde::{Deserialize, Serialize};
 
 /// Where a collector listens that runs on the node, by protocol.
 const HTTP: &str = "http://localhost:4318";
@@ -13,14 +14,14 @@ const GRPC: &str = "http://localhost:4317";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How spans are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Protocol {
     Http,
     Grpc,
 }
 
 /// Which traces are kept.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sampler {
     /// Whoever has begun the trace decides.
     pub(crate) parent: bool,
@@ -29,9 +30,10 @@ pub(crate) struct Sampler {
 }
 
 /// What is said of traces.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Config {
     pub(crate) protocol: Protocol,
+    #[serde(with = "uri")]
     pub(crate) endpoint: Uri,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) timeout: Duration,
@@ -46,7 +48,27 @@ struct Reader<'a> {
     warnings: Vec<String>,
 }
 
+/// An address as text.
+mod uri {
+    use hyper::Uri;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(uri: &Uri, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(uri)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 impl Config {
+    /// Says whether the variables ask for traces. Reads no secret.
+    pub(crate) fn is_wanted(get: &dyn Fn(&str) -> Option<String>) -> bool {
+        Reader { get, warnings: Vec::new() }.is_wanted()
+    }
+
     /// Reads the variables; `program` is the name of this service unless they name it. Returns nothing if there are to be no
     /// traces, and one sentence for each variable that cannot be used.
     pub(crate) fn read(get: &dyn Fn(&str) -> Option<String>, program: &str) -> (Option<Self>, Vec<String>) {
@@ -219,16 +241,18 @@ impl Reader<'_> {
 /// Wipes the values of headers from the environment that the kernel shows of this process, and of all that are forked from it:
 /// a program in a container can read it. Must be called while the process has one thread.
 pub(crate) fn wipe_headers() {
-    let is_secret = |name: &str| name.starts_with("OTEL_") && name.ends_with("_HEADERS");
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_secret(name));
-    for name in names.filter_map(|name| CString::new(name).ok()) {
-        // SAFETY: `getenv` returns nothing or a string that ends in the process's own environment; no other thread is there
-        // to read it, and what the standard library has read of it was copied.
-        unsafe {
-            let value = nix::libc::getenv(name.as_ptr());
-            if !value.is_null() {
-                nix::libc::memset(value.cast(), 0, nix::libc::strlen(value));
+    let is_secret = |name: &[u8]| name.starts_with(b"OTEL_") && name.ends_with(b"_HEADERS");
+    // SAFETY: the environment is a list of strings that ends with a null pointer; no other thread is there to read or change
+    // it, and what the standard library has read of it was copied. Nothing is copied here: that would stay in memory.
+    unsafe {
+        let mut next = nix::libc::environ;
+        while !next.is_null() && !(*next).is_null() {
+            let variable = CStr::from_ptr(*next).to_bytes();
+            if let Some(at) = variable.iter().position(|byte| *byte == b'=').filter(|at| is_secret(&variable[..*at])) {
+                let length = variable.len() - at - 1;
+                (*next).add(at + 1).write_bytes(0, length);
             }
+            next = next.add(1);
         }
     }
 }
@@ -305,6 +329,8 @@ mod tests {
         let config = config.unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(warnings, Vec::<String>::new());
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
         assert_eq!(config.headers, [pair("key", "a b"), pair("x-y", "1")]);
         assert_eq!(config.timeout, Duration::from_millis(500));
         assert_eq!(config.resource, [pair("zone", "b"), pair("service.name", "mine")]);

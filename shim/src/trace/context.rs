@@ -26,7 +26,7 @@ pub(crate) struct Context {
 }
 
 /// Where a helper's spans belong, and what the process that it makes is told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Origin {
     /// The span of the container.
     pub(crate) container: Context,

@@ -1,7 +1,6 @@
 //! Sends spans to a collector: one connection, one request, in a helper of its own.
 
 use std::io;
-use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -15,7 +14,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as Message, Status};
+use prewasi_names::LookupError;
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 use super::config::{Config, Protocol};
@@ -26,9 +27,9 @@ use crate::error::{Failure, Kind};
 const ANSWER_MAX: usize = 64 << 10;
 
 /// Send spans.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Export {
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Config,
     pub(crate) spans: Vec<Span>,
 }
 
@@ -37,6 +38,8 @@ pub(crate) struct Export {
 enum ExportError {
     #[error("cannot set up a runtime")]
     Runtime(#[source] io::Error),
+    #[error("cannot find the collector")]
+    LookUp(#[source] LookupError),
     #[error("cannot reach the collector")]
     Connect(#[source] io::Error),
     #[error("cannot speak to the collector")]
@@ -64,7 +67,6 @@ impl Export {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ExportError::Runtime)?;
         let timeout = self.config.timeout;
         let sent = runtime.block_on(async { tokio::time::timeout(timeout, self.exchange()).await });
-        // A look-up of a name may hang; the process ends all the same.
         runtime.shutdown_background();
         sent.unwrap_or(Err(ExportError::Timeout(timeout)))
     }
@@ -73,7 +75,7 @@ impl Export {
         let endpoint = &self.config.endpoint;
         let host = endpoint.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = endpoint.port_u16().unwrap_or(80);
-        let stream = TcpStream::connect((host, port)).await.map_err(ExportError::Connect)?;
+        let stream = connect(host, port).await?;
         let stream = TokioIo::new(stream);
         let request = self.request()?;
         match self.config.protocol {
@@ -136,6 +138,18 @@ impl Export {
             }],
         }
     }
+}
+
+/// Connects to the first address of a host that takes the connection.
+async fn connect(host: &str, port: u16) -> Result<TcpStream, ExportError> {
+    let mut failed = io::ErrorKind::NotFound.into();
+    for address in prewasi_names::lookup(host).await.map_err(ExportError::LookUp)? {
+        match TcpStream::connect((address, port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(ExportError::Connect(failed))
 }
 
 /// Puts a message into the frame that gRPC asks for: not compressed, its length.

@@ -31,6 +31,7 @@ pub struct RuntimeOptions {
 pub struct Builder {
     pub(super) namespace: Namespace,
     image: String,
+    id: Option<String>,
     runtime: String,
     args: Option<Vec<String>>,
     env: Vec<String>,
@@ -47,6 +48,7 @@ impl Builder {
         Self {
             namespace,
             image: image.to_owned(),
+            id: None,
             runtime,
             args: None,
             env: Vec::new(),
@@ -56,6 +58,12 @@ impl Builder {
             annotations: BTreeMap::new(),
             options: None,
         }
+    }
+
+    /// Gives it an id, instead of a fresh one.
+    pub fn id(mut self, id: &str) -> Self {
+        self.id = Some(id.to_owned());
+        self
     }
 
     /// Takes another runtime than the wasmtime shim.
@@ -153,9 +161,10 @@ impl Builder {
     /// # Panics
     /// If containerd refuses the container or its snapshot.
     pub async fn try_create(self) -> Result<Container, Status> {
-        let id = self.namespace.fresh_id("container");
+        let id = self.id.clone().unwrap_or_else(|| self.namespace.fresh_id("container"));
         let (mounts, mut spec) = self.prepare(&id).await;
-        let folder = self.namespace.folder().join(&id);
+        // A container that takes the id of one that is gone has streams of its own.
+        let folder = self.namespace.folder().join(self.namespace.fresh_id("streams"));
         let (streams, stdin, stdout, stderr) = self.streams.make(&folder);
         let request = CreateTaskRequest {
             container_id: id.clone(),

@@ -11,11 +11,14 @@ use prewasi_test::{Namespace, case, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
+use crate::attributes;
+
 use super::{LIMIT, connections_to_one_process, cores, listens, ok, says, serve, server, web};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case!(each_core_has_one),
+        case!(all_show_the_program),
         case!(limits_are_those_of_all),
         case!(random_numbers_differ),
         case!(process_that_is_killed_ends_the_container),
@@ -43,6 +46,22 @@ async fn each_core_has_one(namespace: Namespace) {
     for process in processes {
         assert!(!Path::new(&format!("/proc/{}", process.pid)).exists(), "{process:?}");
     }
+}
+
+/// Each of them shows the name, the arguments and the environment of the program, and can be looked into by nobody in the container.
+async fn all_show_the_program(namespace: Namespace) {
+    let (container, address) = serve(&namespace, "").await;
+    let processes = container.pids().await.expect("they are listed");
+    assert_eq!(processes.len(), 1 + cores());
+    for process in processes {
+        let shown = attributes::shown(process.pid);
+        assert_eq!((&*shown.name, shown.args), ("web.wasm", vec!["web.wasm".to_owned()]));
+        assert!(shown.env.contains(&format!("PREWASI_HTTP_ADDRESS={address}")), "{:?}", shown.env);
+        assert!(!shown.env.iter().any(|variable| variable.starts_with("PREWASI_RUNTIME_DIR")), "{:?}", shown.env);
+        let metadata = std::fs::metadata(format!("/proc/{}/environ", process.pid)).expect("it runs");
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&metadata), 0);
+    }
+    container.end().await;
 }
 
 /// A request waits for its turn although its own process has nothing to do, for there are as many as may be in another one.

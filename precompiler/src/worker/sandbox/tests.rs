@@ -45,6 +45,14 @@ fn inside() {
         "exec" => Command::new("/bin/true").status().map(drop),
         "thread" => std::thread::spawn(|| ()).join().map_err(|_| std::io::Error::other("panic")),
         "kill" => nix::sys::signal::kill(nix::unistd::getppid(), None).map_err(Into::into),
+        "signal" => signal(nix::unistd::getppid().as_raw()),
+        "signal-self" => signal(nix::unistd::getpid().as_raw()),
+        "limit" => limit_of(nix::unistd::getppid().as_raw()),
+        "limit-self" => limit_of(0),
+        "output" => {
+            let mut output = std::io::stdout();
+            (0..2).try_for_each(|_| output.write_all(&vec![1; 48 << 20]))
+        }
         "root" => nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).map_err(Into::into),
         "trace" => nix::unistd::chroot("/").map_err(Into::into),
         "descriptor" => rustix::io::fcntl_getfd(rustix_fd(9)).map(drop).map_err(Into::into),
@@ -78,6 +86,20 @@ fn use_files() -> std::io::Result<()> {
     std::fs::remove_dir_all(&folder)
 }
 
+/// Asks whether a process can be signalled.
+fn signal(pid: i32) -> std::io::Result<()> {
+    // SAFETY: a signal of number 0 is none.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Asks for a limit of a process.
+fn limit_of(pid: i32) -> std::io::Result<()> {
+    // SAFETY: nothing is written where there are null pointers.
+    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), std::ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 fn rustix_fd(number: i32) -> std::os::fd::BorrowedFd<'static> {
     // SAFETY: asking for the flags of a descriptor that may be closed is what is tested; nothing is done with it.
     unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
@@ -103,7 +125,7 @@ fn attempt_as(user: Option<u32>, name: &str) -> (ExitStatus, String) {
         .args(["--exact", "worker::sandbox::tests::inside", "--nocapture", "--test-threads=1"])
         .env(ATTEMPT, name)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(tempfile::tempfile().expect("make an output"))
         .stderr(Stdio::piped())
         .spawn()
         .expect("start the child");
@@ -179,6 +201,24 @@ fn denies_other_processes_and_privileges() {
     assert_denied("kill");
     assert_denied("root");
     assert_denied("trace");
+}
+
+/// No other process can be signalled or limited by its number, not even one of the same user, as all workers are.
+#[test]
+fn denies_processes_of_the_same_user() {
+    assert_denied("signal");
+    assert_denied("limit");
+    for name in ["signal-self", "limit-self"] {
+        let (status, said) = attempt(name);
+        assert_eq!(status.code(), Some(0), "{name}: {said}");
+    }
+}
+
+/// An output that is larger than the memory which a compile may have ends the worker.
+#[test]
+fn limits_the_output() {
+    let (status, said) = attempt("output");
+    assert_eq!(status.signal(), Some(libc::SIGXFSZ), "{said}");
 }
 
 /// Descriptors that were inherited by mistake are closed.

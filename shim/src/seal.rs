@@ -3,6 +3,9 @@
 //! An engine may keep the file of its native code open, which is a blob in the node's content store that other
 //! containers run too. Whoever gets control of a container's process could open it again for writing through
 //! `/proc/self/fd`, as root of the container. A descriptor that was opened through a read-only mount refuses that.
+//!
+//! The mount is in no folder, and ends as soon as the descriptor that made it is closed. From then on nobody can make it
+//! writable, because `mount_setattr(2)` changes only mounts that are somewhere.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -11,19 +14,19 @@ use nix::libc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use crate::mounts::set_attributes;
+
 /// Puts in the place of each descriptor of a regular file one that leads to the same file through a mount that is
 /// read-only and in no folder.
 ///
 /// # Errors
 /// What the system says; Linux has this since 5.12.
-pub(super) fn seal(fds: &[RawFd]) -> io::Result<()> {
+pub(crate) fn seal(fds: &[RawFd]) -> io::Result<()> {
     fds.iter().filter(|fd| is_file(**fd)).try_for_each(|fd| seal_one(*fd))
 }
 
 fn seal_one(fd: RawFd) -> io::Result<()> {
-    let path = format!("/proc/self/fd/{fd}");
-    let tree = open_tree(rustix::fs::CWD, &path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    set_attributes(&tree, libc::MOUNT_ATTR_RDONLY)?;
+    let tree = detached(&format!("/proc/self/fd/{fd}"))?;
     let path = format!("/proc/self/fd/{}", tree.as_raw_fd());
     let sealed = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     // SAFETY: the owner of `fd` keeps a descriptor of the same file, opened for reading; only its number counts.
@@ -33,24 +36,14 @@ fn seal_one(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets attributes (`MOUNT_ATTR_…`) of a mount.
+/// Makes a mount of a file, read-only and in no folder. As long as the descriptor is open it leads to the file.
 ///
 /// # Errors
 /// What the system says; Linux has this since 5.12.
-pub(super) fn set_attributes(tree: &OwnedFd, attributes: u64) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: the kernel reads an empty path and one structure of the size given.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+pub(crate) fn detached(path: &str) -> io::Result<OwnedFd> {
+    let tree = open_tree(rustix::fs::CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    set_attributes(&tree, libc::MOUNT_ATTR_RDONLY)?;
+    Ok(tree)
 }
 
 fn is_file(fd: RawFd) -> bool {

@@ -1,0 +1,36 @@
+//! An index that names more than anybody has.
+
+use std::fs;
+
+use prewasi_cache::LayoutStore;
+use serde_json::json;
+
+use super::*;
+
+/// Makes a layout with an index of so many entries that are not there before one that is; returns what reading it leads to.
+async fn resolve(missing: usize) -> Result<Image, ImageError> {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LayoutStore::create(folder.path()).unwrap();
+    let write = |bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        fs::write(folder.path().join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+        digest
+    };
+    let entry = |digest: Digest| json!({ "mediaType": MANIFEST_TYPES[0], "digest": digest.as_str(), "size": 1 });
+    let entries = (0..missing).map(|number| Digest::of(number.to_string().as_bytes())).chain([write(b"no manifest")]);
+    let manifests: Vec<_> = entries.map(entry).collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": manifests });
+    let target = write(index.to_string().as_bytes());
+    let media_type = INDEX_TYPES[0].to_owned();
+    let record = ImageRecord { name: "a".to_owned(), target, media_type, labels: BTreeMap::new() };
+    Image::resolve(&store, &record, None).await
+}
+
+/// The store is asked for a bounded number of an index's entries.
+#[tokio::test]
+async fn entries_have_a_bound() {
+    let found = resolve(MAX_CANDIDATES - 1).await.unwrap_err();
+    assert!(matches!(found, ImageError::Malformed { what: "manifest", .. }), "{found:?}");
+    let passed_over = resolve(MAX_CANDIDATES).await.unwrap_err();
+    assert!(matches!(passed_over, ImageError::MissingBlob { what: "manifest", .. }), "{passed_over:?}");
+}

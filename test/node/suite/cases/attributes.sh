@@ -1,0 +1,20 @@
+# A process has the attributes that an exec'ed one has, and shows nothing of the shim: arguments, environment, signals, descriptors.
+# kinds: native wasm
+start box '{"process": {"oomScoreAdj": 100, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 1024}], "env": ["PATH=/bin", "COLOUR=red"]}}' sleep 1000
+process=/proc/$(pid_of box)
+mapfile -t arguments < <(guest sleep 1000)
+expect "its command line" "${arguments[*]} " "$(tr '\0' ' ' <"$process/cmdline")"
+# runc adds HOME for programs.
+tr '\0' '\n' <"$process/environ" | grep -Ev '^(HOSTNAME|HOME)=' | sort
+grep -E '^(Uid|Gid|Groups|Umask|SigBlk):' "$process/status"
+cat "$process/oom_score_adj" "$process/personality"
+grep -E '^Max (open files|core file size|stack size|locked memory)' "$process/limits"
+# What differs by design, and how: docs/parity.md.
+if [ "$KIND" = native ]; then
+    grep -E '^(SigIgn|NoNewPrivs|Seccomp):' "$process/status"
+    find "$process/fd" -type l -printf '%f\n' | sort -n | tr '\n' ' '
+else
+    [ "$RUNTIME" = runc ] || expect "its filters" "1 2" "$(awk '/^(NoNewPrivs|Seccomp):/ { print $2 }' "$process/status" | xargs)"
+fi
+readlink "$process/cwd" "$process/root"
+cat "$process/timerslack_ns"

@@ -1,0 +1,16 @@
+# Hooks run at their times, and are told the state of the container.
+# kinds: native wasm
+cat >hook <<'H'
+#!/bin/sh
+# The container's state comes by standard input.
+echo "$1: $(sed 's/.*"status": *"\([a-z]*\)".*/\1/')" >>"$2"
+H
+chmod +x hook
+hook() { echo '"'"$1"'": [{"path": "'"$work"'/hook", "args": ["hook", "'"$1"'", "'"$work"'/calls"]}]'; }
+run box '{"hooks": {'"$(hook prestart), $(hook createRuntime), $(hook createContainer), $(hook poststart), $(hook poststop)"'}}' sleep 1 >/dev/null
+eventually grep -q poststop calls
+cat calls
+# One that fails stops the creation.
+code=0
+run broken '{"hooks": {"createRuntime": [{"path": "/bin/false"}]}}' sleep 1 >/dev/null || code=$?
+echo "a hook that fails: exit code $code"
