@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::signal_child;
 
-pub(crate) use claim::{Claim, ClaimError, change};
+pub(crate) use claim::{Claim, ClaimError, Progress, change, remove_unclaimed};
 pub(crate) use systemd::SystemdError;
 
 /// The folders of a container, by controller.

@@ -78,6 +78,9 @@ impl Record {
 pub(crate) struct Claimed {
     version: u32,
     pub(crate) helper: ProcessId,
+    /// The folder of a cgroup that the helper makes, until the cgroup is the container's own.
+    #[serde(default)]
+    pub(crate) making: Option<PathBuf>,
     /// Cgroups that are the container's own.
     pub(crate) cgroup: Option<Cgroup>,
     /// The init process, once it is there.
@@ -91,7 +94,7 @@ impl Claimed {
     /// What the system says.
     pub(crate) fn by_this_process() -> io::Result<Self> {
         let helper = ProcessId::of(std::process::id().cast_signed())?;
-        Ok(Self { version: VERSION, helper, cgroup: None, init: None })
+        Ok(Self { version: VERSION, helper, making: None, cgroup: None, init: None })
     }
 
     /// Reads the note of a container's folder; `None` if there is none that can be used.

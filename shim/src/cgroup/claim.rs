@@ -70,6 +70,35 @@ impl ClaimError {
     }
 }
 
+/// How far the making of a container's cgroups is.
+pub(crate) enum Progress<'a> {
+    /// This folder will be made, unless somebody else makes it first.
+    Making(&'a Path),
+    /// They are there, and the container's own.
+    Made(&'a Cgroup),
+}
+
+/// Removes a folder whose maker was killed before it could say that the folder is its own. A folder that another container has taken,
+/// or in which something is, stays.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn remove_unclaimed(folder: &Path) -> io::Result<()> {
+    let lock = match lock(folder) {
+        Ok(lock) => lock,
+        Err(ClaimError::Taken { .. }) => return Ok(()),
+        Err(ClaimError::Make { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    let removed = fs::remove_dir(folder);
+    drop(lock);
+    match removed {
+        // A process or a folder is in it.
+        Err(error) if [io::ErrorKind::ResourceBusy, io::ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => Ok(()),
+        other => other,
+    }
+}
+
 /// The cgroups of a container that is being made.
 pub(crate) struct Claim {
     cgroup: Cgroup,
@@ -83,15 +112,15 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Makes the cgroups of a container, with the limits and devices of its spec in force. `note` is called as soon as they are the
-    /// container's own, before anything can be in them: should this process be killed, they must be found.
+    /// Makes the cgroups of a container, with the limits and devices of its spec in force. `note` is called before a folder is made, and
+    /// again as soon as the cgroups are the container's own: should this process be killed, they must be found.
     ///
     /// # Errors
-    /// [`ClaimError`]; what has been noted is for the caller to remove.
+    /// [`ClaimError`]; the caller removes the cgroups that have been noted.
     pub(crate) fn make(
         spec: &Spec,
         id: &str,
-        note: impl FnOnce(&Cgroup) -> io::Result<()>,
+        mut note: impl FnMut(Progress<'_>) -> io::Result<()>,
     ) -> Result<Self, ClaimError> {
         let none = LinuxResources::default();
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()).unwrap_or(&none);
@@ -102,9 +131,14 @@ impl Claim {
             if claim.legacy { Vec::new() } else { limits::first(&folder, resources, claim.cgroup.unit.is_some())? };
         match claim.cgroup.unit.clone() {
             Some(unit) => claim.make_scope(&unit, id, properties::of_settings(&settings)?, &rules)?,
-            None => claim.lock_folder(&folder)?,
+            None => {
+                if !folder.exists() {
+                    note(Progress::Making(&folder)).map_err(ClaimError::Note)?;
+                }
+                claim.lock_folder(&folder)?;
+            }
         }
-        note(&claim.cgroup).map_err(ClaimError::Note)?;
+        note(Progress::Made(&claim.cgroup)).map_err(ClaimError::Note)?;
         if !claim.legacy {
             limits::write(settings, &claim.cgroup)?;
             attach_filter(&folder, &rules)?;

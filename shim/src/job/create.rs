@@ -15,7 +15,7 @@ use super::Remove;
 use super::build::{BuildError, build_error, builder};
 use super::payload::Search;
 use super::root;
-use crate::cgroup::Claim;
+use crate::cgroup::{Claim, Progress};
 use crate::command::EngineConstructor;
 use crate::error::Failure;
 use crate::executor::Confinement;
@@ -73,8 +73,11 @@ impl Create {
         self.take_devices(&spec, payload.kind())?;
         check_hooks(&spec)?;
         let building = tracing::info_span!("build").entered();
-        let claim = Claim::make(&spec, &self.id, |cgroup| {
-            claimed.cgroup = Some(cgroup.clone());
+        let claim = Claim::make(&spec, &self.id, |progress| {
+            match progress {
+                Progress::Making(folder) => claimed.making = Some(folder.to_owned()),
+                Progress::Made(cgroup) => (claimed.making, claimed.cgroup) = (None, Some(cgroup.clone())),
+            }
             claimed.save(&self.folder)
         })?;
         let adapted =

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use libcontainer::container::{Container, ContainerStatus};
@@ -11,7 +11,7 @@ use libcontainer::hooks::run_hooks;
 use serde::{Deserialize, Serialize};
 
 use super::data;
-use crate::cgroup::{Cgroup, SystemdError};
+use crate::cgroup::{self, Cgroup, SystemdError};
 use crate::error::{Failure, Kind, chain};
 use crate::mounts::{self, MountError};
 use crate::process::ProcessId;
@@ -70,6 +70,7 @@ impl Remove {
             end_processes(helper, init, &cgroup),
             cgroup.stop_unit().map_err(RemoveError::from),
             remove_cgroup(&cgroup),
+            noted.and_then(|noted| noted.making.as_deref()).map_or(Ok(()), remove_unclaimed),
             self.remove_container(),
             mounts::unmount_all(&self.bundle.join("rootfs")).map_err(RemoveError::from),
             data::remove_copies(&self.bundle)
@@ -133,6 +134,10 @@ fn end_processes(helper: Option<ProcessId>, init: Option<ProcessId>, cgroup: &Cg
         std::thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+fn remove_unclaimed(folder: &Path) -> Result<(), RemoveError> {
+    cgroup::remove_unclaimed(folder).map_err(|source| RemoveError::State { path: folder.to_owned(), source })
 }
 
 fn remove_cgroup(cgroup: &Cgroup) -> Result<(), RemoveError> {

@@ -85,6 +85,45 @@ fn only_empty_cgroups_are_claimed() {
     fs::remove_dir(folder.parent().unwrap()).unwrap();
 }
 
+/// A folder is told of before it is made. If its maker was killed then, it goes, unless somebody else has it by now.
+#[test]
+fn folders_of_killed_makers_go() {
+    let name = format!("/prewasi-unclaimed-{}", std::process::id());
+    let mut told = Vec::new();
+    let made = Claim::make(&spec(&name), "id", |progress| {
+        told.push(match progress {
+            Progress::Making(folder) => (folder.to_owned(), folder.exists()),
+            Progress::Made(cgroup) => (cgroup.folders[0].1.clone(), cgroup.folders[0].1.exists()),
+        });
+        Ok(())
+    });
+    let claim = match made {
+        Err(error) if !nix::unistd::geteuid().is_root() => {
+            eprintln!("skipped: only root may make cgroups: {error}");
+            return;
+        }
+        other => other.unwrap(),
+    };
+    let folder = claim.cgroup.folders[0].1.clone();
+    assert_eq!(told, [(folder.clone(), false), (folder.clone(), true)]);
+    remove_unclaimed(&folder).unwrap();
+    assert!(folder.is_dir(), "it is locked");
+    drop(claim);
+    let mut inside = Command::new("sleep").arg("600").spawn().unwrap();
+    fs::write(folder.join("cgroup.procs"), inside.id().to_string()).unwrap();
+    remove_unclaimed(&folder).unwrap();
+    assert!(folder.is_dir() && inside.try_wait().unwrap().is_none());
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+    fs::create_dir(folder.join("below")).unwrap();
+    remove_unclaimed(&folder).unwrap();
+    assert!(folder.is_dir(), "a folder is in it");
+    fs::remove_dir(folder.join("below")).unwrap();
+    remove_unclaimed(&folder).unwrap();
+    assert!(!folder.exists());
+    remove_unclaimed(&folder).unwrap();
+}
+
 /// The shim's own cgroup is that of the controller for devices, or the only one.
 #[test]
 fn own_cgroups() {
