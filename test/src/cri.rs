@@ -133,8 +133,16 @@ impl Cri {
     /// # Panics
     /// If it cannot be run.
     pub async fn run_pod(&self, config: PodSandboxConfig) -> Pod {
+        self.run_pod_with("wasmtime", config).await
+    }
+
+    /// Runs a pod with a handler; the one without a name is runc.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    pub async fn run_pod_with(&self, handler: &str, config: PodSandboxConfig) -> Pod {
         fs::create_dir_all(&config.log_directory).expect("the folder is ours");
-        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "wasmtime".to_owned() };
+        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.to_owned() };
         let answer = self.runtime.clone().run_pod_sandbox(request).await;
         Pod { id: answer.expect("the pod runs").into_inner().pod_sandbox_id, config }
     }
@@ -179,6 +187,17 @@ impl Cri {
         let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
         let answer = self.runtime.clone().container_status(request).await.expect("the container is known");
         answer.into_inner().status.expect("an answer has a status")
+    }
+
+    /// Returns the process id of a running container's init.
+    ///
+    /// # Panics
+    /// If the runtime does not say it.
+    pub async fn pid(&self, id: &str) -> u32 {
+        let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
+        let answer = self.runtime.clone().container_status(request).await.expect("the container is known");
+        let info: serde_json::Value = serde_json::from_str(&answer.into_inner().info["info"]).expect("a document");
+        info["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("it runs")
     }
 
     /// Waits until a container has ended.

@@ -204,15 +204,13 @@ impl Namespace {
 
     // --- Images -----------------------------------------------------------------------------------------------------
 
-    /// Imports a tar with images for this machine, or with wasm images for `<os>/wasm`.
+    /// Imports a tar with images, as the README does it.
     ///
     /// # Panics
     /// If `ctr` fails.
-    pub fn import(&self, tar: &Path, os: &str) {
-        // By default `ctr` 2.1 leaves out what is not for this machine, and 1.7 fails to unpack it.
-        let platform = format!("--platform={os}/wasm");
-        let platform = if os.starts_with("wasi") { &platform } else { "--all-platforms" };
-        self.ctr(&["images", "import", platform, &tar.to_string_lossy()]).success();
+    pub fn import(&self, tar: &Path) {
+        // By default `ctr` 2.1 leaves out what is not for this machine, and 1.7 fails to unpack it; naming a platform fails from 2.3 on.
+        self.ctr(&["images", "import", "--all-platforms", &tar.to_string_lossy()]).success();
     }
 
     /// Returns an image record.
@@ -309,6 +307,16 @@ impl Namespace {
             let request = DeleteImageRequest { name: image.name, sync: true, ..Default::default() };
             let _ = self.client().images().delete(self.request(request)).await;
         }
+    }
+
+    /// Returns the process id of a container's task.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub async fn pid_of(&self, id: &str) -> u32 {
+        let tasks = self.client().tasks().list(self.request(ListTasksRequest::default())).await;
+        let tasks = tasks.expect("containerd answers").into_inner().tasks;
+        tasks.iter().find(|task| task.id == id).unwrap_or_else(|| panic!("{id} has no task")).pid
     }
 
     async fn clear_tasks(&self) {

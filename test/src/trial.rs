@@ -1,11 +1,13 @@
 //! From async test functions to the trials of one test binary: each test on each containerd.
 
 use std::any::Any;
+use std::fs::File;
 use std::future::Future;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed, Trial};
 
@@ -177,13 +179,28 @@ fn trial(name: String, series: Series, engine: &'static str, case: &Case, daemon
     let (body, needs, daemons) = (case.body, case.needs, Arc::downgrade(daemons));
     let title = name.clone();
     Trial::ignorable_test(name, move || match obstacle(series, engine, needs) {
-        None => run(series, engine, body, &daemons).map(|()| Completion::Completed),
+        None => timed(&title, || run(series, engine, body, &daemons)).map(|()| Completion::Completed),
         Some(reason) if home::is_ci() => Err(Failed::from(format!("cannot run here: {reason}"))),
         Some(reason) => {
             eprintln!("not run: {title}: {reason}");
             Ok(Completion::ignored_with(reason))
         }
     })
+}
+
+/// Names a file to which each test adds a line: its seconds and its name.
+const TIMES: &str = "PREWASI_TEST_TIMES";
+
+/// Does something, and notes how long that took if somebody wants to know.
+fn timed<R>(title: &str, action: impl FnOnce() -> R) -> R {
+    let start = Instant::now();
+    let done = action();
+    if let Some(path) = std::env::var_os(TIMES) {
+        let line = format!("{:.1} {title}\n", start.elapsed().as_secs_f64());
+        let file = File::options().append(true).create(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the file for times can be written");
+    }
+    done
 }
 
 impl Case {

@@ -32,6 +32,7 @@ mod machines;
 mod many;
 mod names;
 mod options;
+mod parity;
 mod pods;
 mod programs;
 mod reference;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         hostile::cases(),
         guard::cases(),
         attributes::cases(),
+        parity::cases(),
         pods::cases(),
         damage::cases(),
         survival::cases(),
