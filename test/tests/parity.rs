@@ -1,0 +1,222 @@
+//! One specification, three containers: a native program under runc, the same under our shim, and a wasm program under our shim. All
+//! that the node sees of them must be the same. What differs by design has its reason in `docs/parity.md`, and a row in
+//! [`differences`], and must still differ.
+//!
+//! runc runs every row twice first: what differs between two runs of runc is no property of a specification.
+
+use std::collections::BTreeMap;
+
+use oci_tar_builder::Layer;
+use prewasi_test::guests::DEMO;
+use prewasi_test::image::{self, Imported, Program, files};
+use prewasi_test::trial::Case;
+use prewasi_test::{Container, Namespace, case};
+use serde_json::{Value, json};
+
+use crate::busybox;
+use crate::confinement::{OURS, RUNC};
+
+mod clients;
+mod differences;
+mod rows;
+mod seen;
+
+use rows::{Neighbour, Row};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        case!(runc_is_like_itself, needs Runc Busybox),
+        case!(users, needs Runc Busybox),
+        case!(capabilities, needs Runc Busybox),
+        case!(namespaces, needs Runc Busybox),
+        case!(cgroups, needs Runc Busybox),
+        case!(mounts, needs Runc Busybox),
+        case!(propagation, needs Runc Busybox),
+        case!(folders, needs Runc Busybox),
+        case!(paths, needs Runc Busybox),
+        case!(hooks, needs Runc Busybox),
+        case!(processes, needs Runc Busybox),
+        case!(devices, needs Runc Busybox),
+        case!(containers_of_docker, needs Runc Busybox),
+    ];
+    cases.extend(clients::cases());
+    cases
+}
+
+async fn users(namespace: Namespace) {
+    compare(&namespace, rows::users()).await;
+}
+
+async fn capabilities(namespace: Namespace) {
+    compare(&namespace, rows::capabilities()).await;
+}
+
+async fn namespaces(namespace: Namespace) {
+    compare(&namespace, rows::namespaces()).await;
+}
+
+async fn cgroups(namespace: Namespace) {
+    compare(&namespace, rows::cgroups()).await;
+}
+
+async fn mounts(namespace: Namespace) {
+    compare(&namespace, rows::mounts()).await;
+}
+
+async fn propagation(namespace: Namespace) {
+    compare(&namespace, rows::propagation()).await;
+}
+
+async fn folders(namespace: Namespace) {
+    compare(&namespace, rows::folders()).await;
+}
+
+async fn paths(namespace: Namespace) {
+    compare(&namespace, rows::paths()).await;
+}
+
+async fn hooks(namespace: Namespace) {
+    compare(&namespace, rows::hooks()).await;
+}
+
+async fn processes(namespace: Namespace) {
+    compare(&namespace, rows::processes()).await;
+}
+
+async fn devices(namespace: Namespace) {
+    compare(&namespace, rows::devices()).await;
+}
+
+/// Containers as dockerd describes them are as with runc.
+async fn containers_of_docker(namespace: Namespace) {
+    compare(&namespace, clients::docker()).await;
+}
+
+/// How a row is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Reference,
+    Native,
+    Wasm,
+}
+
+/// What is seen of a container: names and values, or `created: no` if it is refused.
+type Seen = BTreeMap<String, String>;
+
+/// Makes an image with the program of each kind, and files of both kinds of owner.
+fn mixed(namespace: &Namespace) -> Imported {
+    let layer = layer(namespace);
+    image::import(namespace, "parity", |image| image.os("linux").entrypoint(["/none"]).layer(layer))
+}
+
+fn layer(namespace: &Namespace) -> Layer {
+    let program = Program::guest(namespace, DEMO);
+    files(&[
+        ("/bin/busybox", &busybox::bytes(), 0o755),
+        ("/demo.wasm", &program.bytes, 0o644),
+        ("/secret", b"secret\n", 0o600),
+        ("/open", b"open\n", 0o666),
+        ("/work/file", b"file\n", 0o644),
+    ])
+}
+
+/// Runs a row and says what is seen.
+async fn look(namespace: &Namespace, image: &Imported, neighbour: &Neighbour, subject: Subject, row: &Row) -> Seen {
+    let place = neighbour.place();
+    let args = match subject {
+        Subject::Wasm => json!(["/demo.wasm", "sleep", "600"]),
+        _ => json!(["/bin/busybox", "sh", "-c", "echo sleeping; exec busybox sleep 600"]),
+    };
+    let runtime = if subject == Subject::Reference { RUNC } else { OURS };
+    let mut builder = namespace.container(&image.name).id(&place.id).runtime(runtime);
+    builder = builder.change(json!({ "process": { "env": ["PATH=/bin", "HOME=/"] } }));
+    for change in &row.changes {
+        builder = builder.change(place.fill(change));
+    }
+    let created = builder.change(json!({ "process": { "args": args } })).try_create().await;
+    let mut seen = Seen::from([("created".to_owned(), if created.is_ok() { "yes" } else { "no" }.to_owned())]);
+    if let Ok(mut container) = created {
+        match container.try_start().await {
+            Ok(()) => {
+                container.prints("sleeping").await;
+                seen.extend(seen::all(container.pid(), &place));
+                seen.extend(effects(&container, subject).await);
+                for path in row.paths {
+                    seen.insert(format!("path {path}"), seen::path(container.pid(), path));
+                }
+                container.kill_with(9, true).await.expect("it runs");
+                seen.insert("exit code".to_owned(), container.wait().await.to_string());
+                container.delete().await;
+            }
+            Err(_) => {
+                seen.insert("started".to_owned(), "no".to_owned());
+                container.delete().await;
+            }
+        }
+    }
+    seen
+}
+
+/// What later processes of the container can do to its files. The node looks at the files.
+async fn effects(container: &Container, subject: Subject) -> Seen {
+    let mut seen = Seen::new();
+    for path in ["/secret", "/open", "/proc/version"] {
+        let args = match subject {
+            Subject::Wasm => ["/demo.wasm", "read", path],
+            _ => ["/bin/busybox", "cat", path],
+        };
+        let read = container.exec(&args).run().await;
+        seen.insert(format!("reads {path}"), (read.code == 0).to_string());
+    }
+    for path in ["/made", "/tmp/made", "/open", "/dev/made"] {
+        let script = format!("echo text > {path}");
+        let args = match subject {
+            Subject::Wasm => vec!["/demo.wasm", "write", path, "text"],
+            _ => vec!["/bin/busybox", "sh", "-c", &script],
+        };
+        let written = container.exec(&args).run().await;
+        seen.insert(format!("writes {path}"), format!("{} {}", written.code == 0, seen::path(container.pid(), path)));
+    }
+    if subject != Subject::Wasm {
+        let script = "busybox chmod 600 /open; echo $?; busybox mknod /node c 1 3; echo $?; busybox chown 5 /open; echo $?; \
+                      busybox timeout 1 busybox nc -l -p 80; echo $?; busybox kill -0 1; echo $?; busybox mount -t tmpfs x /work; echo $?";
+        seen.insert("does".to_owned(), container.exec(&["/bin/busybox", "sh", "-c", script]).run().await.stdout);
+    }
+    seen
+}
+
+/// Asserts that each row gives the same with runc, natively and with wasm, but for what differs by design.
+async fn compare(namespace: &Namespace, rows: Vec<Row>) {
+    let image = mixed(namespace);
+    let neighbour = Neighbour::new(namespace, &image).await;
+    let mut found = Vec::new();
+    for row in rows {
+        let expected = look(namespace, &image, &neighbour, Subject::Reference, &row).await;
+        for subject in [Subject::Native, Subject::Wasm] {
+            let seen = look(namespace, &image, &neighbour, subject, &row).await;
+            found.extend(differences::check(&row.name, subject, &expected, &seen));
+        }
+    }
+    neighbour.end().await;
+    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
+}
+
+/// Two runs of runc differ in nothing, so what is compared says something of a runtime.
+async fn runc_is_like_itself(namespace: Namespace) {
+    let image = mixed(&namespace);
+    let neighbour = Neighbour::new(&namespace, &image).await;
+    let mut found = Vec::new();
+    for row in rows::all() {
+        let first = look(&namespace, &image, &neighbour, Subject::Reference, &row).await;
+        let second = look(&namespace, &image, &neighbour, Subject::Reference, &row).await;
+        assert_eq!(first["created"], if row.refused { "no" } else { "yes" }, "{}", row.name);
+        found.extend(differences::between(&row.name, &first, &second));
+    }
+    neighbour.end().await;
+    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
+}
+
+/// Merges nothing: a row without a change.
+fn plain() -> Value {
+    json!({})
+}
