@@ -9,12 +9,13 @@ tr '\0' '\n' <"$process/environ" | grep -Ev '^(HOSTNAME|HOME)=' | sort
 grep -E '^(Uid|Gid|Groups|Umask|SigBlk):' "$process/status"
 cat "$process/oom_score_adj" "$process/personality"
 grep -E '^Max (open files|core file size|stack size|locked memory)' "$process/limits"
-# What differs by design, and how: docs/parity.md.
+# What differs by design, and how: docs/parity.md. The specification has noNewPrivileges.
+own=$(awk '/^(SigIgn|NoNewPrivs|Seccomp):/ { print $2 }' "$process/status" | xargs)
 if [ "$KIND" = native ]; then
-    grep -E '^(SigIgn|NoNewPrivs|Seccomp):' "$process/status"
-    find "$process/fd" -type l -printf '%f\n' | sort -n | tr '\n' ' '
+    expect "its ignored signals, privileges and filter" "0000000000000000 1 0" "$own"
+    expect "its descriptors" "0 1 2" "$(find "$process/fd" -type l -printf '%f\n' | sort -n | xargs)"
 else
-    [ "$RUNTIME" = runc ] || expect "its filters" "1 2" "$(awk '/^(NoNewPrivs|Seccomp):/ { print $2 }' "$process/status" | xargs)"
+    expect "its ignored signals, privileges and filter" "0000000000001000 1 2" "$own"
 fi
 readlink "$process/cwd" "$process/root"
 cat "$process/timerslack_ns"
