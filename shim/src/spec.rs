@@ -115,9 +115,24 @@ pub(crate) fn user_on_node(spec: &Spec) -> Option<u32> {
     maps.iter().find_map(of)
 }
 
+/// Returns who the container's root is outside its user namespace: user and group; `None` if it has none, or its spec does not say it.
+pub(crate) fn root_on_node(spec: &Spec) -> Option<(u32, u32)> {
+    let linux = spec.linux().as_ref().filter(|_| has_user_namespace(spec))?;
+    let root = |maps: &Option<Vec<LinuxIdMapping>>| {
+        maps.iter().flatten().find(|map| map.container_id() == 0).map(LinuxIdMapping::host_id)
+    };
+    Some((root(linux.uid_mappings())?, root(linux.gid_mappings())?))
+}
+
 /// Says whether the container has a `/dev` of its own, so that its root filesystem needs no devices.
 pub(crate) fn has_own_devices(spec: &Spec) -> bool {
     spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new("/dev"))
+}
+
+/// Says whether the container has a `/proc`.
+pub(crate) fn has_proc(spec: &Spec) -> bool {
+    let normal = |path: &Path| path.components().eq(Path::new("/proc").components());
+    spec.mounts().iter().flatten().any(|mount| normal(mount.destination()))
 }
 
 /// Says whether processes of the container can make devices.
@@ -206,6 +221,9 @@ mod tests {
         };
         assert_eq!(user(5, ""), Some(5));
         let maps = r#"{"containerID":0,"hostID":1000,"size":5},{"containerID":10,"hostID":7,"size":1}"#;
+        let both = r#"{"ociVersion":"1.1.0","linux":{"namespaces":[{"type":"user"}],
+            "uidMappings":[{"containerID":0,"hostID":7,"size":1}],"gidMappings":[{"containerID":0,"hostID":8,"size":1}]}}"#;
+        assert_eq!(root_on_node(&spec(both)), Some((7, 8)));
         let users = [user(0, maps), user(4, maps), user(5, maps), user(10, maps)];
         assert_eq!(users, [Some(1000), Some(1004), None, Some(7)]);
     }

@@ -30,6 +30,7 @@ mod limits;
 mod local_run;
 mod machines;
 mod many;
+mod mounts;
 mod names;
 mod options;
 mod pods;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         hostile::cases(),
         guard::cases(),
         attributes::cases(),
+        mounts::cases(),
         pods::cases(),
         damage::cases(),
         survival::cases(),

@@ -51,6 +51,10 @@ pub(super) enum BuildError {
     SeccompNotify,
     #[error("cannot build the {what}: {reason}")]
     Build { what: &'static str, reason: String },
+    #[error(
+        "cannot build the container: its spec mounts nothing on /proc, and no container can be built without; add a mount of type proc"
+    )]
+    NoProc,
     #[error("cannot keep the state of the container: {0}")]
     State(String),
     #[error(transparent)]
@@ -86,7 +90,7 @@ impl BuildError {
             Self::Exists { .. } => Kind::Exists,
             Self::Claim(error) if error.is_input() => Kind::Invalid,
             Self::Stage(error) if error.is_input() => Kind::Invalid,
-            Self::Hook { .. } | Self::Root(RootError::NoFolder { .. }) => Kind::Invalid,
+            Self::Hook { .. } | Self::Root(RootError::NoFolder { .. }) | Self::NoProc => Kind::Invalid,
             Self::Spec(_)
             | Self::Mount(_)
             | Self::Attributes(_)

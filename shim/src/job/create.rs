@@ -68,6 +68,9 @@ impl Create {
         tracing::info_span!("mount").in_scope(|| mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs")))?;
         let root = spec::root(&spec, &self.bundle);
         root::check(&root, &spec)?;
+        if !spec::has_proc(&spec) {
+            return Err(BuildError::NoProc);
+        }
         let search = Search {
             id: &self.id,
             address: &self.address,
@@ -79,6 +82,7 @@ impl Create {
         };
         let payload = search.payload(&spec, &options, engine)?;
         self.take_devices(&spec, payload.kind())?;
+        root::make_dev(&spec::root(&spec, &self.bundle), &spec)?;
         check_hooks(&spec)?;
         let building = tracing::info_span!("build").entered();
         let claim = Claim::make(&spec, &self.id, |progress| {

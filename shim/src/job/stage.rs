@@ -29,6 +29,7 @@ use rustix::fs::{CWD, FileType, fstat};
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use crate::cgroup::Claim;
+use crate::spec;
 use bind::Users;
 use groups::Hierarchies;
 use late::Late;
@@ -147,7 +148,7 @@ impl Stage {
             let (tree, hierarchies) = if is_bind(mount) {
                 (bind::make(mount, bundle, &users)?, Hierarchies::new())
             } else {
-                groups::make(mount, path, &users)
+                groups::make(mount, path, spec::root_on_node(spec))
                     .map_err(|source| StageError::Cgroups { destination: mount.destination().clone(), source })?
             };
             made.push(Made { index, tree, hierarchies });

@@ -39,12 +39,6 @@ impl Users {
         }
     }
 
-    /// Returns who the container's root is on the node, if the spec says it.
-    pub(super) fn root(&self) -> Option<(u32, u32)> {
-        let root = |maps: &[LinuxIdMapping]| maps.iter().find(|map| map.container_id() == 0).map(|map| map.host_id());
-        Some((root(&self.uids)?, root(&self.gids)?)).filter(|_| self.own)
-    }
-
     /// Opens the namespace, or one like it; `None` if it is the node's.
     fn open(&self) -> io::Result<Option<File>> {
         match &self.path {

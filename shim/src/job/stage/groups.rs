@@ -11,7 +11,7 @@ use rustix::mount::{
     move_mount,
 };
 
-use super::bind::{Users, change, clone};
+use super::bind::{change, clone};
 use super::options::Options;
 use super::options_of;
 use crate::cgroup;
@@ -19,11 +19,12 @@ use crate::cgroup;
 /// Hierarchies by the names of their mount points, to be put into a folder.
 pub(super) type Hierarchies = Vec<(String, OwnedFd)>;
 
-/// Makes the folder, and the mounts that belong in it, for a container whose cgroup is at `path`. They are nowhere yet.
+/// Makes the folder, and the mounts that belong in it, for a container whose cgroup is at `path` and whose root is, outside its user
+/// namespace, `root`. They are nowhere yet.
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn make(mount: &Mount, path: &Path, users: &Users) -> io::Result<(OwnedFd, Hierarchies)> {
+pub(super) fn make(mount: &Mount, path: &Path, root: Option<(u32, u32)>) -> io::Result<(OwnedFd, Hierarchies)> {
     let options = options_of(mount);
     let mut hierarchies = Vec::new();
     for (name, folder) in cgroup::shown(path)? {
@@ -31,17 +32,17 @@ pub(super) fn make(mount: &Mount, path: &Path, users: &Users) -> io::Result<(Own
         change(&tree, &options)?;
         hierarchies.push((name, tree));
     }
-    let folder = folder(users)?;
+    let folder = folder(root)?;
     change(&folder, &Options { propagation: options.propagation, ..Options::default() })?;
     Ok((folder, hierarchies))
 }
 
 /// Makes the file system that the hierarchies are mounted in; it belongs to the container's root.
-fn folder(users: &Users) -> io::Result<OwnedFd> {
+fn folder(root: Option<(u32, u32)>) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
     fsconfig_set_string(context.as_fd(), "mode", "755")?;
-    if let Some((uid, gid)) = users.root() {
+    if let Some((uid, gid)) = root {
         fsconfig_set_string(context.as_fd(), "uid", uid.to_string())?;
         fsconfig_set_string(context.as_fd(), "gid", gid.to_string())?;
     }
