@@ -10,6 +10,7 @@ mod devices;
 mod limits;
 mod place;
 mod properties;
+mod shown;
 mod systemd;
 
 use std::fs;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::signal_child;
 
 pub(crate) use claim::{Claim, ClaimError, Progress, change, remove_unclaimed};
+pub(crate) use shown::shown;
 pub(crate) use systemd::SystemdError;
 
 /// The folders of a container, by controller.

@@ -25,7 +25,7 @@ pub fn main(engine: EngineConstructor) -> ExitCode {
     match args.get(1).and_then(|command| command.to_str()) {
         Some(worker::SUBCOMMAND) => return worker::main(&[&*engine()], &args),
         Some(spec::adapt::HOOK) => {
-            return match hook::run(&args[2..]) {
+            return match hook::run(args.get(2).and_then(|call| call.to_str())) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error, NO_HOOK),
             };

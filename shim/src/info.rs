@@ -1,5 +1,7 @@
 //! `-info` and `-v`: what this shim is, for programs and for people.
 
+mod features;
+
 use std::io::{self, Write as _};
 
 use containerd_shim_protos::protobuf::{Message as _, MessageField};
@@ -15,6 +17,7 @@ pub(crate) fn print_info(engine: &dyn Engine) -> io::Result<()> {
     let info = RuntimeInfo {
         name: format!("io.containerd.{}.v1", engine.name()),
         version: MessageField::some(version),
+        features: MessageField::some(features::packed().map_err(io::Error::other)?),
         annotations: [(format!("prewasi.engine.{}", engine.name()), version_label(engine))].into(),
         ..RuntimeInfo::default()
     };

@@ -7,14 +7,17 @@ mod exec;
 mod inherit;
 mod limit;
 mod payload;
+mod reason;
 mod remove;
 mod root;
+mod stage;
 mod start;
 
 pub(crate) use create::Create;
 pub(crate) use exec::Exec;
 pub(crate) use limit::Limit;
 pub(crate) use remove::Remove;
+pub(crate) use stage::Stage;
 pub(crate) use start::Start;
 
 use serde::{Deserialize, Serialize};

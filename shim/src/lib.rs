@@ -33,6 +33,7 @@ mod process;
 mod program;
 mod readiness;
 mod reaper;
+mod reasons;
 mod record;
 mod seal;
 mod service;

@@ -23,6 +23,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer as _, filter, reload};
 
 use crate::observe::{self, Observer};
+use crate::reasons::{self, Notes};
 
 /// Name of the fifo in the bundle.
 const FIFO: &str = "log";
@@ -99,7 +100,8 @@ fn init<W: io::Write + 'static>(
     let (filter, handle) = reload::Layer::new(filter_of(level));
     let lines = tracing_subscriber::fmt::layer().event_format(Logfmt).with_writer(writer).with_filter(filter);
     let observer = Observer.with_filter(filter::filter_fn(move |metadata| observe::is_noted(metadata, traced)));
-    let subscriber = tracing_subscriber::registry().with(observer).with(lines);
+    let notes = Notes.with_filter(filter::filter_fn(reasons::is_noted));
+    let subscriber = tracing_subscriber::registry().with(observer).with(notes).with(lines);
     // Fails only if it is called twice; then the first stays.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         // The subscriber lives as long as the process.

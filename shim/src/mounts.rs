@@ -1,5 +1,9 @@
 //! Mounts the root filesystem that containerd's snapshotter describes, and takes it away again.
 
+mod attributes;
+mod mapped;
+pub(crate) mod users;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -12,6 +16,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::OpenTreeFlags;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use attributes::{Change, map_ids};
 
 /// Length of what mount(2) reads of its options: one page, the byte that ends it included.
 const DATA_MAX: usize = 4095;
@@ -49,6 +55,15 @@ pub(crate) enum MountError {
         #[source]
         source: Errno,
     },
+    #[error("cannot mount {kind} on {} ({options}): its mappings of ids must be `uidmap` and `gidmap`, each `container:host:size`", path.display())]
+    Mapping { kind: String, path: PathBuf, options: String },
+    #[error("cannot mount {kind} on {} with mapped ids", path.display())]
+    Mapped {
+        kind: String,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot read the list of mounts")]
     List(#[source] io::Error),
     #[error("cannot unmount {}", path.display())]
@@ -68,7 +83,10 @@ pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), MountErro
         return Ok(());
     }
     fs::create_dir_all(rootfs).map_err(|source| MountError::Folder { path: rootfs.to_owned(), source })?;
-    mounts.iter().try_for_each(|mount| mount.mount(rootfs))
+    mounts.iter().try_for_each(|mount| match mapped::take(mount, rootfs)? {
+        Some((plain, uids, gids)) => mapped::mount_mapped(&plain, &uids, &gids, rootfs),
+        None => mount.mount(rootfs),
+    })
 }
 
 /// Makes the devices that lie in a mounted root filesystem unusable. Mounts below it are not touched.
@@ -78,27 +96,7 @@ pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), MountErro
 pub(crate) fn forbid_devices(rootfs: &Path) -> io::Result<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let tree = rustix::mount::open_tree(rustix::fs::CWD, rootfs, flags)?;
-    set_attributes(&tree, libc::MOUNT_ATTR_NODEV)
-}
-
-/// Sets attributes (`MOUNT_ATTR_…`) of a mount.
-///
-/// # Errors
-/// What the system says; Linux has this since 5.12.
-pub(crate) fn set_attributes(tree: &OwnedFd, attributes: u64) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: the kernel reads an empty path and one structure of the size given.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Change::set(libc::MOUNT_ATTR_NODEV).apply(tree, false)
 }
 
 /// Unmounts `rootfs` and all below it. That nothing is mounted there is as good.
@@ -258,7 +256,7 @@ fn mounts_below(list: &[u8], folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Resolves `\040` and its like, by which the kernel writes spaces and backslashes.
-fn unescape(field: &[u8]) -> PathBuf {
+pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {

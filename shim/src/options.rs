@@ -2,7 +2,9 @@
 //!
 //! containerd hands on what its configuration (or a client) says of a runtime in the request to create a container, as a
 //! message of the type `runtimeoptions.v1.Options`: the path of a file, else a document. CRI makes the document of the table
-//! `options` in the runtime's section.
+//! `options` in the runtime's section. Options for [runc] are understood as well.
+
+mod runc;
 
 use std::path::PathBuf;
 
@@ -12,7 +14,9 @@ use libcontainer::oci_spec::runtime::Spec;
 use prewasi_precompiler::{Options, OptionsError, Place};
 use serde::{Deserialize, Serialize};
 
-/// The only type of runtime options that is understood.
+pub(crate) use runc::Runc;
+
+/// The type of the options that are this shim's own.
 const TYPE: &str = "runtimeoptions.v1.Options";
 
 /// What containerd hands on.
@@ -27,7 +31,7 @@ pub(crate) struct RuntimeOptions {
 /// Says why there are no options for a container.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContainerOptionsError {
-    #[error("cannot use the options of the runtime: they are of type {found}, not {TYPE}")]
+    #[error("cannot use the options of the runtime: they are of type {found}, not {TYPE} or {}", runc::OPTIONS)]
     Type { found: String },
     #[error("cannot use the options of the runtime: they are malformed")]
     Malformed(#[source] ProtobufError),
@@ -46,6 +50,19 @@ impl RuntimeOptions {
         let mut options = self.of_runtime()?;
         options.set_annotations(spec.annotations().iter().flatten())?;
         Ok(options)
+    }
+
+    /// Reads what is meant for runc and obeyed here; nothing of it if the options are others.
+    ///
+    /// # Errors
+    /// [`ContainerOptionsError::Malformed`].
+    pub(crate) fn for_runc(&self) -> Result<Runc, ContainerOptionsError> {
+        match name(&self.type_url) {
+            name @ (runc::OPTIONS | runc::CREATE_OPTIONS) => {
+                runc::read(name, &self.value).map_err(ContainerOptionsError::Malformed)
+            }
+            _ => Ok(Runc::default()),
+        }
     }
 
     /// Takes what containerd writes to the standard input of `start`, if that is options.
@@ -74,8 +91,10 @@ impl RuntimeOptions {
         if self.type_url.is_empty() && self.value.is_empty() {
             return Ok((PathBuf::new(), String::new()));
         }
-        if !is_known(&self.type_url) {
-            return Err(ContainerOptionsError::Type { found: self.type_url.clone() });
+        match name(&self.type_url) {
+            TYPE => {}
+            runc::OPTIONS | runc::CREATE_OPTIONS => return Ok((PathBuf::new(), String::new())),
+            _ => return Err(ContainerOptionsError::Type { found: self.type_url.clone() }),
         }
         let (path, body) = fields(&self.value).map_err(ContainerOptionsError::Malformed)?;
         Ok((path.into(), String::from_utf8(body).map_err(ContainerOptionsError::NotUtf8)?))
@@ -83,7 +102,12 @@ impl RuntimeOptions {
 }
 
 fn is_known(type_url: &str) -> bool {
-    type_url.rsplit('/').next() == Some(TYPE)
+    [TYPE, runc::OPTIONS, runc::CREATE_OPTIONS].contains(&name(type_url))
+}
+
+/// Returns the name of a type, without where it is described.
+fn name(type_url: &str) -> &str {
+    type_url.rsplit('/').next().unwrap_or(type_url)
 }
 
 /// Reads fields 2, `config_path`, and 3, `config_body`. Field 1 names the type of the document, which is always TOML.
@@ -119,12 +143,23 @@ mod tests {
         assert!(decode(&format!("type.googleapis.com/{TYPE}"), b"").is_ok());
     }
 
+    /// What is said to runc is no document of options, and who shall own the streams is read of it.
+    #[test]
+    fn options_for_runc_are_understood() {
+        for (kind, value) in [(runc::OPTIONS, b"\x20\x05"), (runc::CREATE_OPTIONS, b"\x50\x05")] {
+            assert_eq!(decode(kind, value).unwrap(), (PathBuf::new(), String::new()));
+            let options = RuntimeOptions { type_url: kind.to_owned(), value: value.to_vec() };
+            assert_eq!(options.for_runc().unwrap().owner, (Some(5), None));
+        }
+        assert_eq!(RuntimeOptions::default().for_runc().unwrap(), Runc::default());
+    }
+
     /// Another type, a broken message and bytes that are no text are refused, each with its reason.
     #[test]
     fn others_are_refused() {
-        let error = decode("containerd.runc.v1.Options", b"").unwrap_err();
+        let error = decode("containerd.other.v1.Options", b"").unwrap_err();
         assert!(
-            error.to_string().contains("of type containerd.runc.v1.Options, not runtimeoptions.v1.Options"),
+            error.to_string().contains("of type containerd.other.v1.Options, not runtimeoptions.v1.Options"),
             "{error}"
         );
         assert!(matches!(decode(TYPE, b"\x1a\x7f"), Err(ContainerOptionsError::Malformed(_))));

@@ -14,7 +14,7 @@ use nix::libc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::mounts::set_attributes;
+use crate::mounts::Change;
 
 /// Puts in the place of each descriptor of a regular file one that leads to the same file through a mount that is
 /// read-only and in no folder.
@@ -42,7 +42,7 @@ fn seal_one(fd: RawFd) -> io::Result<()> {
 /// What the system says; Linux has this since 5.12.
 pub(crate) fn detached(path: &str) -> io::Result<OwnedFd> {
     let tree = open_tree(rustix::fs::CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    set_attributes(&tree, libc::MOUNT_ATTR_RDONLY)?;
+    Change::set(libc::MOUNT_ATTR_RDONLY).apply(&tree, false)?;
     Ok(tree)
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use libcontainer::oci_spec::runtime::{Capability, LinuxNamespaceType, LinuxResources, Spec};
+use libcontainer::oci_spec::runtime::{Capability, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
 use prewasi_engines::{Guest, Preopen};
 use prewasi_precompiler::{Options, Preopens};
 use serde::Deserialize;
@@ -101,9 +101,38 @@ pub(crate) fn has_user_namespace(spec: &Spec) -> bool {
     namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User)
 }
 
+/// Returns who the user of the process is outside the container's user namespace; `None` if the spec maps no such user.
+pub(crate) fn user_on_node(spec: &Spec) -> Option<u32> {
+    let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
+    let maps = spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
+    if maps.is_empty() {
+        return Some(uid);
+    }
+    let of = |map: &LinuxIdMapping| {
+        let offset = uid.checked_sub(map.container_id()).filter(|offset| *offset < map.size())?;
+        map.host_id().checked_add(offset)
+    };
+    maps.iter().find_map(of)
+}
+
+/// Returns who the container's root is outside its user namespace: user and group; `None` if it has none, or its spec does not say it.
+pub(crate) fn root_on_node(spec: &Spec) -> Option<(u32, u32)> {
+    let linux = spec.linux().as_ref().filter(|_| has_user_namespace(spec))?;
+    let root = |maps: &Option<Vec<LinuxIdMapping>>| {
+        maps.iter().flatten().find(|map| map.container_id() == 0).map(LinuxIdMapping::host_id)
+    };
+    Some((root(linux.uid_mappings())?, root(linux.gid_mappings())?))
+}
+
 /// Says whether the container has a `/dev` of its own, so that its root filesystem needs no devices.
 pub(crate) fn has_own_devices(spec: &Spec) -> bool {
     spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new("/dev"))
+}
+
+/// Says whether the container has a `/proc`.
+pub(crate) fn has_proc(spec: &Spec) -> bool {
+    let normal = |path: &Path| path.components().eq(Path::new("/proc").components());
+    spec.mounts().iter().flatten().any(|mount| normal(mount.destination()))
 }
 
 /// Says whether processes of the container can make devices.
@@ -180,6 +209,23 @@ mod tests {
         assert_eq!(guest.env, [pair("B", "2"), pair("A", "1=1"), pair("A", "")]);
         assert_eq!((guest.cwd.as_path(), guest.function.as_deref()), (Path::new("/w"), Some("f")));
         assert_eq!(root(&spec, Path::new("/b")), Path::new("/b/rootfs"));
+    }
+
+    /// Ids of a user namespace are told as those of the node.
+    #[test]
+    fn users_on_the_node() {
+        let user = |uid: u32, maps: &str| {
+            let process = format!(r#"{{"cwd":"/","user":{{"uid":{uid},"gid":0}}}}"#);
+            let text = format!(r#"{{"ociVersion":"1.1.0","process":{process},"linux":{{"uidMappings":[{maps}]}}}}"#);
+            user_on_node(&spec(&text))
+        };
+        assert_eq!(user(5, ""), Some(5));
+        let maps = r#"{"containerID":0,"hostID":1000,"size":5},{"containerID":10,"hostID":7,"size":1}"#;
+        let both = r#"{"ociVersion":"1.1.0","linux":{"namespaces":[{"type":"user"}],
+            "uidMappings":[{"containerID":0,"hostID":7,"size":1}],"gidMappings":[{"containerID":0,"hostID":8,"size":1}]}}"#;
+        assert_eq!(root_on_node(&spec(both)), Some((7, 8)));
+        let users = [user(0, maps), user(4, maps), user(5, maps), user(10, maps)];
+        assert_eq!(users, [Some(1000), Some(1004), None, Some(7)]);
     }
 
     /// The options decide which folders the guest may use. Of the mounts, the system's own and single files are no folders.

@@ -36,3 +36,4 @@ pub use container::{Container, Exited};
 pub use containerd::{Containerd, Series};
 pub use eventually::eventually;
 pub use namespace::Namespace;
+pub use spec::default_mounts;

@@ -91,7 +91,8 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-fn default_mounts() -> Vec<Value> {
+/// Returns the mounts that every container gets.
+pub fn default_mounts() -> Vec<Value> {
     let mount = |kind: &str, destination: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     vec![
         mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),

@@ -30,6 +30,7 @@ mod limits;
 mod local_run;
 mod machines;
 mod many;
+mod mounts;
 mod names;
 mod options;
 mod parity;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         guard::cases(),
         attributes::cases(),
         parity::cases(),
+        mounts::cases(),
         pods::cases(),
         damage::cases(),
         survival::cases(),

@@ -43,11 +43,17 @@ pub(crate) enum AttributeError {
 }
 
 impl Attributes {
-    /// Prepares this process, a helper, to make a process of a container: a wasm guest, or the native program of the spec.
+    /// Prepares this process, a helper, to make a process of a container: a wasm guest, or the native program of the spec. It has the
+    /// container's keyring then, unless the client wants it to keep its own.
     ///
     /// # Errors
     /// [`AttributeError`]: the node cannot do what the spec wants.
-    pub(crate) fn prepare(container: &str, spec: &Spec, guest: Option<&Guest>) -> Result<Self, AttributeError> {
+    pub(crate) fn prepare(
+        container: &str,
+        spec: &Spec,
+        guest: Option<&Guest>,
+        keyring: bool,
+    ) -> Result<Self, AttributeError> {
         let executed = guest.is_none();
         let (labels, selinux) = match spec.process() {
             Some(process) => {
@@ -56,7 +62,9 @@ impl Attributes {
             }
             None => (Vec::new(), None),
         };
-        keyring::join(container, selinux).map_err(AttributeError::Keyring)?;
+        if keyring {
+            keyring::join(container, selinux).map_err(AttributeError::Keyring)?;
+        }
         run_anywhere();
         let args = guest.map_or_else(|| spec::args(spec), |guest| &guest.args);
         let env = guest.map_or(&[][..], |guest| &guest.env).iter();

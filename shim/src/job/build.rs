@@ -1,21 +1,23 @@
 //! What creating a container and executing another process in one have in common: the builder, the streams, the errors.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
+use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 
 use super::payload::{Payload, PayloadError};
 use super::root::RootError;
+use super::stage::StageError;
 use crate::cgroup::ClaimError;
 use crate::error::{Failure, Kind, chain};
 use crate::executor::{AttributeError, Attributes, Confinement, NativeExecutor, WasmExecutor};
 use crate::mounts::MountError;
-use crate::options::ContainerOptionsError;
-use crate::spec::{SpecError, adapt};
+use crate::options::{ContainerOptionsError, Runc};
+use crate::spec::{self, SpecError, adapt};
 use crate::stdio::Streams;
 
 /// Says why a process of a container cannot be made.
@@ -49,6 +51,14 @@ pub(super) enum BuildError {
     SeccompNotify,
     #[error("cannot build the {what}: {reason}")]
     Build { what: &'static str, reason: String },
+    #[error(
+        "cannot build the container: its spec mounts nothing on /proc, and no container can be built without; add a mount of type proc"
+    )]
+    NoProc,
+    #[error("cannot keep the state of the container: {0}")]
+    State(String),
+    #[error(transparent)]
+    Stage(#[from] StageError),
     #[error("cannot find the init process of the container")]
     Init(#[source] io::Error),
     #[error("container {id} is there already: process {pid} of it runs")]
@@ -79,7 +89,8 @@ impl BuildError {
             Self::SeccompNotify => Kind::Unsupported,
             Self::Exists { .. } => Kind::Exists,
             Self::Claim(error) if error.is_input() => Kind::Invalid,
-            Self::Hook { .. } | Self::Root(RootError::NoFolder { .. }) => Kind::Invalid,
+            Self::Stage(error) if error.is_input() => Kind::Invalid,
+            Self::Hook { .. } | Self::Root(RootError::NoFolder { .. }) | Self::NoProc => Kind::Invalid,
             Self::Spec(_)
             | Self::Mount(_)
             | Self::Attributes(_)
@@ -90,6 +101,8 @@ impl BuildError {
             | Self::UserNamespace(_)
             | Self::Build { .. }
             | Self::Stale { .. }
+            | Self::State(_)
+            | Self::Stage(_)
             | Self::Claim(_)
             | Self::Capabilities(_)
             | Self::Init(_) => Kind::Internal,
@@ -121,22 +134,21 @@ pub(super) fn builder(
     spec: &Spec,
     payload: Payload,
     confinement: Option<Confinement>,
+    runc: &Runc,
 ) -> Result<ContainerBuilder, BuildError> {
     let guest = match &payload {
         Payload::Wasm(wasm) => Some(&wasm.guest),
         Payload::Native(_) => None,
     };
-    let attributes = Attributes::prepare(id, spec, guest)?;
-    let failed = |error| build_error("container", &error);
+    let attributes = Attributes::prepare(id, spec, guest, !runc.no_new_keyring)?;
+    let failed = |error| BuildError::State(chain(&error));
     let mut builder =
         ContainerBuilder::new(id.to_owned(), SyscallType::default()).with_root_path(root).map_err(failed)?;
     match streams {
         Streams::Console(socket) => builder = builder.with_console_socket(Some(socket)),
         Streams::Each(stdio) => {
             let streams = stdio.open().map_err(BuildError::Stdio)?;
-            if let Payload::Native(_) = payload {
-                own_streams(&streams, spec);
-            }
+            own_streams(&streams, spec, payload.kind(), runc.owner);
             let [stdin, stdout, stderr] = streams;
             builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
         }
@@ -147,46 +159,19 @@ pub(super) fn builder(
     })
 }
 
-/// Takes off what libcontainer's processes put before a reason as they hand it on to each other.
-pub(super) fn build_error(what: &'static str, error: &LibcontainerError) -> BuildError {
-    const HANDED_ON: [&str; 6] = [
-        "failed to create container: ",
-        "exec process failed with error ",
-        "error in executing process : ",
-        "intermediate process error ",
-        "executor failed: ",
-        "failed to execute workload: ",
-    ];
-    // What an executed process says comes in pieces of three bytes, the last one filled with zeros.
-    let text = chain(error).replace('\0', "");
-    let mut reason = text.as_str();
-    while let Some(rest) = HANDED_ON.iter().find_map(|before| reason.strip_prefix(before)) {
-        reason = rest;
+/// Gives the streams to whom the client wants, and lets a native program that does not run as the node's root open its own streams again,
+/// by `/dev/stdout` for example.
+fn own_streams(streams: &[OwnedFd; 3], spec: &Spec, kind: adapt::Kind, owner: (Option<u32>, Option<u32>)) {
+    let own = spec::user_on_node(spec).filter(|uid| *uid != 0 && kind == adapt::Kind::Native);
+    let (uid, gid) = (own.or(owner.0), owner.1);
+    if (uid, gid) == (None, None) {
+        return;
     }
-    BuildError::Build { what, reason: reason.to_owned() }
-}
-
-/// Lets a program that does not run as root open its own streams again, by `/dev/stdout` for example.
-fn own_streams(streams: &[std::os::fd::OwnedFd; 3], spec: &Spec) {
-    let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
-    for stream in streams.iter().filter(|_| uid != 0) {
-        let is_fifo = rustix::fs::fstat(stream)
-            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo);
-        if is_fifo && let Err(error) = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None) {
-            tracing::warn!(%error, uid, "cannot give a standard stream to the container's user");
+    for stream in streams {
+        let is_fifo = fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        let given = || fchown(stream, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        if is_fifo && let Err(error) = given() {
+            tracing::warn!(%error, ?uid, ?gid, "cannot give a standard stream to the container's user");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The user reads the reason, not the way it took through libcontainer's processes.
-    #[test]
-    fn reasons_are_plain() {
-        let text = "exec process failed with error error in executing process : cannot execute \"/x\"\0\0";
-        let error = build_error("process", &LibcontainerError::Other(text.to_owned()));
-        assert_eq!(error.to_string(), "cannot build the process: cannot execute \"/x\"");
     }
 }

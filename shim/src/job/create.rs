@@ -12,12 +12,14 @@ use libcontainer::oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::Remove;
-use super::build::{BuildError, build_error, builder};
+use super::build::{BuildError, builder};
 use super::payload::Search;
+use super::reason::{Specs, build_error};
 use super::root;
+use super::stage::Stage;
 use crate::cgroup::{Claim, Progress};
 use crate::command::EngineConstructor;
-use crate::error::Failure;
+use crate::error::{Failure, chain};
 use crate::executor::Confinement;
 use crate::helper::Report;
 use crate::log;
@@ -25,7 +27,9 @@ use crate::mounts::{self, Mount};
 use crate::observe;
 use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
+use crate::reasons;
 use crate::record::Claimed;
+use crate::spec::adapt::Surroundings;
 use crate::spec::{self, adapt};
 use crate::stdio::Streams;
 use crate::trace::Origin;
@@ -55,11 +59,18 @@ impl Create {
     fn create(&self, engine: EngineConstructor) -> Result<Report, BuildError> {
         let spec = spec::load(&self.bundle)?;
         let options = self.options.of_container(&spec)?;
+        let runc = self.options.for_runc()?;
         log::set_level(options.log_level);
+        if !runc.ignored.is_empty() {
+            tracing::warn!(options = runc.ignored.join(","), "options for runc are not obeyed by this shim");
+        }
         let mut claimed = self.take_folder()?;
         tracing::info_span!("mount").in_scope(|| mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs")))?;
         let root = spec::root(&spec, &self.bundle);
         root::check(&root, &spec)?;
+        if !spec::has_proc(&spec) {
+            return Err(BuildError::NoProc);
+        }
         let search = Search {
             id: &self.id,
             address: &self.address,
@@ -71,6 +82,7 @@ impl Create {
         };
         let payload = search.payload(&spec, &options, engine)?;
         self.take_devices(&spec, payload.kind())?;
+        root::make_dev(&spec::root(&spec, &self.bundle), &spec)?;
         check_hooks(&spec)?;
         let building = tracing::info_span!("build").entered();
         let claim = Claim::make(&spec, &self.id, |progress| {
@@ -80,18 +92,26 @@ impl Create {
             }
             claimed.save(&self.folder)
         })?;
-        let adapted =
-            adapt::container(&spec, &self.bundle, &claim, payload.kind()).map_err(BuildError::Capabilities)?;
+        let stage = Stage::enter(&spec, &self.bundle, &claim)?;
+        let with = Surroundings {
+            bundle: &self.bundle,
+            claim: &claim,
+            stage: stage.as_ref(),
+            reasons: reasons::open().inspect_err(|error| tracing::warn!(%error, "reasons are cut short")).ok(),
+        };
+        let adapted = adapt::container(&spec, &with, payload.kind()).map_err(BuildError::Capabilities)?;
         self.write(&adapted)?;
         let lowering = adapted.process().as_ref().filter(|_| payload.kind() == adapt::Kind::Wasm);
         let lowering = lowering.and_then(adapt::to_be_lowered).map(Confinement::lowering);
-        let mut container = builder(&self.id, &self.folder, &self.streams, &spec, payload, lowering)?
+        let mut container = builder(&self.id, &self.folder, &self.streams, &spec, payload, lowering, &runc)?
             .as_init(&self.folder)
             .with_systemd(false)
+            .with_no_pivot(runc.no_pivot_root)
             .as_sibling(true)
             .build()
             .inspect_err(|_| claim.restore())
-            .map_err(|error| build_error("container", &error))?;
+            .map_err(|error| build_error("container", &error, &Specs { original: &spec, adapted: &adapted }))?;
+        drop(reasons::take());
         let pid = container.pid().map(|pid| pid.as_raw());
         let pid = pid.ok_or_else(|| BuildError::Init(io::Error::other("libcontainer did not name it")))?;
         let id = ProcessId::of(pid).map_err(BuildError::Init)?;
@@ -99,7 +119,10 @@ impl Create {
         claimed.save(&self.folder).map_err(self.folder_failed())?;
         // Hooks that run from now on read this.
         container.state.bundle.clone_from(&self.bundle);
-        container.save().map_err(|error| build_error("container", &error))?;
+        container.save().map_err(|error| BuildError::State(chain(&error)))?;
+        if let Some(stage) = stage {
+            stage.finish(pid)?;
+        }
         let cgroup = claim.taken_by(pid)?;
         drop(building);
         Ok(Report::Process { id, cgroup: Some(cgroup), about: observe::about(&tracing::Span::current()) })

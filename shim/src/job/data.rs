@@ -17,7 +17,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, fstat, mkdirat, open, open
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use crate::mounts::set_attributes;
+use crate::mounts::Change;
 
 /// Folder of a bundle with copies of what could not be mounted from the content store.
 const COPIES: &str = "prewasi-data";
@@ -192,7 +192,7 @@ fn make_target(root: &Path, path: &Path) -> io::Result<OwnedFd> {
 fn mount(source: &File, target: &OwnedFd) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", source.as_raw_fd());
     let tree = open_tree(CWD, &path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    set_attributes(&tree, ATTRIBUTES)?;
+    Change::set(ATTRIBUTES).apply(&tree, false)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(tree.as_fd(), "", target.as_fd(), "", flags)?)
 }

@@ -20,9 +20,10 @@ use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::build::{BuildError, build_error, builder};
+use super::build::{BuildError, builder};
 use super::inherit::inherit;
 use super::payload::{Payload, Search};
+use super::reason::{Specs, build_error};
 use crate::command::EngineConstructor;
 use crate::entrypoint::Entrypoint;
 use crate::error::Failure;
@@ -32,6 +33,7 @@ use crate::log;
 use crate::observe::About;
 use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
+use crate::reasons;
 use crate::spec::{self, adapt};
 use crate::stdio::Streams;
 use crate::trace::Origin;
@@ -76,6 +78,7 @@ impl Exec {
     fn exec(&self, folder: &Path, engine: EngineConstructor) -> Result<Report, BuildError> {
         let mut spec = spec::load(&self.bundle)?;
         let options = self.options.of_container(&spec)?;
+        let runc = self.options.for_runc()?;
         log::set_level(options.log_level);
         let own = Entrypoint::parse(spec::args(&spec).first().map_or("", String::as_str)).program;
         let mut process = self.process.clone();
@@ -105,18 +108,21 @@ impl Exec {
         self.copy_state(folder, joins_users)?;
         let process = in_memory(&process).map_err(BuildError::Process)?;
         let path = format!("/proc/self/fd/{}", process.as_raw_fd());
-        let builder = builder(&self.id, folder, &self.streams, &spec, payload, Some(confinement))?;
+        let builder = builder(&self.id, folder, &self.streams, &spec, payload, Some(confinement), &runc)?;
         if joins_users {
             self.join_users().map_err(BuildError::UserNamespace)?;
         }
         let building = tracing::info_span!("build").entered();
+        if let Err(error) = reasons::open() {
+            tracing::warn!(%error, "reasons are cut short");
+        }
         let pid = builder
             .as_tenant()
             .with_process(Some(path))
             .with_detach(matches!(self.streams, Streams::Console(_)))
             .as_sibling(true)
             .build()
-            .map_err(|error| build_error("process", &error))?
+            .map_err(|error| build_error("process", &error, &Specs { original: &spec, adapted: &spec }))?
             .as_raw();
         drop(building);
         // The program may have ended already.

@@ -10,7 +10,7 @@ use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::hooks::run_hooks;
 use serde::{Deserialize, Serialize};
 
-use super::data;
+use super::{data, stage};
 use crate::cgroup::{self, Cgroup, SystemdError};
 use crate::error::{Failure, Kind, chain};
 use crate::mounts::{self, MountError};
@@ -74,6 +74,7 @@ impl Remove {
             self.remove_container(),
             mounts::unmount_all(&self.bundle.join("rootfs")).map_err(RemoveError::from),
             data::remove_copies(&self.bundle)
+                .and_then(|()| stage::remove_folder(&self.bundle))
                 .map_err(|source| RemoveError::State { path: self.bundle.clone(), source }),
         ];
         steps.into_iter().collect::<Result<(), RemoveError>>().map_err(|error| Failure::new(Kind::Internal, &error))

@@ -5,6 +5,7 @@
 //! parts of them later goes by the name, and may find something else there. Nobody but this helper has the root filesystem yet, so a look
 //! at it holds. runc refuses such links as well.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::Spec;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
+
+use crate::spec;
 
 /// Types of mounts that show the kernel's own state.
 const OF_KERNEL: [&str; 2] = ["proc", "sysfs"];
@@ -59,9 +62,28 @@ pub(super) fn check(root: &Path, spec: &Spec) -> Result<(), RootError> {
     Ok(())
 }
 
+/// Makes `/dev`, if nothing is mounted there and the image has none: libcontainer makes devices in it, and not the folder. It belongs to
+/// the container's root. That it cannot be a link has been checked.
+///
+/// # Errors
+/// [`RootError::Look`].
+pub(super) fn make_dev(root: &Path, spec: &Spec) -> Result<(), RootError> {
+    if spec::has_own_devices(spec) {
+        return Ok(());
+    }
+    let path = root.join("dev");
+    let made = match fs::create_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other.and_then(|()| match spec::root_on_node(spec) {
+            Some((uid, gid)) => std::os::unix::fs::chown(&path, Some(uid), Some(gid)),
+            None => Ok(()),
+        }),
+    };
+    made.map_err(|source| RootError::Look { path: "/dev".into(), source })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -72,6 +94,20 @@ mod tests {
                 {{"destination":"/data","type":"bind","source":"/tmp"}}]}}"#
         );
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// A missing `/dev` is made unless something is mounted there.
+    #[test]
+    fn dev_is_made() {
+        let root = std::env::temp_dir().join(format!("prewasi-dev-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        make_dev(&root, &spec("/dev")).unwrap();
+        assert!(!root.join("dev").exists());
+        for _ in 0..2 {
+            make_dev(&root, &spec("/proc")).unwrap();
+            assert!(root.join("dev").is_dir());
+        }
+        fs::remove_dir_all(root).unwrap();
     }
 
     /// Links and files are refused where libcontainer works by path, folders and gaps are not, and other mounts may lie behind links.

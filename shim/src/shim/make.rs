@@ -145,9 +145,9 @@ async fn end_others(container: &Container) {
 
 /// Returns the user of a process, who owns its terminal.
 fn user_of(process: &Process, bundle: &Path) -> u32 {
-    let uid = |process: &libcontainer::oci_spec::runtime::Process| process.user().uid();
-    match &process.spec {
-        Some(process) => uid(process),
-        None => spec::load(bundle).ok().and_then(|spec| spec.process().as_ref().map(uid)).unwrap_or_default(),
+    let Ok(mut spec) = spec::load(bundle) else { return 0 };
+    if let Some(process) = &process.spec {
+        spec.set_process(Some(process.clone()));
     }
+    spec::user_on_node(&spec).unwrap_or_default()
 }

@@ -5,15 +5,21 @@
 //! is not in its spec.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::capabilities::CapabilityExt as _;
-use libcontainer::oci_spec::runtime::{Capabilities, Capability, Hook, Hooks, Process, Spec};
+use libcontainer::oci_spec::runtime::{Capabilities, Capability, Hook, Hooks, Mount, Process, Spec};
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 
 use super::capabilities;
 use crate::cgroup::Claim;
+use crate::hook::{Call, Work};
+use crate::job::Stage;
 
 const PROC: &str = "/proc";
+/// The program that runs now.
+const OWN: &str = "/proc/self/exe";
 /// Command of the shim's binary that runs a hook.
 pub(crate) const HOOK: &str = "hook";
 
@@ -26,21 +32,31 @@ pub(crate) enum Kind {
     Wasm,
 }
 
+/// What a container is built with, beside its spec.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) bundle: &'a Path,
+    pub(crate) claim: &'a Claim,
+    /// The mounts that have been made already.
+    pub(crate) stage: Option<&'a Stage>,
+    /// Where hooks say why they fail.
+    pub(crate) reasons: Option<RawFd>,
+}
+
 /// Makes the spec of a container that is about to be built.
 ///
 /// # Errors
 /// What the system says of the capabilities of this process.
-pub(crate) fn container(spec: &Spec, bundle: &Path, claim: &Claim, kind: Kind) -> io::Result<Spec> {
+pub(crate) fn container(spec: &Spec, with: &Surroundings<'_>, kind: Kind) -> io::Result<Spec> {
     let mut adapted = spec.clone();
-    let root = super::root(spec, bundle);
+    let root = super::root(spec, with.bundle);
     if let Some(own) = adapted.root_mut() {
-        own.set_path(root);
+        own.set_path(root.clone());
     }
     if let Some(own) = adapted.process_mut() {
         process(own, kind)?;
     }
     if let Some(linux) = adapted.linux_mut() {
-        let (path, with_limits) = claim.for_libcontainer();
+        let (path, with_limits) = with.claim.for_libcontainer();
         linux.set_cgroups_path(Some(path.to_owned()));
         if !with_limits {
             linux.set_resources(None);
@@ -52,9 +68,12 @@ pub(crate) fn container(spec: &Spec, bundle: &Path, claim: &Claim, kind: Kind) -
             linux.set_readonly_paths(Some(paths.collect()));
         }
     }
-    if let Some(hooks) = adapted.hooks().clone() {
-        adapted.set_hooks(Some(wrapped(hooks, bundle)));
+    if let Some(stage) = with.stage {
+        stage.adapt(&mut adapted);
     }
+    let hooks = adapted.hooks().clone().map(|hooks| wrapped(hooks, with));
+    let missing = !is_there(spec, &root);
+    adapted.set_hooks(if missing { Some(make_folder(hooks, with, &root, &super::cwd(spec))) } else { hooks });
     Ok(adapted)
 }
 
@@ -92,20 +111,68 @@ fn available() -> io::Result<Capabilities> {
     Ok(permitted.into_iter().filter(|capability| caps::all().contains(capability)).map(Capability::from_cap).collect())
 }
 
-/// Replaces each hook that runs while libcontainer builds by this binary, which runs it with the container's own bundle in its state: see
-/// [`crate::hook`]. Hooks for the time after the end are left to the shim, which removes the container.
-fn wrapped(mut hooks: Hooks, bundle: &Path) -> Hooks {
-    let lists = [Hooks::prestart_mut, Hooks::create_runtime_mut, Hooks::create_container_mut];
-    for list in lists {
-        list(&mut hooks).iter_mut().flatten().for_each(|hook| wrap(hook, bundle));
+/// Replaces each hook that runs while libcontainer builds by this binary, which runs it as it should be run: see [`crate::hook`]. Hooks for
+/// the time after the end are left to the shim, which removes the container.
+fn wrapped(mut hooks: Hooks, with: &Surroundings<'_>) -> Hooks {
+    let outside = with.stage.map(|stage| PathBuf::from(stage.outside()));
+    for list in [Hooks::prestart_mut, Hooks::create_runtime_mut] {
+        list(&mut hooks).iter_mut().flatten().for_each(|hook| wrap(hook, with, outside.clone()));
     }
+    hooks.create_container_mut().iter_mut().flatten().for_each(|hook| wrap(hook, with, None));
     hooks.set_poststop(None);
     hooks
 }
 
-fn wrap(hook: &mut Hook, bundle: &Path) {
-    let path = hook.path().display().to_string();
-    let mut args = vec!["prewasi".to_owned(), HOOK.to_owned(), bundle.display().to_string(), path.clone()];
-    args.extend(hook.args().clone().unwrap_or_else(|| vec![path]));
-    hook.set_path(PathBuf::from("/proc/self/exe")).set_args(Some(args));
+fn wrap(hook: &mut Hook, with: &Surroundings<'_>, namespace: Option<PathBuf>) {
+    let path = hook.path().clone();
+    let args = hook.args().clone().filter(|args| !args.is_empty());
+    let args = args.unwrap_or_else(|| vec![path.display().to_string()]);
+    let work = Work::Run { bundle: with.bundle.to_owned(), namespace, path, args, timeout: hook.timeout() };
+    hook.set_path(PathBuf::from(OWN)).set_args(Some(command(with, work))).set_timeout(None);
 }
+
+/// Has the container's working directory made, if it may be missing when all is mounted.
+fn make_folder(hooks: Option<Hooks>, with: &Surroundings<'_>, root: &Path, path: &Path) -> Hooks {
+    let mut hooks = hooks.unwrap_or_default();
+    let work = Work::Folder { root: root.to_owned(), path: path.to_owned() };
+    let mut hook = Hook::default();
+    hook.set_path(PathBuf::from(OWN)).set_args(Some(command(with, work)));
+    let mut list = hooks.create_container().clone().unwrap_or_default();
+    list.push(hook);
+    hooks.set_create_container(Some(list));
+    hooks
+}
+
+/// Returns the arguments with which this binary does the work of a hook.
+fn command(with: &Surroundings<'_>, work: Work) -> Vec<String> {
+    let call = Call { reasons: with.reasons, work };
+    // It is made of numbers and texts alone.
+    let call = serde_json::to_string(&call).unwrap_or_default();
+    vec!["prewasi".to_owned(), HOOK.to_owned(), call]
+}
+
+/// Says whether the working directory is certainly there when all is mounted: in the root filesystem with nothing mounted over it, or a
+/// mount itself.
+fn is_there(spec: &Spec, root: &Path) -> bool {
+    let path = super::cwd(spec);
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let Ok(root) = open(root, flags | OFlags::DIRECTORY, Mode::empty()) else { return false };
+    let found =
+        openat2(&root, &path, flags | OFlags::DIRECTORY, Mode::empty(), resolve | ResolveFlags::NO_SYMLINKS).is_ok();
+    let name = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+    // Links of the image may lead from where something is mounted to another place.
+    let real = |destination: &Path| {
+        let found = openat2(&root, destination, flags, Mode::empty(), resolve).ok()?;
+        Some(Path::new("/").join(name(&found)?.strip_prefix(name(&root)?).ok()?))
+    };
+    let mounts = spec.mounts().iter().flatten().map(Mount::destination);
+    let mounts = mounts.map(|destination| real(destination).unwrap_or_else(|| destination.clone()));
+    match mounts.filter(|destination| path.starts_with(destination)).last() {
+        Some(destination) => destination == path,
+        None => found,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! The folders that a container sees in `/sys/fs/cgroup` with cgroup v1.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Hierarchy;
+
+/// Controllers that libcontainer puts a container into a cgroup of. In other hierarchies a container is where the shim is.
+const JOINED: [&str; 12] = [
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "hugetlb",
+    "pids",
+    "perf_event",
+    "memory",
+    "blkio",
+    "net_prio",
+    "net_cls",
+    "freezer",
+];
+
+/// Lists the hierarchies of version 1: the name of the mount point, and the folder in which a container will be whose cgroup is at `path`.
+/// Folders that are missing are made.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn shown(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let mut found: Vec<(String, PathBuf)> = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
+    for hierarchy in mounts.lines().filter_map(Hierarchy::parse).filter(|hierarchy| !hierarchy.unified) {
+        let controllers = hierarchy.controllers();
+        if seen.contains(&controllers) {
+            continue;
+        }
+        if let Some((name, folder)) = hierarchy.place(&controllers, path, &own) {
+            fs::create_dir_all(&folder)?;
+            found.push((name, folder));
+        }
+        seen.push(controllers);
+    }
+    Ok(found)
+}
+
+impl Hierarchy<'_> {
+    /// Returns the mount point's name, and the folder of the container or, where it has none, of the shim.
+    fn place(&self, controllers: &str, path: &Path, own: &str) -> Option<(String, PathBuf)> {
+        let point = Path::new(self.point);
+        let is_joined = controllers.split(',').any(|controller| JOINED.contains(&controller));
+        let folder = if is_joined {
+            point.join(path.strip_prefix("/").unwrap_or(path))
+        } else {
+            let line = own.lines().find(|line| line.split(':').nth(1) == Some(controllers))?;
+            self.folder(line.splitn(3, ':').nth(2)?)?
+        };
+        Some((point.file_name()?.to_string_lossy().into_owned(), folder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A container is shown its own folder, or the shim's in hierarchies that it is not put into.
+    #[test]
+    fn places() {
+        let place = |line: &str, own: &str| {
+            let hierarchy = Hierarchy::parse(line).unwrap();
+            hierarchy.place(&hierarchy.controllers(), Path::new("/k/a"), own)
+        };
+        let both = "32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct";
+        let found = place(both, "").unwrap();
+        assert_eq!(found, ("cpu,cpuacct".to_owned(), PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/k/a")));
+        let named = "34 30 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
+        let found = place(named, "4:pids:/x\n1:name=systemd:/system.slice").unwrap();
+        assert_eq!(found, ("systemd".to_owned(), PathBuf::from("/sys/fs/cgroup/systemd/system.slice")));
+        assert_eq!(place(named, "4:pids:/x"), None);
+    }
+}

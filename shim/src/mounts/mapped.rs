@@ -1,0 +1,140 @@
+//! Mounts whose files belong to other users than on the disk: options `uidmap` and `gidmap`, which containerd's snapshotters write for
+//! containers with a user namespace.
+//!
+//! An overlay cannot be mapped itself; its lower folders can. A mapped mount must be somewhere while an overlay is made of it. So all is
+//! made in a mount namespace for that alone, which goes with the end of this process at the latest, and only the result is taken out of
+//! it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use super::users::{self, IdMap};
+use super::{Change, Mount, MountError, map_ids};
+
+const LOWER: &str = "lowerdir=";
+/// Where the result is mounted first.
+const RESULT: &str = "result";
+
+/// Takes the mappings out of the options of a mount; `None` if it has none.
+///
+/// # Errors
+/// [`MountError::Mapping`] if there is but one of the two, or one that cannot be read.
+pub(super) fn take(mount: &Mount, rootfs: &Path) -> Result<Option<(Mount, IdMap, IdMap)>, MountError> {
+    let mut plain = Mount { options: Vec::new(), ..mount.clone() };
+    let (mut uids, mut gids) = (None, None);
+    for option in &mount.options {
+        match option.split_once('=') {
+            Some(("uidmap", map)) => uids = Some(map),
+            Some(("gidmap", map)) => gids = Some(map),
+            _ => plain.options.push(option.clone()),
+        }
+    }
+    let maps = match (uids, gids) {
+        (None, None) => return Ok(None),
+        (uids, gids) => uids.and_then(IdMap::parse).zip(gids.and_then(IdMap::parse)),
+    };
+    let (uids, gids) = maps.ok_or_else(|| MountError::Mapping {
+        kind: mount.kind.clone(),
+        path: rootfs.to_owned(),
+        options: mount.options.join(","),
+    })?;
+    Ok(Some((plain, uids, gids)))
+}
+
+/// Mounts with mapped ids at `rootfs`, or where the mount says below it.
+///
+/// # Errors
+/// [`MountError`]; nothing is mounted then.
+pub(super) fn mount_mapped(plain: &Mount, uids: &IdMap, gids: &IdMap, rootfs: &Path) -> Result<(), MountError> {
+    let failed = |source| MountError::Mapped { kind: plain.kind.clone(), path: rootfs.to_owned(), source };
+    let users = users::namespace(uids, gids).map_err(failed)?;
+    let own = File::open("/proc/self/ns/mnt").map_err(failed)?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| failed(error.into()))?;
+    let made = apart(plain, &users, rootfs);
+    setns(own, CloneFlags::CLONE_NEWNS).map_err(|error| failed(error.into()))?;
+    let target = plain.target(rootfs, &plain.path(rootfs)?)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(made?, "", target, "", flags).map_err(|error| failed(error.into()))
+}
+
+/// Makes the mount in a namespace that this process has alone.
+fn apart(plain: &Mount, users: &File, rootfs: &Path) -> Result<OwnedFd, MountError> {
+    let failed = |source| MountError::Mapped { kind: plain.kind.clone(), path: rootfs.to_owned(), source };
+    let scratch = || {
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+        mount(Some("tmpfs"), rootfs, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+        fs::create_dir(rootfs.join(RESULT))
+    };
+    scratch().map_err(failed)?;
+    let mut plain = Mount { target: String::new(), ..plain.clone() };
+    let is_overlay = plain.kind == "overlay";
+    if is_overlay {
+        for option in &mut plain.options {
+            if let Some(lower) = option.strip_prefix(LOWER) {
+                *option = format!("{LOWER}{}", mapped_folders(lower, users, rootfs).map_err(failed)?);
+            }
+        }
+    }
+    let result = rootfs.join(RESULT);
+    plain.mount(&result)?;
+    let take = || {
+        let tree = clone(&result)?;
+        Change { propagation: libc::MS_PRIVATE, ..Change::default() }.apply(&tree, true)?;
+        if !is_overlay {
+            map_ids(&tree, users, true)?;
+        }
+        Ok(tree)
+    };
+    take().map_err(failed)
+}
+
+/// Mounts each lower folder a second time with mapped ids, and returns the list of these mounts.
+fn mapped_folders(lower: &str, users: &File, scratch: &Path) -> io::Result<String> {
+    let mut folders = Vec::new();
+    for (number, folder) in lower.split(':').enumerate() {
+        let path = scratch.join(number.to_string());
+        fs::create_dir(&path)?;
+        let tree = clone(Path::new(folder))?;
+        Change { set: libc::MOUNT_ATTR_RDONLY, propagation: libc::MS_PRIVATE, ..Change::default() }
+            .apply(&tree, true)?;
+        map_ids(&tree, users, true)?;
+        move_mount(tree, "", CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        folders.push(path);
+    }
+    Ok(folders.iter().map(PathBuf::as_path).map(Path::to_string_lossy).collect::<Vec<_>>().join(":"))
+}
+
+fn clone(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(CWD, path, flags)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both mappings are taken out of the options; one without the other is refused.
+    #[test]
+    fn mappings_are_taken() {
+        let overlay = |options: &[&str]| {
+            let options = options.iter().map(|option| (*option).to_owned()).collect();
+            take(&Mount { kind: "overlay".into(), options, ..Mount::default() }, Path::new("/r"))
+        };
+        assert_eq!(overlay(&["lowerdir=/a:/b", "ro"]).unwrap(), None);
+        let (plain, uids, gids) =
+            overlay(&["uidmap=0:1000:5", "lowerdir=/a", "gidmap=0:2000:5,5:1:1"]).unwrap().unwrap();
+        assert_eq!(plain.options, ["lowerdir=/a"]);
+        assert_eq!((Some(uids), Some(gids)), (IdMap::parse("0:1000:5"), IdMap::parse("0:2000:5,5:1:1")));
+        for odd in [&["uidmap=0:1:2"][..], &["gidmap=0:1:2"], &["uidmap=0:1", "gidmap=0:1:2"]] {
+            assert!(matches!(overlay(odd), Err(MountError::Mapping { .. })), "{odd:?}");
+        }
+    }
+}

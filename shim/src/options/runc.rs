@@ -1,0 +1,111 @@
+//! The options that containerd's clients write for runc. They send them to every runtime: `ctr run --uidmap`, and CRI for pods with a user
+//! namespace.
+//!
+//! What they say of streams, of the keyring and of the root is obeyed; the rest is of runc itself, or not supported, and one warning
+//! names it.
+
+use containerd_shim_protos::protobuf::{CodedInputStream, Error as ProtobufError, rt};
+
+/// The type of containerd 2.x, and of 1.7 for runtimes that it knows.
+pub(super) const OPTIONS: &str = "containerd.runc.v1.Options";
+/// The type of containerd 1.7 for all other runtimes.
+pub(super) const CREATE_OPTIONS: &str = "containerd.linux.runc.CreateOptions";
+
+/// What is obeyed of the options for runc.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Runc {
+    /// Whom the streams shall belong to: user and group.
+    pub(crate) owner: (Option<u32>, Option<u32>),
+    /// Whether the container keeps the keyring that it is made with.
+    pub(crate) no_new_keyring: bool,
+    /// Whether the root filesystem is moved to its place, as on a root filesystem in memory.
+    pub(crate) no_pivot_root: bool,
+    /// Names of what is not.
+    pub(crate) ignored: Vec<&'static str>,
+}
+
+/// What a field means.
+#[derive(Clone, Copy)]
+enum Field {
+    User,
+    Group,
+    NoNewKeyring,
+    NoPivotRoot,
+    /// Not obeyed, and to be told of.
+    Ignored(&'static str),
+    /// Of no concern: of runc's own files and programs, or only for checkpoints.
+    Passed,
+}
+
+impl Field {
+    /// Finds a field by the number that it has in one of the two types.
+    fn of(type_name: &str, number: u32) -> Self {
+        if type_name == OPTIONS {
+            match number {
+                1 => Self::NoPivotRoot,
+                2 => Self::NoNewKeyring,
+                3 => Self::Ignored("shim_cgroup"),
+                4 => Self::User,
+                5 => Self::Group,
+                12 => Self::Ignored("task_api_address"),
+                _ => Self::Passed,
+            }
+        } else {
+            match number {
+                1 => Self::NoPivotRoot,
+                8 => Self::NoNewKeyring,
+                9 => Self::Ignored("shim_cgroup"),
+                10 => Self::User,
+                11 => Self::Group,
+                _ => Self::Passed,
+            }
+        }
+    }
+}
+
+/// Reads a message of one of the two types.
+///
+/// # Errors
+/// [`ProtobufError`] if it is malformed.
+pub(super) fn read(type_name: &str, message: &[u8]) -> Result<Runc, ProtobufError> {
+    const VARINT: u32 = 0;
+    let mut input = CodedInputStream::from_bytes(message);
+    let mut read = Runc::default();
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        let field = Field::of(type_name, tag >> 3);
+        match field {
+            Field::User if tag & 7 == VARINT => read.owner.0 = Some(input.read_uint32()?),
+            Field::Group if tag & 7 == VARINT => read.owner.1 = Some(input.read_uint32()?),
+            Field::NoNewKeyring if tag & 7 == VARINT => read.no_new_keyring = input.read_bool()?,
+            Field::NoPivotRoot if tag & 7 == VARINT => read.no_pivot_root = input.read_bool()?,
+            Field::Ignored(name) => {
+                // Zero and the empty text are not written.
+                read.ignored.push(name);
+                rt::skip_field_for_tag(tag, &mut input)?;
+            }
+            _ => rt::skip_field_for_tag(tag, &mut input)?,
+        }
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Owner and switches are read of both types, whose numbers differ; what is not obeyed is named.
+    #[test]
+    fn both_types_are_read() {
+        // io_uid 100000, io_gid 200000, systemd_cgroup, shim_cgroup "/s", binary_name "x".
+        let message = b"\x20\xa0\x8d\x06\x28\xc0\x9a\x0c\x48\x01\x1a\x02/s\x32\x01x";
+        let read_of = |name, message: &[u8]| read(name, message).unwrap();
+        let owner = (Some(100_000), Some(200_000));
+        let expected = Runc { owner, ignored: vec!["shim_cgroup"], ..Runc::default() };
+        assert_eq!(read_of(OPTIONS, message), expected);
+        let message = b"\x50\xa0\x8d\x06\x58\xc0\x9a\x0c\x40\x01\x08\x01";
+        let expected = Runc { owner, no_new_keyring: true, no_pivot_root: true, ignored: vec![] };
+        assert_eq!(read_of(CREATE_OPTIONS, message), expected);
+        assert_eq!(read_of(OPTIONS, b""), Runc::default());
+        assert!(read(OPTIONS, b"\x1a\x7f").is_err());
+    }
+}
