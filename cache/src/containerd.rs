@@ -36,6 +36,17 @@ pub use events::{ImageChange, ImageEvent, ImageEvents};
 use link::{COLLECT, Link};
 use upload::{Failure, Outcome};
 
+/// What containerd has noted of a container for whoever runs it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerRecord {
+    /// Name of the image that it was created from, if the record names one.
+    pub image: Option<String>,
+    /// Labels of the container.
+    pub labels: BTreeMap<String, String>,
+    /// What clients keep with it, by name.
+    pub extensions: BTreeMap<String, Vec<u8>>,
+}
+
 /// A namespace of a containerd.
 pub struct ContainerdStore {
     link: Link,
@@ -60,18 +71,23 @@ impl ContainerdStore {
         Self { local_files: false, ..self }
     }
 
-    /// Returns the name of the image that the container `id` was created from; `None` if its record names none.
+    /// Returns what is recorded of a container.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if there is no such container.
-    pub async fn container_image(&self, id: &str) -> Result<Option<String>, StoreError> {
+    pub async fn container(&self, id: &str) -> Result<ContainerRecord, StoreError> {
         let subject = format!("container {id}");
         let request = GetContainerRequest { id: id.to_owned() };
         let answer = self
             .link
             .call("read", &subject, self.link.containers(), request, |mut client, r| async move { client.get(r).await })
             .await?;
-        Ok(answer.container.map(|container| container.image).filter(|image| !image.is_empty()))
+        let container = answer.container.unwrap_or_default();
+        Ok(ContainerRecord {
+            image: Some(container.image).filter(|image| !image.is_empty()),
+            labels: container.labels.into_iter().collect(),
+            extensions: container.extensions.into_iter().map(|(name, message)| (name, message.value)).collect(),
+        })
     }
 
     /// Returns containerd's version, e.g. `2.1.9`.

@@ -20,6 +20,7 @@ pub struct Builder {
     os: Option<String>,
     entrypoint: Vec<String>,
     env: Vec<String>,
+    stop_signal: Option<String>,
     labels: Map,
     annotations: Map,
     platform_index: bool,
@@ -133,6 +134,7 @@ impl Builder {
             os: None,
             entrypoint: Vec::new(),
             env: Vec::new(),
+            stop_signal: None,
             labels: Map::new(),
             annotations: Map::new(),
             platform_index: false,
@@ -165,6 +167,13 @@ impl Builder {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push(format!("{name}={value}"));
+        self
+    }
+
+    /// Sets the signal that stops a container, by name or number.
+    #[must_use]
+    pub fn stop_signal(mut self, signal: &str) -> Self {
+        self.stop_signal = Some(signal.to_owned());
         self
     }
 
@@ -295,6 +304,7 @@ impl Builder {
             ("entrypoint", self.entrypoint.is_empty()),
             ("environment", self.env.is_empty()),
             ("labels", self.labels.is_empty()),
+            ("stop signal", self.stop_signal.is_none()),
         ];
         if let Some((setting, _)) = settings.iter().find(|(_, is_empty)| !is_empty) {
             return Err(BuildError::ArtifactSetting { reference, setting });
@@ -342,7 +352,7 @@ impl Builder {
         json(&ImageConfig {
             created,
             platform: platform.clone(),
-            config: Process { env: self.env.clone(), entrypoint, labels },
+            config: Process { env: self.env.clone(), entrypoint, labels, stop_signal: self.stop_signal.clone() },
             rootfs: RootFs { kind: "layers", diff_ids: self.layers.iter().filter_map(Layer::diff_id).collect() },
         })
     }

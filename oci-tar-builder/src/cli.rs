@@ -55,7 +55,7 @@ struct Args {
     components: Option<PathBuf>,
 
     /// Make a CNCF wasm artifact of one module or component instead of an image
-    #[arg(short, long, conflicts_with_all = ["entrypoint", "env", "labels"])]
+    #[arg(short, long, conflicts_with_all = ["entrypoint", "env", "labels", "stop_signal"])]
     as_artifact: bool,
 
     /// Os of the image, where it is not to be read from the wasm
@@ -69,6 +69,10 @@ struct Args {
     /// Environment variable of the program; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
+
+    /// Signal that stops a container, such as SIGINT or RTMIN+3 [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
 
     /// Label of the image; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
@@ -150,6 +154,9 @@ fn run(args: Args) -> Result<String, Failure> {
     builder = args.annotations.iter().fold(builder, |builder, (key, value)| builder.annotation(key, value));
     if let Some(os) = &args.os {
         builder = builder.os(os);
+    }
+    if let Some(signal) = &args.stop_signal {
+        builder = builder.stop_signal(signal);
     }
     let image = builder.build()?;
     let size = image.write_file(&output)?;

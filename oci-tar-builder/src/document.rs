@@ -133,6 +133,8 @@ pub(crate) struct Process {
     pub(crate) entrypoint: Vec<String>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub(crate) labels: Map,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stop_signal: Option<String>,
 }
 
 #[derive(Serialize)]

@@ -63,6 +63,8 @@ pub struct Image {
     pub data: Vec<DataLayer>,
     /// What the wasm imports, as the config of a CNCF wasm artifact says.
     pub imports: Vec<String>,
+    /// The signal that stops a container, by name or number, if the config says one.
+    pub stop_signal: Option<String>,
 }
 
 /// What an image holds.
@@ -175,12 +177,14 @@ impl<'a> Resolver<'a> {
         );
         let (digest, manifest) = self.manifest(record).await?;
         let config = self.digest(manifest.config())?;
-        let (platform, imports) = self.config(&manifest, &config).await?;
-        let (content, data) = self.content(&manifest, &platform)?;
+        let read = self.config(&manifest, &config).await?;
+        let imports = if is_artifact(&manifest) { read.imports() } else { Vec::new() };
+        let stop_signal = read.stop_signal();
+        let (content, data) = self.content(&manifest, &read.platform)?;
         let (name, labels) = (record.name.clone(), record.labels.clone());
         let annotations =
             manifest.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Image { name, labels, manifest: digest, config, annotations, content, data, imports })
+        Ok(Image { name, labels, manifest: digest, config, annotations, content, data, imports, stop_signal })
     }
 
     /// Follows indexes until a manifest is reached.
@@ -233,20 +237,19 @@ impl<'a> Resolver<'a> {
         Err(ImageError::MissingBlob { image: self.image.to_owned(), what: "manifest", digest: self.digest(first)? })
     }
 
-    /// Reads what the image is for, and what a CNCF wasm artifact imports.
-    async fn config(&self, manifest: &ImageManifest, config: &Digest) -> Result<(Platform, Vec<String>), ImageError> {
+    /// Reads what the image is for, which must be what is wanted, and what else its config says.
+    async fn config(&self, manifest: &ImageManifest, config: &Digest) -> Result<Config, ImageError> {
         let read: Config = self.document("config", config).await?;
-        let imports = if is_artifact(manifest) { read.imports() } else { Vec::new() };
-        let platform = read.platform;
-        let says = if says_wasm(manifest, &platform) { "it says wasm" } else { "it does not say wasm" };
+        let platform = &read.platform;
+        let says = if says_wasm(manifest, platform) { "it says wasm" } else { "it does not say wasm" };
         self.note("config", format!("{config}, platform {platform}"), says.to_owned());
         match self.wanted {
-            Some(wanted) if *wanted != platform => Err(ImageError::OtherPlatform {
+            Some(wanted) if *wanted != read.platform => Err(ImageError::OtherPlatform {
                 image: self.image.to_owned(),
                 digest: config.clone(),
                 wanted: wanted.to_string(),
             }),
-            _ => Ok((platform, imports)),
+            _ => Ok(read),
         }
     }
 

@@ -35,5 +35,6 @@ pub use options::{Options, OptionsError, Place, Preopens};
 pub use precompiler::{
     Finding, Inspection, Origin, Precompiler, Prepared, Problem, PrunePolicy, Pruned, Ready, Verification,
 };
+pub use prewasi_cache::ContainerRecord;
 pub use settings::{Settings, StoreAddress, runtime_dir};
 pub use text::{one_line, visible};

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prewasi_cache::{
-    ArtifactCache, ArtifactKey, ContainerdStore, ContentStore, Digest, ImageRecord, LayoutStore, StoreError,
+    ArtifactCache, ArtifactKey, ContainerRecord, ContainerdStore, ContentStore, Digest, ImageRecord, LayoutStore,
+    StoreError,
 };
 use prewasi_engines::{Engine, LoadError, NativeCode, Program, Wasm, WasmKind, version_label};
 
@@ -95,11 +96,11 @@ impl Precompiler {
         Self { observer, ..self }
     }
 
-    /// Returns the name of the image that a container was made from; `None` if it was made without one.
-    pub async fn image_of_container(&self, id: &str) -> Result<Option<String>, PrepareError> {
+    /// Returns what containerd has noted of a container. A layout has noted nothing.
+    pub async fn container(&self, id: &str) -> Result<ContainerRecord, PrepareError> {
         match &self.containerd {
-            Some(containerd) => Ok(containerd.container_image(id).await?),
-            None => Ok(None),
+            Some(containerd) => Ok(containerd.container(id).await?),
+            None => Ok(ContainerRecord::default()),
         }
     }
 

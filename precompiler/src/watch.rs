@@ -15,14 +15,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use prewasi_cache::{Digest, ImageEvents};
+use prewasi_cache::{Digest, ImageEvents, ImageRecord};
 use prewasi_engines::{Engine, Machine};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::chain;
-use crate::{Content, Image, Options, Origin, Precompiler, PrepareError, Ready, Settings, StoreAddress};
+use crate::{Content, Image, ImageError, Options, Origin, Precompiler, PrepareError, Ready, Settings, StoreAddress};
 
 mod follow;
 mod metrics;
@@ -265,6 +265,15 @@ impl<'a> Service<'a> {
         let Some(record) = precompiler.store().image(&key.image).await? else { return Ok(None) };
         let image = match precompiler.resolve_record(&record).await {
             Ok(image) => image,
+            Err(error) if is_of_no_concern(&error, &record) => {
+                tracing::debug!(
+                    namespace = key.namespace,
+                    image = key.image,
+                    error = chain(&error),
+                    "nothing to compile"
+                );
+                return Ok(None);
+            }
             Err(error) if precompiler.store().image(&key.image).await?.is_some() => return Err(error.into()),
             Err(_) => return Ok(None),
         };
@@ -323,6 +332,16 @@ impl<'a> Service<'a> {
         let precompiler = Rc::new(Precompiler::connect(settings).await?.observed_by(self.metrics.clone()));
         self.precompilers.borrow_mut().insert(namespace.to_owned(), precompiler.clone());
         Ok(precompiler)
+    }
+}
+
+/// Says whether an image cannot be read because nobody has pulled what there would be to compile: it is for other machines, or a pull has
+/// left its index behind alone, as CRI does when it finds nothing for the node's own platform. Once it is pulled there is another event.
+fn is_of_no_concern(error: &ImageError, record: &ImageRecord) -> bool {
+    match error {
+        ImageError::NoPlatform { .. } => true,
+        ImageError::MissingBlob { what: "manifest", digest, .. } => *digest != record.target,
+        _ => false,
     }
 }
 

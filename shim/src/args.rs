@@ -18,8 +18,10 @@ pub(crate) struct Flags {
     pub(crate) socket: PathBuf,
     /// Name of the pod; set by `start`, never by containerd.
     pub(crate) pod: String,
-    /// Least level of the log; set by `start`, never by containerd.
+    /// Least level of the log by the options of node and runtime; set by `start`, never by containerd.
     pub(crate) log_level: Option<tracing::Level>,
+    /// The level at which containerd wants shims to log; set by `start`, never by containerd.
+    pub(crate) containerd_level: Option<tracing::Level>,
     /// Log at debug level.
     pub(crate) debug: bool,
     /// Print name and version.
@@ -97,11 +99,24 @@ impl Flags {
             "pod" => self.pod = value,
             // Nobody but `start` writes it.
             "log-level" => self.log_level = value.parse().ok(),
+            "containerd-level" => self.containerd_level = value.parse().ok(),
             // Events go over ttrpc; the program that older shims published them with is not needed.
             "publish-binary" => {}
             _ => return Err(ArgsError::Unknown(name.to_owned())),
         }
         Ok(())
+    }
+}
+
+impl Flags {
+    /// Returns the level at which containerd wants shims to log.
+    pub(crate) fn level(&self) -> tracing::Level {
+        self.level_besides(self.containerd_level.unwrap_or(tracing::Level::INFO))
+    }
+
+    /// Returns the level at which containerd wants shims to log, if it has named this one elsewhere.
+    pub(crate) fn level_besides(&self, named: tracing::Level) -> tracing::Level {
+        if self.debug { named.max(tracing::Level::DEBUG) } else { named }
     }
 }
 

@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult, LogLevel};
 use containerd_shim_protos::protobuf::{Error as ProtobufError, Message};
 use serde_json::{Value, json};
+use tracing::Level;
 
 use crate::args::Flags;
+use crate::options::RuntimeOptions;
 
 /// The newest version of the task API that this shim speaks.
 const NEWEST: u32 = 3;
@@ -42,8 +44,10 @@ pub(crate) struct Bootstrap {
     pub(crate) ttrpc_address: String,
     /// Folder for our socket, where containerd wants one.
     pub(crate) socket_dir: Option<PathBuf>,
-    /// Log at debug level.
-    pub(crate) debug: bool,
+    /// The level at which containerd wants shims to log.
+    pub(crate) level: Level,
+    /// The options of the runtime.
+    pub(crate) options: RuntimeOptions,
 }
 
 /// Says why what containerd wrote to standard input cannot be used.
@@ -67,16 +71,18 @@ impl Bootstrap {
     ) -> Result<Self, BootstrapError> {
         match params(input, flags)? {
             Some(params) => Ok(Self {
+                level: flags.level_besides(level_of(params.log_level.value())),
+                options: options_of(&params),
                 reply: Reply::Protobuf,
                 ttrpc_address: params.containerd_ttrpc_address,
                 socket_dir: params.socket_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from),
-                debug: flags.debug || params.log_level.value() <= LogLevel::LOG_LEVEL_DEBUG as i32,
             }),
             None => Ok(Self {
                 reply: reply_for(environment("MAX_SHIM_VERSION").as_deref()),
                 ttrpc_address: environment("TTRPC_ADDRESS").unwrap_or_default(),
                 socket_dir: None,
-                debug: flags.debug,
+                level: flags.level(),
+                options: RuntimeOptions::from_input(input),
             }),
         }
     }
@@ -115,6 +121,25 @@ impl Reply {
     }
 }
 
+/// Returns the level that is nearest to one of containerd's, which has room for others between those that are named.
+fn level_of(wanted: i32) -> Level {
+    let levels = [
+        (LogLevel::LOG_LEVEL_TRACE, Level::TRACE),
+        (LogLevel::LOG_LEVEL_DEBUG, Level::DEBUG),
+        (LogLevel::LOG_LEVEL_INFO, Level::INFO),
+        (LogLevel::LOG_LEVEL_WARN, Level::WARN),
+        (LogLevel::LOG_LEVEL_ERROR, Level::ERROR),
+    ];
+    let nearest = levels.into_iter().min_by_key(|(level, _)| wanted.abs_diff(*level as i32));
+    nearest.map_or(Level::INFO, |(_, level)| level)
+}
+
+/// Finds the options of the runtime among what containerd says besides.
+fn options_of(params: &BootstrapParams) -> RuntimeOptions {
+    let said = params.extensions.iter().filter_map(|extension| extension.value.as_ref());
+    said.cloned().map(RuntimeOptions::from).find(RuntimeOptions::is_known).unwrap_or_default()
+}
+
 fn reply_for(max_version: Option<&str>) -> Reply {
     match max_version.and_then(|version| version.parse::<u32>().ok()).unwrap_or(OLDEST).min(NEWEST) {
         OLDEST => Reply::Address,
@@ -147,10 +172,47 @@ fn params(input: &[u8], flags: &Flags) -> Result<Option<BootstrapParams>, Bootst
 
 #[cfg(test)]
 mod tests {
-    use containerd_shim_protos::protobuf::EnumOrUnknown;
+    use containerd_shim_protos::bootstrap_api::Extension;
     use containerd_shim_protos::protobuf::well_known_types::any::Any;
+    use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 
     use super::*;
+
+    const OPTIONS: &str = "runtimeoptions.v1.Options";
+
+    fn extension((name, value): (&str, &[u8])) -> Extension {
+        let value = Any { type_url: name.into(), value: value.to_vec(), ..Any::default() };
+        Extension { value: MessageField::some(value), ..Extension::default() }
+    }
+
+    /// The level that containerd asks for counts, the nearest one that there is; its flag asks for more.
+    #[test]
+    fn levels_are_containerds() {
+        let level = |level, debug| {
+            let flags = Flags { debug, ..flags() };
+            let params = BootstrapParams {
+                instance_id: "a".into(),
+                namespace: "n".into(),
+                log_level: EnumOrUnknown::from_i32(level),
+                ..BootstrapParams::default()
+            };
+            Bootstrap::read(&params.write_to_bytes().unwrap(), &flags, environment("2")).unwrap().level
+        };
+        for (wanted, expected) in [
+            (-100, Level::TRACE),
+            (-8, Level::TRACE),
+            (-5, Level::DEBUG),
+            (-4, Level::DEBUG),
+            (0, Level::INFO),
+            (1, Level::INFO),
+            (4, Level::WARN),
+            (8, Level::ERROR),
+            (12, Level::ERROR),
+        ] {
+            assert_eq!(level(wanted, false), expected, "{wanted}");
+        }
+        assert_eq!((level(8, true), level(-8, true)), (Level::DEBUG, Level::TRACE));
+    }
 
     fn flags() -> Flags {
         Flags { id: "a".into(), namespace: "n".into(), ..Flags::default() }
@@ -191,11 +253,11 @@ mod tests {
     /// Runtime options on standard input are not taken for bootstrap parameters.
     #[test]
     fn options_are_not_parameters() {
-        let options =
-            Any { type_url: "runtimeoptions.v1.Options".into(), value: b"\x0a\x01x".to_vec(), ..Any::default() };
+        let options = Any { type_url: OPTIONS.into(), value: b"\x0a\x01x".to_vec(), ..Any::default() };
         let bootstrap = Bootstrap::read(&options.write_to_bytes().unwrap(), &flags(), environment("3")).unwrap();
         assert_eq!(bootstrap.reply, Reply::Json(3));
         assert_eq!(bootstrap.ttrpc_address, "/c.ttrpc");
+        assert_eq!(bootstrap.options.type_url, OPTIONS);
     }
 
     /// Bootstrap parameters win over the environment and are answered in kind.
@@ -207,6 +269,7 @@ mod tests {
             containerd_ttrpc_address: "/new.ttrpc".into(),
             log_level: EnumOrUnknown::new(LogLevel::LOG_LEVEL_DEBUG),
             socket_dir: Some("/run/s".into()),
+            extensions: [("containerd.io/other", &b"\x01"[..]), (OPTIONS, b"\x1a\x01x")].map(extension).to_vec(),
             ..BootstrapParams::default()
         };
         let bootstrap = Bootstrap::read(&params.write_to_bytes().unwrap(), &flags(), environment("2")).unwrap();
@@ -214,7 +277,8 @@ mod tests {
             reply: Reply::Protobuf,
             ttrpc_address: "/new.ttrpc".into(),
             socket_dir: Some("/run/s".into()),
-            debug: true,
+            level: Level::DEBUG,
+            options: RuntimeOptions { type_url: OPTIONS.into(), value: b"\x1a\x01x".to_vec() },
         };
         assert_eq!(bootstrap, expected);
         let result = BootstrapResult::parse_from_bytes(&Reply::Protobuf.encode("unix:///s").unwrap()).unwrap();

@@ -43,7 +43,7 @@ pub fn main(engine: EngineConstructor) -> ExitCode {
         _ if flags.info => info::print_info(&*engine()).map_err(Into::into),
         "start" => start::run(&flags).map_err(Into::into),
         "delete" => {
-            log::to_stderr(flags.debug);
+            log::to_stderr(flags.level());
             delete::run(&flags).map_err(Into::into)
         }
         "daemon" => daemon::run(&flags, engine).map_err(Into::into),

@@ -32,6 +32,8 @@ pub(crate) struct Container {
     /// gets into a frozen cgroup on its way would not come out.
     pub(crate) gate: tokio::sync::RwLock<()>,
     paused: AtomicBool,
+    /// The last call about it was `Connect`.
+    connected: AtomicBool,
     memory_watch: OnceLock<OomWatch>,
     /// What concerns it is logged in this span.
     pub(crate) span: tracing::Span,
@@ -51,6 +53,7 @@ impl Container {
             cgroup: Mutex::default(),
             gate: tokio::sync::RwLock::default(),
             paused: AtomicBool::default(),
+            connected: AtomicBool::default(),
             memory_watch: OnceLock::new(),
             span: tracing::Span::current(),
             trace,
@@ -91,6 +94,15 @@ impl Container {
 
     pub(crate) fn set_paused(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Says whether the last call about it was `Connect`.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
     }
 
     /// Returns what looks whether memory runs out.

@@ -57,7 +57,7 @@ pub(crate) fn run(flags: &Flags, engine: EngineConstructor) -> Result<(), Daemon
     rustix::thread::set_name(c"containerd-shim").map_err(|error| DaemonError::Process(error.into()))?;
     spare();
     let variable = |name: &str| std::env::var(name).ok();
-    log::to_copy(flags.debug, flags.log_level, Config::is_wanted(&variable)).map_err(DaemonError::Process)?;
+    log::to_copy(flags.level(), flags.log_level, Config::is_wanted(&variable)).map_err(DaemonError::Process)?;
     let listener = take_listener().map_err(DaemonError::Socket)?;
     let zygote = Zygote::start(engine).map_err(DaemonError::Process)?;
     let traces = traces(&variable);

@@ -17,6 +17,7 @@ use crate::folders;
 use crate::group::group_of;
 use crate::job::Remove;
 use crate::observe;
+use crate::orphans::Sweep;
 use crate::pending;
 use crate::process::Exit;
 use crate::record::Record;
@@ -27,6 +28,9 @@ use crate::spec;
 
 /// How long a daemon may take to answer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long to wait for the removal of a pod's other containers. containerd gives a `delete` five seconds.
+const SWEEP_LIMIT: Duration = Duration::from_secs(3);
 
 /// Says why a container could not be cleaned up.
 #[derive(Debug, thiserror::Error)]
@@ -74,12 +78,19 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
     };
     // The mount to be taken away must not be kept busy.
     std::env::set_current_dir("/").map_err(DeleteError::Bundle)?;
+    let sweep = (pod == id).then(|| Sweep::begin(&flags.address, &flags.namespace, &pod));
     let note = pending::note(&remove).inspect_err(|error| tracing::warn!(%error, "cannot note the removal"));
     let removed = remove.run();
     if let (Ok(()), Ok(note)) = (&removed, &note) {
         pending::forget(note);
     }
     end_daemon(&bundle);
+    if sweep.is_some_and(|sweep| !sweep.wait(SWEEP_LIMIT)) {
+        tracing::warn!(
+            pod,
+            "not all is gone yet of the pod's other containers; the next shim daemon goes on with that"
+        );
+    }
     removed.map_err(|source| DeleteError::Remove { id, source })?;
     let exit = record.exit.map_or_else(Exit::killed, Exit::from);
     let pid = record.init.map_or(0, |init| init.pid.cast_unsigned());

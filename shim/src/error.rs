@@ -3,14 +3,13 @@
 //! The text is all that a user of `ctr` or `kubectl describe` sees, so nothing may be left out of it.
 
 use std::error::Error;
-use std::path::PathBuf;
 
 use prewasi_precompiler::one_line;
 use serde::{Deserialize, Serialize};
 use ttrpc::proto::Code;
 
 use crate::cgroup::ClaimError;
-use crate::stdio::{ConsoleError, LoggerError};
+use crate::stdio::{ConsoleError, LoggerError, StreamError};
 
 /// Why a call fails, as far as a client must be able to tell cases apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +111,8 @@ pub(crate) enum TaskError {
     State { action: &'static str, id: String, state: &'static str },
     #[error("cannot signal container {id}: its process has ended")]
     Ended { id: String },
+    #[error("cannot signal process {exec_id} of container {id}: it has ended")]
+    ProcessEnded { id: String, exec_id: String },
     #[error("cannot signal container {id} with {signal}: no such signal exists")]
     Signal { id: String, signal: u32 },
     #[error("cannot {what}: this shim does not support it")]
@@ -142,15 +143,14 @@ pub(crate) enum TaskError {
         #[source]
         source: ConsoleError,
     },
-    #[error("cannot open {} for container {id}", path.display())]
+    #[error("cannot use a stream of container {id}")]
     Stdio {
         id: String,
-        path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: StreamError,
     },
     #[error(
-        "cannot use {uri:?} as a stream of container {id}: only fifos, file:// and, for both outputs, one binary:// are supported"
+        "cannot use {uri:?} as a stream of container {id}: only paths, fifo://, file:// and, for both outputs, one binary:// or binary-v2:// are supported"
     )]
     StdioUri { id: String, uri: String },
     #[error("cannot {action} container {id}")]
@@ -166,7 +166,7 @@ impl TaskError {
     fn kind(&self) -> Kind {
         match self {
             Self::NoContainer { .. } | Self::NoCgroup { .. } | Self::NoProcess { .. } => Kind::NotFound,
-            Self::Ended { .. } => Kind::NotFound,
+            Self::Ended { .. } | Self::ProcessEnded { .. } => Kind::NotFound,
             Self::Id { .. } | Self::Signal { .. } | Self::StdioUri { .. } | Self::ExecSpec { .. } => Kind::Invalid,
             Self::Logger { .. } | Self::Resources { .. } => Kind::Invalid,
             Self::Limits { source, .. } => {

@@ -20,6 +20,7 @@ use containerd_shim_protos::topics;
 use tokio::sync::Notify;
 use ttrpc::context;
 
+use crate::mounts::Mount;
 use crate::process::Exit;
 use crate::stdio::StdioPaths;
 use crate::time::timestamp;
@@ -36,6 +37,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 pub(crate) enum Event {
     Create {
         bundle: String,
+        rootfs: Vec<Mount>,
         stdio: StdioPaths,
         pid: u32,
     },
@@ -134,12 +136,13 @@ impl Event {
     fn encode(self, id: &str) -> (&'static str, containerd_shim_protos::protobuf::Result<Any>) {
         let container_id = id.to_owned();
         match self {
-            Self::Create { bundle, stdio, pid } => {
+            Self::Create { bundle, rootfs, stdio, pid } => {
+                let rootfs = rootfs.into_iter().map(Into::into).collect();
                 let StdioPaths { stdin, stdout, stderr, terminal } = stdio;
                 let io = MessageField::some(TaskIO { stdin, stdout, stderr, terminal, ..TaskIO::default() });
                 (
                     topics::TASK_CREATE_EVENT_TOPIC,
-                    any(&TaskCreate { container_id, bundle, io, pid, ..TaskCreate::default() }),
+                    any(&TaskCreate { container_id, bundle, rootfs, io, pid, ..TaskCreate::default() }),
                 )
             }
             Self::Start { pid } => {

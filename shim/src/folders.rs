@@ -59,8 +59,13 @@ pub(crate) fn sockets() -> PathBuf {
 
 /// Returns the folder of a container: what its helper has noted, and libcontainer's state, which is in a folder named by the id.
 pub(crate) fn container(address: &Path, namespace: &str, id: &str) -> PathBuf {
+    containers(address, namespace).join(id)
+}
+
+/// Returns the folder that has those of all containers of a namespace.
+pub(crate) fn containers(address: &Path, namespace: &str) -> PathBuf {
     let name = name_of(&[address.as_os_str().as_encoded_bytes(), namespace.as_bytes()]);
-    prewasi_precompiler::runtime_dir().join("c").join(name).join(id)
+    prewasi_precompiler::runtime_dir().join("c").join(name)
 }
 
 /// Returns the folder for notes of removals.

@@ -12,6 +12,7 @@ mod remove;
 mod root;
 mod stage;
 mod start;
+mod stop_signal;
 
 pub(crate) use create::Create;
 pub(crate) use exec::Exec;

@@ -28,6 +28,7 @@ mod mounts;
 mod observe;
 mod oom;
 mod options;
+mod orphans;
 mod pending;
 mod process;
 mod program;

@@ -36,7 +36,8 @@ static CONTROL: OnceLock<Control> = OnceLock::new();
 
 /// Changes the level of the log.
 struct Control {
-    debug: bool,
+    /// The level at which containerd wants it.
+    wanted: Level,
     level: Mutex<Level>,
     reload: Box<dyn Fn(EnvFilter) + Send + Sync>,
 }
@@ -54,23 +55,23 @@ pub(crate) fn open(bundle: &Path) -> io::Result<File> {
 }
 
 /// Logs to standard error from now on.
-pub(crate) fn to_stderr(debug: bool) {
-    init(debug, None, false, io::stderr);
+pub(crate) fn to_stderr(wanted: Level) {
+    init(wanted, None, false, io::stderr);
 }
 
-/// Logs to a copy of standard error from now on, and takes note of spans for a trace. Must be the first thing that a daemon
+/// Logs to a copy of standard error from now on, at the level that containerd wants or that is configured, and takes note of spans for a trace. Must be the first thing that a daemon
 /// does: it takes [`FD`].
 ///
 /// # Errors
 /// What the system says.
-pub(crate) fn to_copy(debug: bool, level: Option<Level>, traced: bool) -> io::Result<()> {
+pub(crate) fn to_copy(wanted: Level, level: Option<Level>, traced: bool) -> io::Result<()> {
     // SAFETY: dup3 has no memory effects; nothing else has taken that number yet.
     if unsafe { nix::libc::dup3(nix::libc::STDERR_FILENO, FD, nix::libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor has just been made and has no other owner.
     COPY.get_or_init(|| unsafe { File::from_raw_fd(FD) });
-    init(debug, level, traced, Copy::default);
+    init(wanted, level, traced, Copy::default);
     Ok(())
 }
 
@@ -79,10 +80,10 @@ pub(crate) fn silence() {
     SILENT.store(true, Ordering::Relaxed);
 }
 
-/// Logs from this level on, or with containerd's `-debug` from a lower one. What `PREWASI_LOG` says counts over all.
+/// Logs from this level on, or from a lower one that containerd asks for. What `PREWASI_LOG` says counts over all.
 pub(crate) fn set_level(configured: Option<Level>) {
     let Some(control) = CONTROL.get() else { return };
-    let wanted = level_of(control.debug, configured);
+    let wanted = level_of(control.wanted, configured);
     let mut level = control.level.lock().unwrap_or_else(PoisonError::into_inner);
     if *level != wanted {
         *level = wanted;
@@ -91,12 +92,12 @@ pub(crate) fn set_level(configured: Option<Level>) {
 }
 
 fn init<W: io::Write + 'static>(
-    debug: bool,
+    wanted: Level,
     configured: Option<Level>,
     traced: bool,
     writer: impl Fn() -> W + Send + Sync + 'static,
 ) {
-    let level = level_of(debug, configured);
+    let level = level_of(wanted, configured);
     let (filter, handle) = reload::Layer::new(filter_of(level));
     let lines = tracing_subscriber::fmt::layer().event_format(Logfmt).with_writer(writer).with_filter(filter);
     let observer = Observer.with_filter(filter::filter_fn(move |metadata| observe::is_noted(metadata, traced)));
@@ -106,13 +107,17 @@ fn init<W: io::Write + 'static>(
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         // The subscriber lives as long as the process.
         let reload = Box::new(move |filter| drop(handle.reload(filter)));
-        CONTROL.get_or_init(|| Control { debug, level: Mutex::new(level), reload });
+        CONTROL.get_or_init(|| Control { wanted, level: Mutex::new(level), reload });
     }
 }
 
-fn level_of(debug: bool, configured: Option<Level>) -> Level {
-    let level = configured.unwrap_or(Level::INFO);
-    if debug { level.max(Level::DEBUG) } else { level }
+/// What is configured counts, unless containerd is being debugged.
+fn level_of(wanted: Level, configured: Option<Level>) -> Level {
+    match configured {
+        Some(level) if wanted > Level::INFO => level.max(wanted),
+        Some(level) => level,
+        None => wanted,
+    }
 }
 
 fn filter_of(level: Level) -> EnvFilter {
@@ -222,6 +227,17 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// What is configured counts over what containerd wants, but not when that is debugged.
+    #[test]
+    fn levels() {
+        assert_eq!(level_of(Level::INFO, None), Level::INFO);
+        assert_eq!(level_of(Level::WARN, None), Level::WARN);
+        assert_eq!(level_of(Level::ERROR, Some(Level::INFO)), Level::INFO);
+        assert_eq!(level_of(Level::INFO, Some(Level::ERROR)), Level::ERROR);
+        assert_eq!(level_of(Level::DEBUG, Some(Level::ERROR)), Level::DEBUG);
+        assert_eq!(level_of(Level::DEBUG, Some(Level::TRACE)), Level::TRACE);
     }
 
     /// An event is one line with its message and fields, and no value can pass for a second line or field.

@@ -71,6 +71,11 @@ impl RuntimeOptions {
         any.map(Self::from).unwrap_or_default()
     }
 
+    /// Says whether they are of the type that is understood.
+    pub(crate) fn is_known(&self) -> bool {
+        is_known(&self.type_url)
+    }
+
     /// Returns the level of the log that node and runtime ask for. A mistake in their options is left to the creation
     /// of the container, which reports it.
     pub(crate) fn log_level(&self) -> Option<tracing::Level> {

@@ -16,6 +16,8 @@ use crate::record::Claimed;
 
 /// Version of the format; a note of another version is left alone.
 const VERSION: u32 = 1;
+/// How the name of a folder begins whose container is being removed. No id begins like this.
+pub(crate) const TAKEN: char = '~';
 
 /// A removal that has been noted.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,7 +40,7 @@ pub(crate) fn note(remove: &Remove) -> io::Result<PathBuf> {
 
 fn note_in(folder: &Path, remove: &Remove) -> io::Result<PathBuf> {
     let owner = ProcessId::of(std::process::id().cast_signed())?;
-    let path = folder.join(folders::name_of(&[remove.folder.as_os_str().as_encoded_bytes()]));
+    let path = note_of(folder, &remove.folder);
     let new = path.with_extension(std::process::id().to_string());
     let claimed = Claimed::load(&remove.folder);
     fs::create_dir_all(folder)?;
@@ -46,10 +48,48 @@ fn note_in(folder: &Path, remove: &Remove) -> io::Result<PathBuf> {
     fs::rename(new, &path).map(|()| path)
 }
 
+fn note_of(notes: &Path, folder: &Path) -> PathBuf {
+    notes.join(folders::name_of(&[folder.as_os_str().as_encoded_bytes()]))
+}
+
 /// Takes a note back: all is gone.
 pub(crate) fn forget(note: &Path) {
     // A note that stays is followed once more, and finds nothing to remove.
     let _ = fs::remove_file(note);
+}
+
+/// Takes a container that nobody removes: its id is free at once, and the removal is noted as the calling process's. `None` if somebody
+/// else is at it. Without a note, because the disk is full for example, nobody finishes what is cut off.
+pub(crate) fn take(remove: Remove) -> Option<(Option<PathBuf>, Remove)> {
+    take_in(&folders::removals(), remove)
+}
+
+fn take_in(notes: &Path, mut remove: Remove) -> Option<(Option<PathBuf>, Remove)> {
+    if is_at_work(notes, &remove.folder) {
+        return None;
+    }
+    let moved = out_of_the_way(&remove.folder)?;
+    if moved != remove.folder {
+        match fs::rename(&remove.folder, &moved) {
+            Ok(()) => remove.folder = moved,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            // An earlier container of that id is being removed: this one is removed where it is.
+            Err(_) => {}
+        }
+    }
+    Some((note_in(notes, &remove).ok(), remove))
+}
+
+/// Says whether a process that runs removes the container of a folder.
+fn is_at_work(notes: &Path, folder: &Path) -> bool {
+    let note = fs::read(note_of(notes, folder)).ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+    note.is_some_and(|note| note.owner.is_running())
+}
+
+/// Returns where a container's folder is moved to while it is removed. No id begins like this.
+fn out_of_the_way(folder: &Path) -> Option<PathBuf> {
+    let name = folder.file_name()?.to_str()?.trim_start_matches(TAKEN);
+    Some(folder.with_file_name(format!("{TAKEN}{name}")))
 }
 
 /// Takes over the removals that nobody is at, with their notes.
@@ -68,9 +108,8 @@ fn take_over_one(folder: &Path, path: &Path) -> Option<(PathBuf, Remove)> {
         return None;
     }
     let mut remove = note.remove;
-    // Out of the way of a new container with that id. No id begins like this.
-    let name = remove.folder.file_name()?.to_str()?.trim_start_matches('~');
-    let moved = remove.folder.with_file_name(format!("~{name}"));
+    // Out of the way of a new container with that id.
+    let moved = out_of_the_way(&remove.folder)?;
     let same = note.claimed.is_some() && Claimed::load(&remove.folder) == note.claimed;
     let taken = same && (moved == remove.folder || fs::rename(&remove.folder, &moved).is_ok());
     remove.folder = moved;

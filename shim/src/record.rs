@@ -78,6 +78,14 @@ impl Record {
 pub(crate) struct Claimed {
     version: u32,
     pub(crate) helper: ProcessId,
+    /// The daemon for which it makes the container.
+    #[serde(default)]
+    pub(crate) daemon: Option<ProcessId>,
+    /// Name of the container's pod.
+    #[serde(default)]
+    pub(crate) pod: String,
+    #[serde(default)]
+    pub(crate) bundle: PathBuf,
     /// The folder of a cgroup that the helper makes, until the cgroup is the container's own.
     #[serde(default)]
     pub(crate) making: Option<PathBuf>,
@@ -94,7 +102,22 @@ impl Claimed {
     /// What the system says.
     pub(crate) fn by_this_process() -> io::Result<Self> {
         let helper = ProcessId::of(std::process::id().cast_signed())?;
-        Ok(Self { version: VERSION, helper, making: None, cgroup: None, init: None })
+        let (daemon, pod, bundle) = (None, String::new(), PathBuf::new());
+        Ok(Self { version: VERSION, helper, daemon, pod, bundle, making: None, cgroup: None, init: None })
+    }
+
+    /// Adds whose container it is: that of the parent of the calling process, in a pod.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn in_pod(self, pod: &str, bundle: &Path) -> io::Result<Self> {
+        let daemon = Some(ProcessId::of(std::os::unix::process::parent_id().cast_signed())?);
+        Ok(Self { daemon, pod: pod.to_owned(), bundle: bundle.to_owned(), ..self })
+    }
+
+    /// Says whether the daemon that had the container made has ended.
+    pub(crate) fn has_no_daemon(&self) -> bool {
+        self.daemon.is_some_and(|daemon| !daemon.is_running())
     }
 
     /// Reads the note of a container's folder; `None` if there is none that can be used.

@@ -151,6 +151,7 @@ impl Task for TaskService {
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
         let container = self.0.container(&request.id)?;
+        container.set_connected(true);
         Ok(ConnectResponse {
             shim_pid: std::process::id(),
             task_pid: container.init.pid(),
@@ -238,6 +239,13 @@ pub(crate) fn deleted(pid: u32, exit: Exit) -> DeleteResponse {
 impl From<Any> for RuntimeOptions {
     fn from(options: Any) -> Self {
         Self { type_url: options.type_url, value: options.value }
+    }
+}
+
+impl From<Mount> for containerd_shim_protos::api::Mount {
+    fn from(mount: Mount) -> Self {
+        let Mount { kind: type_, source, target, options } = mount;
+        Self { type_, source, target, options, ..Self::default() }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::folders;
 use crate::helper::Helpers;
 use crate::job::{Job, Remove, Start};
 use crate::observe;
+use crate::orphans;
 use crate::pending;
 use crate::process::{Exit, signal_child};
 use crate::record::Record;
@@ -70,7 +71,9 @@ impl Shim {
     /// [`TaskError::NoContainer`].
     pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, TaskError> {
         let container = self.containers().get(id).cloned();
-        container.ok_or_else(|| TaskError::NoContainer { id: id.to_owned() })
+        let container = container.ok_or_else(|| TaskError::NoContainer { id: id.to_owned() })?;
+        container.set_connected(false);
+        Ok(container)
     }
 
     /// Finds a process of a container; the init process has no exec id.
@@ -191,17 +194,20 @@ impl Shim {
         Ok((pid, exit))
     }
 
-    /// Lists the processes of a container, its init process first, even if that has ended: a containerd that has been
-    /// restarted takes a container without processes for one that was never made, and forgets how it ended.
+    /// Lists the processes of a container, its init process first. One that has ended is no process, as with runc's shim, but for a
+    /// containerd that has been restarted: it takes a container without processes for one that was never made, and forgets how it ended. It
+    /// is known by what it asks: `Connect` and then this.
     ///
     /// # Errors
     /// [`TaskError::NoContainer`].
     pub(crate) fn pids(&self, id: &str) -> Result<Vec<(u32, Option<String>)>, TaskError> {
+        let is_restarted = self.containers().get(id).is_some_and(|container| container.is_connected());
         let container = self.container(id)?;
         let name = |process: &Arc<Process>| Some((process.pid(), process.exec_id.clone()));
         let named: HashMap<u32, String> = container.others().values().filter_map(name).collect();
         let init = container.init.state().id.map(|init| init.pid);
         let others = container.cgroup().unwrap_or_default().pids().into_iter().filter(|pid| Some(*pid) != init);
+        let init = init.filter(|_| is_restarted || container.init.is_alive());
         let pids = init.into_iter().chain(others).map(i32::cast_unsigned);
         Ok(pids.map(|pid| (pid, named.get(&pid).cloned())).collect())
     }
@@ -229,12 +235,14 @@ impl Shim {
         resized.map_err(|source| TaskError::Io { action: "resize the terminal of", id: id.to_owned(), source })
     }
 
-    /// Finishes removals at which another process was killed.
+    /// Finishes removals at which another process was killed, and removes containers that nobody knows any more.
     pub(crate) async fn finish_removals(self: Arc<Self>) {
-        for (note, remove) in pending::take_over() {
+        let noted = pending::take_over().into_iter().map(|(note, remove)| (Some(note), remove));
+        let forgotten = orphans::take_forgotten(&self.address, &self.namespace);
+        for (note, remove) in noted.chain(forgotten) {
             let id = remove.id.clone();
             match self.helpers.work(Job::Remove(Box::new(remove))).await {
-                Ok(()) => pending::forget(&note),
+                Ok(()) => note.as_deref().map_or((), pending::forget),
                 Err(error) => tracing::warn!(id, %error, "cannot finish a removal that was cut off"),
             }
         }

@@ -20,7 +20,6 @@ use crate::bootstrap::{Bootstrap, BootstrapError, INPUT_MAX, Reply};
 use crate::folders::{self, Socket, SocketPathError};
 use crate::group::group_of;
 use crate::log;
-use crate::options::RuntimeOptions;
 use crate::program;
 use crate::shim::is_id;
 use crate::sockets;
@@ -95,8 +94,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
         // Open until the daemon runs.
         let program = program::sealed().map_err(StartError::Program)?;
         let mut command = daemon(&program, flags, &bundle, &socket.path, &group);
-        command.args(bootstrap.debug.then_some("-debug"));
-        if let Some(level) = RuntimeOptions::from_input(&input).log_level() {
+        command.args(["-containerd-level", bootstrap.level.as_str()]);
+        if let Some(level) = bootstrap.options.log_level() {
             command.args(["-log-level", level.as_str()]);
         }
         spawn(command, &bootstrap, &bundle, listener)

@@ -4,14 +4,18 @@
 //! open as well: so the output survives a restart of containerd without a broken pipe, and the input does not end
 //! before `CloseIO`. When the process has ended the daemon lets go, and readers see the end.
 //!
+//! Where a client names a file instead of a fifo, the process appends to it.
+//!
 //! A terminal is the one case in which the daemon copies, see [`console`].
 
 mod console;
 mod logger;
+mod uri;
 
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
@@ -36,7 +40,10 @@ pub(crate) struct StdioPaths {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Stream {
     Null,
+    /// A fifo, or whatever else is there.
+    Path(PathBuf),
     Fifo(PathBuf),
+    /// A file that is made if it is missing.
     File(PathBuf),
     Logger(Logger),
     /// A pipe to a logging program that runs, by way of the daemon's descriptor.
@@ -49,6 +56,15 @@ pub(crate) struct Stdio {
     stdin: Stream,
     stdout: Stream,
     stderr: Stream,
+}
+
+/// Says why a stream cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open {}", path.display())]
+pub(crate) struct StreamError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
 }
 
 /// How a process that is being made gets its standard streams.
@@ -101,29 +117,23 @@ impl Stdio {
         Ok(pipes.into())
     }
 
-    /// Opens the fifos for the daemon to hold. Never blocks.
+    /// Opens the fifos for the daemon to hold, and tries whether files can be opened. Never blocks.
     ///
     /// # Errors
-    /// [`TaskError::Stdio`] names the fifo that cannot be opened.
+    /// [`TaskError::Stdio`] names the fifo or file that cannot be opened.
     pub(crate) fn hold(&self, id: &str) -> Result<Held, TaskError> {
-        let hold = |stream: &Stream| match stream {
-            Stream::Fifo(path) => open_fifo(path, OFlags::RDWR).map(Some).map_err(|source| TaskError::Stdio {
-                id: id.to_owned(),
-                path: path.clone(),
-                source,
-            }),
-            // If a logging program dies, its container shall know.
-            Stream::Null | Stream::File(_) | Stream::Logger(_) | Stream::Pipe(_) => Ok(None),
-        };
-        let outputs = [hold(&self.stdout)?, hold(&self.stderr)?];
-        Ok(Held { stdin: hold(&self.stdin)?, _outputs: outputs.into_iter().flatten().collect() })
+        let hold =
+            |stream: &Stream, mode| stream.hold(mode).map_err(|source| TaskError::Stdio { id: id.to_owned(), source });
+        let outputs = [hold(&self.stdout, OFlags::WRONLY)?, hold(&self.stderr, OFlags::WRONLY)?];
+        let stdin = hold(&self.stdin, OFlags::RDONLY)?;
+        Ok(Held { stdin, _outputs: outputs.into_iter().flatten().collect() })
     }
 
     /// Opens the streams for a process: input, output, errors. The fifos must be held.
     ///
     /// # Errors
-    /// What the system says.
-    pub(crate) fn open(&self) -> io::Result<[OwnedFd; 3]> {
+    /// [`StreamError`] names what cannot be opened.
+    pub(crate) fn open(&self) -> Result<[OwnedFd; 3], StreamError> {
         Ok([self.stdin.open(OFlags::RDONLY)?, self.stdout.open(OFlags::WRONLY)?, self.stderr.open(OFlags::WRONLY)?])
     }
 }
@@ -137,29 +147,70 @@ impl Held {
 
 impl Stream {
     fn parse(uri: &str) -> Option<Self> {
-        match uri.split_once("://") {
-            _ if uri.is_empty() => Some(Self::Null),
-            None => Some(Self::Fifo(uri.into())),
-            Some(("fifo", path)) => Some(Self::Fifo(path.into())),
-            Some(("file", path)) => Some(Self::File(path.into())),
-            Some(("binary", program)) => Logger::parse(program).map(Self::Logger),
-            Some(_) => None,
+        if uri.is_empty() {
+            return Some(Self::Null);
+        }
+        // A path may have anything in it.
+        let scheme = uri.split_once(':').filter(|_| !uri.starts_with('/'));
+        match scheme {
+            None => Some(Self::Path(uri.into())),
+            Some(("file", rest)) => uri::path_of_file(rest).map(|path| Self::File(path.into())),
+            Some((scheme, rest)) => match (scheme, rest.strip_prefix("//")?) {
+                ("fifo", path) => Some(Self::Fifo(path.into())),
+                ("binary", program) => Logger::parse(program, false).map(Self::Logger),
+                ("binary-v2", program) => Logger::parse(program, true).map(Self::Logger),
+                _ => None,
+            },
         }
     }
 
-    fn open(&self, mode: OFlags) -> io::Result<OwnedFd> {
+    /// Opens a fifo for both ways; tries whether a file can be opened.
+    fn hold(&self, mode: OFlags) -> Result<Option<OwnedFd>, StreamError> {
         match self {
-            Self::Null => Ok(open("/dev/null", mode | OFlags::CLOEXEC, Mode::empty())?),
-            Self::Fifo(path) | Self::Pipe(path) => open_fifo(path, mode),
-            Self::File(path) => {
-                if let Some(folder) = path.parent() {
-                    fs::create_dir_all(folder)?;
-                }
-                Ok(File::options().create(true).append(true).open(path)?.into())
-            }
-            Self::Logger(_) => Err(io::Error::other("the logging program has not been started")),
+            // If a logging program dies, its container shall know.
+            Self::Null | Self::Logger(_) | Self::Pipe(_) => Ok(None),
+            Self::Fifo(path) => self.tell(open_fifo(path, OFlags::RDWR)).map(Some),
+            Self::Path(path) if is_fifo(path) => self.tell(open_fifo(path, OFlags::RDWR)).map(Some),
+            // Neither a device nor a fifo that has just come may keep the daemon waiting.
+            Self::Path(_) | Self::File(_) => self.open(mode | OFlags::NONBLOCK).map(|_| None),
         }
     }
+
+    fn open(&self, mode: OFlags) -> Result<OwnedFd, StreamError> {
+        let opened = match self {
+            Self::Null => open("/dev/null", mode | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from),
+            Self::Fifo(path) | Self::Pipe(path) => open_fifo(path, mode),
+            Self::Path(path) if is_fifo(path) => open_fifo(path, mode),
+            Self::Path(path) => open_file(path, mode, false),
+            Self::File(path) => open_file(path, mode, true),
+            Self::Logger(_) => Err(io::Error::other("the logging program has not been started")),
+        };
+        self.tell(opened)
+    }
+
+    fn tell<T>(&self, opened: io::Result<T>) -> Result<T, StreamError> {
+        let path = match self {
+            Self::Null | Self::Logger(_) => Path::new("/dev/null"),
+            Self::Path(path) | Self::Fifo(path) | Self::File(path) | Self::Pipe(path) => path,
+        };
+        opened.map_err(|source| StreamError { path: path.to_owned(), source })
+    }
+}
+
+fn is_fifo(path: &Path) -> bool {
+    rustix::fs::stat(path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
+/// Opens a file to read it, or to append to it. If it may be `made`, so may the folders above it.
+fn open_file(path: &Path, mode: OFlags, made: bool) -> io::Result<OwnedFd> {
+    let writes = mode & OFlags::RWMODE != OFlags::RDONLY;
+    if let Some(folder) = path.parent().filter(|_| made && writes) {
+        DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    }
+    let flags = OFlags::NOCTTY | (mode & OFlags::NONBLOCK);
+    let mut options = File::options();
+    options.read(!writes).append(writes).create(made && writes).mode(0o644).custom_flags(flags.bits().cast_signed());
+    Ok(options.open(path)?.into())
 }
 
 /// Opens a fifo, for the blocking use that a container expects unless `mode` says otherwise.
@@ -173,16 +224,21 @@ fn open_fifo(path: &Path, mode: OFlags) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{Read as _, Write as _};
 
     use super::*;
 
-    /// Paths are fifos unless they say otherwise, and what is not supported is named.
+    /// Paths are what they are, whatever is in their names; what is not supported is named.
     #[test]
     fn streams() {
         assert_eq!(Stream::parse(""), Some(Stream::Null));
-        assert_eq!(Stream::parse("/f"), Some(Stream::Fifo("/f".into())));
-        assert_eq!(Stream::parse("file:///f"), Some(Stream::File("/f".into())));
+        assert_eq!(Stream::parse("/f://%41"), Some(Stream::Path("/f://%41".into())));
+        assert_eq!(Stream::parse("fifo:///f"), Some(Stream::Fifo("/f".into())));
+        assert_eq!(Stream::parse("file:///f%20g"), Some(Stream::File("/f g".into())));
+        for bad in ["file://", "file://host", "binary:/log", "binary://log", "tcp://host/"] {
+            assert_eq!(Stream::parse(bad), None, "{bad}");
+        }
         let paths = StdioPaths { stdout: "npipe:///x".into(), ..StdioPaths::default() };
         assert!(matches!(Stdio::new("a", &paths), Err(TaskError::StdioUri { uri, .. }) if uri == paths.stdout));
     }
@@ -201,6 +257,40 @@ mod tests {
         assert!(Stdio::new("a", &paths("", "binary:///log", "binary:///other")).is_err());
         assert!(Stdio::new("a", &paths("", "/fifo", "binary:///log")).is_err());
         assert!(Stdio::new("a", &paths("binary:///log", "", "")).is_err());
+    }
+
+    /// A file is appended to, one that is named by its path alone must be there; what cannot be opened is told with its path.
+    #[test]
+    fn files_are_appended_to() {
+        let dir = std::env::temp_dir().join(format!("prewasi-files-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (file, missing, made) = (dir.join("file"), dir.join("missing"), dir.join("new/folder/file"));
+        fs::write(&file, "before\n").unwrap();
+        let stdio = |output: &str| {
+            let paths = StdioPaths { stdout: output.to_owned(), stderr: output.to_owned(), ..StdioPaths::default() };
+            Stdio::new("a", &paths).unwrap()
+        };
+        for output in [file.display().to_string(), format!("file://{}", made.display())] {
+            let stdio = stdio(&output);
+            stdio.hold("a").unwrap();
+            let [_, stdout, stderr] = stdio.open().unwrap();
+            File::from(stdout).write_all(b"out\n").unwrap();
+            File::from(stderr).write_all(b"err\n").unwrap();
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "before\nout\nerr\n");
+        assert_eq!(fs::read_to_string(&made).unwrap(), "out\nerr\n");
+        for (output, reason) in [
+            (missing.display().to_string(), "No such file or directory (os error 2)"),
+            (dir.display().to_string(), "Is a directory (os error 21)"),
+            (format!("{}/log", file.display()), "Not a directory (os error 20)"),
+            (format!("file://{}/log", file.display()), "File exists (os error 17)"),
+            (format!("fifo://{}", file.display()), "it is not a fifo"),
+        ] {
+            let error = crate::error::chain(&stdio(&output).hold("a").unwrap_err());
+            let path = output.split_once("://").map_or(&*output, |(_, path)| path);
+            assert_eq!(error, format!("cannot use a stream of container a: cannot open {path}: {reason}"));
+        }
+        fs::remove_dir_all(dir).unwrap();
     }
 
     /// A writer outlives the reader while the fifo is held, and the next reader sees the end once it is let go.

@@ -102,9 +102,17 @@ impl Cri {
     /// # Panics
     /// If it cannot be pulled.
     pub async fn pull(&self, reference: &str) -> String {
+        self.try_pull(reference).await.unwrap_or_else(|status| panic!("cannot pull {reference}: {status}"))
+    }
+
+    /// Pulls an image; returns the id under which the runtime knows it.
+    ///
+    /// # Errors
+    /// What the runtime answers.
+    pub async fn try_pull(&self, reference: &str) -> Result<String, Status> {
         let image = Some(ImageSpec { image: reference.to_owned(), ..Default::default() });
-        let pulled = self.images.clone().pull_image(PullImageRequest { image, ..Default::default() }).await;
-        pulled.unwrap_or_else(|status| panic!("cannot pull {reference}: {status}")).into_inner().image_ref
+        let pulled = self.images.clone().pull_image(PullImageRequest { image, ..Default::default() }).await?;
+        Ok(pulled.into_inner().image_ref)
     }
 
     /// Describes a pod whose containers' logs lie below the daemon's folder.

@@ -47,6 +47,38 @@ pub fn of_folder(folder: &Path) -> Vec<String> {
     left
 }
 
+/// Lists what is there of a container, by its id, which nobody else has: processes in its cgroups, cgroups, mounts, and its folder below the
+/// runtime folder.
+pub fn of_container(daemon: &Containerd, id: &str) -> Vec<String> {
+    let mut left: Vec<String> = processes(&daemon.runtime_dir())
+        .filter(|process| process.cgroup.split(['/', '\n', ':']).any(|name| name == id))
+        .map(|process| process.to_string())
+        .collect();
+    let bundles = format!("{}/state/io.containerd.runtime.v2.task/", daemon.folder().display());
+    left.extend(mounts(&bundles).into_iter().filter(|mount| mount.contains(&format!("/{id}/"))));
+    left.extend(cgroups_called(id).map(|cgroup| format!("cgroup {}", cgroup.display())));
+    let folders = entries(&daemon.runtime_dir().join("c")).flat_map(|namespace| entries(&namespace));
+    let is_of =
+        |folder: &PathBuf| folder.file_name().is_some_and(|name| name.to_string_lossy().trim_start_matches('~') == id);
+    left.extend(folders.filter(is_of).map(|folder| format!("folder {}", folder.display())));
+    left
+}
+
+/// Returns the process ids in a container's cgroups.
+pub fn processes_of_container(daemon: &Containerd, id: &str) -> Vec<u32> {
+    let processes = processes(&daemon.runtime_dir());
+    let inside = processes.filter(|process| process.cgroup.split(['/', '\n', ':']).any(|name| name == id));
+    inside.map(|process| process.id).collect()
+}
+
+/// Returns the process ids of the shim daemons of a pod, by the id of its sandbox.
+pub fn daemons_of_pod(daemon: &Containerd, pod: &str) -> Vec<u32> {
+    let alike = processes(&daemon.runtime_dir()).filter(|process| process.command.trim_end().ends_with(" daemon"));
+    let alike: Vec<u32> = alike.filter(|process| process.mentions(pod)).map(|process| process.id).collect();
+    let is_forked = |id: &u32| parent(*id).is_some_and(|parent| alike.contains(&parent));
+    alike.iter().copied().filter(|id| !is_forked(id)).collect()
+}
+
 /// Returns the process ids of a namespace's shim daemons, which are the parents of its containers.
 pub fn daemons(namespace: &Namespace) -> Vec<u32> {
     shims(namespace).into_iter().filter(|(_, is_forked)| !is_forked).map(|(id, _)| id).collect()
@@ -123,6 +155,21 @@ fn cgroups(is_namespace: impl Fn(&str) -> bool) -> Vec<String> {
         }
     }
     left
+}
+
+/// Lists the cgroups of this name, in all hierarchies.
+fn cgroups_called(name: &str) -> impl Iterator<Item = PathBuf> {
+    let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
+    let mut found = Vec::new();
+    while let Some(folder) = pending.pop() {
+        let children = entries(&folder).filter(|path| path.is_dir() && !path.is_symlink());
+        pending.extend(children.inspect(|child| {
+            if child.file_name().is_some_and(|own| own == name) {
+                found.push(child.clone());
+            }
+        }));
+    }
+    found.into_iter()
 }
 
 /// A process that was started below a daemon.

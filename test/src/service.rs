@@ -1,6 +1,7 @@
 //! `prewasi watch` beside a containerd: started, asked over HTTP, ended.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Namespace, eventually, http};
+use crate::{Containerd, Namespace, eventually, http};
 
 /// How long the service may take to do what a test waits for; a big module may be compiled meanwhile.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -27,8 +28,16 @@ impl Service {
     /// # Panics
     /// If it does not become ready.
     pub async fn start(namespace: &Namespace, args: &[&str]) -> Self {
-        let mut command = namespace.daemon().command(namespace.administrator());
-        command.arg("watch").arg("--address").arg(namespace.daemon().address()).args(["--metrics", "127.0.0.1:0"]);
+        Self::start_on(namespace.daemon(), &namespace.administrator(), args).await
+    }
+
+    /// Starts a program's `watch` on a containerd, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub async fn start_on(daemon: &Containerd, program: &Path, args: &[&str]) -> Self {
+        let mut command = daemon.command(program);
+        command.arg("watch").arg("--address").arg(daemon.address()).args(["--metrics", "127.0.0.1:0"]);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program was built");
         let said = Arc::new(Mutex::new(String::new()));

@@ -3,19 +3,22 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api::{ConnectRequest, ShutdownRequest};
-use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
-use containerd_shim_protos::protobuf::Message as _;
+use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult, Extension, LogLevel};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{EnumOrUnknown, Message as _, MessageField};
 use containerd_shim_protos::shim_sync::TaskClient;
 use libtest_mimic::Trial;
+use prewasi_test::container::RuntimeOptions;
 use prewasi_test::home;
 use prewasi_test::trial::local_trials;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -25,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         daemon_that_nobody_asks_for_ends,
         start_that_asks_containerd_has_made_nothing,
         answer_that_cannot_be_given_leaves_no_daemon,
+        level_of_the_log_reaches_the_daemon,
     ]
 }
 
@@ -53,7 +57,21 @@ impl Node {
 
     /// Says what containerd 2.3 says.
     fn parameters(&self) -> Vec<u8> {
+        self.parameters_with(LogLevel::LOG_LEVEL_INFO, None)
+    }
+
+    /// Says it at this level of its log, with the options of a runtime, as CRI packs them.
+    fn parameters_with(&self, level: LogLevel, options: Option<&str>) -> Vec<u8> {
+        let extension = options.map(|options| {
+            let options = RuntimeOptions { config_body: options.into(), ..RuntimeOptions::default() };
+            let value = prost::Message::encode_to_vec(&options);
+            let value = Any { type_url: "runtimeoptions.v1.Options".to_owned(), value, ..Any::default() };
+            Extension { value: MessageField::some(value), ..Extension::default() }
+        });
         let params = BootstrapParams {
+            log_level: EnumOrUnknown::new(level),
+            containerd_version: "2.3.4".to_owned(),
+            extensions: extension.into_iter().collect(),
             instance_id: "a".to_owned(),
             namespace: "n".to_owned(),
             containerd_ttrpc_address: self.path("nobody.ttrpc").display().to_string(),
@@ -77,7 +95,11 @@ impl Node {
 
     /// Calls `start`, and returns the address that it answers.
     fn start(&self) -> String {
-        let output = self.begin(&self.parameters(), Stdio::piped()).wait_with_output().expect("it ends");
+        self.start_with(&self.parameters())
+    }
+
+    fn start_with(&self, input: &[u8]) -> String {
+        let output = self.begin(input, Stdio::piped()).wait_with_output().expect("it ends");
         assert!(output.status.success(), "{output:?}");
         BootstrapResult::parse_from_bytes(&output.stdout).expect("it answers in kind").address
     }
@@ -219,4 +241,36 @@ fn answer_that_cannot_be_given_leaves_no_daemon() {
     );
     assert_eq!(node.daemons(), []);
     assert_eq!(node.sockets(), [""; 0]);
+}
+
+/// The `log_level` of a runtime class, which containerd 2.3 and later hand over among their parameters, decides what a daemon logs from its
+/// start; without one containerd's own level does, also one above `info`.
+fn level_of_the_log_reaches_the_daemon() {
+    let node = Node::new();
+    let fifo = node.path("bundle/log");
+    rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("the folder is ours");
+    let mut log = fs::File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(&fifo)
+        .expect("the fifo is there");
+    for (level, options, is_told) in [
+        (LogLevel::LOG_LEVEL_INFO, None, true),
+        (LogLevel::LOG_LEVEL_INFO, Some("log_level = \"error\""), false),
+        (LogLevel::LOG_LEVEL_INFO, Some("log_level = \"warn\""), false),
+        (LogLevel::LOG_LEVEL_WARN, None, false),
+        (LogLevel::LOG_LEVEL_ERROR, Some("network = \"none\""), false),
+        (LogLevel::LOG_LEVEL_ERROR, Some("log_level = \"info\""), true),
+        (LogLevel::LOG_LEVEL_DEBUG, Some("log_level = \"error\""), true),
+    ] {
+        let address = node.start_with(&node.parameters_with(level, options));
+        shut_down(&address);
+        node.is_left(LIMIT);
+        let mut said = Vec::new();
+        let end = log.read_to_end(&mut said).expect_err("the fifo is open for writing");
+        assert_eq!(end.kind(), std::io::ErrorKind::WouldBlock);
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(said.contains("shim daemon started"), is_told, "{level:?} {options:?}: {said:?}");
+    }
 }

@@ -16,6 +16,7 @@ use crate::busybox;
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(user_and_groups_are_set, needs Runc Busybox),
+        case!(group_that_is_named_twice_is_one, needs Runc Busybox),
         case!(capabilities_are_set, needs Runc Busybox),
         case!(privileges_stay_possible_if_wanted, needs Runc Busybox),
         case!(resource_limits_are_set, needs Runc Busybox),
@@ -88,6 +89,27 @@ async fn user_and_groups_are_set(namespace: Namespace) {
     let change = json!({ "process": { "user": { "uid": 1000, "gid": 1001, "additionalGids": [7, 8] } } });
     let seen = same(&namespace, change, |container| status(container, &["Uid", "Gid", "Groups"])).await;
     assert_eq!(seen.values().collect::<Vec<_>>(), ["1001 1001 1001 1001", "7 8", "1000 1000 1000 1000"]);
+}
+
+/// A further group that is named several times is one group of the process, of the container's first one and of one that is executed.
+async fn group_that_is_named_twice_is_one(namespace: Namespace) {
+    let user = json!({ "uid": 1000, "gid": 1001, "additionalGids": [8, 7, 8, 1001, 7] });
+    let seen =
+        same(&namespace, json!({ "process": { "user": user } }), |container| status(container, &["Groups"])).await;
+    assert_eq!(seen["Groups"], "7 8 1001");
+    let image = busybox::image(&namespace);
+    for runtime in [RUNC, OURS] {
+        let container = running(&namespace, &image, runtime, &json!({})).await;
+        let mut process =
+            container.exec(&["/bin/busybox", "sleep", "600"]).change(json!({ "user": user })).create().await;
+        process.start().await;
+        busybox::replaces(process.pid()).await;
+        assert_eq!(status(&process, &["Groups"])["Groups"], "7 8 1001", "{runtime}");
+        process.kill(rustix::process::Signal::KILL).await.expect("it runs");
+        process.wait().await;
+        process.delete().await;
+        container.end().await;
+    }
 }
 
 const CAPABILITIES: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];

@@ -2,12 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use prewasi_test::guests::{DEMO, DEMO_COMPONENT};
+use oci_tar_builder::Format;
+use prewasi_test::container::Builder;
+use prewasi_test::cri::{self, Cri};
+use prewasi_test::guests::{self, DEMO, DEMO_COMPONENT};
 use prewasi_test::image::{self, Program};
 use prewasi_test::trial::Case;
-use prewasi_test::{Namespace, case};
+use prewasi_test::{Container, Namespace, case};
 use rustix::process::Signal;
 use tonic::Code;
+
+use crate::busybox;
+use crate::running::ticking;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -25,6 +31,12 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(program_that_is_never_started_is_not_waited_for),
         case!(signal_0_asks_whether_it_is_there),
         case!(all_processes_are_signalled),
+        case!(signal_to_an_ended_process_names_it),
+        case!(terminals_signals_are_heard),
+        case!(stop_signal_of_the_image_is_heard),
+        case!(stop_signal_of_the_container_counts_over_the_images),
+        case!(stop_signal_ends_a_program_that_cannot_hear),
+        case!(stop_signal_of_the_pod_is_heard, needs Busybox Cni),
     ]
 }
 
@@ -234,4 +246,133 @@ async fn all_processes_are_signalled(namespace: Namespace) {
         assert_eq!(container.wait().await, 137);
         container.delete().await;
     }
+}
+
+/// A signal for a process that has ended is refused with the name of the process.
+async fn signal_to_an_ended_process_names_it(namespace: Namespace) {
+    let container = ticking(&namespace, DEMO).await;
+    let mut process = container.exec(&["demo.wasm", "exit", "5"]).create().await;
+    process.start().await;
+    assert_eq!(process.wait().await, 5);
+    let status = process.kill(Signal::TERM).await.expect_err("there is nobody to be killed");
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    let (exec_id, id) = (process.exec_id().to_owned(), container.id());
+    let expected = format!("cannot signal process {exec_id} of container {id}: it has ended");
+    assert!(status.message().contains(&expected), "{status}");
+    process.delete().await;
+    container.end().await;
+}
+
+/// Runs a program that waits for the end of its input, which comes with the signal, and asserts that it ends by itself.
+async fn assert_heard(mut container: Container, signal: i32) {
+    container.start().await;
+    let number = signal.cast_unsigned();
+    container.kill_with(number, false).await.expect("it waits");
+    let exited = container.finish().await;
+    assert_eq!((exited.code, &*exited.stderr), (0, ""), "signal {signal}");
+}
+
+fn hearing(namespace: &Namespace, image: &str) -> Builder {
+    namespace.container(image).args(&["cat"]).env("PREWASI_STOP=stdin")
+}
+
+/// SIGINT and SIGQUIT are heard as SIGTERM is; no other signal is. What goes on after its grace ends with the signal that it has heard.
+async fn terminals_signals_are_heard(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "hearing", |image| image.layer(program.layer("demo.wasm")));
+    for signal in [Signal::INT, Signal::QUIT] {
+        assert_heard(hearing(&namespace, &image.name).create().await, signal.as_raw()).await;
+    }
+    let mut container = hearing(&namespace, &image.name).create().await;
+    container.start().await;
+    container.kill(Signal::USR1).await.expect("it waits");
+    assert_eq!(container.wait().await, 128 + 10);
+    container.delete().await;
+    let deaf = namespace.container(&image.name).env("PREWASI_STOP=stdin").env("PREWASI_STOP_GRACE=1");
+    let mut container = deaf.create().await;
+    container.start().await;
+    container.prints("tick 1\n").await;
+    container.kill(Signal::INT).await.expect("it runs");
+    assert_eq!(container.wait().await, 130);
+    container.delete().await;
+}
+
+/// The signal that an image's config names is heard, by name or number, also one that ends no process by itself.
+async fn stop_signal_of_the_image_is_heard(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    for (name, stop, signal) in
+        [("usr1", "SIGUSR1", 10), ("winch", "WINCH", 28), ("rtmin", "SIGRTMIN+3", 37), ("number", "12", 12)]
+    {
+        let image = image::import(&namespace, name, |image| image.layer(program.layer("demo.wasm")).stop_signal(stop));
+        assert_heard(hearing(&namespace, &image.name).create().await, signal).await;
+        assert_heard(hearing(&namespace, &image.name).create().await, Signal::TERM.as_raw()).await;
+        // A process that is executed hears it, too.
+        let mut container = namespace.container(&image.name).create().await;
+        container.start().await;
+        let environment = serde_json::json!({ "env": ["PREWASI_STOP=stdin"] });
+        let process = container.exec(&["demo.wasm", "cat"]).change(environment).create().await;
+        assert_heard(process, signal).await;
+        container.end().await;
+    }
+}
+
+/// What a label of the container says, as of `nerdctl run --stop-signal`, counts over the image; what CRI keeps of the container, which is the
+/// pod's `stopSignal`, counts over both.
+async fn stop_signal_of_the_container_counts_over_the_images(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image =
+        image::import(&namespace, "usr1", |image| image.layer(program.layer("demo.wasm")).stop_signal("SIGUSR1"));
+    let labelled = || hearing(&namespace, &image.name).label("io.containerd.image.config.stop-signal", "SIGUSR2");
+    assert_heard(labelled().create().await, Signal::USR2.as_raw()).await;
+    let metadata = serde_json::json!({ "Version": "v1", "Metadata": { "ID": "a", "StopSignal": "SIGHUP" } });
+    let of_pod = || labelled().extension("io.cri-containerd.container.metadata", &metadata);
+    assert_heard(of_pod().create().await, Signal::HUP.as_raw()).await;
+    for signal in [Signal::USR1, Signal::USR2] {
+        let mut container = of_pod().create().await;
+        container.start().await;
+        container.kill(signal).await.expect("it waits");
+        assert_eq!(container.wait().await, 128 + signal.as_raw().cast_unsigned());
+        container.delete().await;
+    }
+}
+
+/// A program that cannot hear is ended at once by the signal that stops its container, also by one that ends no process by itself. A
+/// signal that cannot be had, or that nobody knows, is no stop signal, and no error.
+async fn stop_signal_ends_a_program_that_cannot_hear(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    for (name, stop, signal, code) in [
+        ("winch", "SIGWINCH", 28, 156),
+        ("rtmin", "SIGRTMIN+3", 37, 165),
+        ("kill", "SIGKILL", 9, 137),
+        ("segv", "SIGSEGV", 15, 143),
+        ("odd", "SIGODD", 15, 143),
+    ] {
+        let image = image::import(&namespace, name, |image| image.layer(program.layer("demo.wasm")).stop_signal(stop));
+        let mut container = namespace.container(&image.name).create().await;
+        container.start().await;
+        container.prints("tick 1\n").await;
+        let start = Instant::now();
+        container.kill_with(signal, false).await.expect("it runs");
+        assert_eq!(container.wait().await, code, "{stop}");
+        assert!(start.elapsed() < LIMIT, "it took {:?} to end", start.elapsed());
+        container.delete().await;
+    }
+}
+
+/// The kubelet's stop of a container whose image names another signal is heard, long before the end of the grace period.
+async fn stop_signal_of_the_pod_is_heard(namespace: Namespace) {
+    let cri = Cri::start(namespace.daemon().series(), &busybox::bytes(), "").await;
+    let demo = Program::new(std::fs::read(guests::path(DEMO)).expect("the guest is there"));
+    let image = cri.push("usr1:v1", Format::Image, |image| {
+        image.layer(demo.layer("demo.wasm")).env("PREWASI_STOP", "stdin").stop_signal("SIGUSR1")
+    });
+    cri.pull(&image).await;
+    let pod = cri.run_pod(cri.pod_config("stopped")).await;
+    let id = cri.run(&pod, cri::container("hearing", &image, &["cat"])).await;
+    let start = Instant::now();
+    cri.stop(&id, 20).await;
+    let status = cri.exited(&id).await;
+    assert_eq!((status.exit_code, &*status.reason), (0, "Completed"));
+    assert!(start.elapsed() < Duration::from_secs(10), "it took {:?} to end", start.elapsed());
+    cri.finish().await;
 }

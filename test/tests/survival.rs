@@ -21,15 +21,18 @@ use crate::running::ticking;
 mod cycles;
 mod disk;
 mod everything;
+mod pods;
 
 pub(crate) fn cases() -> Vec<Case> {
-    let more = [everything::cases(), disk::cases(), cycles::cases()];
+    let more = [everything::cases(), disk::cases(), cycles::cases(), pods::cases()];
     let mut cases = vec![
         case!(containerd_restart_keeps_the_task),
         case!(exit_during_a_restart_is_reported),
         case!(killed_daemon_leaves_nothing),
         case!(killed_zygote_ends_its_daemon),
         case!(stopped_daemon_that_was_given_up_ends),
+        case!(daemon_that_was_stopped_during_a_creation_ends),
+        case!(container_that_was_given_up_is_removed_by_its_daemon),
         case!(cancelled_creation_leaves_no_daemon),
         case!(end_is_reported_from_disk),
         case!(killed_test_run_leaves_nothing),
@@ -174,6 +177,64 @@ async fn stopped_daemon_that_was_given_up_ends(namespace: Namespace) {
     assert_eq!(leaks::daemons(&namespace), [daemon]);
     kill_process(pid, Signal::CONT).expect("the daemon is there");
     daemons_end(&namespace).await;
+    container.try_delete().await;
+    namespace.clear().await;
+    namespace.assert_clean().await;
+}
+
+/// A daemon that is stopped before it is asked for its container is given up when the client gives up. When it goes on it creates nothing that
+/// stays, and ends by itself.
+async fn daemon_that_was_stopped_during_a_creation_ends(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let image = image::import(&namespace, "stopped", |image| image.layer(program.layer("demo.wasm")));
+    let (shim, stopping) = (home::program("containerd-shim-wasmtime-v1"), namespace.folder().join("stopping"));
+    let shim = shim.display();
+    // It stops all daemons that it finds in the cgroup of containerd, by their command line.
+    let script = format!(
+        "#!/bin/sh\nname={}\ncase \"$*\" in *start) {shim} \"$@\" || exit 1\n\
+         for process in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$process/cmdline 2>/dev/null)\" in\n\
+         *\"-namespace $name \"*' daemon ') kill -STOP ${{process#/proc/}} ;; esac; done ;;\n\
+         *) exec {shim} \"$@\" ;; esac\n",
+        namespace.name()
+    );
+    fs::write(&stopping, script).expect("the folder is ours");
+    fs::set_permissions(&stopping, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    let builder = namespace.container(&image.name).runtime(&stopping.to_string_lossy());
+    let created = tokio::time::timeout(Duration::from_secs(4), builder.try_create()).await;
+    assert!(created.is_err(), "a stopped daemon does not answer");
+    let [daemon] = leaks::daemons(&namespace)[..] else { panic!("{:?}", leaks::daemons(&namespace)) };
+    let bundles = namespace.daemon().folder().join("state/io.containerd.runtime.v2.task").join(namespace.name());
+    eventually("the end of the bundle", Duration::from_secs(30), async || {
+        match fs::read_dir(&bundles).map(Iterator::count) {
+            Ok(0) | Err(_) => Ok(()),
+            Ok(count) => Err(format!("{count} are there")),
+        }
+    })
+    .await;
+    for pid in leaks::zygotes(&namespace).into_iter().chain([daemon]) {
+        kill_process(Pid::from_raw(pid.cast_signed()).expect("a process has an id"), Signal::CONT)
+            .expect("it is there");
+    }
+    daemons_end(&namespace).await;
+}
+
+/// A container that containerd has given up, and that nobody has deleted, runs no longer than its daemon needs to find out; then the daemon
+/// ends, too.
+async fn container_that_was_given_up_is_removed_by_its_daemon(namespace: Namespace) {
+    let namespace = own(&namespace).await;
+    let container = ticking(&namespace, DEMO).await;
+    let bundle = container.bundle();
+    namespace
+        .daemon()
+        .restart_after(Signal::KILL, || {
+            let unmounted = Command::new("umount").arg("-l").arg(bundle.join("rootfs")).status();
+            assert!(unmounted.expect("umount is there").success());
+            fs::remove_dir_all(&bundle).expect("the folder is ours");
+        })
+        .await;
+    assert_eq!(leaks::daemons(&namespace).len(), 1);
+    daemons_end(&namespace).await;
+    assert_eq!(leaks::of_container(namespace.daemon(), container.id()), [""; 0]);
     container.try_delete().await;
     namespace.clear().await;
     namespace.assert_clean().await;

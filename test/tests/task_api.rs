@@ -10,11 +10,15 @@ use prewasi_test::{Container, Namespace, case};
 use rustix::process::Signal;
 use tonic::Code;
 
+use crate::busybox;
+
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(state_follows_the_task),
         case!(events_tell_the_whole_life),
         case!(pids_are_those_of_the_container),
+        case!(stopped_container_has_no_processes, needs Busybox Runc),
+        case!(creation_tells_the_root_filesystem, needs Busybox Runc),
         case!(metrics_are_there),
         case!(stdin_reaches_the_guest_and_ends),
         case!(unsupported_calls_say_so),
@@ -23,6 +27,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(many_tasks_at_once),
     ]
 }
+
+const RUNC: &str = "io.containerd.runc.v2";
 
 /// Creates a container of the demo program.
 async fn demo(namespace: &Namespace, args: &[&str]) -> Container {
@@ -80,6 +86,50 @@ async fn pids_are_those_of_the_container(namespace: Namespace) {
         assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "process {pid} runs");
     }
     container.end().await;
+}
+
+/// A container that has ended has no processes any more, and takes a signal for all of them without an error; one for the first process is
+/// not found. As with runc's shim.
+async fn stopped_container_has_no_processes(namespace: Namespace) {
+    let (program, native) = (Program::guest(&namespace, DEMO), busybox::image(&namespace));
+    let wasm = image::import(&namespace, "demo", |image| image.layer(program.layer("demo.wasm")));
+    for (image, runtime, args) in [
+        (&wasm.name, namespace.runtime(), &["exit", "3"][..]),
+        (&native.name, namespace.runtime(), &["sh", "-c", "exit 3"]),
+        (&native.name, RUNC.to_owned(), &["sh", "-c", "exit 3"]),
+    ] {
+        let mut container = namespace.container(image).runtime(&runtime).args(args).create().await;
+        container.start().await;
+        assert_eq!(container.wait().await, 3);
+        let pids = container.pids().await.expect("it is known");
+        assert!(pids.is_empty(), "{runtime}: {pids:?}");
+        for signal in [Signal::TERM, Signal::KILL] {
+            let number = signal.as_raw().cast_unsigned();
+            container.kill_with(number, true).await.unwrap_or_else(|status| panic!("{runtime}: {status}"));
+            let status = container.kill(signal).await.expect_err("there is nobody");
+            assert_eq!(status.code(), Code::NotFound, "{runtime}: {status}");
+        }
+        let state = container.state().await.expect("it is known");
+        assert_eq!((state.status(), state.exit_status), (Status::Stopped, 3), "{runtime}");
+        container.delete().await;
+    }
+}
+
+/// The event of a creation has the mounts of the root filesystem, as that of runc's shim.
+async fn creation_tells_the_root_filesystem(namespace: Namespace) {
+    let image = busybox::image(&namespace);
+    let mut told = Vec::new();
+    for runtime in [namespace.runtime(), RUNC.to_owned()] {
+        let events = namespace.events().await;
+        let container = namespace.container(&image.name).runtime(&runtime).args(&["true"]).create().await;
+        let create: TaskCreate = events.next("/tasks/create").await;
+        assert_eq!(create.container_id, container.id());
+        let [mount] = &create.rootfs[..] else { panic!("{runtime}: {:?}", create.rootfs) };
+        assert!(mount.options.iter().any(|option| option.contains("io.containerd.snapshotter")), "{mount:?}");
+        told.push((mount.r#type.clone(), mount.source.clone(), mount.target.clone(), mount.options.len()));
+        container.delete().await;
+    }
+    assert_eq!(told[0], told[1]);
 }
 
 /// Metrics come for a running container, with its id and in a type that has a name.

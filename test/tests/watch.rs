@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use containerd_client::services::v1::{ImageUpdate, PublishRequest, UpdateImageRequest};
+use oci_tar_builder::Format;
+use prewasi_test::cri::Cri;
 use prewasi_test::guests::{self, DEMO, UNKNOWN_IMPORT};
 use prewasi_test::image::{self, BIG_MODULE, Imported, Program};
 use prewasi_test::service::Service;
@@ -14,6 +16,7 @@ use prewasi_test::{Namespace, case, eventually, home};
 use prost::Message as _;
 use rustix::process::Signal;
 
+use crate::busybox;
 use crate::survival::own;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -27,6 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(storm_of_events_is_one_look),
         case!(small_images_come_first_and_a_label_comes_before_that),
         case!(failed_image_is_counted_and_the_rest_goes_on),
+        case!(index_that_a_failed_pull_has_left_is_no_failure, needs Busybox Cni),
         case!(image_removed_while_it_is_compiled_is_no_failure, needs BigModule),
         case!(end_leaves_nothing_half_done, needs BigModule),
         case!(pages_are_served),
@@ -302,4 +306,24 @@ async fn service_that_cannot_begin_says_why(namespace: Namespace) {
     let mut command = namespace.daemon().command(home::program("prewasi"));
     let output = prewasi_test::process::run(command.args(["watch", "--address", &*nowhere]), LIMIT);
     output.fails_with(2).says(&["error: cannot", &*nowhere, "hint: is containerd running"]);
+}
+
+/// CRI pulls for the node's own platform: of an index with wasm alone it leaves what names it, and nothing that could be compiled. That is no
+/// failure of this service; once somebody pulls the image for wasm it is compiled.
+async fn index_that_a_failed_pull_has_left_is_no_failure(namespace: Namespace) {
+    let cri = Cri::start(namespace.daemon().series(), &busybox::bytes(), "").await;
+    let program = Program::guest(&namespace, DEMO);
+    let reference =
+        cri.push("wasm-only:v1", Format::Image, |image| image.layer(program.layer("demo.wasm")).platform_index(true));
+    let service = Service::start_on(&cri.daemon, &home::program("prewasi"), &["--namespace", "k8s.io"]).await;
+    cri.try_pull(&reference).await.expect_err("there is nothing for this node");
+    let mut command = cri.daemon.command(cri.daemon.series().programs().join("ctr"));
+    command.arg("--address").arg(cri.daemon.address()).args(["--namespace", "k8s.io"]);
+    let listed = prewasi_test::process::run(command.args(["images", "ls", "-q"]), LIMIT).success();
+    eprintln!("{}: {}", cri.daemon.series(), listed.stdout);
+    service.is_idle().await;
+    assert_eq!(service.figure(FAILURES), 0.0, "{}", service.said());
+    let (code, said) = service.end(Signal::TERM).await;
+    assert_eq!(code, Some(0), "{said}");
+    cri.finish().await;
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 mod preview3;
 mod processes;
+mod stops;
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
@@ -40,6 +41,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     cases.extend(preview3::cases());
     cases.extend(processes::cases());
+    cases.extend(stops::cases());
     cases
 }
 

@@ -52,6 +52,9 @@ pub(super) struct Config {
     /// What a component imports and exports. Anything may stand here in a config that is no artifact's.
     #[serde(default)]
     component: serde_json::Value,
+    /// What an image says of its process. Anything may stand here in a config that is no image's.
+    #[serde(default)]
+    config: serde_json::Value,
 }
 
 impl Config {
@@ -59,6 +62,11 @@ impl Config {
     pub(super) fn imports(&self) -> Vec<String> {
         let names = self.component["imports"].as_array().into_iter().flatten();
         names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Returns the signal that stops a container of the image, by name or number, if its config says one.
+    pub(super) fn stop_signal(&self) -> Option<String> {
+        self.config["StopSignal"].as_str().filter(|signal| !signal.is_empty()).map(str::to_owned)
     }
 }
 
@@ -78,6 +86,17 @@ mod tests {
         let config = parsed(json);
         assert_eq!(config.imports(), ["wasi:io/poll@0.2.0", "log"]);
         assert!(config.platform.is_wasm());
+    }
+
+    /// The signal that stops a container is read, and whatever else stands in its place is none.
+    #[test]
+    fn stop_signals_are_read() {
+        let signal = |json: &str| parsed(json).stop_signal();
+        assert_eq!(signal(r#"{"config": {"StopSignal": "SIGINT"}}"#), Some("SIGINT".to_owned()));
+        for json in ["{}", r#"{"config": null}"#, r#"{"config": []}"#, r#"{"config": {"StopSignal": ""}}"#] {
+            assert_eq!(signal(json), None, "{json}");
+        }
+        assert_eq!(signal(r#"{"config": {"StopSignal": 15}}"#), None);
     }
 
     /// Whatever else stands there makes no config unreadable.

@@ -219,6 +219,7 @@ mod tests {
             content: Content::Wasm(Vec::new()),
             data,
             imports: Vec::new(),
+            stop_signal: None,
         };
         match image.data_files() {
             Ok(files) => Ok(files.into_iter().map(|file| file.path).collect()),

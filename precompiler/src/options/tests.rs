@@ -81,6 +81,7 @@ fn images_count_least() {
             content: crate::Content::Wasm(Vec::new()),
             data: Vec::new(),
             imports: Vec::new(),
+            stop_signal: None,
         }
     };
     let mut options = toml("memory_limit = \"1MiB\"").expect("good options");

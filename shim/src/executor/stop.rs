@@ -1,7 +1,7 @@
 //! A way for a wasm program to hear that it shall stop.
 //!
-//! WASI knows no signals. A program that wants to hear of SIGTERM says so in its environment, `PREWASI_STOP=stdin`, and gets a
-//! standard input that has nothing to read and ends when the signal comes. Every program can wait for that, in any
+//! WASI knows no signals. A program that wants to hear of those that stop it, SIGTERM above all, says so in its environment,
+//! `PREWASI_STOP=stdin`, and gets a standard input that has nothing to read and ends when the signal comes. Every program can wait for that, in any
 //! language, together with whatever else it waits for. It has [`GRACE`] then, or as many seconds as `PREWASI_STOP_GRACE` says,
 //! to end with an exit code of its own; after that, or with a second signal, it is ended like all others.
 //!
@@ -33,7 +33,8 @@ const GRACE: u32 = 30;
 static INPUT: AtomicI32 = AtomicI32::new(-1);
 /// The input is for an engine that waits for a byte.
 static SERVES: AtomicBool = AtomicBool::new(false);
-static TOLD: AtomicBool = AtomicBool::new(false);
+/// The signal that told it to stop; 0 before.
+static TOLD: AtomicI32 = AtomicI32::new(0);
 static GRACE_SECONDS: AtomicU32 = AtomicU32::new(GRACE);
 /// The program runs, or is about to.
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -98,20 +99,20 @@ fn make(guest: &Guest, serves: bool) -> Result<Prepared, StopError> {
 /// The program's wish cannot be met.
 pub(super) fn begin() -> Result<Prepared, StopError> {
     STARTED.store(true, Ordering::SeqCst);
-    if is_told() {
+    if told_by().is_some() {
         // SAFETY: it only sets a timer.
         unsafe { libc::alarm(GRACE_SECONDS.load(Ordering::Relaxed)) };
     }
     PREPARED.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(|| Ok(Prepared::default()))
 }
 
-/// Tells the program to stop; `false` if it cannot hear, or has been told. For a signal handler.
-pub(super) fn tell() -> bool {
+/// Tells the program to stop, because this signal has come; `false` if it cannot hear, or has been told. For a signal handler.
+pub(super) fn tell(signal: libc::c_int) -> bool {
     let input = INPUT.swap(-1, Ordering::AcqRel);
     if input < 0 {
         return false;
     }
-    TOLD.store(true, Ordering::Release);
+    TOLD.store(signal, Ordering::Release);
     let seconds = if STARTED.load(Ordering::SeqCst) { GRACE_SECONDS.load(Ordering::Relaxed) } else { NOT_STARTED };
     // SAFETY: all of them may be called in a signal handler; the descriptor belongs to nobody else.
     unsafe {
@@ -124,9 +125,9 @@ pub(super) fn tell() -> bool {
     true
 }
 
-/// Says whether the program has been told to stop.
-pub(super) fn is_told() -> bool {
-    TOLD.load(Ordering::Acquire)
+/// Returns the signal that has told the program to stop, if one has.
+pub(super) fn told_by() -> Option<libc::c_int> {
+    Some(TOLD.load(Ordering::Acquire)).filter(|signal| *signal > 0)
 }
 
 /// Reads whether a program wants to hear that it shall stop, and how many seconds it has then.

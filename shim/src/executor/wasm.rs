@@ -29,6 +29,8 @@ pub(crate) struct Wasm {
     pub(crate) kept: Vec<RawFd>,
     /// How long the program may run.
     pub(crate) timeout: Option<Duration>,
+    /// The signal that stops the container, if somebody says one.
+    pub(crate) stop_signal: Option<i32>,
 }
 
 /// Runs a loaded program in the process that has become the container.
@@ -116,7 +118,8 @@ impl Executor for WasmExecutor {
         let refused = ExecutorValidationError::ArgValidationError;
         self.attributes.begin().map_err(|error| refused(crate::error::chain(&error)))?;
         // From here on the container can be stopped, even if it is never started.
-        signals::end_on_signals().map_err(|error| refused(format!("cannot handle signals: {error}")))
+        signals::end_on_signals(self.wasm.stop_signal)
+            .map_err(|error| refused(format!("cannot handle signals: {error}")))
     }
 
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {

@@ -18,7 +18,7 @@ use crate::executor::{AttributeError, Attributes, Confinement, NativeExecutor, W
 use crate::mounts::MountError;
 use crate::options::{ContainerOptionsError, Runc};
 use crate::spec::{self, SpecError, adapt};
-use crate::stdio::Streams;
+use crate::stdio::{StreamError, Streams};
 
 /// Says why a process of a container cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +35,8 @@ pub(super) enum BuildError {
     Payload(#[from] PayloadError),
     #[error(transparent)]
     Attributes(#[from] AttributeError),
-    #[error("cannot open the standard streams")]
-    Stdio(#[source] io::Error),
+    #[error("cannot use a standard stream")]
+    Stdio(#[source] StreamError),
     #[error("cannot prepare {}", path.display())]
     Folder {
         path: std::path::PathBuf,

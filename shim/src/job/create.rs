@@ -38,6 +38,8 @@ use crate::trace::Origin;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Create {
     pub(crate) id: String,
+    /// Name of the pod.
+    pub(crate) pod: String,
     pub(crate) bundle: PathBuf,
     /// The container's folder in the runtime folder.
     pub(crate) folder: PathBuf,
@@ -147,7 +149,8 @@ impl Create {
             };
             remove.run().map_err(|source| BuildError::Stale { id: self.id.clone(), source })?;
         }
-        let claimed = Claimed::by_this_process().map_err(BuildError::Init)?;
+        let claimed = Claimed::by_this_process().and_then(|claimed| claimed.in_pod(&self.pod, &self.bundle));
+        let claimed = claimed.map_err(BuildError::Init)?;
         // The spec that will lie there holds the container's environment.
         let made = fs::create_dir_all(self.folder.parent().unwrap_or(&self.folder))
             .and_then(|()| DirBuilder::new().mode(0o700).create(&self.folder))

@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::Spec;
 use prewasi_engines::{Engine, Machine, Program, RunError};
-use prewasi_precompiler::{Content, Image, Options, OptionsError, Precompiler, PrepareError, Settings};
+use prewasi_precompiler::{
+    ContainerRecord, Content, Image, Options, OptionsError, Precompiler, PrepareError, Settings,
+};
 
 use super::data::{self, DataError};
+use super::stop_signal;
 use crate::command::EngineConstructor;
 use crate::entrypoint::{self, Entrypoint};
 use crate::error::Kind;
@@ -84,6 +87,8 @@ struct Loaded {
     program: Box<dyn Program>,
     /// The container's options, with those of its image.
     options: Options,
+    /// The signal that stops the container.
+    stop_signal: Option<i32>,
 }
 
 impl PayloadError {
@@ -121,7 +126,7 @@ impl Search<'_> {
         })?;
         drop(runtime);
         let variables = self.variables(spec);
-        let Some(Loaded { subject, program, options }) = loaded else {
+        let Some(Loaded { subject, program, options, stop_signal }) = loaded else {
             tracing::Span::current().record("engine", NATIVE);
             return Ok(Payload::Native(variables));
         };
@@ -134,7 +139,13 @@ impl Search<'_> {
         if let Err(error) = seal(&kept) {
             tracing::warn!(%error, "cannot protect native code from its container: the kernel is too old");
         }
-        Ok(Payload::Wasm(Box::new(Wasm { program: program.into(), guest, kept, timeout: options.timeout })))
+        Ok(Payload::Wasm(Box::new(Wasm {
+            program: program.into(),
+            guest,
+            kept,
+            timeout: options.timeout,
+            stop_signal,
+        })))
     }
 
     /// Returns the variables that tell of the trace, without those that the container has of its own.
@@ -153,23 +164,24 @@ impl Search<'_> {
         entrypoint: &Entrypoint,
         engine: EngineConstructor,
     ) -> Result<Option<Loaded>, PayloadError> {
-        let (precompiler, image) = self.image(options).await?;
-        let image = match &image {
+        let (precompiler, record) = self.record(options).await?;
+        let image = match &record.image {
             Some(name) => Some(precompiler.resolve(name).await.map_err(PrepareError::Image)?),
             None => None,
         };
         let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
+        let stop_signal = stop_signal::of_container(&record, image.as_ref());
         if let Some(image) = &image {
             data::mount_all(&precompiler, image, spec, &self.root, self.bundle).await?;
             if let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await? {
-                return Ok(Some(Loaded { subject: format!("image {}", image.name), program, options }));
+                return Ok(Some(Loaded { subject: format!("image {}", image.name), program, options, stop_signal }));
             }
         }
         match self.file(spec, entrypoint)? {
             Some(file) if is_wasm(entrypoint, &file)? => {
                 let program = precompiler.load_file(image.as_ref(), &entrypoint.program, file, &*engine).await?;
                 let subject = entrypoint.program.clone();
-                Ok(program.map(|program| Loaded { subject, program, options }))
+                Ok(program.map(|program| Loaded { subject, program, options, stop_signal }))
             }
             None if entrypoint.is_named_wasm() => {
                 Err(PayloadError::NoEntrypoint { program: entrypoint.program.clone() })
@@ -196,8 +208,8 @@ impl Search<'_> {
             return Ok(None);
         }
         let program = entrypoint.program.clone();
-        let (precompiler, image) = self.image(options).await?;
-        let image = match &image {
+        let (precompiler, record) = self.record(options).await?;
+        let image = match &record.image {
             Some(name) => match precompiler.resolve(name).await {
                 Ok(image) => Some(image),
                 // A file is there although its image may be gone.
@@ -207,9 +219,10 @@ impl Search<'_> {
             None => None,
         };
         let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
+        let stop_signal = stop_signal::of_container(&record, image.as_ref());
         if let Some(file) = file {
             let loaded = precompiler.load_file(image.as_ref(), &program, file, &*engine).await?;
-            return Ok(loaded.map(|loaded| Loaded { subject: program, program: loaded, options }));
+            return Ok(loaded.map(|loaded| Loaded { subject: program, program: loaded, options, stop_signal }));
         }
         match image {
             Some(image) if matches!(image.content, Content::Wasm(_)) => {
@@ -221,19 +234,19 @@ impl Search<'_> {
                 }
                 let loaded = precompiler.load(&image, Some(&program), &*engine).await?;
                 let subject = format!("image {}", image.name);
-                Ok(loaded.map(|program| Loaded { subject, program, options }))
+                Ok(loaded.map(|program| Loaded { subject, program, options, stop_signal }))
             }
             _ if entrypoint.is_named_wasm() => Err(PayloadError::NoEntrypoint { program }),
             _ => Ok(None),
         }
     }
 
-    async fn image(&self, options: &Options) -> Result<(Precompiler, Option<String>), PayloadError> {
+    async fn record(&self, options: &Options) -> Result<(Precompiler, ContainerRecord), PayloadError> {
         let mut settings = Settings::new(self.address, self.namespace);
         options.apply(&mut settings);
         let precompiler = Precompiler::connect(settings).await?;
-        let image = precompiler.image_of_container(self.id).await?;
-        Ok((precompiler, image))
+        let record = precompiler.container(self.id).await?;
+        Ok((precompiler, record))
     }
 
     /// Opens the file that the entrypoint names.

@@ -80,6 +80,21 @@ impl Remove {
         steps.into_iter().collect::<Result<(), RemoveError>>().map_err(|error| Failure::new(Kind::Internal, &error))
     }
 
+    /// Kills its processes, as far as they are known, and does not wait for their end.
+    pub(crate) fn kill(&self) {
+        let claimed = Claimed::load(&self.folder);
+        let noted = claimed.as_ref();
+        if let Some(helper) = self.helper.or_else(|| Some(noted?.helper)) {
+            helper.kill_group();
+        }
+        if let Some(init) = self.init.or_else(|| noted?.init) {
+            init.kill();
+        }
+        if let Some(cgroup) = self.cgroup.as_ref().or_else(|| noted?.cgroup.as_ref()) {
+            cgroup.kill_all(Duration::ZERO);
+        }
+    }
+
     /// Runs the hooks for the time after the end, and removes what libcontainer has left.
     fn remove_container(&self) -> Result<(), RemoveError> {
         let state = self.folder.join(&self.id);

@@ -73,8 +73,10 @@ impl Shim {
                 return Err(error);
             }
         };
+        let rootfs = request.rootfs.clone();
         let job = Job::Create(Box::new(Create {
             id: id.clone(),
+            pod: self.pod.clone(),
             bundle: request.bundle,
             folder: self.folder(&id),
             rootfs: request.rootfs,
@@ -100,7 +102,7 @@ impl Shim {
         self.watch_memory(&container);
         let pid = init.pid();
         let bundle = container.bundle.display().to_string();
-        self.events.publish(&id, Event::Create { bundle, stdio: init.stdio.clone(), pid });
+        self.events.publish(&id, Event::Create { bundle, rootfs, stdio: init.stdio.clone(), pid });
         self.watch(&container, &init, made.exit);
         tracing::info!(pid, ms = begun.elapsed().as_millis(), "container created");
         Ok(pid)

@@ -4,6 +4,7 @@
 //! limits and devices ([`crate::cgroup`]), capabilities that executing a program would change, hooks. What libcontainer shall not do
 //! is not in its spec.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,9 @@ pub(crate) fn container(spec: &Spec, with: &Surroundings<'_>, kind: Kind) -> io:
 /// # Errors
 /// What the system says of the capabilities of this process.
 pub(crate) fn process(process: &mut Process, kind: Kind) -> io::Result<()> {
+    if let Some(groups) = process.user().additional_gids().clone() {
+        process.user_mut().set_additional_gids(Some(without_duplicates(groups)));
+    }
     // libcontainer loads a filter at another time if this is `false` than if it is missing.
     process.set_no_new_privileges(process.no_new_privileges().filter(|forbidden| *forbidden));
     let complete = capabilities::complete(process.capabilities().as_ref());
@@ -90,6 +94,12 @@ pub(crate) fn process(process: &mut Process, kind: Kind) -> io::Result<()> {
         process.set_capabilities(Some(capabilities::after_exec(process, &available()?)));
     }
     Ok(())
+}
+
+/// Keeps the first of equal groups, as runc does.
+fn without_duplicates(groups: Vec<u32>) -> Vec<u32> {
+    let mut seen = HashSet::new();
+    groups.into_iter().filter(|group| seen.insert(*group)).collect()
 }
 
 /// Returns the capabilities that a wasm process has to lower itself, because libcontainer could not set what it can pass on

@@ -9,7 +9,7 @@
 //! hangs the terminal up for whoever still uses it.
 
 use std::fs::{self, File};
-use std::io::{self, IoSliceMut, Write as _};
+use std::io::{self, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -24,7 +24,7 @@ use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwin
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use super::{Stdio, Stream, open_fifo};
+use super::{Stdio, Stream, StreamError, is_fifo, open_fifo};
 use crate::readiness;
 
 /// How much is copied at once.
@@ -51,6 +51,8 @@ pub(crate) enum ConsoleError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    File(#[from] StreamError),
     #[error("cannot watch the terminal")]
     Watch(#[source] io::Error),
 }
@@ -126,26 +128,16 @@ impl Console {
     /// Begins to copy between a terminal and the streams of a request.
     pub(crate) fn start(master: OwnedFd, stdio: &Stdio) -> Result<Self, ConsoleError> {
         let output = Sink::open(&stdio.stdout)?;
-        let input = match &stdio.stdin {
-            Stream::Fifo(path) => {
-                let open = |mode| {
-                    open_fifo(path, mode | OFlags::NONBLOCK)
-                        .map_err(|source| ConsoleError::Stream { path: path.clone(), source })
-                };
-                let held = open(OFlags::RDWR)?;
-                Some((readiness::watch(open(OFlags::RDONLY)?).map_err(ConsoleError::Watch)?, held))
-            }
-            _ => None,
-        };
+        let input = Source::open(&stdio.stdin)?;
         rustix::io::ioctl_fionbio(&master, true).map_err(|error| ConsoleError::Watch(error.into()))?;
         let master = Arc::new(readiness::watch(master).map_err(ConsoleError::Watch)?);
         let (process_ended, mut ended) = watch::channel(false);
         let (done, drained) = watch::channel(false);
-        let input = input.map(|(fifo, held)| {
+        let input = input.and_then(|(source, held)| {
             let (master, mut ended) = (master.clone(), process_ended.subscribe());
             tokio::spawn(async move {
                 tokio::select! {
-                    () = copy_in(&fifo, &master) => {}
+                    () = copy_in(&source, &master) => {}
                     _ = ended.wait_for(|ended| *ended) => {}
                 }
             });
@@ -188,6 +180,47 @@ impl Console {
     }
 }
 
+/// Where the input of a terminal comes from.
+enum Source {
+    Fifo(AsyncFd<OwnedFd>),
+    /// Read at once: the system gives no other way.
+    File(File),
+}
+
+impl Source {
+    /// Opens it, and what the daemon holds of it so that it does not end early.
+    fn open(stream: &Stream) -> Result<Option<(Self, Option<OwnedFd>)>, ConsoleError> {
+        let path = match stream {
+            Stream::Fifo(path) => path,
+            Stream::Path(path) if is_fifo(path) => path,
+            Stream::Path(_) | Stream::File(_) => {
+                let file = stream.open(OFlags::RDONLY | OFlags::NONBLOCK)?;
+                return Ok(Some((Self::File(file.into()), None)));
+            }
+            Stream::Null | Stream::Logger(_) | Stream::Pipe(_) => return Ok(None),
+        };
+        let open = |mode| {
+            let opened = open_fifo(path, mode | OFlags::NONBLOCK);
+            opened.map_err(|source| ConsoleError::Stream { path: path.clone(), source })
+        };
+        let held = open(OFlags::RDWR)?;
+        let fifo = readiness::watch(open(OFlags::RDONLY)?).map_err(ConsoleError::Watch)?;
+        Ok(Some((Self::Fifo(fifo), Some(held))))
+    }
+
+    async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Fifo(fifo) => {
+                fifo.async_io(tokio::io::Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut *buffer)?)).await
+            }
+            Self::File(file) => {
+                tokio::task::coop::consume_budget().await;
+                (&*file).read(buffer)
+            }
+        }
+    }
+}
+
 /// Where the output of a terminal goes.
 enum Sink {
     Null,
@@ -201,12 +234,9 @@ impl Sink {
         match stream {
             Stream::Null => Ok(Self::Null),
             Stream::Fifo(path) => Self::fifo(path, OFlags::RDWR),
+            Stream::Path(path) if is_fifo(path) => Self::fifo(path, OFlags::RDWR),
             Stream::Pipe(path) => Self::fifo(path, OFlags::WRONLY),
-            Stream::File(path) => {
-                let file = stream.open(OFlags::WRONLY);
-                file.map(|file| Self::File(file.into()))
-                    .map_err(|source| ConsoleError::Stream { path: path.clone(), source })
-            }
+            Stream::Path(_) | Stream::File(_) => Ok(Self::File(stream.open(OFlags::WRONLY)?.into())),
             Stream::Logger(_) => Err(ConsoleError::Watch(io::Error::other("the logging program has not been started"))),
         }
     }
@@ -265,12 +295,11 @@ async fn copy_out(master: &AsyncFd<OwnedFd>, mut sink: Sink, ended: &mut watch::
 }
 
 /// Copies what a client types, until its end, which the terminal tells its reader.
-async fn copy_in(fifo: &AsyncFd<OwnedFd>, master: &AsyncFd<OwnedFd>) {
+async fn copy_in(source: &Source, master: &AsyncFd<OwnedFd>) {
     let mut buffer = vec![0; CHUNK];
     let mut at_start_of_line = true;
     loop {
-        let read = fifo.async_io(tokio::io::Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut buffer)?)).await;
-        match read {
+        match source.read(&mut buffer).await {
             Ok(0) => break,
             Ok(length) => {
                 at_start_of_line = buffer[length - 1] == b'\n' || buffer[length - 1] == b'\r';

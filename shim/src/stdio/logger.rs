@@ -1,9 +1,12 @@
-//! Logging programs, `binary://` in containerd's words.
+//! Logging programs, `binary://` and `binary-v2://` in containerd's words.
 //!
 //! The URI names a program and, as its query, its arguments. The program is started once for each container, with
 //! `CONTAINER_ID` and `CONTAINER_NAMESPACE` and nothing else in its environment, and finds three pipes: the container's
-//! output as descriptor 3, its errors as 4, and 5, which it closes when it is ready. It ends by itself when both
+//! output as descriptor 3, its errors as 4, and 5, on which it says that it is ready. It ends by itself when both
 //! outputs have ended, and goes on whatever becomes of the daemon.
+//!
+//! Of a program named by `binary://` the closing of descriptor 5 says that it is ready, as its end does. One named by `binary-v2://`
+//! must write a byte before: so one that ends early is told from one that is ready.
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
@@ -16,6 +19,7 @@ use std::time::Duration;
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
+use super::uri::decode;
 use crate::readiness;
 
 /// How long a program may take to be ready.
@@ -26,6 +30,9 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Logger {
     program: PathBuf,
     args: Vec<String>,
+    /// It says by a byte that it is ready.
+    #[serde(default)]
+    strict: bool,
 }
 
 /// Says why a logging program does not run.
@@ -39,11 +46,22 @@ pub(crate) enum LoggerError {
     },
     #[error("cannot use logging program {}: it was not ready after {} s", program.display(), READY_LIMIT.as_secs())]
     NotReady { program: PathBuf },
+    #[error(
+        "cannot use logging program {}: it has closed descriptor 5 without writing a byte on it, as binary-v2:// demands; it may have ended", program.display()
+    )]
+    SaidNothing { program: PathBuf },
+    #[error("cannot hear of logging program {}", program.display())]
+    Ready {
+        program: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl Logger {
-    /// Understands what stands after `binary://`: a path, and arguments as `name=value` or `name`, joined by `&`.
-    pub(super) fn parse(uri: &str) -> Option<Self> {
+    /// Understands what stands after `binary://`, or after `binary-v2://` in the strict form: a path, and arguments as `name=value` or
+    /// `name`, joined by `&`.
+    pub(super) fn parse(uri: &str, strict: bool) -> Option<Self> {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let program = PathBuf::from(decode(path, false)?);
         if !program.is_absolute() {
@@ -54,7 +72,7 @@ impl Logger {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             args.extend([decode(name, true)?, decode(value, true)?]);
         }
-        Some(Self { program, args })
+        Some(Self { program, args, strict })
     }
 
     /// Starts the program, waits until it is ready, and returns the pipes for output and errors.
@@ -64,11 +82,17 @@ impl Logger {
         let ((out, out_writer), (err, err_writer), (ready, ready_writer)) = (pipe()?, pipe()?, pipe()?);
         let mut child = self.spawn(id, namespace, [&out, &err], &ready_writer).map_err(failed)?;
         drop((out, err, ready_writer));
-        if tokio::time::timeout(READY_LIMIT, wait(ready)).await.is_err() {
+        let program = || self.program.clone();
+        let ready = match tokio::time::timeout(READY_LIMIT, wait(ready)).await {
+            Err(_) => Err(LoggerError::NotReady { program: program() }),
+            Ok(Err(source)) => Err(LoggerError::Ready { program: program(), source }),
+            Ok(Ok(said)) if self.strict && !said => Err(LoggerError::SaidNothing { program: program() }),
+            Ok(Ok(_)) => Ok(()),
+        };
+        ready.inspect_err(|_| {
             // It is waited for with all other children.
             let _ = child.kill();
-            return Err(LoggerError::NotReady { program: self.program.clone() });
-        }
+        })?;
         Ok([out_writer.into(), err_writer.into()])
     }
 
@@ -119,29 +143,12 @@ fn hand_over(mut fds: [i32; 3]) -> io::Result<()> {
     )?)
 }
 
-/// Waits until the program closes its end, or writes on it.
-async fn wait(ready: PipeReader) -> io::Result<()> {
+/// Waits until the program closes its end, or writes on it; says whether it has written.
+async fn wait(ready: PipeReader) -> io::Result<bool> {
     rustix::io::ioctl_fionbio(&ready, true)?;
-    readiness::watch(ready.into())?.readable().await.map(|_| ())
-}
-
-/// Resolves `%20` and its like, and in a query `+` for a space. `None` if that gives no text.
-fn decode(text: &str, query: bool) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        match byte {
-            b'%' => {
-                let digits = tail.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-                bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-                rest = &tail[2..];
-            }
-            b'+' if query => bytes.push(b' '),
-            byte => bytes.push(byte),
-        }
-    }
-    String::from_utf8(bytes).ok()
+    let ready = readiness::watch(ready.into())?;
+    let read = ready.async_io(tokio::io::Interest::READABLE, |ready| Ok(rustix::io::read(ready, &mut [0; 1])?)).await?;
+    Ok(read > 0)
 }
 
 #[cfg(test)]
@@ -151,7 +158,7 @@ mod tests {
     /// The query is the arguments, in their order, escapes resolved.
     #[test]
     fn uris() {
-        let parse = |uri| Logger::parse(uri).map(|logger| (logger.program, logger.args));
+        let parse = |uri| Logger::parse(uri, false).map(|logger| (logger.program, logger.args));
         let args = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
         assert_eq!(parse("/bin/log"), Some(("/bin/log".into(), vec![])));
         assert_eq!(

@@ -39,6 +39,8 @@ pub struct Builder {
     changes: Vec<Value>,
     pub(super) streams: Wanted,
     annotations: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+    extensions: BTreeMap<String, Any>,
     options: Option<Any>,
 }
 
@@ -56,6 +58,8 @@ impl Builder {
             changes: Vec::new(),
             streams: Wanted::default(),
             annotations: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            extensions: BTreeMap::new(),
             options: None,
         }
     }
@@ -96,6 +100,18 @@ impl Builder {
         self
     }
 
+    /// Adds a label of its record.
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.labels.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Keeps a document with its record, as CRI does.
+    pub fn extension(mut self, name: &str, value: &Value) -> Self {
+        self.extensions.insert(name.to_owned(), spec::pack("Extension", value));
+        self
+    }
+
     /// Sets the options of its runtime, in TOML, as CRI does with what stands in containerd's configuration.
     pub fn options(self, toml: &str) -> Self {
         self.packed_options(
@@ -120,6 +136,12 @@ impl Builder {
     pub fn terminal(mut self) -> Self {
         self.streams.terminal = true;
         self.change(json!({ "process": { "terminal": true } }))
+    }
+
+    /// Takes its standard input from where a URI says.
+    pub fn input(mut self, uri: &str) -> Self {
+        self.streams.input = Some(uri.to_owned());
+        self
     }
 
     /// Sends both outputs to where a URI says; they cannot be read then.
@@ -210,6 +232,8 @@ impl Builder {
             spec: Some(spec::pack("Spec", &spec)),
             snapshotter: SNAPSHOTTER.to_owned(),
             snapshot_key: id.to_owned(),
+            labels: self.labels.clone().into_iter().collect(),
+            extensions: self.extensions.clone().into_iter().collect(),
             ..Default::default()
         };
         let request = CreateContainerRequest { container: Some(record) };

@@ -12,6 +12,8 @@ pub(crate) struct Wanted {
     pub(super) terminal: bool,
     /// URI for both outputs instead of fifos.
     pub(super) output: Option<String>,
+    /// What a request names as standard input, instead of a fifo.
+    pub(super) input: Option<String>,
 }
 
 impl Wanted {
@@ -25,7 +27,8 @@ impl Wanted {
         };
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let output = |stream: &Stream| self.output.clone().unwrap_or_else(|| text(stream.path()));
-        let stdin = streams.stdin.as_ref().map(|_| text(&folder.join("stdin"))).unwrap_or_default();
+        let stdin = streams.stdin.as_ref().map(|_| text(&folder.join("stdin")));
+        let stdin = self.input.clone().or(stdin).unwrap_or_default();
         let stderr = if self.terminal { String::new() } else { output(&streams.stderr) };
         let stdout = output(&streams.stdout);
         (streams, stdin, stdout, stderr)

@@ -216,10 +216,10 @@ async fn records_are_read(namespace: Namespace) {
         let request = namespace.request(CreateContainerRequest { container: Some(container) });
         namespace.client().containers().create(request).await.expect("a container record can be made");
     }
-    let named = store.container_image("with").await.expect("containerd answers");
+    let named = store.container("with").await.expect("containerd answers").image;
     assert_eq!(named.as_deref(), Some("localhost/image:v1"));
-    assert_eq!(store.container_image("without").await.expect("containerd answers"), None);
-    let answer = store.container_image("neither").await;
+    assert_eq!(store.container("without").await.expect("containerd answers").image, None);
+    let answer = store.container("neither").await;
     assert!(matches!(&answer, Err(StoreError::NotFound { subject }) if subject == "container neither"), "{answer:?}");
     assert!(store.namespaces().await.expect("containerd answers").contains(&namespace.name().to_owned()));
     assert!(store.describe().contains(namespace.name()), "{}", store.describe());

@@ -1,0 +1,116 @@
+//! The signal that stops a container. A shim is not told of it: it gets the number of each signal that is sent, and clients keep for
+//! themselves which of them means an end.
+//!
+//! Where it is to be found, the first that says one:
+//!
+//! 1. What CRI keeps with a container: the pod's `stopSignal` for it, from containerd 2.2 on, else that of the image.
+//! 2. A label of the container, by which `ctr task kill` and `nerdctl stop` go: that of `nerdctl run --stop-signal`, else that of the image.
+//! 3. The image's config. dockerd keeps its containers' `--stop-signal` to itself.
+
+use prewasi_precompiler::{ContainerRecord, Image};
+use serde::Deserialize;
+
+/// Under which name CRI keeps what it knows of a container.
+const CRI_METADATA: &str = "io.cri-containerd.container.metadata";
+/// Label of a container with the name of the signal.
+const LABEL: &str = "io.containerd.image.config.stop-signal";
+/// The lowest and the highest signal that has no meaning of its own, as the kernel's users count them.
+const RTMIN: i32 = 34;
+const RTMAX: i32 = 64;
+
+/// What is read of what CRI keeps.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Versioned {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[derive(Default)]
+struct Metadata {
+    stop_signal: String,
+}
+
+/// Finds the signal that stops a container. One that is not known is as none.
+pub(super) fn of_container(record: &ContainerRecord, image: Option<&Image>) -> Option<i32> {
+    let of_cri = || {
+        let metadata = record.extensions.get(CRI_METADATA)?;
+        let metadata: Versioned = serde_json::from_slice(metadata).ok()?;
+        Some(metadata.metadata.stop_signal)
+    };
+    let said = |signal: &String| !signal.is_empty();
+    let named = of_cri().filter(said).or_else(|| record.labels.get(LABEL).filter(|signal| said(signal)).cloned());
+    let named = named.or_else(|| image.and_then(|image| image.stop_signal.clone()))?;
+    let number = number(&named);
+    if number.is_none() {
+        tracing::warn!(signal = named, "the signal that stops the container is not known");
+    }
+    number
+}
+
+/// Reads the name of a signal, with or without `SIG`, or its number, as containerd does.
+fn number(name: &str) -> Option<i32> {
+    if let Ok(number) = name.parse::<i32>() {
+        return (1..=RTMAX).contains(&number).then_some(number);
+    }
+    let upper = name.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let steps = |text: &str, most| text.parse::<i32>().ok().filter(|steps| (0..=most).contains(steps));
+    match name {
+        "RTMIN" => Some(RTMIN),
+        "RTMAX" => Some(RTMAX),
+        // Other names of SIGABRT, SIGIO and SIGCHLD.
+        "IOT" => Some(nix::libc::SIGABRT),
+        "POLL" => Some(nix::libc::SIGIO),
+        "CLD" => Some(nix::libc::SIGCHLD),
+        name => match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
+            (Some(text), _) => Some(RTMIN + steps(text, 15)?),
+            (_, Some(text)) => Some(RTMAX - steps(text, 14)?),
+            _ => format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names with and without `SIG`, in any case, and numbers are understood; what is no signal is none.
+    #[test]
+    fn names() {
+        for (name, expected) in [
+            ("SIGTERM", 15),
+            ("quit", 3),
+            ("SigInt", 2),
+            ("10", 10),
+            ("WINCH", 28),
+            ("SIGRTMIN+3", 37),
+            ("RTMIN", 34),
+            ("SIGRTMAX-14", 50),
+            ("rtmax", 64),
+            ("POLL", 29),
+        ] {
+            assert_eq!(number(name), Some(expected), "{name}");
+        }
+        for name in ["", "0", "65", "-1", "SIG", "SIGSIGTERM", "RTMIN+16", "RTMAX-15", "RTMIN+-1", "TERM "] {
+            assert_eq!(number(name), None, "{name:?}");
+        }
+    }
+
+    /// What CRI says counts most, then the label; what says nothing leaves it to the next.
+    #[test]
+    fn sources() {
+        let record = |cri: &str, label: &str| ContainerRecord {
+            extensions: [(CRI_METADATA.to_owned(), cri.into())].into(),
+            labels: [(LABEL.to_owned(), label.to_owned())].into(),
+            ..ContainerRecord::default()
+        };
+        let cri = |signal: &str| format!(r#"{{"Version":"v1","Metadata":{{"ID":"a","StopSignal":"{signal}"}}}}"#);
+        assert_eq!(of_container(&record(&cri("SIGUSR1"), "SIGINT"), None), Some(10));
+        assert_eq!(of_container(&record(&cri(""), "SIGINT"), None), Some(2));
+        assert_eq!(of_container(&record(r#"{"Version":"v1","Metadata":{}}"#, "SIGINT"), None), Some(2));
+        assert_eq!(of_container(&record("[1]", ""), None), None);
+        assert_eq!(of_container(&ContainerRecord::default(), None), None);
+    }
+}
