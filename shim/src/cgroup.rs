@@ -26,6 +26,9 @@ pub(crate) use claim::{Claim, ClaimError, Progress, change, remove_unclaimed};
 pub(crate) use shown::shown;
 pub(crate) use systemd::SystemdError;
 
+/// The hierarchy of cgroup v1 without a controller.
+const NAMED: &str = "name=systemd";
+
 /// The folders of a container, by controller.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cgroup {
@@ -61,6 +64,21 @@ impl Cgroup {
     pub(crate) fn controller(&self, name: &str) -> Option<&Path> {
         let of = |list: &str| list.split(',').any(|controller| controller == name);
         self.folders.iter().find(|(list, _)| of(list)).map(|(_, folder)| folder.as_path())
+    }
+
+    /// Takes the calling process, and those that it makes from now on, into the cgroup of the hierarchy that systemd keeps for itself on a
+    /// node with cgroup v1. libcontainer leaves it out, runc does not: processes in containerd's cgroup there count as containerd's.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn join_named(&self) -> io::Result<()> {
+        let Some((_, folder)) = self.named() else { return Ok(()) };
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("cgroup.procs"), "0")
+    }
+
+    fn named(&self) -> Option<&(String, PathBuf)> {
+        self.folders.iter().find(|(name, _)| name == NAMED)
     }
 
     /// Returns the only folder of a system that has cgroup v2 alone.

@@ -53,6 +53,8 @@ pub(crate) enum ClaimError {
     Systemd(#[from] SystemdError),
     #[error("cannot find out about cgroups")]
     Read(#[source] io::Error),
+    #[error("cannot put the container into its cgroup of systemd's hierarchy")]
+    Join(#[source] io::Error),
     #[error("cannot note the cgroups of the container")]
     Note(#[source] io::Error),
     #[error("cannot put the container into cgroup {}: it is in {found}", path.display())]
@@ -220,6 +222,14 @@ impl Claim {
         (&self.path, self.legacy)
     }
 
+    /// Takes this process to where libcontainer does not take the container: see [`Cgroup::join_named`].
+    ///
+    /// # Errors
+    /// [`ClaimError::Join`].
+    pub(crate) fn join(&self) -> Result<(), ClaimError> {
+        if self.legacy { self.cgroup.join_named().map_err(ClaimError::Join) } else { Ok(()) }
+    }
+
     /// Makes folders anew that were there before the container: libcontainer removes all when it fails.
     pub(crate) fn restore(&self) {
         for folder in self.cgroup.kept.iter().filter(|folder| !folder.exists()) {
@@ -234,7 +244,9 @@ impl Claim {
     /// # Errors
     /// [`ClaimError::Elsewhere`] if the container is not where it should be.
     pub(crate) fn taken_by(self, pid: i32) -> Result<Cgroup, ClaimError> {
-        let found = self.cgroup.clone().at_process(pid).map_err(ClaimError::Read)?;
+        let mut found = self.cgroup.clone().at_process(pid).map_err(ClaimError::Read)?;
+        // This process is in it as well.
+        found.folders.extend(self.cgroup.named().filter(|_| self.legacy).cloned());
         if !self.legacy && found.folders != self.cgroup.folders {
             let path = self.cgroup.folders.into_iter().map(|(_, folder)| folder).next().unwrap_or_default();
             let found =

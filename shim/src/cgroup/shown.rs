@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::Hierarchy;
 
-/// Controllers that libcontainer puts a container into a cgroup of. In other hierarchies a container is where the shim is.
-const JOINED: [&str; 12] = [
+/// Controllers in whose hierarchies a container has a cgroup: by libcontainer, the last one by [`super::Cgroup::join_named`]. In other
+/// hierarchies a container is where the shim is.
+const JOINED: [&str; 13] = [
     "cpu",
     "cpuacct",
     "cpuset",
@@ -20,6 +21,7 @@ const JOINED: [&str; 12] = [
     "net_prio",
     "net_cls",
     "freezer",
+    super::NAMED,
 ];
 
 /// Lists the hierarchies of version 1: the name of the mount point, and the folder in which a container will be whose cgroup is at `path`.
@@ -77,7 +79,10 @@ mod tests {
         assert_eq!(found, ("cpu,cpuacct".to_owned(), PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/k/a")));
         let named = "34 30 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
         let found = place(named, "4:pids:/x\n1:name=systemd:/system.slice").unwrap();
-        assert_eq!(found, ("systemd".to_owned(), PathBuf::from("/sys/fs/cgroup/systemd/system.slice")));
-        assert_eq!(place(named, "4:pids:/x"), None);
+        assert_eq!(found, ("systemd".to_owned(), PathBuf::from("/sys/fs/cgroup/systemd/k/a")));
+        let other = "34 30 0:30 / /sys/fs/cgroup/misc rw - cgroup cgroup rw,misc";
+        let found = place(other, "4:pids:/x\n1:misc:/system.slice").unwrap();
+        assert_eq!(found, ("misc".to_owned(), PathBuf::from("/sys/fs/cgroup/misc/system.slice")));
+        assert_eq!(place(other, "4:pids:/x"), None);
     }
 }

@@ -94,6 +94,7 @@ impl Create {
             }
             claimed.save(&self.folder)
         })?;
+        claim.join()?;
         let stage = Stage::enter(&spec, &self.bundle, &claim)?;
         let with = Surroundings {
             bundle: &self.bundle,

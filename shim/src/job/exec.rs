@@ -24,6 +24,7 @@ use super::build::{BuildError, builder};
 use super::inherit::inherit;
 use super::payload::{Payload, Search};
 use super::reason::{Specs, build_error};
+use crate::cgroup::ClaimError;
 use crate::command::EngineConstructor;
 use crate::entrypoint::Entrypoint;
 use crate::error::Failure;
@@ -34,6 +35,7 @@ use crate::observe::About;
 use crate::options::RuntimeOptions;
 use crate::process::ProcessId;
 use crate::reasons;
+use crate::record::Claimed;
 use crate::spec::{self, adapt};
 use crate::stdio::Streams;
 use crate::trace::Origin;
@@ -109,6 +111,9 @@ impl Exec {
         let process = in_memory(&process).map_err(BuildError::Process)?;
         let path = format!("/proc/self/fd/{}", process.as_raw_fd());
         let builder = builder(&self.id, folder, &self.streams, &spec, payload, Some(confinement), &runc)?;
+        if let Some(cgroup) = Claimed::load(&self.folder).and_then(|claimed| claimed.cgroup) {
+            cgroup.join_named().map_err(ClaimError::Join)?;
+        }
         if joins_users {
             self.join_users().map_err(BuildError::UserNamespace)?;
         }
