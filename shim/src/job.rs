@@ -4,6 +4,7 @@ mod build;
 mod create;
 mod data;
 mod exec;
+mod folders;
 mod inherit;
 mod limit;
 mod payload;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 
@@ -55,6 +55,10 @@ pub(super) enum BuildError {
         "cannot build the container: its spec mounts nothing on /proc, and no container can be built without; add a mount of type proc"
     )]
     NoProc,
+    #[error("cannot use working directory {path:?}: it must be an absolute path")]
+    RelativeCwd { path: std::path::PathBuf },
+    #[error("cannot close the folders of devices in /dev")]
+    Devices(#[source] io::Error),
     #[error("cannot keep the state of the container: {0}")]
     State(String),
     #[error(transparent)]
@@ -90,7 +94,9 @@ impl BuildError {
             Self::Exists { .. } => Kind::Exists,
             Self::Claim(error) if error.is_input() => Kind::Invalid,
             Self::Stage(error) if error.is_input() => Kind::Invalid,
-            Self::Hook { .. } | Self::Root(RootError::NoFolder { .. }) | Self::NoProc => Kind::Invalid,
+            Self::Hook { .. } | Self::Root(RootError::NoFolder { .. }) | Self::NoProc | Self::RelativeCwd { .. } => {
+                Kind::Invalid
+            }
             Self::Spec(_)
             | Self::Mount(_)
             | Self::Attributes(_)
@@ -102,6 +108,7 @@ impl BuildError {
             | Self::Build { .. }
             | Self::Stale { .. }
             | Self::State(_)
+            | Self::Devices(_)
             | Self::Stage(_)
             | Self::Claim(_)
             | Self::Capabilities(_)
@@ -174,4 +181,11 @@ fn own_streams(streams: &[OwnedFd; 3], spec: &Spec, kind: adapt::Kind, owner: (O
             tracing::warn!(%error, ?uid, ?gid, "cannot give a standard stream to the container's user");
         }
     }
+}
+
+/// Refuses a working directory that is no absolute path, as runc does.
+pub(super) fn check_cwd(process: Option<&Process>) -> Result<(), BuildError> {
+    let cwd = process.map(|process| process.cwd().clone()).unwrap_or_default();
+    let is_relative = cwd.is_relative() && !cwd.as_os_str().is_empty();
+    if is_relative { Err(BuildError::RelativeCwd { path: cwd }) } else { Ok(()) }
 }

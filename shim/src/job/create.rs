@@ -12,7 +12,8 @@ use libcontainer::oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::Remove;
-use super::build::{BuildError, builder};
+use super::build::{BuildError, builder, check_cwd};
+use super::folders;
 use super::payload::Search;
 use super::reason::{Specs, build_error};
 use super::root;
@@ -60,6 +61,7 @@ impl Create {
 
     fn create(&self, engine: EngineConstructor) -> Result<Report, BuildError> {
         let spec = spec::load(&self.bundle)?;
+        check_cwd(spec.process().as_ref())?;
         let options = self.options.of_container(&spec)?;
         let runc = self.options.for_runc()?;
         log::set_level(options.log_level);
@@ -102,7 +104,8 @@ impl Create {
             stage: stage.as_ref(),
             reasons: reasons::open().inspect_err(|error| tracing::warn!(%error, "reasons are cut short")).ok(),
         };
-        let adapted = adapt::container(&spec, &with, payload.kind()).map_err(BuildError::Capabilities)?;
+        let mut adapted = adapt::container(&spec, &with, payload.kind()).map_err(BuildError::Capabilities)?;
+        folders::keep_modes(&mut adapted, &spec::root(&spec, &self.bundle));
         self.write(&adapted)?;
         let lowering = adapted.process().as_ref().filter(|_| payload.kind() == adapt::Kind::Wasm);
         let lowering = lowering.and_then(adapt::to_be_lowered).map(Confinement::lowering);
@@ -126,6 +129,7 @@ impl Create {
         if let Some(stage) = stage {
             stage.finish(pid)?;
         }
+        folders::close_folders(&spec, pid).map_err(BuildError::Devices)?;
         let cgroup = claim.taken_by(pid)?;
         drop(building);
         Ok(Report::Process { id, cgroup: Some(cgroup), about: observe::about(&tracing::Span::current()) })

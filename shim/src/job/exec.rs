@@ -20,7 +20,7 @@ use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::build::{BuildError, builder};
+use super::build::{BuildError, builder, check_cwd};
 use super::inherit::inherit;
 use super::payload::{Payload, Search};
 use super::reason::{Specs, build_error};
@@ -87,6 +87,7 @@ impl Exec {
         if let Some(own) = spec.process() {
             inherit(&mut process, own);
         }
+        check_cwd(Some(&process))?;
         let joins_users = spec::has_user_namespace(&spec);
         spec.set_process(Some(process.clone()));
         let search = Search {

@@ -15,7 +15,7 @@ use prewasi_test::{Namespace, case, eventually};
 use serde_json::{Value, json};
 
 use super::rows::{Neighbour, Place, Row, row};
-use super::{LIMIT, Seen, Subject, differences, layer, mixed, seen};
+use super::{LIMIT, RUNS, Seen, Subject, differences, layer, mixed, refused, seen};
 use crate::busybox;
 use crate::confinement::{OURS, RUNC};
 
@@ -86,8 +86,11 @@ async fn run_by_ctr(
     arguments.extend([&*image.name, &*id]);
     arguments.extend(if subject == Subject::Wasm { &WASM[..] } else { &NATIVE[..] });
     let output = namespace.ctr(&arguments);
-    let mut seen = Seen::from([("created".to_owned(), output.status.success().to_string())]);
-    if output.status.success() {
+    let mut seen = Seen::new();
+    if !output.status.success() {
+        refused(&mut seen, output.stderr);
+    } else {
+        seen.insert(RUNS.to_owned(), "yes".to_owned());
         let pid = namespace.pid_of(&id).await;
         is_at_work(pid, subject).await;
         seen.extend(seen::all(pid, &place));
@@ -99,10 +102,14 @@ async fn run_by_ctr(
 
 /// Waits until a native program has taken the place of the shim, or the filter of a guest is in force, which is put there last.
 async fn is_at_work(pid: u32, subject: Subject) {
-    let (file, wanted) = if subject == Subject::Wasm { ("status", "Seccomp:\t2") } else { ("cmdline", "sleep\x00600") };
+    // While a thread is made, signals are blocked.
+    let (file, wanted): (_, &[&str]) = match subject {
+        Subject::Wasm => ("status", &["Seccomp:\t2", "SigBlk:\t0000000000000000"]),
+        _ => ("cmdline", &["sleep\x00600"]),
+    };
     eventually("the program", LIMIT, async || {
         let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        if text.contains(wanted) { Ok(()) } else { Err(text) }
+        if wanted.iter().all(|part| text.contains(part)) { Ok(()) } else { Err(text) }
     })
     .await;
 }
@@ -276,8 +283,11 @@ async fn containers_of_kubernetes(namespace: Namespace) {
                     Ok(id) => cri.start_container(id).await,
                     Err(status) => Err(status.clone()),
                 };
-                seen.insert("started".to_owned(), started.is_ok().to_string());
+                if let Err(status) = &started {
+                    refused(&mut seen, status.to_string());
+                }
                 if let (Ok(id), Ok(())) = (&created, started) {
+                    seen.insert(RUNS.to_owned(), "yes".to_owned());
                     place.id.clone_from(id);
                     let pid = cri.pid(id).await;
                     is_at_work(pid, subject).await;

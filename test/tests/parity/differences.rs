@@ -1,6 +1,8 @@
 //! What differs by design. `docs/parity.md` has the reasons.
 
-use super::{Seen, Subject};
+use std::collections::BTreeSet;
+
+use super::{RUNS, Seen, Subject, WHY};
 
 /// A difference: of which rows (all, if none is named), in what, and the values with runc and with ours.
 struct Difference {
@@ -17,7 +19,57 @@ const DIFFERENCES: &[Difference] = &[
     // A guest has a filter of its own, which needs this.
     Difference { subject: Some(Subject::Wasm), rows: ALL, name: "NoNewPrivs", is: |_, ours| ours == "1" },
     Difference { subject: Some(Subject::Wasm), rows: ALL, name: "Seccomp", is: |_, ours| ours == "2" },
+    // Devices of an image are out of reach, where nothing can need them.
+    Difference { subject: Some(Subject::Wasm), rows: ALL, name: "mount /", is: without_devices },
+    Difference {
+        subject: Some(Subject::Native),
+        rows: ALL,
+        name: "mount /",
+        is: |runc, ours| runc == ours || without_devices(runc, ours),
+    },
+    // A guest that writes to its own memory leaves its sandbox.
+    Difference { subject: Some(Subject::Wasm), rows: ALL, name: "mount /proc", is: fixed_over },
+    // The mount is read-only, its file system need not be.
+    Difference {
+        subject: None,
+        rows: ALL,
+        name: "mount /sys",
+        is: |runc, ours| {
+            runc == ours || (runc.starts_with("ro,") && runc.strip_suffix(" ro") == ours.strip_suffix(" rw"))
+        },
+    },
+    // runc 1.1 does not know it.
+    Difference {
+        subject: None,
+        rows: &["names"],
+        name: "hostname, domain, msgmax, ttl",
+        is: |runc, ours| (runc, ours) == ("box (none) 8192 64", "box example 8192 64"),
+    },
+    // libcontainer makes what is read-only unfit for programs and devices as well.
+    Difference {
+        subject: None,
+        rows: &["read-only paths"],
+        name: "mount /work",
+        is: |runc, ours| ours == runc.replacen("ro,", "ro,nosuid,nodev,noexec,", 1),
+    },
+    // Refused, with the reason.
+    Difference {
+        subject: None,
+        rows: &["tmpfs with the files below"],
+        name: RUNS,
+        is: |runc, ours| (runc, ours) == ("yes", "no"),
+    },
 ];
+
+fn without_devices(runc: &str, ours: &str) -> bool {
+    let (first, rest) = runc.split_at(runc.find(',').map_or(0, |at| at + 1));
+    ours == format!("{first}nodev,{rest}")
+}
+
+fn fixed_over(runc: &str, ours: &str) -> bool {
+    let fixed = runc.replacen("rw,", "ro,", 1);
+    ours == format!("{fixed}; over {runc}")
+}
 
 fn known(row: &str, subject: Subject, name: &str) -> Option<&'static Difference> {
     DIFFERENCES.iter().find(|difference| {
@@ -30,7 +82,13 @@ fn known(row: &str, subject: Subject, name: &str) -> Option<&'static Difference>
 /// Lists where a container is neither as with runc nor different as it should be.
 pub(super) fn check(row: &str, subject: Subject, expected: &Seen, seen: &Seen) -> Vec<String> {
     let mut found = Vec::new();
+    let why = seen.get(WHY).map_or("", String::as_str);
+    let refused = known(row, subject, RUNS).is_some();
     for (name, expected, seen) in pairs(expected, seen) {
+        // A container that is not there has no attributes.
+        if (refused || !why.is_empty()) && name != RUNS {
+            continue;
+        }
         // The guest cannot do these.
         if subject == Subject::Wasm && name == "does" {
             continue;
@@ -40,7 +98,7 @@ pub(super) fn check(row: &str, subject: Subject, expected: &Seen, seen: &Seen) -
             None => expected == seen,
         };
         if !right {
-            found.push(format!("{row}, {subject:?}: {name}:\n  runc: {expected}\n  ours: {seen}"));
+            found.push(format!("{row}, {subject:?}: {name}:\n  runc: {expected}\n  ours: {seen} {why}"));
         }
     }
     found
@@ -53,7 +111,7 @@ pub(super) fn between(row: &str, first: &Seen, second: &Seen) -> Vec<String> {
 }
 
 fn pairs<'a>(first: &'a Seen, second: &'a Seen) -> Vec<(&'a str, &'a str, &'a str)> {
-    let names: std::collections::BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    let names: BTreeSet<&String> = first.keys().chain(second.keys()).filter(|name| *name != WHY).collect();
     let value = |seen: &'a Seen, name: &str| seen.get(name).map_or("(nothing)", String::as_str);
     names.into_iter().map(|name| (name.as_str(), value(first, name), value(second, name))).collect()
 }

@@ -249,7 +249,7 @@ pub(super) fn hooks() -> Vec<Row> {
         row("createRuntime hook that is missing", missing("createRuntime")).refused(),
         row("createContainer hook that is missing", missing("createContainer")).refused(),
         row("startContainer hook that is missing", missing("startContainer")).refused(),
-        row("poststart hook that fails", hook("poststart", "exit 3", None)),
+        row("poststart hook that fails", hook("poststart", "exit 3", None)).refused(),
         row("poststop hook that fails", hook("poststop", "exit 3", None)),
     ]
 }

@@ -2,4 +2,4 @@
 # kinds: wasm
 # reference: none
 prewasi doctor >said || fail "it finds fault: $(cat said)"
-for part in "cgroup v2" systemd AppArmor D-Bus; do grep -qi -- "$part" said || fail "it says nothing of $part: $(cat said)"; done
+for part in "cgroups: version 2" systemd AppArmor D-Bus; do grep -qi -- "$part" said || fail "it says nothing of $part: $(cat said)"; done

@@ -1,15 +1,21 @@
 # The shim's file cannot be written through /proc/PID/exe of a process in a container, whether the shim still runs or not.
 # kinds: native wasm
 # reference: none
+# alone
+# Opens, and writes nothing.
 shim=$(command -v containerd-shim-wasmtime-v1)
 before=$(sha256sum <"$shim")
-# Opens, and writes nothing.
 try() { why sh -c ': >>"$1"' sh "$1"; }
 start box '{}' sleep 1000
 exe=/proc/$(pid_of box)/exe
 if [ "$(stat -L -c %d:%i "$exe")" = "$(stat -c %d:%i "$shim")" ]; then
-    # "Text file busy" is what a file says that can be written as soon as nobody runs it.
-    expect "opening the shim for writing, on the node" "Read-only file system" "$(try "$exe")"
+    expect "opening the shim for writing while it runs" "Text file busy" "$(try "$exe")"
+    exec 9<"$exe"
+    remove box
+    nobody_runs_it() { ! pgrep -f "^$shim " >/dev/null; }
+    eventually nobody_runs_it
+    expect "opening the shim for writing by what was kept of it" "Read-only file system" "$(try /proc/self/fd/9)"
+    exec 9<&-
 fi
 found=$(why run inside '{}' write /proc/self/exe text)
 case $found in

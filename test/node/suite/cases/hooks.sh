@@ -9,7 +9,9 @@ chmod +x hook
 hook() { echo '"'"$1"'": [{"path": "'"$work"'/hook", "args": ["hook", "'"$1"'", "'"$work"'/calls"]}]'; }
 run box '{"hooks": {'"$(hook prestart), $(hook createRuntime), $(hook createContainer), $(hook poststart), $(hook poststop)"'}}' sleep 1 >/dev/null
 eventually grep -q poststop calls
-cat calls
+# runc before 1.3 runs poststart hooks before the start.
+sed 's/^poststart: .*/poststart/' calls
+[ "$RUNTIME" = runc ] || expect "the state that the poststart hook is told" "poststart: running" "$(grep poststart calls)"
 # One that fails stops the creation.
 code=0
 run broken '{"hooks": {"createRuntime": [{"path": "/bin/false"}]}}' sleep 1 >/dev/null || code=$?

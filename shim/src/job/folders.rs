@@ -1,0 +1,114 @@
+//! Folders of a container that libcontainer makes or mounts over with other modes than runc does.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::runtime::{Mount, Spec};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, open, openat2};
+
+/// Mode of a folder that libcontainer makes for a device, with which any user may change it.
+const OPEN: u32 = 0o777;
+/// Mode of those that runc makes.
+const CLOSED: Mode = Mode::from_raw_mode(0o755);
+
+/// Gives each tmpfs that the spec says no mode of the mode of the folder that it is mounted over, as runc 1.1 does. `root` is the root
+/// filesystem, in which nothing is mounted yet.
+pub(super) fn keep_modes(spec: &mut Spec, root: &Path) {
+    let Ok(root) = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else { return };
+    let mut before: Vec<PathBuf> = Vec::new();
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let destination = mount.destination().clone();
+        // A folder of an earlier mount is not the image's.
+        if !before.iter().any(|path| destination.starts_with(path)) && needs_mode(mount) {
+            let found = folder(&root, &destination).and_then(|folder| Ok(fstat(folder)?));
+            if let Ok(stat) = found {
+                let mut options = mount.options().clone().unwrap_or_default();
+                options.push(format!("mode={:o}", stat.st_mode & 0o7777));
+                mount.set_options(Some(options));
+            }
+        }
+        before.push(destination);
+    }
+}
+
+fn needs_mode(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    mount.typ().as_deref() == Some("tmpfs") && !options.iter().any(|option| option.starts_with("mode="))
+}
+
+/// Closes the folders that libcontainer has made in `/dev` for devices of the spec: it makes them for everybody to write to. `init` is the
+/// container's first process, which runs no program yet.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn close_folders(spec: &Spec, init: i32) -> io::Result<()> {
+    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    let above = |path: &Path| path.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>();
+    let mut folders: Vec<PathBuf> = devices.iter().flat_map(|device| above(device.path())).collect();
+    folders.retain(|path| path.starts_with("/dev") && path != Path::new("/dev"));
+    folders.sort_unstable();
+    folders.dedup();
+    if folders.is_empty() {
+        return Ok(());
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(format!("/proc/{init}/root"), flags, Mode::empty())?;
+    let file_system = fstat(folder(&root, Path::new("/dev"))?)?.st_dev;
+    for path in folders {
+        let folder = folder(&root, &path)?;
+        let stat = fstat(&folder)?;
+        if stat.st_dev == file_system && stat.st_mode & 0o7777 == OPEN {
+            // A descriptor that is only a path has no mode to change.
+            let opened = rustix::fs::openat(&folder, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            fchmod(opened, CLOSED)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a folder of a container, without following links.
+fn folder(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let found = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    match FileType::from_raw_mode(fstat(&found)?.st_mode) {
+        FileType::Directory => Ok(found),
+        _ => Err(io::ErrorKind::NotADirectory.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn options(spec: &Spec, index: usize) -> Vec<String> {
+        spec.mounts().as_ref().unwrap()[index].options().clone().unwrap_or_default()
+    }
+
+    /// A tmpfs has the mode of the image's folder, unless the spec has another one or an earlier mount hides the folder.
+    #[test]
+    fn modes_are_kept() {
+        let root = std::env::temp_dir().join(format!("prewasi-modes-{}", std::process::id()));
+        fs::create_dir_all(root.join("work/below")).unwrap();
+        fs::set_permissions(root.join("work"), fs::Permissions::from_mode(0o1750)).unwrap();
+        let mount = |destination: &str, options: &str| {
+            format!(r#"{{"destination":"{destination}","type":"tmpfs","source":"tmpfs","options":[{options}]}}"#)
+        };
+        let mounts = [
+            mount("/work", r#""nosuid""#),
+            mount("/work/below", ""),
+            mount("/new", ""),
+            mount("/work", r#""mode=700""#),
+        ];
+        let text = format!(r#"{{"ociVersion":"1.0.2","mounts":[{}]}}"#, mounts.join(","));
+        let mut spec: Spec = serde_json::from_str(&text).unwrap();
+        keep_modes(&mut spec, &root);
+        assert_eq!(options(&spec, 0), ["nosuid", "mode=1750"]);
+        assert_eq!(options(&spec, 3), ["mode=700"]);
+        assert!(options(&spec, 1).is_empty() && options(&spec, 2).is_empty());
+        fs::remove_dir_all(root).unwrap();
+    }
+}
