@@ -144,7 +144,7 @@ impl Cri {
         self.run_pod_with("wasmtime", config).await
     }
 
-    /// Runs a pod with a handler; the one without a name is runc.
+    /// Runs a pod with a handler: `wasmtime` or `runc`.
     ///
     /// # Panics
     /// If it cannot be run.
@@ -403,6 +403,9 @@ conf_dir = "{folder}/cni"
 
 [plugins."{runtime}".containerd]
 default_runtime_name = "wasmtime"
+
+[plugins."{runtime}".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
 
 [plugins."{runtime}".containerd.runtimes.wasmtime]
 runtime_type = "io.containerd.wasmtime.v1"

@@ -104,7 +104,7 @@ async fn run_by_ctr(
 async fn is_at_work(pid: u32, subject: Subject) {
     // While a thread is made, signals are blocked.
     let (file, wanted): (_, &[&str]) = match subject {
-        Subject::Wasm => ("status", &["Seccomp:\t2", "SigBlk:\t0000000000000000"]),
+        Subject::Wasm => ("status", &["NoNewPrivs:\t1", "Seccomp:\t2", "SigBlk:\t0000000000000000"]),
         _ => ("cmdline", &["sleep\x00600"]),
     };
     eventually("the program", LIMIT, async || {
@@ -262,7 +262,7 @@ async fn containers_of_kubernetes(namespace: Namespace) {
                 privileged: true,
                 ..Default::default()
             });
-            let pod = cri.run_pod_with(if subject == Subject::Reference { "" } else { "wasmtime" }, config).await;
+            let pod = cri.run_pod_with(if subject == Subject::Reference { "runc" } else { "wasmtime" }, config).await;
             let mut seen_all = Vec::new();
             for (at, (name, row)) in rows.iter().enumerate() {
                 let mut place = Place { folder: folder.clone(), namespace: pod.id.clone(), ..Default::default() };

@@ -52,6 +52,20 @@ const DIFFERENCES: &[Difference] = &[
         name: "mount /work",
         is: |runc, ours| ours == runc.replacen("ro,", "ro,nosuid,nodev,noexec,", 1),
     },
+    // The folder's own mode is equal; here it is an option of the file system.
+    Difference {
+        subject: None,
+        rows: &["tmpfs over a folder with files"],
+        name: "mount /work",
+        is: |runc, ours| ours == format!("{runc},mode=755"),
+    },
+    // libcontainer allows /dev/console (5:1) to each container, which the cgroup above does not.
+    Difference {
+        subject: None,
+        rows: &["cgroup below another container's"],
+        name: RUNS,
+        is: |runc, ours| (runc, ours) == ("yes", "no"),
+    },
     // Refused, with the reason.
     Difference {
         subject: None,

@@ -44,24 +44,6 @@ impl Row {
     }
 }
 
-/// All rows.
-pub(super) fn all() -> Vec<Row> {
-    let groups = [
-        users(),
-        capabilities(),
-        namespaces(),
-        cgroups(),
-        mounts(),
-        propagation(),
-        folders(),
-        paths(),
-        hooks(),
-        processes(),
-        devices(),
-    ];
-    groups.into_iter().flatten().collect()
-}
-
 pub(super) fn users() -> Vec<Row> {
     let user = |user: Value| json!({ "process": { "user": user } });
     let forbidden = |wanted: Value| json!({ "process": { "noNewPrivileges": wanted } });
