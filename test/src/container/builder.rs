@@ -40,6 +40,8 @@ pub struct Builder {
     pub(super) streams: Wanted,
     annotations: BTreeMap<String, String>,
     options: Option<Any>,
+    task_options: Option<Any>,
+    snapshot_labels: Vec<(&'static str, String)>,
 }
 
 impl Builder {
@@ -57,6 +59,8 @@ impl Builder {
             streams: Wanted::default(),
             annotations: BTreeMap::new(),
             options: None,
+            task_options: None,
+            snapshot_labels: Vec::new(),
         }
     }
 
@@ -108,6 +112,23 @@ impl Builder {
     pub fn packed_options(mut self, type_url: &str, message: impl prost::Message) -> Self {
         self.options = Some(Any { type_url: type_url.to_owned(), value: message.encode_to_vec() });
         self
+    }
+
+    /// Sets a message as the options of its task, which come in the place of those of its runtime.
+    pub fn task_options(mut self, type_url: &str, message: Vec<u8>) -> Self {
+        self.task_options = Some(Any { type_url: type_url.to_owned(), value: message });
+        self
+    }
+
+    /// Gives it a user namespace, as containerd's clients do: ids from 0 to `size` are those from `first` on of the node, and so are the
+    /// owners of the files of its image.
+    pub fn users(mut self, first: u32, size: u32) -> Self {
+        let map = format!("0:{first}:{size}");
+        self.snapshot_labels.push(("containerd.io/snapshot/uidmapping", map.clone()));
+        self.snapshot_labels.push(("containerd.io/snapshot/gidmapping", map));
+        let maps = json!([{ "containerID": 0, "hostID": first, "size": size }]);
+        let kinds = ["pid", "ipc", "uts", "mount", "network", "user"].map(|kind| json!({ "type": kind }));
+        self.change(json!({ "linux": { "uidMappings": maps, "gidMappings": maps, "namespaces": kinds } }))
     }
 
     /// Gives it a standard input, for [`Container::write`].
@@ -173,6 +194,7 @@ impl Builder {
             stdin,
             stdout,
             stderr,
+            options: self.task_options.clone(),
             ..Default::default()
         };
         let answer = self.namespace.client().tasks().create(self.namespace.request(request)).await;
@@ -197,7 +219,7 @@ impl Builder {
             snapshotter: SNAPSHOTTER.to_owned(),
             key: id.to_owned(),
             parent: config.chain_id(),
-            ..Default::default()
+            labels: self.snapshot_labels.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         };
         let mounts = namespace.client().snapshots().prepare(namespace.leased(&lease, request)).await;
         let mounts = mounts.expect("a snapshot of the image can be prepared").into_inner().mounts;
