@@ -83,6 +83,7 @@ pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), MountErro
         return Ok(());
     }
     fs::create_dir_all(rootfs).map_err(|source| MountError::Folder { path: rootfs.to_owned(), source })?;
+    tracing::debug!(?mounts, "mounting the root filesystem");
     mounts.iter().try_for_each(|mount| match mapped::take(mount, rootfs)? {
         Some((plain, uids, gids)) => mapped::mount_mapped(&plain, &uids, &gids, rootfs),
         None => mount.mount(rootfs),

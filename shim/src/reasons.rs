@@ -50,6 +50,11 @@ pub(crate) fn open() -> io::Result<RawFd> {
     Ok(number)
 }
 
+/// Closes the file: nobody reads it any more.
+pub(crate) fn close() {
+    *FILE.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
 /// Closes the file, and returns what is in it.
 pub(crate) fn take() -> Vec<Note> {
     let file = FILE.lock().unwrap_or_else(PoisonError::into_inner).take();

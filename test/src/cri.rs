@@ -22,7 +22,10 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::image::files;
-use crate::{Containerd, Series, eventually, leaks, process};
+use crate::{Containerd, Series, eventually, home, leaks, process};
+
+/// Handler by which containerd 2.1 takes the shim for runc's: only such a one it asks for its features.
+pub const LIKE_RUNC: &str = "like-runc";
 
 /// How long a step may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -141,14 +144,14 @@ impl Cri {
     /// # Panics
     /// If it cannot be run.
     pub async fn run_pod(&self, config: PodSandboxConfig) -> Pod {
-        self.run_pod_with("wasmtime", config).await
+        self.run_pod_with(config, "wasmtime").await
     }
 
-    /// Runs a pod with a handler: `wasmtime` or `runc`.
+    /// Runs a pod with another handler.
     ///
     /// # Panics
     /// If it cannot be run.
-    pub async fn run_pod_with(&self, handler: &str, config: PodSandboxConfig) -> Pod {
+    pub async fn run_pod_with(&self, config: PodSandboxConfig, handler: &str) -> Pod {
         fs::create_dir_all(&config.log_directory).expect("the folder is ours");
         let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.to_owned() };
         let answer = self.runtime.clone().run_pod_sandbox(request).await;
@@ -413,6 +416,11 @@ pod_annotations = ["prewasi.io/*"]
 
 [plugins."{runtime}".containerd.runtimes.wasmtime.options]
 {options}
-"#
+
+[plugins."{runtime}".containerd.runtimes.{LIKE_RUNC}]
+runtime_type = "io.containerd.runc.v2"
+runtime_path = "{}"
+"#,
+        home::program("containerd-shim-wasmtime-v1").display()
     )
 }

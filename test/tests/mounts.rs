@@ -1,5 +1,6 @@
 //! What is mounted in a container, and how: as runc does it, for native programs and for wasm.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -15,25 +16,28 @@ use crate::confinement::{OURS, RUNC, running, same, wasm};
 mod cgroups;
 mod propagation;
 mod reasons;
+mod users;
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
         case!(missing_working_directory_is_made, needs Runc Busybox),
         case!(missing_working_directory_of_a_process_is_an_error, needs Runc Busybox),
+        case!(attributes_are_those_that_the_options_name, needs Runc Busybox),
         case!(read_only_mounts_are_read_only_with_all_below, needs Busybox),
     ];
     cases.extend(cgroups::cases());
     cases.extend(propagation::cases());
     cases.extend(reasons::cases());
+    cases.extend(users::cases());
     cases
 }
 
 /// A file system in memory, mounted on this machine; dropping it takes it away with all that is mounted in it.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
     /// Mounts it on a folder, which is made. How it spreads says `flags`.
-    fn new(path: PathBuf, flags: libc::c_ulong) -> Self {
+    pub(crate) fn new(path: PathBuf, flags: libc::c_ulong) -> Self {
         fs::create_dir_all(&path).expect("the folder is ours");
         mount(Some("tmpfs"), &path, 0);
         let mounted = Self(path);
@@ -41,7 +45,7 @@ impl Mounted {
         mounted
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -123,6 +127,29 @@ async fn missing_working_directory_of_a_process_is_an_error(namespace: Namespace
         assert!(!Path::new(&format!("/proc/{}/root/nowhere", container.pid())).exists());
         container.end().await;
     }
+}
+
+/// Reads attributes of the mounts below `/volumes`.
+fn attributes(container: &Container) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(format!("/proc/{}/mountinfo", container.pid())).expect("it runs");
+    let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let volumes = lines.filter(|fields| fields[4].starts_with("/volumes"));
+    volumes.map(|fields| (fields[4].to_owned(), fields[5].to_owned())).collect()
+}
+
+/// A mount has the attributes of its source, until its options name one: then it has those alone. When accesses are noted stays as it is.
+async fn attributes_are_those_that_the_options_name(namespace: Namespace) {
+    let source = Mounted::new(namespace.folder().join("source"), libc::MS_PRIVATE);
+    mount(None, source.path(), libc::MS_REMOUNT | libc::MS_BIND | libc::MS_NOSUID | libc::MS_NOEXEC | libc::MS_NOATIME);
+    let options =
+        [&[][..], &["rw"], &["ro"], &["nodev"], &["noexec", "exec"], &["relatime"], &["nodiratime"], &["strictatime"]];
+    let mounts = options.iter().enumerate().map(|(number, options)| {
+        bind(source.path(), &format!("/volumes/{number}"), &[&["rbind", "rprivate"], *options].concat())
+    });
+    let seen = same(&namespace, with_mounts(&mounts.collect::<Vec<_>>()), attributes).await;
+    assert_eq!(seen["/volumes/0"], "rw,nosuid,noexec,noatime");
+    assert_eq!(seen["/volumes/2"], "ro,noatime");
+    assert_eq!(seen["/volumes/5"], "rw,relatime");
 }
 
 /// With `rro` a mount is read-only, and so is what is mounted below it; with `ro` only the mount itself is.

@@ -134,6 +134,7 @@ impl Executor for WasmExecutor {
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         crate::log::silence();
+        crate::reasons::close();
         mend_null_outputs();
         if let Some(name) = name(&self.wasm.guest) {
             // Only a name.

@@ -117,7 +117,7 @@ impl Create {
             .build()
             .inspect_err(|_| claim.restore())
             .map_err(|error| build_error("container", &error, &Specs { original: &spec, adapted: &adapted }))?;
-        drop(reasons::take());
+        reasons::close();
         let pid = container.pid().map(|pid| pid.as_raw());
         let pid = pid.ok_or_else(|| BuildError::Init(io::Error::other("libcontainer did not name it")))?;
         let id = ProcessId::of(pid).map_err(BuildError::Init)?;

@@ -12,10 +12,12 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
-use nix::sched::CloneFlags;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -115,9 +117,10 @@ impl Exec {
         if let Some(cgroup) = Claimed::load(&self.folder).and_then(|claimed| claimed.cgroup) {
             cgroup.join_named().map_err(ClaimError::Join)?;
         }
-        if joins_users {
-            self.join_users().map_err(BuildError::UserNamespace)?;
-        }
+        let _namespaces = match joins_users {
+            true => self.join_users().map_err(BuildError::UserNamespace)?,
+            false => Vec::new(),
+        };
         let building = tracing::info_span!("build").entered();
         if let Err(error) = reasons::open() {
             tracing::warn!(%error, "reasons are cut short");
@@ -156,9 +159,25 @@ impl Exec {
         copy().map_err(|source| BuildError::Folder { path: folder.to_owned(), source })
     }
 
-    fn join_users(&self) -> io::Result<()> {
-        let namespace = fs::File::open(format!("/proc/{}/ns/user", self.init.pid))?;
-        Ok(nix::sched::setns(namespace, CloneFlags::CLONE_NEWUSER)?)
+    /// Joins the user namespace. From then on this process may not look at the other namespaces of one that is not dumpable, as that of a wasm
+    /// container is. So their files are opened before, and are found by libcontainer in the place of `/proc/PID/ns`: in a mount namespace of
+    /// this process's own. They must stay open until the process has been made.
+    fn join_users(&self) -> io::Result<Vec<fs::File>> {
+        let folder = PathBuf::from(format!("/proc/{}/ns", self.init.pid));
+        let users = fs::File::open(folder.join("user"))?;
+        let mut opened = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let name = entry?.file_name();
+            opened.push((fs::File::open(folder.join(&name))?, name));
+        }
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+        mount(Some("tmpfs"), &folder, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+        for (file, name) in &opened {
+            symlink(format!("/proc/self/fd/{}", file.as_raw_fd()), folder.join(name))?;
+        }
+        setns(users, CloneFlags::CLONE_NEWUSER)?;
+        Ok(opened.into_iter().map(|(file, _)| file).collect())
     }
 }
 

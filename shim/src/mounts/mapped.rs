@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -55,6 +56,9 @@ pub(super) fn take(mount: &Mount, rootfs: &Path) -> Result<Option<(Mount, IdMap,
 /// [`MountError`]; nothing is mounted then.
 pub(super) fn mount_mapped(plain: &Mount, uids: &IdMap, gids: &IdMap, rootfs: &Path) -> Result<(), MountError> {
     let failed = |source| MountError::Mapped { kind: plain.kind.clone(), path: rootfs.to_owned(), source };
+    if is_mapped(plain, uids, gids) {
+        return plain.mount(rootfs);
+    }
     let users = users::namespace(uids, gids).map_err(failed)?;
     let own = File::open("/proc/self/ns/mnt").map_err(failed)?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(|error| failed(error.into()))?;
@@ -63,6 +67,13 @@ pub(super) fn mount_mapped(plain: &Mount, uids: &IdMap, gids: &IdMap, rootfs: &P
     let target = plain.target(rootfs, &plain.path(rootfs)?)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(made?, "", target, "", flags).map_err(|error| failed(error.into()))
+}
+
+/// Says whether files belong to the mapped users on the disk already. A snapshot without parents, as of an image whose layers are wasm alone, is
+/// a folder that containerd has given to the container's root, and has the options all the same: mapped again it would be nobody's.
+fn is_mapped(plain: &Mount, uids: &IdMap, gids: &IdMap) -> bool {
+    let owner = fs::metadata(&plain.source).map(|source| (Some(source.uid()), Some(source.gid())));
+    plain.kind != "overlay" && owner.is_ok_and(|owner| owner == (uids.root(), gids.root()))
 }
 
 /// Makes the mount in a namespace that this process has alone.
@@ -120,6 +131,20 @@ fn clone(path: &Path) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What belongs to the mapped root on the disk is not mapped again.
+    #[test]
+    fn mapped_once() {
+        let folder = std::env::temp_dir().join(format!("prewasi-mapped-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let owner = fs::metadata(&folder).unwrap();
+        let mount = |kind: &str| Mount { kind: kind.into(), source: folder.display().to_string(), ..Mount::default() };
+        let map = |host: u32| IdMap::parse(&format!("0:{host}:10")).unwrap();
+        assert!(is_mapped(&mount("bind"), &map(owner.uid()), &map(owner.gid())));
+        assert!(!is_mapped(&mount("bind"), &map(owner.uid() + 1), &map(owner.gid())));
+        assert!(!is_mapped(&mount("overlay"), &map(owner.uid()), &map(owner.gid())));
+        fs::remove_dir(folder).unwrap();
+    }
 
     /// Both mappings are taken out of the options; one without the other is refused.
     #[test]

@@ -19,6 +19,12 @@ impl IdMap {
         Self(mappings.iter().map(line).collect())
     }
 
+    /// Returns who the root of the namespace is outside of it.
+    pub(crate) fn root(&self) -> Option<u32> {
+        let root = |line: &str| line.strip_prefix("0 ")?.split(' ').next()?.parse().ok();
+        self.0.lines().find_map(root)
+    }
+
     /// Reads mappings as options of a mount have them: `container:host:size`, several of them with commas between.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let line = |map: &str| {
@@ -80,6 +86,8 @@ mod tests {
     fn mappings() {
         let two = IdMap::parse("0:100000:10,10:5:1");
         assert_eq!(two, Some(IdMap("0 100000 10\n10 5 1\n".to_owned())));
+        let roots = ["0:1000:1", "5:1:1,0:7:2", "10:1:1"].map(|text| IdMap::parse(text).unwrap().root());
+        assert_eq!(roots, [Some(1000), Some(7), None]);
         for odd in ["", "0:1", "0:1:2:3", "0:-1:2", "a:1:2", "0:1:2,"] {
             assert_eq!(IdMap::parse(odd), None, "{odd}");
         }

@@ -1,6 +1,11 @@
 //! What a container is to be like, until it is made.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
@@ -14,6 +19,7 @@ use super::streams::Wanted;
 use super::{Container, Exited, SNAPSHOTTER, remove};
 use crate::image::Config;
 use crate::namespace::Namespace;
+use crate::process;
 use crate::spec::{self, Spec, merge};
 
 /// containerd's message for the options of a runtime other than runc.
@@ -42,6 +48,9 @@ pub struct Builder {
     labels: BTreeMap<String, String>,
     extensions: BTreeMap<String, Any>,
     options: Option<Any>,
+    task_options: Option<Any>,
+    snapshot_labels: Vec<(&'static str, String)>,
+    first_user: Option<u32>,
 }
 
 impl Builder {
@@ -61,6 +70,9 @@ impl Builder {
             labels: BTreeMap::new(),
             extensions: BTreeMap::new(),
             options: None,
+            task_options: None,
+            snapshot_labels: Vec::new(),
+            first_user: None,
         }
     }
 
@@ -124,6 +136,24 @@ impl Builder {
     pub fn packed_options(mut self, type_url: &str, message: impl prost::Message) -> Self {
         self.options = Some(Any { type_url: type_url.to_owned(), value: message.encode_to_vec() });
         self
+    }
+
+    /// Sets a message as the options of its task, which come in the place of those of its runtime.
+    pub fn task_options(mut self, type_url: &str, message: Vec<u8>) -> Self {
+        self.task_options = Some(Any { type_url: type_url.to_owned(), value: message });
+        self
+    }
+
+    /// Gives it a user namespace, as containerd's clients do: ids from 0 to `size` are those from `first` on of the node, and so are the
+    /// owners of the files of its image: by the snapshotter or, if that of containerd 1.7 cannot do it, by a change of all of them.
+    pub fn users(mut self, first: u32, size: u32) -> Self {
+        let map = format!("0:{first}:{size}");
+        self.first_user = Some(first);
+        self.snapshot_labels.push(("containerd.io/snapshot/uidmapping", map.clone()));
+        self.snapshot_labels.push(("containerd.io/snapshot/gidmapping", map));
+        let maps = json!([{ "containerID": 0, "hostID": first, "size": size }]);
+        let kinds = ["pid", "ipc", "uts", "mount", "network", "user"].map(|kind| json!({ "type": kind }));
+        self.change(json!({ "linux": { "uidMappings": maps, "gidMappings": maps, "namespaces": kinds } }))
     }
 
     /// Gives it a standard input, for [`Container::write`].
@@ -195,6 +225,7 @@ impl Builder {
             stdin,
             stdout,
             stderr,
+            options: self.task_options.clone(),
             ..Default::default()
         };
         let answer = self.namespace.client().tasks().create(self.namespace.request(request)).await;
@@ -219,10 +250,15 @@ impl Builder {
             snapshotter: SNAPSHOTTER.to_owned(),
             key: id.to_owned(),
             parent: config.chain_id(),
-            ..Default::default()
+            labels: self.snapshot_labels.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         };
         let mounts = namespace.client().snapshots().prepare(namespace.leased(&lease, request)).await;
         let mounts = mounts.expect("a snapshot of the image can be prepared").into_inner().mounts;
+        if let Some(first) = self.first_user
+            && !mounts.iter().flat_map(|mount| &mount.options).any(|option| option.starts_with("uidmap="))
+        {
+            remap(&mounts, &namespace.folder().join(namespace.fresh_id("remapped")), first);
+        }
         let mut spec = self.spec(id, &config).json();
         self.changes.iter().for_each(|change| merge(&mut spec, change));
         let record = ContainerRecord {
@@ -254,5 +290,27 @@ impl Builder {
             mounts: self.mounts.clone(),
             annotations: self.annotations.clone(),
         }
+    }
+}
+
+/// Changes the owners of all files of a snapshot, as containerd's client does.
+fn remap(mounts: &[Mount], folder: &Path, first: u32) {
+    let [mount] = mounts else { panic!("a snapshot is one mount: {mounts:?}") };
+    if mount.r#type == "bind" {
+        return shift(Path::new(&mount.source), first);
+    }
+    fs::create_dir(folder).expect("the folder is ours");
+    let mut command = Command::new("mount");
+    command.args(["-t", &mount.r#type, "-o", &mount.options.join(","), &mount.source]).arg(folder);
+    process::run(&mut command, Duration::from_secs(20)).success();
+    shift(folder, first);
+    process::run(Command::new("umount").arg(folder), Duration::from_secs(20)).success();
+}
+
+fn shift(path: &Path, first: u32) {
+    let metadata = fs::symlink_metadata(path).expect("it is there");
+    lchown(path, Some(metadata.uid() + first), Some(metadata.gid() + first)).expect("it is ours");
+    if metadata.is_dir() {
+        fs::read_dir(path).expect("it is ours").flatten().for_each(|entry| shift(&entry.path(), first));
     }
 }

@@ -262,7 +262,7 @@ async fn containers_of_kubernetes(namespace: Namespace) {
                 privileged: true,
                 ..Default::default()
             });
-            let pod = cri.run_pod_with(if subject == Subject::Reference { "runc" } else { "wasmtime" }, config).await;
+            let pod = cri.run_pod_with(config, if subject == Subject::Reference { "runc" } else { "wasmtime" }).await;
             let mut seen_all = Vec::new();
             for (at, (name, row)) in rows.iter().enumerate() {
                 let mut place = Place { folder: folder.clone(), namespace: pod.id.clone(), ..Default::default() };

@@ -59,6 +59,8 @@ pub(super) fn make(mount: &Mount, bundle: &Path, users: &Users) -> Result<OwnedF
     let source = source.ok_or_else(|| StageError::NoSource { destination: destination.clone() })?;
     let path = bundle.join(source);
     let options = options_of(mount);
+    // The root of another user namespace could not clear what the node's has set.
+    let options = if users.own { options } else { options.replaces() };
     let tree = clone(&path, options.with_mounts).map_err(|source| StageError::Source {
         path: path.clone(),
         destination: destination.clone(),

@@ -45,6 +45,15 @@ impl Propagation {
     }
 }
 
+/// What a mount has of its source, unless its options name one of them.
+const REPLACED: u64 = libc::MOUNT_ATTR_RDONLY
+    | libc::MOUNT_ATTR_NOSUID
+    | libc::MOUNT_ATTR_NODEV
+    | libc::MOUNT_ATTR_NOEXEC
+    | libc::MOUNT_ATTR_NOSYMFOLLOW;
+/// Attributes that have to do with when accesses are noted.
+const TIMES: u64 = libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME;
+
 /// The options of a mount that shows a folder or file of the node.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
@@ -61,6 +70,15 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// Takes away what the source has and the options do not name, as soon as they name one: so does runc.
+    pub(super) fn replaces(mut self) -> Self {
+        if self.own != Change::default() {
+            let times = self.own.clear != 0 || self.own.set & TIMES != 0;
+            self.own.clear |= REPLACED | if times { TIMES } else { 0 };
+        }
+        self
+    }
+
     /// Reads options in their order. Those that only a file system of its own could obey mean nothing here, as with runc.
     pub(super) fn parse(options: &[String]) -> Self {
         let mut parsed = Self::default();
@@ -142,6 +160,17 @@ mod tests {
         assert_eq!(parse(&["bind", "rw"]), Options::default());
         let mapped = parse(&["ridmap"]);
         assert!(mapped.mapped && mapped.all_mapped);
+    }
+
+    /// One attribute that is named takes the place of all; how accesses are counted stays unless it is named.
+    #[test]
+    fn attributes_are_replaced() {
+        assert_eq!(parse(&["rbind", "rw", "rro"]).replaces().own, Change::default());
+        let own = parse(&["ro"]).replaces().own;
+        assert_eq!(own, Change { set: libc::MOUNT_ATTR_RDONLY, clear: REPLACED, propagation: 0 });
+        let own = parse(&["nodiratime"]).replaces().own;
+        assert_eq!(own, Change { set: libc::MOUNT_ATTR_NODIRATIME, clear: REPLACED | TIMES, propagation: 0 });
+        assert_eq!(parse(&["relatime"]).replaces().own, Change { set: 0, clear: REPLACED | TIMES, propagation: 0 });
     }
 
     /// Whoever sets how accesses are counted clears all other ways.
