@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use crate::busybox;
 
 mod artifacts;
+mod stops;
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
@@ -40,6 +41,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(refused_container_says_why, needs Busybox Cni),
     ];
     cases.extend(artifacts::cases());
+    cases.extend(stops::cases());
     cases
 }
 
