@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{kill_daemons, own};
 use crate::busybox;
-use crate::running::ticking;
+use crate::running::{ticking, ticking_as};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -148,7 +148,7 @@ async fn sandbox_that_ends_takes_nobody_along(namespace: Namespace) {
 /// of the namespace.
 async fn forgotten_container_is_removed_by_the_next_daemon(namespace: Namespace) {
     let namespace = own(&namespace).await;
-    let container = ticking(&namespace, DEMO).await;
+    let container = ticking_as(&namespace, DEMO, &format!("forgotten-{}", namespace.name())).await;
     let (id, bundle) = (container.id().to_owned(), container.bundle());
     namespace
         .daemon()
