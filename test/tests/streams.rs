@@ -143,6 +143,7 @@ async fn output_that_cannot_be_opened_says_why(namespace: Namespace) {
         (path(""), "Is a directory (os error 21)"),
         (path("file/log"), "Not a directory (os error 20)"),
         (path("socket"), "No such device or address (os error 6)"),
+        ("/proc/sys/kernel/ostype".to_owned(), "Permission denied (os error 13)"),
         (format!("file://{}", path("")), "Is a directory (os error 21)"),
         (format!("file://{}", path("file/log")), "File exists (os error 17)"),
         ("file:///proc/none/log".to_owned(), "No such file or directory (os error 2)"),
