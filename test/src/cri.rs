@@ -93,7 +93,7 @@ impl Cri {
         let tar = self.daemon.folder().join(format!("{}.tar", name.replace([':', '/'], "-")));
         image.write_file(&tar).expect("the folder is ours");
         let mut command = Command::new("skopeo");
-        command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+        command.args(["copy", "--all", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
         command.arg(format!("oci-archive:{}", tar.display())).arg(format!("docker://{reference}"));
         command.env("TMPDIR", self.daemon.folder());
         process::run(&mut command, PROGRAM_LIMIT).success();

@@ -23,6 +23,7 @@ use crate::busybox;
 
 mod artifacts;
 mod pods;
+mod stops;
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
@@ -42,6 +43,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     cases.extend(artifacts::cases());
     cases.extend(pods::cases());
+    cases.extend(stops::cases());
     cases
 }
 

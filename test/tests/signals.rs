@@ -2,17 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use oci_tar_builder::Format;
 use prewasi_test::container::Builder;
-use prewasi_test::cri::{self, Cri};
-use prewasi_test::guests::{self, DEMO, DEMO_COMPONENT};
+use prewasi_test::guests::{DEMO, DEMO_COMPONENT};
 use prewasi_test::image::{self, Program};
 use prewasi_test::trial::Case;
 use prewasi_test::{Container, Namespace, case};
 use rustix::process::Signal;
 use tonic::Code;
 
-use crate::busybox;
 use crate::running::ticking;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -36,7 +33,6 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(stop_signal_of_the_image_is_heard),
         case!(stop_signal_of_the_container_counts_over_the_images),
         case!(stop_signal_ends_a_program_that_cannot_hear),
-        case!(stop_signal_of_the_pod_is_heard, needs Busybox Cni),
     ]
 }
 
@@ -357,22 +353,4 @@ async fn stop_signal_ends_a_program_that_cannot_hear(namespace: Namespace) {
         assert!(start.elapsed() < LIMIT, "it took {:?} to end", start.elapsed());
         container.delete().await;
     }
-}
-
-/// The kubelet's stop of a container whose image names another signal is heard, long before the end of the grace period.
-async fn stop_signal_of_the_pod_is_heard(namespace: Namespace) {
-    let cri = Cri::start(namespace.daemon().series(), &busybox::bytes(), "").await;
-    let demo = Program::new(std::fs::read(guests::path(DEMO)).expect("the guest is there"));
-    let image = cri.push("usr1:v1", Format::Image, |image| {
-        image.layer(demo.layer("demo.wasm")).env("PREWASI_STOP", "stdin").stop_signal("SIGUSR1")
-    });
-    cri.pull(&image).await;
-    let pod = cri.run_pod(cri.pod_config("stopped")).await;
-    let id = cri.run(&pod, cri::container("hearing", &image, &["cat"])).await;
-    let start = Instant::now();
-    cri.stop(&id, 20).await;
-    let status = cri.exited(&id).await;
-    assert_eq!((status.exit_code, &*status.reason), (0, "Completed"));
-    assert!(start.elapsed() < Duration::from_secs(10), "it took {:?} to end", start.elapsed());
-    cri.finish().await;
 }

@@ -16,7 +16,7 @@ use prewasi_test::trial::Case;
 use prewasi_test::{Container, Containerd, Namespace, Series, case, eventually, home, leaks};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::running::ticking;
+use crate::running::{ticking, ticking_as};
 
 mod cycles;
 mod disk;
@@ -189,10 +189,11 @@ async fn daemon_that_was_stopped_during_a_creation_ends(namespace: Namespace) {
     let image = image::import(&namespace, "stopped", |image| image.layer(program.layer("demo.wasm")));
     let (shim, stopping) = (home::program("containerd-shim-wasmtime-v1"), namespace.folder().join("stopping"));
     let shim = shim.display();
-    // It stops all daemons that it finds in the cgroup of containerd, by their command line.
+    // It stops the namespace's daemons, which it knows by their command line. They are not of its own process group: the system ends stopped
+    // processes of a group whose last parent ends.
     let script = format!(
-        "#!/bin/sh\nname={}\ncase \"$*\" in *start) {shim} \"$@\" || exit 1\n\
-         for process in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$process/cmdline 2>/dev/null)\" in\n\
+        "#!/bin/sh\nname={}\ncase \"$*\" in *start) setsid --wait {shim} \"$@\" || exit 1; exec 2>/dev/null\n\
+         for process in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$process/cmdline)\" in\n\
          *\"-namespace $name \"*' daemon ') kill -STOP ${{process#/proc/}} ;; esac; done ;;\n\
          *) exec {shim} \"$@\" ;; esac\n",
         namespace.name()
@@ -201,7 +202,7 @@ async fn daemon_that_was_stopped_during_a_creation_ends(namespace: Namespace) {
     fs::set_permissions(&stopping, fs::Permissions::from_mode(0o755)).expect("the file is ours");
     let builder = namespace.container(&image.name).runtime(&stopping.to_string_lossy());
     let created = tokio::time::timeout(Duration::from_secs(4), builder.try_create()).await;
-    assert!(created.is_err(), "a stopped daemon does not answer");
+    assert!(created.is_err(), "a stopped daemon does not answer: {:?}", created.map(Result::err));
     let [daemon] = leaks::daemons(&namespace)[..] else { panic!("{:?}", leaks::daemons(&namespace)) };
     let bundles = namespace.daemon().folder().join("state/io.containerd.runtime.v2.task").join(namespace.name());
     eventually("the end of the bundle", Duration::from_secs(30), async || {
@@ -222,7 +223,7 @@ async fn daemon_that_was_stopped_during_a_creation_ends(namespace: Namespace) {
 /// ends, too.
 async fn container_that_was_given_up_is_removed_by_its_daemon(namespace: Namespace) {
     let namespace = own(&namespace).await;
-    let container = ticking(&namespace, DEMO).await;
+    let container = ticking_as(&namespace, DEMO, &format!("given-up-{}", namespace.name())).await;
     let bundle = container.bundle();
     namespace
         .daemon()

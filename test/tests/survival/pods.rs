@@ -18,11 +18,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{kill_daemons, own};
 use crate::busybox;
-use crate::running::ticking;
+use crate::running::{ticking, ticking_as};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case!(killed_daemon_of_a_pod_leaves_nothing, needs Busybox Cni),
+        case!(stopped_daemon_of_a_pod_that_was_given_up_ends, needs Busybox Cni),
         case!(sandbox_that_ends_takes_nobody_along, needs Busybox Cni),
         case!(forgotten_container_is_removed_by_the_next_daemon),
     ]
@@ -121,6 +122,41 @@ async fn killed_daemon_of_a_pod_leaves_nothing(namespace: Namespace) {
     cri.finish().await;
 }
 
+/// The daemon of a pod that does not answer, because it was stopped, is given up by a containerd that restarts. When it goes on it ends by
+/// itself, and nothing of the pod is left.
+async fn stopped_daemon_of_a_pod_that_was_given_up_ends(namespace: Namespace) {
+    let cri = Cri::start(namespace.daemon().series(), &busybox::bytes(), "").await;
+    let (wasm, native) = images(&cri).await;
+    let pod = cri.run_pod(pod(&cri, "stopped")).await;
+    let ticks = container("ticking", &wasm, &[]);
+    let module = cri.run(&pod, ticks.clone()).await;
+    let program = cri.run(&pod, container("sleeping", &native, &["sleep", "600"])).await;
+    cri.logs(&pod, &ticks, "stdout", "tick 1").await;
+    let [daemon] = leaks::daemons_of_pod(&cri.daemon, &pod.id)[..] else { panic!("one daemon") };
+    let pid = Pid::from_raw(daemon.cast_signed()).expect("a process has an id");
+    kill_process(pid, Signal::STOP).expect("it runs");
+    let bundles = cri.daemon.folder().join("state/io.containerd.runtime.v2.task/k8s.io");
+    cri.daemon.restart(Signal::KILL).await;
+    eventually("the end of the bundles", LIMIT, async || match fs::read_dir(&bundles).map(Iterator::count) {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(count) => Err(format!("{count} are there")),
+    })
+    .await;
+    assert_eq!(leaks::daemons_of_pod(&cri.daemon, &pod.id), [daemon]);
+    kill_process(pid, Signal::CONT).expect("it is there");
+    eventually("the end of the daemon", Duration::from_secs(70), async || {
+        match leaks::daemons_of_pod(&cri.daemon, &pod.id)[..] {
+            [] => Ok(()),
+            ref left => Err(format!("{left:?} run")),
+        }
+    })
+    .await;
+    for id in [&pod.id, &module, &program] {
+        is_gone(&cri, id).await;
+    }
+    cri.finish().await;
+}
+
 /// A sandbox that ends by itself, while its daemon lives, is deleted alone: the other containers of the pod run on, as with runc.
 async fn sandbox_that_ends_takes_nobody_along(namespace: Namespace) {
     let cri = Cri::start(namespace.daemon().series(), &busybox::bytes(), "").await;
@@ -148,7 +184,7 @@ async fn sandbox_that_ends_takes_nobody_along(namespace: Namespace) {
 /// of the namespace.
 async fn forgotten_container_is_removed_by_the_next_daemon(namespace: Namespace) {
     let namespace = own(&namespace).await;
-    let container = ticking(&namespace, DEMO).await;
+    let container = ticking_as(&namespace, DEMO, &format!("forgotten-{}", namespace.name())).await;
     let (id, bundle) = (container.id().to_owned(), container.bundle());
     namespace
         .daemon()
