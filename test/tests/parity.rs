@@ -5,6 +5,7 @@
 //! runc runs every row twice: what differs between two runs of runc is no property of a specification.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use containerd_client::types::v1::Status as TaskStatus;
@@ -58,6 +59,13 @@ async fn namespaces(namespace: Namespace) {
 
 async fn cgroups(namespace: Namespace) {
     compare(&namespace, rows::cgroups()).await;
+    // Folders above a container's cgroup stay, with runc as well.
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted").flatten() {
+        let folder = hierarchy.path().join(namespace.name());
+        for path in ["deep/er", "deep"] {
+            let _ = fs::remove_dir(folder.join(path));
+        }
+    }
 }
 
 async fn mounts(namespace: Namespace) {
