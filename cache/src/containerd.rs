@@ -11,9 +11,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{
-    AddResourceRequest, DeleteContentRequest, GetContainerRequest, GetImageRequest, Image, Info, InfoRequest,
-    ListContentRequest, ListImagesRequest, ListNamespacesRequest, PluginsRequest, Resource, UpdateImageRequest,
-    UpdateRequest,
+    AddResourceRequest, DeleteContentRequest, GetImageRequest, Image, Info, InfoRequest, ListContentRequest,
+    ListImagesRequest, ListNamespacesRequest, PluginsRequest, Resource, UpdateImageRequest, UpdateRequest,
 };
 use containerd_client::types::Descriptor;
 use prost_types::FieldMask;
@@ -25,6 +24,7 @@ use crate::retry::{is_unavailable, pauses};
 use crate::store::{check_label, io_error};
 use crate::{BlobFile, BlobInfo, ContentStore, Digest, ImageRecord, Lease, Lock, NewBlob, StoreError};
 
+mod container;
 mod events;
 mod fetch;
 mod ingest;
@@ -32,6 +32,7 @@ mod link;
 mod lock;
 mod upload;
 
+pub use container::ContainerRecord;
 pub use events::{ImageChange, ImageEvent, ImageEvents};
 use link::{COLLECT, Link};
 use upload::{Failure, Outcome};
@@ -58,20 +59,6 @@ impl ContainerdStore {
     #[must_use]
     pub fn without_local_files(self) -> Self {
         Self { local_files: false, ..self }
-    }
-
-    /// Returns the name of the image that the container `id` was created from; `None` if its record names none.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] if there is no such container.
-    pub async fn container_image(&self, id: &str) -> Result<Option<String>, StoreError> {
-        let subject = format!("container {id}");
-        let request = GetContainerRequest { id: id.to_owned() };
-        let answer = self
-            .link
-            .call("read", &subject, self.link.containers(), request, |mut client, r| async move { client.get(r).await })
-            .await?;
-        Ok(answer.container.map(|container| container.image).filter(|image| !image.is_empty()))
     }
 
     /// Returns containerd's version, e.g. `2.1.9`.

@@ -10,6 +10,7 @@ mod payload;
 mod remove;
 mod root;
 mod start;
+mod view;
 
 pub(crate) use create::Create;
 pub(crate) use exec::Exec;

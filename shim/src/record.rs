@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prewasi_precompiler::Pin;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
@@ -85,6 +86,9 @@ pub(crate) struct Claimed {
     pub(crate) cgroup: Option<Cgroup>,
     /// The init process, once it is there.
     pub(crate) init: Option<ProcessId>,
+    /// The image that the init process runs a program of, if it is wasm.
+    #[serde(default)]
+    pub(crate) image: Option<Pin>,
 }
 
 impl Claimed {
@@ -94,7 +98,7 @@ impl Claimed {
     /// What the system says.
     pub(crate) fn by_this_process() -> io::Result<Self> {
         let helper = ProcessId::of(std::process::id().cast_signed())?;
-        Ok(Self { version: VERSION, helper, making: None, cgroup: None, init: None })
+        Ok(Self { version: VERSION, helper, making: None, cgroup: None, init: None, image: None })
     }
 
     /// Reads the note of a container's folder; `None` if there is none that can be used.

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Remove;
 use super::build::{BuildError, build_error, builder};
-use super::payload::Search;
+use super::payload::{Prepared, Search};
 use super::root;
+use super::view::View;
 use crate::cgroup::{Claim, Progress};
 use crate::command::EngineConstructor;
 use crate::error::Failure;
@@ -64,12 +65,14 @@ impl Create {
             id: &self.id,
             address: &self.address,
             namespace: &self.namespace,
-            root,
+            view: View::Planned { root, spec: &spec, bundle: &self.bundle },
             bundle: &self.bundle,
             own: None,
+            pin: None,
             origin: self.origin.as_ref(),
         };
-        let payload = search.payload(&spec, &options, engine)?;
+        let Prepared { payload, pin } = search.payload(&spec, &options, engine)?;
+        claimed.image = pin;
         self.take_devices(&spec, payload.kind())?;
         check_hooks(&spec)?;
         let building = tracing::info_span!("build").entered();
