@@ -32,6 +32,8 @@ mod machines;
 mod many;
 mod names;
 mod options;
+mod paths;
+mod pins;
 mod pods;
 mod programs;
 mod reference;
@@ -44,6 +46,7 @@ mod survival;
 mod task_api;
 mod terminal;
 mod tracing;
+mod volumes;
 mod wasi;
 mod watch;
 mod web;
@@ -57,6 +60,9 @@ fn main() -> ExitCode {
     let daemons = Arc::new(Daemons::default());
     let cases = [
         run::cases(),
+        volumes::cases(),
+        paths::cases(),
+        pins::cases(),
         labels::cases(),
         layers::cases(),
         local_run::cases(),
