@@ -11,9 +11,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{
-    AddResourceRequest, DeleteContentRequest, GetContainerRequest, GetImageRequest, Image, Info, InfoRequest,
-    ListContentRequest, ListImagesRequest, ListNamespacesRequest, PluginsRequest, Resource, UpdateImageRequest,
-    UpdateRequest,
+    AddResourceRequest, DeleteContentRequest, GetImageRequest, Image, Info, InfoRequest, ListContentRequest,
+    ListImagesRequest, ListNamespacesRequest, PluginsRequest, Resource, UpdateImageRequest, UpdateRequest,
 };
 use containerd_client::types::Descriptor;
 use prost_types::FieldMask;
@@ -25,6 +24,7 @@ use crate::retry::{is_unavailable, pauses};
 use crate::store::{check_label, io_error};
 use crate::{BlobFile, BlobInfo, ContentStore, Digest, ImageRecord, Lease, Lock, NewBlob, StoreError};
 
+mod container;
 mod events;
 mod fetch;
 mod ingest;
@@ -32,20 +32,10 @@ mod link;
 mod lock;
 mod upload;
 
+pub use container::{ContainerRecord, Extension};
 pub use events::{ImageChange, ImageEvent, ImageEvents};
 use link::{COLLECT, Link};
 use upload::{Failure, Outcome};
-
-/// What containerd has noted of a container for whoever runs it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ContainerRecord {
-    /// Name of the image that it was created from, if the record names one.
-    pub image: Option<String>,
-    /// Labels of the container.
-    pub labels: BTreeMap<String, String>,
-    /// What clients keep with it, by name.
-    pub extensions: BTreeMap<String, Vec<u8>>,
-}
 
 /// A namespace of a containerd.
 pub struct ContainerdStore {
@@ -69,25 +59,6 @@ impl ContainerdStore {
     #[must_use]
     pub fn without_local_files(self) -> Self {
         Self { local_files: false, ..self }
-    }
-
-    /// Returns what is recorded of a container.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] if there is no such container.
-    pub async fn container(&self, id: &str) -> Result<ContainerRecord, StoreError> {
-        let subject = format!("container {id}");
-        let request = GetContainerRequest { id: id.to_owned() };
-        let answer = self
-            .link
-            .call("read", &subject, self.link.containers(), request, |mut client, r| async move { client.get(r).await })
-            .await?;
-        let container = answer.container.unwrap_or_default();
-        Ok(ContainerRecord {
-            image: Some(container.image).filter(|image| !image.is_empty()),
-            labels: container.labels.into_iter().collect(),
-            extensions: container.extensions.into_iter().map(|(name, message)| (name, message.value)).collect(),
-        })
     }
 
     /// Returns containerd's version, e.g. `2.1.9`.

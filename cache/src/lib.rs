@@ -15,7 +15,7 @@ mod store;
 mod whole;
 
 pub use artifact::{AnchorLabel, Artifact, ArtifactCache, ArtifactKey, Claim, Lookup, MissReason, SOURCE_LABEL};
-pub use containerd::{ContainerRecord, ContainerdStore, ImageChange, ImageEvent, ImageEvents};
+pub use containerd::{ContainerRecord, ContainerdStore, Extension, ImageChange, ImageEvent, ImageEvents};
 pub use digest::{Digest, DigestError, Hasher};
 pub use layout::LayoutStore;
 pub use seal::seal;

@@ -16,6 +16,8 @@ mod head;
 mod lock;
 mod machine;
 #[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
+mod paths;
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
 mod preopens;
 #[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
 mod preview1;
@@ -33,6 +35,8 @@ mod wasmedge;
 mod wasmer;
 #[cfg(feature = "wasmtime")]
 mod wasmtime;
+#[cfg(any(feature = "wamr", feature = "wasmtime"))]
+mod working;
 
 #[cfg(feature = "wamr")]
 pub use self::wamr::Wamr;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 
-use crate::preopens::{self, Folder};
+use crate::preopens::Folder;
 use crate::{Guest, RunError};
 
 /// What a guest is started with.
@@ -22,9 +22,13 @@ impl Texts {
     ///
     /// # Errors
     /// [`RunError::Setup`] names the folder, or the text that cannot be written.
-    pub(crate) fn of(guest: &Guest, mapping: impl Fn(&Folder) -> Result<CString, RunError>) -> Result<Self, RunError> {
+    pub(crate) fn of(
+        guest: &Guest,
+        given: Vec<Folder>,
+        mapping: impl Fn(&Folder) -> Result<CString, RunError>,
+    ) -> Result<Self, RunError> {
         let (mut folders, mut opened) = (Vec::new(), Vec::new());
-        for folder in preopens::resolve(&guest.preopens, &guest.cwd) {
+        for folder in given {
             match File::open(&folder.host) {
                 Err(error) if folder.required => return Err(refused(&folder, &error.to_string())),
                 Err(_) => continue,

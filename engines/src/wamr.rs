@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod module;
+mod paths;
 mod program;
 mod rights;
 mod runtime;

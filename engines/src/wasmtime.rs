@@ -6,6 +6,7 @@
 //! fingerprint.
 
 mod compile;
+mod folders;
 mod form;
 mod interfaces;
 mod limits;

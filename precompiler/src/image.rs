@@ -53,6 +53,10 @@ pub struct Image {
     pub labels: BTreeMap<String, String>,
     /// Digest of the manifest that was chosen.
     pub manifest: Digest,
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// Whether it is what a container was once created from, whatever its name stands for by now.
+    pub pinned: bool,
     /// Digest of its config.
     pub config: Digest,
     /// What the manifest says of itself.
@@ -175,7 +179,7 @@ impl<'a> Resolver<'a> {
             format!("{} → {}", record.name, record.target),
             format!("its type is {}", record.media_type),
         );
-        let (digest, manifest) = self.manifest(record).await?;
+        let (digest, media_type, manifest) = self.manifest(record).await?;
         let config = self.digest(manifest.config())?;
         let read = self.config(&manifest, &config).await?;
         let imports = if is_artifact(&manifest) { read.imports() } else { Vec::new() };
@@ -184,11 +188,24 @@ impl<'a> Resolver<'a> {
         let (name, labels) = (record.name.clone(), record.labels.clone());
         let annotations =
             manifest.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Image { name, labels, manifest: digest, config, annotations, content, data, imports, stop_signal })
+        let (manifest, pinned) = (digest, false);
+        Ok(Image {
+            name,
+            labels,
+            manifest,
+            media_type,
+            pinned,
+            config,
+            annotations,
+            content,
+            data,
+            imports,
+            stop_signal,
+        })
     }
 
     /// Follows indexes until a manifest is reached.
-    async fn manifest(&self, record: &ImageRecord) -> Result<(Digest, ImageManifest), ImageError> {
+    async fn manifest(&self, record: &ImageRecord) -> Result<(Digest, String, ImageManifest), ImageError> {
         let mut digest = record.target.clone();
         let mut media_type = record.media_type.clone();
         for _ in 0..=MAX_INDEX_DEPTH {
@@ -196,7 +213,7 @@ impl<'a> Resolver<'a> {
                 let manifest: ImageManifest = self.document("manifest", &digest).await?;
                 let layers = manifest.layers().len();
                 self.note("manifest", digest.to_string(), format!("it has a config and {layers} layer(s)"));
-                return Ok((digest, manifest));
+                return Ok((digest, media_type, manifest));
             }
             if !INDEX_TYPES.contains(&media_type.as_str()) {
                 return Err(ImageError::NotAnImage { image: self.image.to_owned(), digest, media_type });

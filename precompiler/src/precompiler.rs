@@ -23,11 +23,13 @@ use crate::{Content, Image, ImageError, Inventory, Layer, PrepareError, Process,
 mod data;
 mod inspect;
 mod own;
+mod pin;
 mod prune;
 mod ready;
 mod verify;
 
 pub use inspect::Inspection;
+pub use pin::{ContainerImage, Pin};
 pub use prune::{PrunePolicy, Pruned};
 pub use verify::{Finding, Problem, Verification};
 
@@ -68,8 +70,8 @@ pub(crate) struct Source {
 }
 
 enum Bytes {
-    /// A layer, opened when it is needed: on a hit it never is. `labels` are those of the image record.
-    Layer { image: String, labels: BTreeMap<String, String>, imports: Vec<String> },
+    /// A layer, opened when it is needed: on a hit it never is. `labels` are those of the image record, if that is about this image.
+    Layer { image: String, labels: Option<BTreeMap<String, String>>, imports: Vec<String> },
     /// A file of a container's root.
     File { file: File, text: bool },
 }
@@ -189,7 +191,7 @@ impl Precompiler {
         let source = Source::layer(image, layer);
         let ready = self.obtain(&source, engine).await?;
         self.note(&source, engine, &ready);
-        if let Some(digest) = &ready.stored {
+        if let Some(digest) = ready.stored.as_ref().filter(|_| !image.pinned) {
             self.mark_image(&image.name, &image.labels, engine, digest).await;
         }
         Ok(ready)
@@ -217,7 +219,7 @@ impl Precompiler {
         }
         let ready = self.obtain(source, engine).await?;
         let ready = self.own(source, engine, ready).await?;
-        if let (Some(digest), Bytes::Layer { image, labels, .. }) = (&ready.stored, &source.bytes) {
+        if let (Some(digest), Bytes::Layer { image, labels: Some(labels), .. }) = (&ready.stored, &source.bytes) {
             self.mark_image(image, labels, engine, digest).await;
         }
         Ok(Prepared::Native(trust(ready)))
@@ -312,11 +314,12 @@ impl Source {
         // Of several layers nobody knows which one the config is about.
         let is_alone = matches!(&image.content, Content::Wasm(layers) if layers.len() == 1);
         let imports = if is_alone { image.imports.clone() } else { Vec::new() };
+        let labels = (!image.pinned).then(|| image.labels.clone());
         Self {
             subject: format!("layer {} of image {}", layer.digest, image.name),
             digest: layer.digest.clone(),
             anchor: Some(layer.digest.clone()),
-            bytes: Bytes::Layer { image: image.name.clone(), labels: image.labels.clone(), imports },
+            bytes: Bytes::Layer { image: image.name.clone(), labels, imports },
         }
     }
 

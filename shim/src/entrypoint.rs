@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use prewasi_precompiler::{is_named_wasm, split_function};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
+use rustix::io::Errno;
 
 /// The first argument of a container, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +41,17 @@ impl Entrypoint {
         let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for path in self.candidates(cwd, search) {
-            match openat2(root.as_fd(), &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            let found = loop {
+                match openat2(root.as_fd(), &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                    // The kernel wants to be asked again when something was renamed meanwhile.
+                    Err(Errno::INTR | Errno::AGAIN) => {}
+                    found => break found,
+                }
+            };
+            match found {
                 Ok(found) if is_regular(&found)? => return reopen(&found).map(Some),
                 Ok(_) => {}
-                Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -14,6 +14,7 @@ mod root;
 mod stage;
 mod start;
 mod stop_signal;
+mod view;
 
 pub(crate) use create::Create;
 pub(crate) use exec::Exec;

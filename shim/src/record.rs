@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prewasi_precompiler::Pin;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
@@ -93,6 +94,9 @@ pub(crate) struct Claimed {
     pub(crate) cgroup: Option<Cgroup>,
     /// The init process, once it is there.
     pub(crate) init: Option<ProcessId>,
+    /// The image that the init process runs a program of, if it is wasm.
+    #[serde(default)]
+    pub(crate) image: Option<Pin>,
 }
 
 impl Claimed {
@@ -103,7 +107,7 @@ impl Claimed {
     pub(crate) fn by_this_process() -> io::Result<Self> {
         let helper = ProcessId::of(std::process::id().cast_signed())?;
         let (daemon, pod, bundle) = (None, String::new(), PathBuf::new());
-        Ok(Self { version: VERSION, helper, daemon, pod, bundle, making: None, cgroup: None, init: None })
+        Ok(Self { version: VERSION, helper, daemon, pod, bundle, making: None, cgroup: None, init: None, image: None })
     }
 
     /// Adds whose container it is: that of the parent of the calling process, in a pod.

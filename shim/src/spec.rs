@@ -165,12 +165,19 @@ pub(crate) fn memory_limit(spec: &Spec) -> Option<u64> {
 /// Makes the guest that the spec and the options describe, without its limits.
 pub(crate) fn guest(spec: &Spec, entrypoint: &Entrypoint, options: &Options) -> Guest {
     let mut args = args(spec).to_vec();
+    let mut env = env(spec);
+    // Libraries that keep a working directory of their own begin with it.
+    if !env.iter().any(|(name, _)| name == "PWD")
+        && let Some(cwd) = cwd(spec).to_str()
+    {
+        env.push(("PWD".to_owned(), cwd.to_owned()));
+    }
     if let Some(first) = args.first_mut() {
         first.clone_from(&entrypoint.program);
     }
     Guest {
         args,
-        env: env(spec),
+        env,
         cwd: cwd(spec),
         preopens: preopens(spec, options.preopens),
         function: entrypoint.function.clone(),
@@ -206,7 +213,7 @@ mod tests {
         let guest = guest(&spec, &Entrypoint::parse("/a.wasm#f"), &Options::default());
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(guest.args, ["/a.wasm", "x"]);
-        assert_eq!(guest.env, [pair("B", "2"), pair("A", "1=1"), pair("A", "")]);
+        assert_eq!(guest.env, [pair("B", "2"), pair("A", "1=1"), pair("A", ""), pair("PWD", "/w")]);
         assert_eq!((guest.cwd.as_path(), guest.function.as_deref()), (Path::new("/w"), Some("f")));
         assert_eq!(root(&spec, Path::new("/b")), Path::new("/b/rootfs"));
     }

@@ -28,6 +28,12 @@ pub const WEB: &str = "web-component.wasm";
 pub const WASI: &str = "wasi.wasm";
 /// A component of WASI preview 3 that answers HTTP requests, see `guests/web3.c`.
 pub const WEB3: &str = "web3-component.wasm";
+/// Calls what takes a path, see `guests/paths.c`: a module, a component, and a program of this machine.
+pub const PATHS: &str = "paths.wasm";
+/// The same as a component.
+pub const PATHS_COMPONENT: &str = "paths-component.wasm";
+/// The same for this machine.
+pub const PATHS_NATIVE: &str = "paths";
 /// A module that imports what no engine offers.
 pub const UNKNOWN_IMPORT: &str = "unknown-import.wasm";
 /// A module with a table of 100,000 entries, which exits with 42.
@@ -93,7 +99,9 @@ pub fn build(folder: &Path) -> Result<(), GuestError> {
         let reason = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
         return Err(GuestError::Build { script, reason });
     }
-    for (core, component) in [("demo-core.wasm", DEMO_COMPONENT), ("network-core.wasm", NETWORK)] {
+    for (core, component) in
+        [("demo-core.wasm", DEMO_COMPONENT), ("network-core.wasm", NETWORK), (PATHS, PATHS_COMPONENT)]
+    {
         let core = folder.join(core);
         let module = fs::read(&core).map_err(|source| GuestError::File { path: core, source })?;
         write(&folder.join(component), &componentize(&module)?)?;

@@ -126,6 +126,22 @@ pub fn files(files: &[(&str, &[u8], u32)]) -> Layer {
     Layer::from_bytes(media_type::TAR, "files.tar", bytes).expect("it is a tar")
 }
 
+/// Packs symbolic links (path, target) as a file system layer.
+///
+/// # Panics
+/// If a path cannot be put into a tar.
+pub fn links(links: &[(&str, &str)]) -> Layer {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, target) in links {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, path.trim_start_matches('/'), target).expect("memory can be written");
+    }
+    let bytes = tar.into_inner().expect("memory can be written");
+    Layer::from_bytes(media_type::TAR, "links.tar", bytes).expect("it is a tar")
+}
+
 /// Returns the digest of bytes.
 pub fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();

@@ -24,13 +24,14 @@ struct Engine {
 }
 
 /// What is shown of every engine.
-const MODULES: [&str; 15] = [
+const MODULES: [&str; 18] = [
     "guard", "run", "layers", "programs", "signals", "streams", "refusals", "options", "exec", "engines", "wasi",
-    "labels", "damage", "many", "names",
+    "labels", "damage", "many", "names", "volumes", "pins", "paths",
 ];
 
 /// Cases of components: none of the other engines runs them.
-const COMPONENTS: [&str; 17] = [
+const COMPONENTS: [&str; 18] = [
+    "paths::paths_of_components_do_as_native_ones",
     "guard::server_may_have_processes",
     "run::component_image_runs",
     "labels::precompile_leaves_the_labels_of_the_contract",
@@ -49,6 +50,8 @@ const COMPONENTS: [&str; 17] = [
     "layers::programs::composed_component_runs",
     "layers::programs::import_that_the_config_names_is_refused_before_compiling",
 ];
+const REFUSES_LINKS: &str = "it resolves paths by itself, and refuses links that are absolute or climb";
+const ONE_NAME: &str = "it gives no say in what a path means that may be relative or absolute";
 const INTERPRETS: &str = "it interprets: there is no code to be shaped, and no fuel";
 const NO_FUEL: &str = "it has no fuel";
 // What differs in WASI itself.
@@ -109,6 +112,15 @@ const ENGINES: [Engine; 3] = [
             ("wasi::nofollow_errors", LAX),
             ("wasi::path_rename_dir_trailing_slashes", LAX),
             ("wasi::poll_oneoff_stdio", OTHER_ERROR),
+            ("paths::paths_lead_where_native_ones_do", REFUSES_LINKS),
+            ("paths::paths_that_climb_lead_where_native_ones_do", REFUSES_LINKS),
+            ("paths::paths_change_what_native_ones_do", REFUSES_LINKS),
+            ("paths::paths_remove_what_native_ones_do", REFUSES_LINKS),
+            ("paths::paths_from_another_folder_do_as_native_ones", REFUSES_LINKS),
+            ("paths::service_account_behind_a_link_is_read", REFUSES_LINKS),
+            ("paths::read_only_folders_stay_so_behind_links", REFUSES_LINKS),
+            ("paths::working_directory_and_root_are_told_apart", ONE_NAME),
+            ("paths::path_that_may_be_either_is_refused", ONE_NAME),
         ],
     },
     Engine {
@@ -142,6 +154,12 @@ const ENGINES: [Engine; 3] = [
             ("wasi::path_symlink_trailing_slashes", LAX),
             ("wasi::poll_oneoff_clock", WAITS),
             ("wasi::sock_shutdown_not_sock", OTHER_ERROR),
+            ("paths::paths_that_climb_lead_where_native_ones_do", REFUSES_LINKS),
+            ("paths::paths_from_another_folder_do_as_native_ones", ONE_NAME),
+            ("paths::working_directory_and_root_are_told_apart", ONE_NAME),
+            ("paths::path_that_may_be_either_is_refused", ONE_NAME),
+            ("paths::paths_remove_what_native_ones_do", PANICS),
+            ("paths::read_only_folders_stay_so_behind_links", PANICS),
         ],
     },
 ];

@@ -34,6 +34,8 @@ mod mounts;
 mod names;
 mod options;
 mod parity;
+mod paths;
+mod pins;
 mod pods;
 mod programs;
 mod reference;
@@ -46,6 +48,7 @@ mod survival;
 mod task_api;
 mod terminal;
 mod tracing;
+mod volumes;
 mod wasi;
 mod watch;
 mod web;
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
     let daemons = Arc::new(Daemons::default());
     let cases = [
         run::cases(),
+        volumes::cases(),
+        paths::cases(),
+        pins::cases(),
         labels::cases(),
         layers::cases(),
         local_run::cases(),

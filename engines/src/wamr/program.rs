@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::module::{Export, Module};
 use super::runtime::{Call, Ended, Settings, run};
-use crate::preopens::Folder;
+use crate::paths;
+use crate::preopens::{self, Folder};
 use crate::texts::{Texts, refused, setup};
 use crate::{Guest, Network, Outcome, Program, RunError, exports};
 
@@ -35,9 +36,8 @@ impl Interpreted {
             // WASI preview 1 has no function that makes a socket, and no descriptor that a guest is given is one.
             Network::Inherit | Network::None => {}
         }
-        let Texts { args, env, folders, opened } = Texts::of(guest, mapping)?;
-        let read_only: Vec<bool> = opened.iter().map(|(_, read_only)| *read_only).collect();
-        if self.module.starts && read_only.contains(&true) {
+        let Texts { args, env, folders, opened } = Texts::of(guest, preopens::told_apart(guest), mapping)?;
+        if self.module.starts && opened.iter().any(|(_, read_only)| *read_only) {
             let reason = "wamr makes a folder read-only after the module's start function has run";
             return Err(setup(format!("{reason}, and this module has one")));
         }
@@ -45,7 +45,9 @@ impl Interpreted {
             args,
             env,
             folders,
-            read_only,
+            opened,
+            has_root: paths::has_root(&guest.preopens),
+            working: preopens::working(guest).into(),
             stack: self.stack,
             pages: guest.memory_limit.map_or(Ok(None), |limit| self.pages(limit))?,
         })

@@ -12,7 +12,9 @@ use std::ffi::{c_char, c_void};
 
 use wamrx_sys as wamr;
 
+use super::paths;
 use crate::rights::{CHANGE, Rights, WRITE};
+use crate::working::Intent;
 
 /// WASI's number for a read-only file system.
 const ROFS: i32 = 69;
@@ -20,11 +22,16 @@ const ROFS: i32 = 69;
 const FAULT: i32 = 21;
 /// WASI's number for a bad descriptor.
 const BADF: i32 = 8;
+/// The flag by which a link at the end of a path is followed, and those by which a file is made and must be new.
+const FOLLOW: u32 = 1;
+const CREATE: u16 = 1;
+const EXCLUSIVE: u16 = 1 << 2;
 
 /// The beginning of WAMR's `WASIContext`.
 #[repr(C)]
 struct Context {
     descriptors: *mut c_void,
+    folders: *mut c_void,
 }
 
 /// WASI's `fdstat`.
@@ -76,20 +83,32 @@ unsafe extern "C" {
 pub(super) struct Descriptors {
     environment: wamr::wasm_exec_env_t,
     table: *mut c_void,
+    folders: *mut c_void,
 }
 
 impl Descriptors {
+    /// Returns WAMR's table of descriptors.
+    pub(super) fn table(self) -> *mut c_void {
+        self.table
+    }
+
+    /// Returns WAMR's table of the folders that the guest was given.
+    pub(super) fn folders(self) -> *mut c_void {
+        self.folders
+    }
+
     /// Finds the table; a module that does not import WASI has none.
     ///
     /// # Safety
     /// The state belongs to an instance that lives as long as the value.
     pub(super) unsafe fn of(environment: wamr::wasm_exec_env_t) -> Option<Self> {
         // SAFETY: the caller vouches for the state, and an instance's context, if it has one, begins with its table.
-        let table = unsafe {
+        let tables = unsafe {
             let context = wasm_runtime_get_wasi_ctx(wamr::wasm_runtime_get_module_inst(environment));
-            context.as_ref().map(|context| context.descriptors)
+            context.as_ref().map(|context| (context.descriptors, context.folders))
         };
-        table.filter(|table| !table.is_null()).map(|table| Self { environment, table })
+        let tables = tables.filter(|(table, _)| !table.is_null());
+        tables.map(|(table, folders)| Self { environment, table, folders })
     }
 
     /// Gives up all rights to change a folder and what lies in it.
@@ -152,26 +171,27 @@ pub(super) unsafe extern "C" fn path_open(
         _ => {}
     }
     let mut fd = -1;
+    let (table, how, flags) = (descriptors.table, how as u16, flags as u16);
+    let follow = lookup & FOLLOW != 0 && how & EXCLUSIVE == 0;
+    // What must not be there is not followed either.
+    let lookup = if follow { lookup } else { lookup & !FOLLOW };
+    let intent = match (how & CREATE != 0, how & EXCLUSIVE != 0) {
+        (true, true) => Intent::New,
+        (true, false) => Intent::Create,
+        _ => Intent::Use,
+    };
     // SAFETY: state and table belong together, and live; WAMR has checked that `length` bytes from `path` on lie in the
     // guest's memory. WASI gives the two sets of flags 16 bits each, of which WAMR passes on as many.
     let error = unsafe {
-        wasmtime_ssp_path_open(
-            environment,
-            descriptors.table,
-            folder,
-            lookup,
-            path,
-            length as usize,
-            how as u16,
-            base,
-            inheriting,
-            flags as u16,
-            &mut fd,
-        )
+        let path = paths::text(path, length);
+        paths::retried(descriptors, folder, path, follow, intent, |folder, path, length| {
+            let open = wasmtime_ssp_path_open;
+            open(environment, table, folder, lookup, path, length, how, base, inheriting, flags, &mut fd).into()
+        })
     };
     // SAFETY: it was checked that there are four bytes; they need not be aligned.
     unsafe { opened.cast::<i32>().write_unaligned(fd) };
-    error.into()
+    error
 }
 
 /// The parameters of [`path_open`] in WAMR's notation: `*~` is a pointer and the length of what it points to.

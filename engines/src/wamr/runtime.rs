@@ -1,12 +1,16 @@
 //! The few calls of WAMR's C interface, made safe: one module, in a process of its own, from loading to its end.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::fs::File;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use wamrx_sys as wamr;
 
+use super::paths;
 use super::rights::{self, Descriptors};
+use crate::working::Working;
 
 /// Room for what WAMR says went wrong.
 const MESSAGE: usize = 256;
@@ -25,8 +29,12 @@ pub(super) struct Settings {
     pub(super) env: Vec<CString>,
     /// `guest::host` each.
     pub(super) folders: Vec<CString>,
-    /// For each folder, whether nothing in it can be changed.
-    pub(super) read_only: Vec<bool>,
+    /// Each folder, open, and whether nothing in it can be changed.
+    pub(super) opened: Vec<(File, bool)>,
+    /// The guest has all of the process's root.
+    pub(super) has_root: bool,
+    /// Where paths lead that may start in either of two folders.
+    pub(super) working: Cell<Option<Working>>,
     /// Bytes.
     pub(super) stack: u32,
     /// The most pages that the linear memory may have; never 0.
@@ -79,7 +87,7 @@ struct Runtime {
     /// What the guest exits with.
     code: Box<AtomicU32>,
     /// Functions that take the place of WAMR's own. WAMR keeps the pointer, and sorts them.
-    _functions: Box<[wamr::NativeSymbol; 2]>,
+    _functions: Box<[wamr::NativeSymbol]>,
 }
 
 impl Runtime {
@@ -93,7 +101,7 @@ impl Runtime {
         // SAFETY: the runtime has been started. WAMR's own messages would go to the guest's standard output.
         unsafe { wamr::wasm_runtime_set_log_level(wamr::WASM_LOG_LEVEL_FATAL) };
         let code = Box::new(AtomicU32::new(0));
-        let mut functions = Box::new([
+        let others = [
             wamr::NativeSymbol {
                 symbol: c"path_open".as_ptr(),
                 func_ptr: rights::path_open as *mut c_void,
@@ -106,11 +114,13 @@ impl Runtime {
                 signature: c"(i)".as_ptr(),
                 attachment: (&raw const *code).cast_mut().cast(),
             },
-        ]);
+        ];
+        let mut functions: Box<[_]> = others.into_iter().chain(paths::functions()).collect();
+        let count = u32::try_from(functions.len()).unwrap_or(0);
         // SAFETY: names and signatures are constants; the list is in a box of its own, which is dropped after the runtime.
         // What is registered last is found first.
         let registered = unsafe {
-            wamr::wasm_runtime_register_natives(c"wasi_snapshot_preview1".as_ptr(), functions.as_mut_ptr(), 2)
+            wamr::wasm_runtime_register_natives(c"wasi_snapshot_preview1".as_ptr(), functions.as_mut_ptr(), count)
         };
         let runtime = Self { code, _functions: functions };
         if registered { Ok(runtime) } else { Err(Ended::NotStarted("wamr takes no functions".to_owned())) }
@@ -234,14 +244,28 @@ impl<'a> Instance<'a> {
             return Err(Ended::NotStarted("there is no memory for its stack".to_owned()));
         }
         let instance = Self { instance, environment, runtime: module.runtime };
-        instance.make_read_only(&settings.read_only)?;
+        instance.make_read_only(&settings.opened)?;
+        instance.give_root(settings)?;
         Ok(instance)
     }
 
-    fn make_read_only(&self, read_only: &[bool]) -> Result<(), Ended> {
+    /// Lets paths lead anywhere in the process's root, if the guest has all of it.
+    fn give_root(&self, settings: &Settings) -> Result<(), Ended> {
+        // SAFETY: the state is this instance's, and lives as long.
+        let descriptors = unsafe { Descriptors::of(self.environment) };
+        match (descriptors, settings.opened.first()) {
+            (Some(descriptors), Some((own, _))) if settings.has_root => {
+                let has = paths::give_root(descriptors, FOLDERS, own, settings.working.take());
+                has.then_some(()).ok_or_else(|| Ended::NotStarted("wamr keeps its folders in another way".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn make_read_only(&self, folders: &[(File, bool)]) -> Result<(), Ended> {
         // SAFETY: the state is this instance's, and lives as long.
         let Some(descriptors) = (unsafe { Descriptors::of(self.environment) }) else { return Ok(()) };
-        for (fd, read_only) in (FOLDERS..).zip(read_only) {
+        for (fd, (_, read_only)) in (FOLDERS..).zip(folders) {
             if *read_only && let Err(error) = descriptors.make_read_only(fd) {
                 let reason = format!("wamr cannot make descriptor {fd} read-only (WASI error {error})");
                 return Err(Ended::NotStarted(reason));

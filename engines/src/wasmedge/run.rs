@@ -8,7 +8,7 @@ use super::instance::{Ended, Settings};
 use super::library::{Configuration, Module};
 use super::options::Options;
 use super::{instance, rewrite, stack};
-use crate::preopens::Folder;
+use crate::preopens::{self, Folder};
 use crate::texts::{Texts, refused, setup};
 use crate::{Guest, NativeCode, Network, Outcome, Program, RunError, exports};
 
@@ -34,7 +34,11 @@ impl Loaded {
         if let Some(limit) = guest.memory_limit {
             configuration.limit(self.facts.pages(limit).map_err(setup)?);
         }
-        Ok(Settings { configuration, texts: Texts::of(guest, mapping)?, fuel: guest.fuel })
+        Ok(Settings {
+            configuration,
+            texts: Texts::of(guest, preopens::resolve(&guest.preopens, &guest.cwd), mapping)?,
+            fuel: guest.fuel,
+        })
     }
 
     /// Lists the functions to be called, one after the other.

@@ -1,7 +1,7 @@
 //! Folders of the process that a guest may use.
 //!
 //! A folder is opened once, when the guest is set up; everything in it is reached from that descriptor, and the kernel
-//! itself sees to it that no path, link or race leads out of it (`openat2`). What changes something is refused in a
+//! itself sees to it that no path, link or race leads out of it (`openat2`). Out of the process's own root nothing leads. What changes something is refused in a
 //! read-only folder before it gets that far.
 //!
 //! wasmer gives a guest one tree of folders. Each of the guest's folders is mounted in it under its name, and what
@@ -121,13 +121,15 @@ fn setup(host: &Path, name: &Path, error: impl std::fmt::Display) -> RunError {
 pub(super) struct Folder {
     root: Arc<OwnedFd>,
     read_only: bool,
+    /// It is the process's root: a path leads where the kernel says, links that are absolute or climb included.
+    is_root: bool,
 }
 
 impl Folder {
     fn open(host: &Path, read_only: bool) -> std::io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(host, flags, Mode::empty())?;
-        Ok(Self { root: Arc::new(root), read_only })
+        Ok(Self { root: Arc::new(root), read_only, is_root: host.as_os_str() == "/" })
     }
 
     /// Refuses if nothing may be changed.
@@ -151,7 +153,8 @@ impl Folder {
             path if path.as_os_str().is_empty() => Path::new("."),
             path => path,
         };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let mut resolve = ResolveFlags::NO_MAGICLINKS;
+        resolve.set(ResolveFlags::BENEATH, !self.is_root);
         loop {
             match rustix::fs::openat2(&*self.root, path, flags | OFlags::CLOEXEC, mode, resolve) {
                 // The kernel wants to be asked again when something was renamed meanwhile.

@@ -7,16 +7,31 @@ use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2, p3};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::folders::preview1::{self, Numbers};
+use super::folders::{self, Either, preview3};
 use super::form::Form;
 use super::limits::Limits;
 use super::outgoing::Outgoing;
 use super::{names, one_line};
+use crate::working::Working;
 use crate::{CompileError, Network};
 
 /// What host functions of a module work on.
 pub(super) struct ModuleHost {
     pub(super) wasi: WasiP1Ctx,
     pub(super) limits: Limits,
+    /// The guest has all of the process's root.
+    pub(super) has_root: bool,
+    pub(super) numbers: Numbers,
+    /// Where paths lead that may start in either of two folders.
+    pub(super) working: Option<Working>,
+}
+
+impl ModuleHost {
+    /// Makes one for a guest that has nothing yet.
+    pub(super) fn new(wasi: WasiP1Ctx, limits: Limits, has_root: bool) -> Self {
+        Self { wasi, limits, has_root, numbers: Numbers::default(), working: None }
+    }
 }
 
 /// What host functions of a component work on.
@@ -27,6 +42,10 @@ pub(super) struct Host {
     pub(super) http: WasiHttpCtx,
     pub(super) outgoing: Outgoing,
     pub(super) network: Network,
+    /// The guest has all of the process's root.
+    pub(super) has_root: bool,
+    /// Where paths lead that may start in either of two folders.
+    pub(super) either: Option<Either>,
 }
 
 impl WasiHttpView for Host {
@@ -51,6 +70,7 @@ pub(super) fn for_modules(engine: &Engine) -> wasmtime::Result<Linker<ModuleHost
         Err(I32Exit(code).into())
     })?;
     linker.allow_shadowing(false);
+    preview1::replace(&mut linker)?;
     Ok(linker)
 }
 
@@ -64,6 +84,10 @@ pub(super) fn for_components(engine: &Engine, form: Form) -> wasmtime::Result<co
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     }
     names::replace(&mut linker, form)?;
+    folders::replace(&mut linker)?;
+    if form == Form::Async {
+        preview3::replace(&mut linker)?;
+    }
     Ok(linker)
 }
 
@@ -71,7 +95,7 @@ pub(super) fn for_components(engine: &Engine, form: Form) -> wasmtime::Result<co
 pub(super) fn check_module(engine: &Engine, module: &Module) -> Result<(), CompileError> {
     let linker = for_modules(engine).map_err(unsupported)?;
     let wasi = WasiCtxBuilder::new().build_p1();
-    let mut store = Store::new(engine, ModuleHost { wasi, limits: Limits::default() });
+    let mut store = Store::new(engine, ModuleHost::new(wasi, Limits::default(), false));
     for import in module.imports() {
         let offered = linker.get_by_import(&mut store, &import).map(|offered| offered.ty(&store));
         let fits = match (offered, import.ty()) {

@@ -12,11 +12,14 @@ use wasmtime::{Store, Trap, Val, WasmBacktrace};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, p2, p3};
 use wasmtime_wasi_http::WasiHttpCtx;
 
+use super::folders::Either;
+use super::folders::preview1::Numbers;
 use super::limits::Limits;
 use super::link::{Host, ModuleHost};
 use super::outgoing::Outgoing;
 use super::serve::Service;
 use super::{one_line, stdio, traps};
+use crate::paths;
 use crate::preopens::{self, Folder};
 use crate::{Guest, Network, Outcome, Program, RunError, Tuning, WasmKind, entry_point};
 
@@ -32,8 +35,11 @@ impl ModuleProgram {
         Self { bound, counts }
     }
 
-    async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder) -> wasmtime::Result<u8> {
-        let host = ModuleHost { wasi: wasi.build_p1(), limits: Limits::new(guest.memory_limit) };
+    async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder, folders: usize) -> wasmtime::Result<u8> {
+        let has_root = paths::has_root(&guest.preopens);
+        let mut host = ModuleHost::new(wasi.build_p1(), Limits::new(guest.memory_limit), has_root);
+        Numbers::note_folders(&mut host, folders)?;
+        host.working = preopens::working(guest);
         let mut store = Store::new(self.bound.module().engine(), host);
         store.limiter(|host| &mut host.limits);
         fuel(&mut store, guest, self.counts)?;
@@ -67,7 +73,7 @@ impl Program for ModuleProgram {
 
     fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
         self.check(guest)?;
-        run(guest, |wasi| self.call(guest, wasi))
+        run(guest, |wasi, folders| self.call(guest, wasi, folders))
     }
 }
 
@@ -167,7 +173,7 @@ impl Program for ComponentProgram {
         self.check(guest)?;
         match &self.entry {
             Entry::Service(service) if guest.function.is_none() => service.run(guest, self.counts),
-            _ => run(guest, |wasi| self.call(guest, wasi)),
+            _ => run(guest, |wasi, _| self.call(guest, wasi)),
         }
     }
 }
@@ -188,14 +194,18 @@ pub(super) fn store(
 
 /// Makes what host functions of a component work on.
 pub(super) fn host(guest: &Guest, wasi: &mut WasiCtxBuilder, outgoing: &Outgoing) -> Host {
-    Host {
+    let mut host = Host {
         wasi: wasi.build(),
         table: ResourceTable::new(),
         limits: Limits::new(guest.memory_limit),
         http: WasiHttpCtx::new(),
         outgoing: outgoing.clone(),
         network: guest.network,
-    }
+        has_root: paths::has_root(&guest.preopens),
+        either: None,
+    };
+    host.either = Either::of(&mut host, guest);
+    host
 }
 
 /// Fills the tank: with what the guest is given, or with all there is if its code counts without a limit.
@@ -208,8 +218,8 @@ fn fuel<T>(store: &mut Store<T>, guest: &Guest, counts: bool) -> wasmtime::Resul
     }
 }
 
-/// Sets up WASI and a runtime, and lets `call` run in them.
-fn run<F>(guest: &Guest, call: impl FnOnce(WasiCtxBuilder) -> F) -> Result<Outcome, RunError>
+/// Sets up WASI and a runtime, and lets `call` run in them; it is told how many folders there are.
+fn run<F>(guest: &Guest, call: impl FnOnce(WasiCtxBuilder, usize) -> F) -> Result<Outcome, RunError>
 where
     F: Future<Output = wasmtime::Result<u8>>,
 {
@@ -217,9 +227,9 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
     let mut wasi = wasi(guest);
-    open_folders(&mut wasi, guest)?;
+    let folders = open_folders(&mut wasi, guest)?;
     wasi.allow_blocking_current_thread(true);
-    let result = runtime.block_on(call(wasi));
+    let result = runtime.block_on(call(wasi, folders));
     // What the guest has begun and not waited for is of no use to anybody.
     runtime.shutdown_background();
     result.map_or_else(|error| outcome(&error), |code| Ok(Outcome::Exit(code)))
@@ -243,22 +253,23 @@ pub(super) fn wasi(guest: &Guest) -> WasiCtxBuilder {
     wasi
 }
 
-/// Opens the folders of a guest.
+/// Opens the folders of a guest, and returns how many these are.
 ///
 /// # Errors
 /// [`RunError::Setup`]: one cannot be opened.
-pub(super) fn open_folders(wasi: &mut WasiCtxBuilder, guest: &Guest) -> Result<(), RunError> {
-    for Folder { host, guest, read_only, required } in preopens::resolve(&guest.preopens, &guest.cwd) {
+pub(super) fn open_folders(wasi: &mut WasiCtxBuilder, guest: &Guest) -> Result<usize, RunError> {
+    let mut opened = 0;
+    for Folder { host, guest, read_only, required } in preopens::told_apart(guest) {
         let permissions = if read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
         match wasi.preopened_dir(Path::new(&host), &guest, permissions) {
-            Ok(_) => {}
+            Ok(_) => opened += 1,
             Err(error) if required => {
                 return Err(setup(format!("folder {} as {guest:?}: {}", host.display(), one_line(&error))));
             }
             Err(_) => {}
         }
     }
-    Ok(())
+    Ok(opened)
 }
 
 /// Tells the guest's own exit from a trap, and both from what failed before the guest ran.

@@ -214,6 +214,8 @@ mod tests {
             name: "localhost/data:latest".to_owned(),
             labels: Default::default(),
             manifest: Digest::of(b"manifest"),
+            media_type: String::new(),
+            pinned: false,
             config: Digest::of(b"config"),
             annotations: Default::default(),
             content: Content::Wasm(Vec::new()),

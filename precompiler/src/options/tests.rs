@@ -76,6 +76,8 @@ fn images_count_least() {
             name: "i".to_owned(),
             labels: BTreeMap::new(),
             manifest: prewasi_cache::Digest::of(b"m"),
+            media_type: String::new(),
+            pinned: false,
             config: prewasi_cache::Digest::of(b"c"),
             annotations: annotations.iter().map(pair).collect(),
             content: crate::Content::Wasm(Vec::new()),

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::Remove;
 use super::build::{BuildError, builder, check_cwd};
 use super::folders;
-use super::payload::Search;
+use super::payload::{Prepared, Search};
 use super::reason::{Specs, build_error};
 use super::root;
 use super::stage::Stage;
+use super::view::View;
 use crate::cgroup::{Claim, Progress};
 use crate::command::EngineConstructor;
 use crate::error::{Failure, chain};
@@ -79,12 +80,14 @@ impl Create {
             id: &self.id,
             address: &self.address,
             namespace: &self.namespace,
-            root,
+            view: View::Planned { root, spec: &spec, bundle: &self.bundle },
             bundle: &self.bundle,
             own: None,
+            pin: None,
             origin: self.origin.as_ref(),
         };
-        let payload = search.payload(&spec, &options, engine)?;
+        let Prepared { payload, pin } = search.payload(&spec, &options, engine)?;
+        claimed.image = pin;
         self.take_devices(&spec, payload.kind())?;
         root::make_dev(&spec::root(&spec, &self.bundle), &spec)?;
         check_hooks(&spec)?;

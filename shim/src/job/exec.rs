@@ -24,8 +24,9 @@ use serde_json::Value;
 
 use super::build::{BuildError, builder, check_cwd};
 use super::inherit::inherit;
-use super::payload::{Payload, Search};
+use super::payload::{Payload, Prepared, Search};
 use super::reason::{Specs, build_error};
+use super::view::View;
 use crate::cgroup::ClaimError;
 use crate::command::EngineConstructor;
 use crate::entrypoint::Entrypoint;
@@ -92,16 +93,18 @@ impl Exec {
         check_cwd(Some(&process))?;
         let joins_users = spec::has_user_namespace(&spec);
         spec.set_process(Some(process.clone()));
+        let pin = Claimed::load(&self.folder).and_then(|claimed| claimed.image);
         let search = Search {
             id: &self.id,
             address: &self.address,
             namespace: &self.namespace,
-            root: format!("/proc/{}/root", self.init.pid).into(),
+            view: View::Running(format!("/proc/{}/root", self.init.pid).into()),
             bundle: &self.bundle,
             own: Some(own),
+            pin: pin.as_ref(),
             origin: self.origin.as_ref(),
         };
-        let payload = search.payload(&spec, &options, engine)?;
+        let Prepared { payload, .. } = search.payload(&spec, &options, engine)?;
         if let Payload::Wasm(_) = payload {
             // libcontainer would apply it to a program that is executed.
             process.set_apparmor_profile(None);

@@ -3,16 +3,17 @@
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use libcontainer::oci_spec::runtime::Spec;
 use prewasi_engines::{Engine, Machine, Program, RunError};
 use prewasi_precompiler::{
-    ContainerRecord, Content, Image, Options, OptionsError, Precompiler, PrepareError, Settings,
+    ContainerImage, Content, Digest, Image, ImageError, Options, OptionsError, Pin, Precompiler, PrepareError, Settings,
 };
 
 use super::data::{self, DataError};
 use super::stop_signal;
+use super::view::{Found, View};
 use crate::command::EngineConstructor;
 use crate::entrypoint::{self, Entrypoint};
 use crate::error::Kind;
@@ -40,15 +41,24 @@ pub(super) struct Search<'a> {
     /// containerd's gRPC socket.
     pub(super) address: &'a Path,
     pub(super) namespace: &'a str,
-    /// The root filesystem, as far as it can be seen from here.
-    pub(super) root: PathBuf,
+    /// What the container's processes see.
+    pub(super) view: View<'a>,
     /// The container's bundle.
     pub(super) bundle: &'a Path,
     /// The program that the container runs already, if it is to run another. An image's only wasm is what the container
     /// runs, whatever its entrypoint is called; everything else must be asked for by a name that it has.
     pub(super) own: Option<String>,
+    /// The image that the container is known to run.
+    pub(super) pin: Option<&'a Pin>,
     /// The trace that the program is told of.
     pub(super) origin: Option<&'a Origin>,
+}
+
+/// A process that can be made.
+pub(super) struct Prepared {
+    pub(super) payload: Payload,
+    /// The image that its program belongs to, if containerd had to be asked for one.
+    pub(super) pin: Option<Pin>,
 }
 
 /// Says why a program cannot be found or prepared.
@@ -56,8 +66,22 @@ pub(super) struct Search<'a> {
 pub(super) enum PayloadError {
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    #[error("cannot find entrypoint {program:?} in the root filesystem of the container")]
-    NoEntrypoint { program: String },
+    #[error("cannot find entrypoint {program:?} in the root filesystem of the container{}", not_seen(unseen))]
+    NoEntrypoint {
+        program: String,
+        /// Mounts in which it may lie, each with the reason why it cannot be looked into.
+        unseen: Vec<String>,
+    },
+    #[error(
+        "cannot run what the container was created with: that was {manifest} of image {image}, and a part of it has been removed \
+         since; pull {image} again if its name still stands for that, else by this digest, or create the container anew"
+    )]
+    Gone {
+        image: String,
+        manifest: Digest,
+        #[source]
+        source: ImageError,
+    },
     #[error("cannot find {program:?}: the container has no such file, and image {image} has only {programs}")]
     NoProgram { program: String, image: String, programs: String },
     #[error("cannot read entrypoint {program:?}")]
@@ -89,14 +113,40 @@ struct Loaded {
     options: Options,
     /// The signal that stops the container.
     stop_signal: Option<i32>,
+    /// The image that it belongs to.
+    pin: Option<Pin>,
+}
+
+/// The image of a container, and what else its record says.
+#[derive(Default)]
+struct Chosen {
+    image: Option<Image>,
+    pin: Option<Pin>,
+    /// Whether the container is known to run this image, by an earlier note.
+    is_noted: bool,
+    stop_signal: Option<i32>,
 }
 
 impl PayloadError {
+    /// Says what is to be done if a part of the image is missing that the container is known to run.
+    fn of_pinned(self, pin: Option<&Pin>) -> Self {
+        match (self, pin) {
+            (
+                Self::Prepare(PrepareError::Image(source @ ImageError::MissingBlob { .. }))
+                | Self::Data(DataError::Image(source @ ImageError::MissingBlob { .. })),
+                Some(pin),
+            ) => Self::Gone { image: pin.image.clone(), manifest: pin.manifest.clone(), source },
+            (error, _) => error,
+        }
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Prepare(error) if error.is_input() => Kind::Invalid,
             Self::Prepare(PrepareError::Store(_)) => Kind::Unavailable,
-            Self::NoEntrypoint { .. } | Self::NoProgram { .. } | Self::Check { .. } => Kind::Invalid,
+            Self::NoEntrypoint { .. } | Self::NoProgram { .. } | Self::Gone { .. } | Self::Check { .. } => {
+                Kind::Invalid
+            }
             Self::Options(_) => Kind::Invalid,
             Self::Data(error) if error.is_input() => Kind::Invalid,
             Self::Data(_) => Kind::Internal,
@@ -113,7 +163,7 @@ impl Search<'_> {
         spec: &Spec,
         options: &Options,
         engine: EngineConstructor,
-    ) -> Result<Payload, PayloadError> {
+    ) -> Result<Prepared, PayloadError> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PayloadError::Runtime)?;
         let before = open_descriptors();
@@ -126,9 +176,9 @@ impl Search<'_> {
         })?;
         drop(runtime);
         let variables = self.variables(spec);
-        let Some(Loaded { subject, program, options, stop_signal }) = loaded else {
+        let Some(Loaded { subject, program, options, stop_signal, pin }) = loaded else {
             tracing::Span::current().record("engine", NATIVE);
-            return Ok(Payload::Native(variables));
+            return Ok(Prepared { payload: Payload::Native(variables), pin: None });
         };
         tracing::debug!(subject, "program prepared");
         let mut guest = spec::guest(spec, &entrypoint, &options);
@@ -139,13 +189,9 @@ impl Search<'_> {
         if let Err(error) = seal(&kept) {
             tracing::warn!(%error, "cannot protect native code from its container: the kernel is too old");
         }
-        Ok(Payload::Wasm(Box::new(Wasm {
-            program: program.into(),
-            guest,
-            kept,
-            timeout: options.timeout,
-            stop_signal,
-        })))
+        let timeout = options.timeout;
+        let wasm = Wasm { program: program.into(), guest, kept, timeout, stop_signal };
+        Ok(Prepared { payload: Payload::Wasm(Box::new(wasm)), pin })
     }
 
     /// Returns the variables that tell of the trace, without those that the container has of its own.
@@ -156,7 +202,7 @@ impl Search<'_> {
     }
 
     /// Loads what the container runs: the wasm of the image, or the wasm file that the entrypoint names. What the image has
-    /// beside its program is mounted in the root filesystem.
+    /// beside its program is mounted in the root filesystem. containerd is not asked for what is a native file.
     async fn load_entrypoint(
         &self,
         spec: &Spec,
@@ -164,31 +210,43 @@ impl Search<'_> {
         entrypoint: &Entrypoint,
         engine: EngineConstructor,
     ) -> Result<Option<Loaded>, PayloadError> {
-        let (precompiler, record) = self.record(options).await?;
-        let image = match &record.image {
-            Some(name) => Some(precompiler.resolve(name).await.map_err(PrepareError::Image)?),
-            None => None,
-        };
+        let Found { file, unseen } = self.find(spec, entrypoint)?;
+        if let Some(file) = &file
+            && !is_wasm(entrypoint, file)?
+        {
+            return Ok(None);
+        }
+        let precompiler = self.precompiler(options).await?;
+        let Chosen { image, pin, is_noted, stop_signal } = self.image(&precompiler).await?;
         let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
-        let stop_signal = stop_signal::of_container(&record, image.as_ref());
-        if let Some(image) = &image {
-            data::mount_all(&precompiler, image, spec, &self.root, self.bundle).await?;
-            if let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await? {
-                return Ok(Some(Loaded { subject: format!("image {}", image.name), program, options, stop_signal }));
+        let load = async || -> Result<Option<Loaded>, PayloadError> {
+            if let Some(image) = &image {
+                data::mount_all(&precompiler, image, spec, self.view.root(), self.bundle).await?;
+                if let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await? {
+                    let subject = format!("image {}", image.name);
+                    return Ok(Some(Loaded { subject, program, options, stop_signal, pin: pin.clone() }));
+                }
             }
+            let subject = entrypoint.program.clone();
+            let Some(file) = file else {
+                // It may be there when all is mounted; libcontainer looks again.
+                return if entrypoint.is_named_wasm() {
+                    Err(PayloadError::NoEntrypoint { program: subject, unseen })
+                } else {
+                    Ok(None)
+                };
+            };
+            let program = precompiler.load_file(image.as_ref(), &subject, file, &*engine).await?;
+            Ok(program.map(|program| Loaded { subject, program, options, pin: pin.clone() }))
+        };
+        let loaded = load().await.map_err(|error| error.of_pinned(pin.as_ref().filter(|_| is_noted)))?;
+        if let (Some(_), Some(pin), false) = (&loaded, &pin, is_noted)
+            && let Err(error) = precompiler.pin(self.id, pin).await
+        {
+            // This task remembers it in any case.
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot note which image the container runs");
         }
-        match self.file(spec, entrypoint)? {
-            Some(file) if is_wasm(entrypoint, &file)? => {
-                let program = precompiler.load_file(image.as_ref(), &entrypoint.program, file, &*engine).await?;
-                let subject = entrypoint.program.clone();
-                Ok(program.map(|program| Loaded { subject, program, options, stop_signal }))
-            }
-            None if entrypoint.is_named_wasm() => {
-                Err(PayloadError::NoEntrypoint { program: entrypoint.program.clone() })
-            }
-            // It may lie on a volume; libcontainer looks again when all is mounted.
-            _ => Ok(None),
-        }
+        Ok(loaded)
     }
 
     /// Loads what else a container can run: a wasm file, or wasm of its image by the entrypoint or title that it has there.
@@ -201,28 +259,23 @@ impl Search<'_> {
         entrypoint: &Entrypoint,
         engine: EngineConstructor,
     ) -> Result<Option<Loaded>, PayloadError> {
-        let file = self.file(spec, entrypoint)?;
+        let Found { file, unseen } = self.find(spec, entrypoint)?;
         if let Some(file) = &file
             && !is_wasm(entrypoint, file)?
         {
             return Ok(None);
         }
         let program = entrypoint.program.clone();
-        let (precompiler, record) = self.record(options).await?;
-        let image = match &record.image {
-            Some(name) => match precompiler.resolve(name).await {
-                Ok(image) => Some(image),
-                // A file is there although its image may be gone.
-                Err(_) if file.is_some() => None,
-                Err(error) => return Err(PrepareError::Image(error).into()),
-            },
-            None => None,
+        let precompiler = self.precompiler(options).await?;
+        let Chosen { image, pin, is_noted, stop_signal } = match self.image(&precompiler).await {
+            // A file is there although its image may be gone.
+            Err(_) if file.is_some() => Chosen::default(),
+            chosen => chosen?,
         };
         let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
-        let stop_signal = stop_signal::of_container(&record, image.as_ref());
         if let Some(file) = file {
             let loaded = precompiler.load_file(image.as_ref(), &program, file, &*engine).await?;
-            return Ok(loaded.map(|loaded| Loaded { subject: program, program: loaded, options, stop_signal }));
+            return Ok(loaded.map(|loaded| Loaded { subject: program, program: loaded, options, stop_signal, pin }));
         }
         match image {
             Some(image) if matches!(image.content, Content::Wasm(_)) => {
@@ -232,30 +285,51 @@ impl Search<'_> {
                     let programs = [&[own], &*titles].concat().join(", ");
                     return Err(PayloadError::NoProgram { program, image: image.name.clone(), programs });
                 }
-                let loaded = precompiler.load(&image, Some(&program), &*engine).await?;
+                let loaded = precompiler.load(&image, Some(&program), &*engine).await;
+                let noted = pin.as_ref().filter(|_| is_noted);
+                let loaded = loaded.map_err(|error| PayloadError::from(error).of_pinned(noted))?;
                 let subject = format!("image {}", image.name);
-                Ok(loaded.map(|program| Loaded { subject, program, options, stop_signal }))
+                Ok(loaded.map(|program| Loaded { subject, program, options, stop_signal, pin }))
             }
-            _ if entrypoint.is_named_wasm() => Err(PayloadError::NoEntrypoint { program }),
+            _ if entrypoint.is_named_wasm() => Err(PayloadError::NoEntrypoint { program, unseen }),
             _ => Ok(None),
         }
     }
 
-    async fn record(&self, options: &Options) -> Result<(Precompiler, ContainerRecord), PayloadError> {
+    async fn precompiler(&self, options: &Options) -> Result<Precompiler, PayloadError> {
         let mut settings = Settings::new(self.address, self.namespace);
         options.apply(&mut settings);
-        let precompiler = Precompiler::connect(settings).await?;
+        Ok(Precompiler::connect(settings).await?)
+    }
+
+    /// Reads the image that the container was made from, as it was then.
+    async fn image(&self, precompiler: &Precompiler) -> Result<Chosen, PayloadError> {
         let record = precompiler.container(self.id).await?;
-        Ok((precompiler, record))
+        let known = match self.pin {
+            Some(pin) => ContainerImage::Pinned(pin.clone()),
+            None => ContainerImage::of(&record, self.id),
+        };
+        let (image, pin, is_noted) = match known {
+            ContainerImage::None => {
+                let stop_signal = stop_signal::of_container(&record, None);
+                return Ok(Chosen { stop_signal, ..Chosen::default() });
+            }
+            ContainerImage::Pinned(pin) => (precompiler.resolve_pinned(&pin).await, Some(pin), true),
+            ContainerImage::Named(name) => (precompiler.resolve(&name).await, None, false),
+        };
+        let image = image.map_err(|error| PayloadError::from(PrepareError::Image(error)).of_pinned(pin.as_ref()))?;
+        let pin = pin.unwrap_or_else(|| Pin::of(&image));
+        let stop_signal = stop_signal::of_container(&record, Some(&image));
+        Ok(Chosen { image: Some(image), pin: Some(pin), is_noted, stop_signal })
     }
 
     /// Opens the file that the entrypoint names.
-    fn file(&self, spec: &Spec, entrypoint: &Entrypoint) -> Result<Option<fs::File>, PayloadError> {
+    fn find(&self, spec: &Spec, entrypoint: &Entrypoint) -> Result<Found, PayloadError> {
         let env = spec::env(spec);
         let search =
             env.iter().rfind(|(name, _)| name == "PATH").map_or(spec::DEFAULT_PATH, |(_, value)| value.as_str());
-        entrypoint
-            .open(&self.root, &spec::cwd(spec), search)
+        self.view
+            .find(entrypoint, &spec::cwd(spec), search)
             .map_err(|source| PayloadError::Entrypoint { program: entrypoint.program.clone(), source })
     }
 }
@@ -276,6 +350,11 @@ fn tuned(
 fn is_wasm(entrypoint: &Entrypoint, file: &fs::File) -> Result<bool, PayloadError> {
     let failed = |source| PayloadError::Entrypoint { program: entrypoint.program.clone(), source };
     Ok(entrypoint.is_named_wasm() || entrypoint::starts_with(file, MAGIC).map_err(failed)?)
+}
+
+/// Tells of mounts that could not be looked into.
+fn not_seen(mounts: &[String]) -> String {
+    if mounts.is_empty() { String::new() } else { format!("; not looked into: {}", mounts.join(", ")) }
 }
 
 /// Lists the numbers of this process's descriptors.

@@ -36,7 +36,7 @@ struct Metadata {
 pub(super) fn of_container(record: &ContainerRecord, image: Option<&Image>) -> Option<i32> {
     let of_cri = || {
         let metadata = record.extensions.get(CRI_METADATA)?;
-        let metadata: Versioned = serde_json::from_slice(metadata).ok()?;
+        let metadata: Versioned = serde_json::from_slice(&metadata.value).ok()?;
         Some(metadata.metadata.stop_signal)
     };
     let said = |signal: &String| !signal.is_empty();
@@ -74,6 +74,8 @@ fn number(name: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use prewasi_precompiler::Extension;
+
     use super::*;
 
     /// Names with and without `SIG`, in any case, and numbers are understood; what is no signal is none.
@@ -102,7 +104,7 @@ mod tests {
     #[test]
     fn sources() {
         let record = |cri: &str, label: &str| ContainerRecord {
-            extensions: [(CRI_METADATA.to_owned(), cri.into())].into(),
+            extensions: [(CRI_METADATA.to_owned(), Extension { value: cri.into(), ..Extension::default() })].into(),
             labels: [(LABEL.to_owned(), label.to_owned())].into(),
             ..ContainerRecord::default()
         };

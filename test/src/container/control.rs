@@ -1,11 +1,15 @@
 //! What is done to a container while it runs.
 
-use containerd_client::services::v1::{PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, UpdateTaskRequest};
+use containerd_client::services::v1::snapshots::MountsRequest;
+use containerd_client::services::v1::{
+    CreateTaskRequest, PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, UpdateTaskRequest,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 use tonic::Status;
 
-use super::Container;
+use super::streams::{Streams, Wanted};
+use super::{Container, SNAPSHOTTER};
 use crate::spec;
 
 impl Container {
@@ -35,6 +39,32 @@ impl Container {
         let resources = Some(spec::pack("LinuxResources", resources));
         let request = UpdateTaskRequest { container_id: self.id.clone(), resources, ..Default::default() };
         self.namespace.client().tasks().update(self.namespace.request(request)).await.map(drop)
+    }
+
+    /// Makes a new task of the container, whose task has been deleted.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    ///
+    /// # Panics
+    /// If its snapshot is gone.
+    pub async fn create_again(&mut self) -> Result<(), Status> {
+        let request = MountsRequest { snapshotter: SNAPSHOTTER.to_owned(), key: self.id.clone() };
+        let mounts = self.namespace.client().snapshots().mounts(self.namespace.request(request)).await;
+        let folder = self.namespace.folder().join(self.namespace.fresh_id("streams"));
+        let (streams, stdin, stdout, stderr) = Wanted::default().make(&folder);
+        let request = CreateTaskRequest {
+            container_id: self.id.clone(),
+            rootfs: mounts.expect("the snapshot is there").into_inner().mounts,
+            stdin,
+            stdout,
+            stderr,
+            ..Default::default()
+        };
+        self.pid = self.namespace.client().tasks().create(self.namespace.request(request)).await?.into_inner().pid;
+        let Streams { stdin, stdout, stderr } = streams;
+        (self.stdin, self.stdout, self.stderr) = (stdin, stdout, stderr);
+        Ok(())
     }
 
     /// Sets the size of the process's terminal.

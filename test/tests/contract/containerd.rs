@@ -6,7 +6,7 @@ use containerd_client::services::v1::{
     Container, CreateContainerRequest, DeleteRequest, ListRequest, ListStatusesRequest, WriteAction,
     WriteContentRequest,
 };
-use prewasi_cache::{ContainerdStore, ContentStore, Digest, Lease, StoreError};
+use prewasi_cache::{ContainerRecord, ContainerdStore, ContentStore, Digest, Extension, Lease, StoreError};
 use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, case};
 use rustix::fs::SealFlags;
@@ -216,10 +216,19 @@ async fn records_are_read(namespace: Namespace) {
         let request = namespace.request(CreateContainerRequest { container: Some(container) });
         namespace.client().containers().create(request).await.expect("a container record can be made");
     }
-    let named = store.container("with").await.expect("containerd answers").image;
-    assert_eq!(named.as_deref(), Some("localhost/image:v1"));
-    assert_eq!(store.container("without").await.expect("containerd answers").image, None);
-    let answer = store.container("neither").await;
+    let container = async |id| store.container(id).await;
+    let named = container("with").await.expect("containerd answers");
+    assert_eq!(named.image.as_deref(), Some("localhost/image:v1"));
+    assert_eq!(container("without").await.expect("containerd answers"), ContainerRecord::default());
+    let keeps = Digest::of(b"kept");
+    store.note_container("with", "test/name", "test/type", b"note".to_vec(), &keeps).await.expect("it can be noted");
+    let noted = container("with").await.expect("containerd answers");
+    let note = Extension { type_url: "test/type".to_owned(), value: b"note".to_vec() };
+    assert_eq!(noted.extensions, [("test/name".to_owned(), note)].into());
+    assert_eq!(noted.image.as_deref(), Some("localhost/image:v1"), "nothing else is changed");
+    let answer = store.note_container("neither", "test/name", "test/type", Vec::new(), &keeps).await;
+    assert!(matches!(&answer, Err(StoreError::NotFound { subject }) if subject == "container neither"), "{answer:?}");
+    let answer = container("neither").await;
     assert!(matches!(&answer, Err(StoreError::NotFound { subject }) if subject == "container neither"), "{answer:?}");
     assert!(store.namespaces().await.expect("containerd answers").contains(&namespace.name().to_owned()));
     assert!(store.describe().contains(namespace.name()), "{}", store.describe());

@@ -11,6 +11,7 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::filesystem::{WasiFilesystemCtx, WasiFilesystemView as _};
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 
+use super::super::folders::Either;
 use super::super::link::Host;
 use super::super::outgoing::Outgoing;
 use super::super::run::{host, open_folders, store, wasi};
@@ -67,7 +68,9 @@ impl Instances {
     /// What cannot be set up.
     pub(super) fn store(&self, engine: &wasmtime::Engine) -> wasmtime::Result<Store<Host>> {
         let mut store = store(engine, &self.guest, self.counts, &mut wasi(&self.guest), &self.outgoing)?;
-        *store.data_mut().filesystem().ctx = self.folders.clone();
+        let host = store.data_mut();
+        *host.filesystem().ctx = self.folders.clone();
+        host.either = Either::of(host, &self.guest);
         store.set_epoch_deadline(1);
         // Those who are ready have their turn first, and what has come for others meanwhile is looked for.
         store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(yield_now()))));

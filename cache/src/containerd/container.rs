@@ -1,0 +1,93 @@
+//! Container records: what a container was made from, and what we note of it there.
+//!
+//! A note is an *extension* of the record. Labels of a record are no place for it: clients copy an image's own labels there. Extensions
+//! are written by clients of containerd alone, who are root.
+
+use std::collections::BTreeMap;
+
+use containerd_client::services::v1::{Container, GetContainerRequest, UpdateContainerRequest};
+use prost_types::{Any, FieldMask};
+
+use super::ContainerdStore;
+use crate::store::check_label;
+use crate::{Digest, StoreError};
+
+/// Label by which a container's record keeps a blob, and what that keeps in turn, from containerd's garbage collector.
+const KEEPS: &str = "containerd.io/gc.ref.content.prewasi";
+
+/// A container's record, as far as it concerns us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerRecord {
+    /// Name of the image that it was made from.
+    pub image: Option<String>,
+    /// Its labels; clients copy those of the image there.
+    pub labels: BTreeMap<String, String>,
+    /// What clients keep with it, by their names.
+    pub extensions: BTreeMap<String, Extension>,
+}
+
+/// What a client keeps with a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extension {
+    /// What the bytes are.
+    pub type_url: String,
+    /// The bytes.
+    pub value: Vec<u8>,
+}
+
+impl ContainerdStore {
+    /// Returns the record of the container `id`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such container.
+    pub async fn container(&self, id: &str) -> Result<ContainerRecord, StoreError> {
+        let subject = format!("container {id}");
+        let request = GetContainerRequest { id: id.to_owned() };
+        let answer = self
+            .link
+            .call("read", &subject, self.link.containers(), request, |mut client, r| async move { client.get(r).await })
+            .await?;
+        let container = answer.container.unwrap_or_default();
+        let extension = |Any { type_url, value }| Extension { type_url, value };
+        Ok(ContainerRecord {
+            image: Some(container.image).filter(|image| !image.is_empty()),
+            labels: container.labels.into_iter().collect(),
+            extensions: container.extensions.into_iter().map(|(name, any)| (name, extension(any))).collect(),
+        })
+    }
+
+    /// Sets one extension of a container's record, and lets the record keep the blob `keeps`. Touches nothing else of it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without the container.
+    pub async fn note_container(
+        &self,
+        id: &str,
+        name: &str,
+        type_url: &str,
+        note: Vec<u8>,
+        keeps: &Digest,
+    ) -> Result<(), StoreError> {
+        let subject = format!("container {id}");
+        check_label(&subject, KEEPS, keeps.as_str())?;
+        let extension = Any { type_url: type_url.to_owned(), value: note };
+        let container = Container {
+            id: id.to_owned(),
+            labels: [(KEEPS.to_owned(), keeps.to_string())].into(),
+            extensions: [(name.to_owned(), extension)].into(),
+            ..Container::default()
+        };
+        let mask = FieldMask { paths: vec![format!("extensions.{name}"), format!("labels.{KEEPS}")] };
+        let request = UpdateContainerRequest { container: Some(container), update_mask: Some(mask) };
+        self.link
+            .call(
+                "update",
+                &subject,
+                self.link.containers(),
+                request,
+                |mut client, r| async move { client.update(r).await },
+            )
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Resolves paths as the process itself would, where a guest has all of the process's root.
+//!
+//! Engines keep a path below the folder that it starts from: an absolute link, or one that climbs out of the folder, they refuse. That is
+//! right for a guest which has some folders only. One that has the whole root of its process, as in a container, must find what a
+//! native program finds. So what an engine has refused is looked at again here, by the kernel: the parent is opened by `openat2` from the
+//! folder that the guest named, links and all, and a link at the end is followed by hand. The engine is then given the parent and a name
+//! in it that is no link. Nothing can lead out of the process's root, which is the container's, and no magic link of `/proc` is passed.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstatfs, openat2, readlinkat, statat};
+use rustix::io::Errno;
+
+use crate::Preopen;
+
+/// How many links at the end of a path are followed: as many as Linux follows.
+const LINKS: usize = 40;
+/// The longest path that Linux takes.
+pub(crate) const LONGEST: usize = 4096;
+/// The file system of `/proc`.
+const PROC: u64 = 0x9fa0;
+
+/// Where a path leads.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The folder that it lies in.
+    pub(crate) parent: OwnedFd,
+    /// Its name there, perhaps with slashes behind; `.` for the folder itself.
+    pub(crate) name: OsString,
+}
+
+/// Says whether a guest has all of the process's root and nothing else, so that nothing that a path leads to is kept from it.
+pub(crate) fn has_root(preopens: &[Preopen]) -> bool {
+    matches!(preopens, [Preopen { host, guest, .. }] if host.as_os_str() == "/" && guest == "/")
+}
+
+/// Finds where a path leads that starts in `base`; a link at its end is followed only with `follow`.
+///
+/// # Errors
+/// What the system says. That nothing has the last name is no error.
+pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Place, Errno> {
+    let mut start: Option<OwnedFd> = None;
+    let mut rest = path.to_vec();
+    // WASI knows no absolute paths. One that comes nevertheless is from a library that adds no folder's name.
+    for _ in 0..LINKS {
+        if rest.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        if rest.len() > LONGEST {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let from = start.as_ref().map_or(base, AsFd::as_fd);
+        let place = split(from, &rest)?;
+        if !follow && !rest.ends_with(b"/") {
+            return Ok(place);
+        }
+        let Some(target) = link(&place)? else { return Ok(place) };
+        let slashes = rest.len() - trimmed(&rest).len();
+        rest = [&*target, &b"/".repeat(slashes.min(1))].concat();
+        start = Some(place.parent);
+    }
+    Err(Errno::LOOP)
+}
+
+/// Opens the folder that the last part of a path lies in.
+fn split(from: BorrowedFd<'_>, path: &[u8]) -> Result<Place, Errno> {
+    let whole = trimmed(path);
+    let at = whole.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    let (parent, name) = path.split_at(at.min(path.len()));
+    let is_folder = matches!(trimmed(name), b"" | b"." | b"..");
+    let (parent, name) = if is_folder { (path, &b"."[..]) } else { (parent, name) };
+    Ok(Place { parent: folder(from, parent)?, name: OsString::from_vec(name.to_vec()) })
+}
+
+/// Opens a folder; no path is the one to start from.
+fn folder(from: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = if path.is_empty() { b"." } else { path };
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let from = if path.is_absolute() { CWD } else { from };
+    again(|| openat2(from, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS))
+}
+
+/// Reads what a link leads to; `None` if it is none, or nothing is there.
+fn link(place: &Place) -> Result<Option<Vec<u8>>, Errno> {
+    let name = trimmed(place.name.as_bytes());
+    let name = std::ffi::OsStr::from_bytes(name);
+    match statat(&place.parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {}
+        Ok(_) | Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    if u64::try_from(fstatfs(&place.parent)?.f_type) == Ok(PROC) {
+        // What a magic link says is no path.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        again(|| openat2(&place.parent, name, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS))?;
+    }
+    match readlinkat(&place.parent, name, Vec::new()) {
+        Ok(target) => Ok(Some(target.into_bytes())),
+        // It was replaced meanwhile.
+        Err(Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns preview 1's number for an error of the system.
+#[cfg(any(feature = "wamr", feature = "wasmedge"))]
+pub(crate) fn wasi_number(error: Errno) -> i32 {
+    match error {
+        Errno::ACCESS => 2,
+        Errno::BADF => 8,
+        Errno::BUSY => 10,
+        Errno::EXIST => 20,
+        Errno::ILSEQ => 25,
+        Errno::INVAL => 28,
+        Errno::IO => 29,
+        Errno::ISDIR => 31,
+        Errno::LOOP => 32,
+        Errno::MLINK => 34,
+        Errno::NAMETOOLONG => 37,
+        Errno::NOENT => 44,
+        Errno::NOSPC => 51,
+        Errno::NOTDIR => 54,
+        Errno::NOTEMPTY => 55,
+        Errno::PERM => 63,
+        Errno::ROFS => 69,
+        Errno::XDEV => 75,
+        // An error that it has no number for is one of the disk.
+        _ => 29,
+    }
+}
+
+/// Takes off slashes at the end.
+fn trimmed(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    &path[..end]
+}
+
+/// Asks the kernel again when something was renamed meanwhile.
+pub(crate) fn again<T>(mut ask: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match ask() {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            answer => return answer,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "paths/tests.rs"]
+mod tests;

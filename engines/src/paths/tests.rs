@@ -1,0 +1,76 @@
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use super::*;
+
+/// Where a path leads, as a path of the process.
+fn place(base: &fs::File, path: &str, follow: bool) -> Result<PathBuf, Errno> {
+    let place = locate(base.as_fd(), path.as_bytes(), follow)?;
+    let parent = fs::read_link(format!("/proc/self/fd/{}", place.parent.as_raw_fd())).unwrap();
+    Ok(parent.join(place.name))
+}
+
+/// Links are followed to wherever they lead, at the end of a path only if so wanted; the last name need not be there.
+#[test]
+fn links_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    let at = |path: &str| root.join(path);
+    fs::create_dir_all(at("real/deep")).unwrap();
+    fs::create_dir(at("app")).unwrap();
+    fs::write(at("real/file"), "").unwrap();
+    for (path, target) in [
+        ("app/absolute", at("real/file")),
+        ("app/folder", at("real")),
+        ("app/up", "../real/file".into()),
+        ("app/chain", "folder/back".into()),
+        ("real/back", "../app/up".into()),
+        ("app/dangling", at("real/new")),
+        ("app/loop", "loop".into()),
+        ("app/climbs", "../../../../../../../../../../../../proc".into()),
+    ] {
+        symlink(target, at(path)).unwrap();
+    }
+    let app = fs::File::open(at("app")).unwrap();
+    for path in ["absolute", "up", "chain", "folder/file", "folder/deep/../file", "../real/file"] {
+        assert_eq!(place(&app, path, true), Ok(at("real/file")), "{path}");
+    }
+    assert_eq!(place(&app, "dangling", true), Ok(at("real/new")));
+    assert_eq!(place(&app, "folder/new", true), Ok(at("real/new")));
+    assert_eq!(place(&app, "folder/deep/..", true), Ok(at("real/.")));
+    assert_eq!(place(&app, "folder/", false), Ok(at("real/")));
+    assert_eq!(place(&app, ".", true), Ok(at("app/.")));
+    assert_eq!(place(&app, "climbs", true), Ok("/proc".into()));
+    for path in ["absolute", "up", "dangling", "loop"] {
+        assert_eq!(place(&app, path, false), Ok(at("app").join(path)), "{path}");
+    }
+    assert_eq!(place(&app, "loop", true), Err(Errno::LOOP));
+    assert_eq!(place(&app, "loop/x", true), Err(Errno::LOOP));
+    assert_eq!(place(&app, "absolute/x", true), Err(Errno::NOTDIR));
+    assert_eq!(place(&app, "missing/x", true), Err(Errno::NOENT));
+    assert_eq!(place(&app, "", true), Err(Errno::NOENT));
+}
+
+/// A magic link is not passed, at the end or on the way; the other links of `/proc` are.
+#[test]
+fn magic_links_are_refused() {
+    let root = fs::File::open("/").unwrap();
+    for path in ["proc/self/exe", "proc/self/root/etc", "proc/self/fd/0", "proc/self/cwd"] {
+        assert_eq!(place(&root, path, true), Err(Errno::LOOP), "{path}");
+    }
+    let own = PathBuf::from(format!("/proc/{}", std::process::id()));
+    assert_eq!(place(&root, "proc/self/status", true), Ok(own.join("status")));
+    assert_eq!(place(&root, "proc/mounts", true), Ok(own.join("mounts")));
+    assert_eq!(place(&root, "proc/self", true), Ok(own));
+}
+
+/// Only a guest whose one folder is the root has all of it.
+#[test]
+fn whole_roots() {
+    let preopen = |host: &str, guest: &str| Preopen { host: host.into(), guest: guest.to_owned(), read_only: true };
+    assert!(has_root(&[preopen("/", "/")]));
+    assert!(!has_root(&[preopen("/data", "/data")]) && !has_root(&[preopen("/data", "/")]) && !has_root(&[]));
+    assert!(!has_root(&[preopen("/", "/"), preopen("/data", "/x")]));
+}

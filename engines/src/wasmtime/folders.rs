@@ -1,0 +1,366 @@
+//! Paths of a guest that has all of its process's root: what wasmtime refuses to resolve is resolved by [`crate::paths`].
+//!
+//! wasmtime's functions that take a path are replaced by ones that call them, and call them once more if a path was refused
+//! (`not-permitted`): with the folder in which the kernel finds what the path leads to, and the last name. wasmtime still opens, changes
+//! and removes by itself, and still checks what the folder allows. Components have the functions of preview 2 ([`replace`]) and 3
+//! ([`preview3`]), modules those of preview 1 ([`preview1`]).
+//!
+//! When wasmtime is upgraded, a test here tells if an interface or function has got another name; the tests of all engines in
+//! `test/tests/paths.rs` tell if a path leads elsewhere than that of a native program.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime_wasi::filesystem::{Descriptor, Dir, WasiFilesystemView as _};
+use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as Preopens;
+use wasmtime_wasi::p2::bindings::filesystem::types::{
+    DescriptorFlags, ErrorCode, Host as _, HostDescriptor as _, NewTimestamp, OpenFlags, PathFlags,
+};
+use wasmtime_wasi::p2::{FsError, FsResult};
+
+use super::link::Host;
+use crate::working::{Choice, Intent, Working};
+use crate::{Guest, paths, preopens};
+
+pub(super) mod preview1;
+pub(super) mod preview3;
+
+/// The interface, as wasmtime's linker calls it (a test asks it).
+const INTERFACE: &str = "wasi:filesystem/types@0.2.12";
+
+/// Where a path leads: a folder that has been opened for one call, and a name in it.
+pub(super) struct Turned {
+    folder: Resource<Descriptor>,
+    name: String,
+}
+
+impl Turned {
+    /// Finds where a path leads that starts in a folder of the table; what is no folder of the table is the caller's business.
+    pub(super) fn find(
+        table: &mut ResourceTable,
+        base: u32,
+        path: &str,
+        follow: bool,
+    ) -> wasmtime::Result<Option<std::io::Result<Self>>> {
+        let Descriptor::Dir(base) = table.get(&Resource::<Descriptor>::new_borrow(base))? else { return Ok(None) };
+        Ok(Some(match locate(base, path, follow) {
+            Ok((dir, name)) => Ok(Self { folder: table.push(Descriptor::Dir(dir))?, name }),
+            Err(error) => Err(error),
+        }))
+    }
+
+    /// Lends the folder to a call.
+    pub(super) fn folder(&self) -> Resource<Descriptor> {
+        Resource::new_borrow(self.folder.rep())
+    }
+
+    /// Closes the folder.
+    pub(super) fn close(self, table: &mut ResourceTable) -> wasmtime::Result<()> {
+        table.delete(self.folder)?;
+        Ok(())
+    }
+}
+
+/// Finds where a path leads that starts in a folder. What the folder allows, the one found allows.
+fn locate(base: &Dir, path: &str, follow: bool) -> std::io::Result<(Dir, String)> {
+    let place = paths::locate(base.dir.as_fd(), path.as_bytes(), follow)?;
+    let name = place.name.into_string().map_err(|_| rustix::io::Errno::ILSEQ)?;
+    let mut dir = base.clone();
+    dir.dir = Arc::new(File::from(place.parent));
+    Ok((dir, name))
+}
+
+/// The folder of a component that stands for its working directory and for `/`: see [`crate::working`].
+pub(super) struct Either {
+    working: Working,
+    /// How the folder is known: wasmtime opens it once.
+    folder: Arc<File>,
+    /// `/` in the table.
+    root: Resource<Descriptor>,
+}
+
+impl Either {
+    /// Finds the folder among those that the guest is given, if it is given one.
+    pub(super) fn of(host: &mut Host, guest: &Guest) -> Option<Self> {
+        let working = preopens::working(guest)?;
+        let given = Preopens::get_directories(&mut host.filesystem()).ok()?;
+        let place = |place: i32| usize::try_from(place).ok();
+        let (root, either) = (place(preopens::ROOT)?, place(preopens::EITHER)?);
+        let mut folders: Vec<_> = given.into_iter().filter_map(|(entry, _)| host.table.delete(entry).ok()).collect();
+        if folders.len() != either + 1 {
+            return None;
+        }
+        let (Descriptor::Dir(either), Descriptor::Dir(root)) = (folders.remove(either), folders.remove(root)) else {
+            return None;
+        };
+        let root = host.table.push(Descriptor::Dir(root)).ok()?;
+        Some(Self { working, folder: either.dir, root })
+    }
+}
+
+/// Returns the folder that a path starts in: the one asked for, or `/` in the place of the one that stands for both; `None` if nobody
+/// knows what the path means.
+pub(super) fn steer(host: &Host, fd: u32, path: &str, follow: bool, intent: Intent) -> Option<u32> {
+    let Some(either) = &host.either else { return Some(fd) };
+    match host.table.get(&Resource::<Descriptor>::new_borrow(fd)) {
+        Ok(Descriptor::Dir(dir)) if Arc::ptr_eq(&dir.dir, &either.folder) => {}
+        _ => return Some(fd),
+    }
+    match either.working.choose(path.as_bytes(), follow, intent) {
+        Choice::Working => Some(fd),
+        Choice::Root => Some(either.root.rep()),
+        Choice::Unknown => None,
+    }
+}
+
+/// Reads what a link leads to. wasmtime does not say that of an absolute one.
+pub(super) fn read_link(
+    table: &ResourceTable,
+    base: u32,
+    path: &str,
+) -> wasmtime::Result<Option<std::io::Result<String>>> {
+    let Descriptor::Dir(base) = table.get(&Resource::<Descriptor>::new_borrow(base))? else { return Ok(None) };
+    let read = || {
+        let place = paths::locate(base.dir.as_fd(), path.as_bytes(), false)?;
+        let target = rustix::fs::readlinkat(&place.parent, &place.name, Vec::new())?;
+        Ok(target.into_string().map_err(|_| rustix::io::Errno::ILSEQ)?)
+    };
+    Ok(Some(read()))
+}
+
+/// Makes a link. wasmtime makes no absolute one.
+pub(super) fn make_link(
+    table: &ResourceTable,
+    base: u32,
+    target: &str,
+    path: &str,
+) -> wasmtime::Result<Option<std::io::Result<()>>> {
+    let Descriptor::Dir(base) = table.get(&Resource::<Descriptor>::new_borrow(base))? else { return Ok(None) };
+    if base.perms.write_not_permitted() {
+        return Ok(None);
+    }
+    let make = || {
+        let place = paths::locate(base.dir.as_fd(), path.as_bytes(), false)?;
+        Ok(rustix::fs::symlinkat(target, &place.parent, &place.name)?)
+    };
+    Ok(Some(make()))
+}
+
+/// Says whether a path was refused that the guest may use.
+fn is_refused<T>(host: &Host, result: &FsResult<T>) -> bool {
+    host.has_root && result.as_ref().is_err_and(|error| matches!(error.downcast_ref(), Some(ErrorCode::NotPermitted)))
+}
+
+/// Makes of an error what the guest is told.
+fn answer<T>(host: &mut Host, result: FsResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
+    Ok((match result {
+        Ok(value) => Ok(value),
+        Err(error) => Err(host.filesystem().convert_error_code(error)?),
+    },))
+}
+
+fn code(error: std::io::Error) -> FsError {
+    ErrorCode::from(error).into()
+}
+
+fn intent(how: OpenFlags) -> Intent {
+    match (how.contains(OpenFlags::CREATE), how.contains(OpenFlags::EXCLUSIVE)) {
+        (true, true) => Intent::New,
+        (true, false) => Intent::Create,
+        _ => Intent::Use,
+    }
+}
+
+/// What a call says whose path may mean either of two files.
+fn refused<T>() -> Result<T, ErrorCode> {
+    Err(ErrorCode::NotPermitted)
+}
+
+fn follows(flags: PathFlags) -> bool {
+    flags.contains(PathFlags::SYMLINK_FOLLOW)
+}
+
+/// Replaces a function that takes one path. `$before` and `$after` are its other parameters.
+macro_rules! one_path {
+    ($interface:ident, $name:literal, $method:ident,
+     ($($before:ident: $before_type:ty),*), ($($after:ident: $after_type:ty),*), $follow:expr, $intent:expr) => {
+        $interface.func_wrap_async(
+            concat!("[method]descriptor.", $name),
+            |mut store: StoreContextMut<'_, Host>,
+             (fd, $($before,)* path, $($after,)*): (
+                Resource<Descriptor>, $($before_type,)* String, $($after_type,)*
+            )| {
+                Box::new(async move {
+                    let host = store.data_mut();
+                    let Some(base) = steer(host, fd.rep(), &path, $follow, $intent) else { return Ok((refused(),)) };
+                    let lent = Resource::new_borrow(base);
+                    let mut result =
+                        host.filesystem().$method(lent, $($before.clone(),)* path.clone(), $($after.clone(),)*).await;
+                    if is_refused(host, &result) {
+                        match Turned::find(&mut host.table, base, &path, $follow)? {
+                            Some(Ok(turned)) => {
+                                let (folder, name) = (turned.folder(), turned.name.clone());
+                                result = host.filesystem().$method(folder, $($before,)* name, $($after,)*).await;
+                                turned.close(&mut host.table)?;
+                            }
+                            Some(Err(error)) => result = Err(code(error)),
+                            None => {}
+                        }
+                    }
+                    answer(host, result)
+                })
+            },
+        )
+    };
+}
+
+/// Replaces a function that takes two paths.
+macro_rules! two_paths {
+    ($interface:ident, $name:literal, $method:ident, ($($before:ident: $before_type:ty),*), $follow:expr, $new:expr) => {
+        $interface.func_wrap_async(
+            concat!("[method]descriptor.", $name),
+            |mut store: StoreContextMut<'_, Host>,
+             (from, $($before,)* source, to, target): (
+                Resource<Descriptor>, $($before_type,)* String, Resource<Descriptor>, String
+            )| {
+                Box::new(async move {
+                    let host = store.data_mut();
+                    let from = steer(host, from.rep(), &source, $follow, Intent::Use);
+                    let to = steer(host, to.rep(), &target, false, $new);
+                    let (Some(from), Some(to)) = (from, to) else { return Ok((refused(),)) };
+                    let (lent, other) = (Resource::new_borrow(from), Resource::new_borrow(to));
+                    let mut result =
+                        host.filesystem().$method(lent, $($before.clone(),)* source.clone(), other, target.clone()).await;
+                    if is_refused(host, &result) {
+                        match both(&mut host.table, (from, &source), (to, &target), $follow)? {
+                            Some(Ok([a, b])) => {
+                                let (source, target) = (a.name.clone(), b.name.clone());
+                                let (from, to) = (a.folder(), b.folder());
+                                result = host.filesystem().$method(from, $($before,)* source, to, target).await;
+                                a.close(&mut host.table)?;
+                                b.close(&mut host.table)?;
+                            }
+                            Some(Err(error)) => result = Err(code(error)),
+                            None => {}
+                        }
+                    }
+                    answer(host, result)
+                })
+            },
+        )
+    };
+}
+
+/// Puts functions of preview 2 in the place of wasmtime's.
+pub(super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut interface = linker.instance(INTERFACE)?;
+    one_path!(interface, "create-directory-at", create_directory_at, (), (), false, Intent::New)?;
+    one_path!(interface, "stat-at", stat_at, (flags: PathFlags), (), follows(flags), Intent::Look)?;
+    one_path!(
+        interface, "set-times-at", set_times_at,
+        (flags: PathFlags), (accessed: NewTimestamp, modified: NewTimestamp), follows(flags), Intent::Use
+    )?;
+    one_path!(
+        interface, "open-at", open_at,
+        (flags: PathFlags), (how: OpenFlags, mode: DescriptorFlags),
+        follows(flags) && !how.contains(OpenFlags::EXCLUSIVE), intent(how)
+    )?;
+    one_path!(interface, "remove-directory-at", remove_directory_at, (), (), false, Intent::Use)?;
+    one_path!(interface, "unlink-file-at", unlink_file_at, (), (), false, Intent::Use)?;
+    one_path!(interface, "metadata-hash-at", metadata_hash_at, (flags: PathFlags), (), follows(flags), Intent::Look)?;
+    interface.func_wrap_async(
+        "[method]descriptor.readlink-at",
+        |mut store: StoreContextMut<'_, Host>, (fd, path): (Resource<Descriptor>, String)| {
+            Box::new(async move {
+                let host = store.data_mut();
+                let base = steer(host, fd.rep(), &path, false, Intent::Use);
+                let Some(base) = base else { return Ok((refused(),)) };
+                let mut result = host.filesystem().readlink_at(Resource::new_borrow(base), path.clone()).await;
+                if is_refused(host, &result)
+                    && let Some(read) = read_link(&host.table, base, &path)?
+                {
+                    result = read.map_err(code);
+                }
+                answer(host, result)
+            })
+        },
+    )?;
+    interface.func_wrap_async(
+        "[method]descriptor.symlink-at",
+        |mut store: StoreContextMut<'_, Host>, (fd, target, path): (Resource<Descriptor>, String, String)| {
+            Box::new(async move {
+                let host = store.data_mut();
+                let base = steer(host, fd.rep(), &path, false, Intent::New);
+                let Some(base) = base else { return Ok((refused(),)) };
+                let lent = Resource::new_borrow(base);
+                let mut result = host.filesystem().symlink_at(lent, target.clone(), path.clone()).await;
+                if is_refused(host, &result)
+                    && let Some(made) = make_link(&host.table, base, &target, &path)?
+                {
+                    result = made.map_err(code);
+                }
+                answer(host, result)
+            })
+        },
+    )?;
+    two_paths!(interface, "rename-at", rename_at, (), false, Intent::Create)?;
+    two_paths!(interface, "link-at", link_at, (flags: PathFlags), follows(flags), Intent::New)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Finds where two paths lead.
+pub(super) fn both(
+    table: &mut ResourceTable,
+    (from, source): (u32, &str),
+    (to, target): (u32, &str),
+    follow: bool,
+) -> wasmtime::Result<Option<std::io::Result<[Turned; 2]>>> {
+    let Some(first) = Turned::find(table, from, source, follow)? else { return Ok(None) };
+    let first = match first {
+        Ok(first) => first,
+        Err(error) => return Ok(Some(Err(error))),
+    };
+    match Turned::find(table, to, target, false)? {
+        Some(Ok(second)) => Ok(Some(Ok([first, second]))),
+        Some(Err(error)) => {
+            first.close(table)?;
+            Ok(Some(Err(error)))
+        }
+        None => {
+            first.close(table)?;
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime_wasi::{p2, p3};
+
+    use super::super::form::Form;
+    use super::super::options::Options;
+    use super::*;
+
+    /// What is replaced is what wasmtime's own linker has, under the same names, in preview 2 and 3.
+    #[test]
+    fn interfaces_are_those_of_wasmtime() {
+        let engine = Options::host().engine(false, Form::Async).unwrap();
+        let names = "create-directory-at stat-at set-times-at open-at readlink-at remove-directory-at symlink-at \
+            unlink-file-at metadata-hash-at rename-at link-at";
+        for interface in [INTERFACE, preview3::INTERFACE] {
+            for name in names.split_whitespace() {
+                let mut linker = Linker::<Host>::new(&engine);
+                p2::add_to_linker_async(&mut linker).unwrap();
+                p3::add_to_linker(&mut linker).unwrap();
+                let name = format!("[method]descriptor.{name}");
+                let defined = linker.instance(interface).unwrap().func_wrap(&name, |_, ()| Ok(()));
+                assert!(defined.is_err(), "wasmtime has no {name} in {interface}");
+            }
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! The functions of preview 1 that take a path.
+//!
+//! wasmtime numbers a module's descriptors by itself and tells nobody what stands behind a number. It keeps them in a table that can be
+//! looked at, though, and each that is opened is put there as the next entry. So the entry of each number is noted here when it is
+//! opened. For a second call the entry of the guest's folder is exchanged, for as long as the call takes, for the folder that was found.
+//! An entry that turns out to be something else is left alone, and the first answer stands.
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use wasmtime::component::Resource;
+use wasmtime::{AsContextMut as _, Caller, Extern, Linker};
+use wasmtime_wasi::WasiView as _;
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
+use wasmtime_wasi::p1::types::Errno;
+use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPreview1 as _};
+use wasmtime_wasi::p2::FsResult;
+use wasmtime_wasi::p2::bindings::filesystem::types::{ErrorCode, HostDescriptor as _, PathFlags};
+use wiggle::GuestMemory;
+
+use super::super::link::ModuleHost;
+use super::{both, locate};
+use crate::preopens;
+use crate::working::{Choice, Intent};
+
+const MODULE: &str = "wasi_snapshot_preview1";
+/// What a guest's path is refused with.
+const PERM: i32 = Errno::Perm as i32;
+const BADF: i32 = Errno::Badf as i32;
+const FAULT: i32 = Errno::Fault as i32;
+/// The number of the first folder.
+const FOLDERS: i32 = 3;
+/// The numbers of `/`, and of the folder that stands for it and for the working directory, if that is another one.
+const ROOT: i32 = FOLDERS + preopens::ROOT;
+const EITHER: i32 = FOLDERS + preopens::EITHER;
+/// The flag by which a link at the end of a path is followed, and those by which a file is made and must be new.
+const FOLLOW: i32 = 1;
+const CREATE: i32 = 1;
+const EXCLUSIVE: i32 = 1 << 2;
+/// Room for a result in the memory of a second call; the longest is a `filestat`.
+const RESULT: usize = 64;
+
+/// Which entries of wasmtime's table a guest's numbers stand for.
+#[derive(Debug, Default)]
+pub(in super::super) struct Numbers(BTreeMap<i32, u32>);
+
+impl Numbers {
+    /// Notes the folders that a guest is given: as many entries, in this order.
+    ///
+    /// # Errors
+    /// A trap of wasmtime's.
+    pub(in super::super) fn note_folders(host: &mut ModuleHost, count: usize) -> wasmtime::Result<()> {
+        // wasmtime makes the entries when it is first asked for one.
+        let mut memory = vec![0; RESULT];
+        wasi::fd_prestat_get(&mut host.wasi, &mut GuestMemory::Unshared(&mut memory), FOLDERS, 0)?;
+        let table = host.wasi.ctx().table;
+        let is_folder =
+            |entry: &u32| matches!(table.get(&Resource::<Descriptor>::new_borrow(*entry)), Ok(Descriptor::Dir(_)));
+        // A few entries for the standard streams come before.
+        let last = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(16);
+        let entries: Vec<u32> = (0..last).filter(is_folder).collect();
+        if entries.len() == count {
+            host.numbers.0 = (FOLDERS..).zip(entries).collect();
+        }
+        Ok(())
+    }
+}
+
+impl ModuleHost {
+    /// Returns the entry that the next descriptor gets.
+    fn next_entry(&mut self) -> wasmtime::Result<u32> {
+        let table = self.wasi.ctx().table;
+        let next = table.push(())?;
+        let entry = next.rep();
+        table.delete(next)?;
+        Ok(entry)
+    }
+
+    /// Exchanges the entry of a folder for the folder that a path leads to; returns what was there, and the last name. `None` if the
+    /// number is not known.
+    fn turn(&mut self, fd: i32, path: &[u8], follow: bool) -> Option<Result<(Descriptor, String), Errno>> {
+        let entry = *self.numbers.0.get(&fd)?;
+        let slot = self.wasi.ctx().table.get_mut(&Resource::<Descriptor>::new_borrow(entry)).ok()?;
+        let Descriptor::Dir(base) = slot else { return None };
+        let Ok(path) = std::str::from_utf8(path) else { return Some(Err(Errno::Ilseq)) };
+        Some(match locate(base, path, follow) {
+            Ok((dir, name)) => Ok((mem::replace(slot, Descriptor::Dir(dir)), name)),
+            Err(error) => Err(errno(error.into())),
+        })
+    }
+
+    /// Notes that a number stands for nothing any more.
+    fn forget(&mut self, fd: i32) {
+        self.numbers.0.remove(&fd);
+        if fd == EITHER {
+            self.working = None;
+        }
+    }
+
+    /// Puts back what [`Self::turn`] has taken.
+    fn turn_back(&mut self, fd: i32, descriptor: Descriptor) -> wasmtime::Result<()> {
+        if let Some(entry) = self.numbers.0.get(&fd) {
+            *self.wasi.ctx().table.get_mut(&Resource::<Descriptor>::new_borrow(*entry))? = descriptor;
+        }
+        Ok(())
+    }
+}
+
+fn errno(code: ErrorCode) -> Errno {
+    Errno::from(code)
+}
+
+/// Calls a function of wasmtime's with the guest's memory.
+macro_rules! with_guest {
+    ($caller:ident, $function:ident($($argument:expr),*)) => {{
+        let fuel = $caller.as_context_mut().hostcall_fuel();
+        match $caller.get_export("memory") {
+            Some(Extern::Memory(memory)) => {
+                let (bytes, host) = memory.data_and_store_mut(&mut $caller);
+                host.wasi.set_hostcall_fuel(fuel);
+                wasi::$function(&mut host.wasi, &mut GuestMemory::Unshared(bytes), $($argument),*).await
+            }
+            Some(Extern::SharedMemory(memory)) => {
+                let host = $caller.data_mut();
+                host.wasi.set_hostcall_fuel(fuel);
+                wasi::$function(&mut host.wasi, &mut GuestMemory::Shared(memory.data()), $($argument),*).await
+            }
+            _ => wasmtime::bail!("missing required memory export"),
+        }
+    }};
+}
+
+/// Calls a function of wasmtime's with memory of its own.
+macro_rules! with_own {
+    ($caller:ident, $memory:ident, $function:ident($($argument:expr),*)) => {{
+        let fuel = $caller.as_context_mut().hostcall_fuel();
+        let host = $caller.data_mut();
+        host.wasi.set_hostcall_fuel(fuel);
+        wasi::$function(&mut host.wasi, &mut GuestMemory::Unshared(&mut $memory), $($argument),*).await
+    }};
+}
+
+/// Reads bytes of the guest's memory, no more than a path may have.
+fn read(caller: &mut Caller<'_, ModuleHost>, at: i32, length: i32) -> Option<Vec<u8>> {
+    let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return None };
+    let (at, length) = (at.cast_unsigned() as usize, length.cast_unsigned() as usize);
+    let bytes = memory.data(caller).get(at..at.checked_add(length)?)?;
+    (length <= crate::paths::LONGEST).then(|| bytes.to_vec())
+}
+
+/// Writes bytes to the guest's memory.
+fn write(caller: &mut Caller<'_, ModuleHost>, at: i32, bytes: &[u8]) -> i32 {
+    let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return FAULT };
+    match memory.write(caller, at.cast_unsigned() as usize, bytes) {
+        Ok(()) => 0,
+        Err(_) => FAULT,
+    }
+}
+
+/// Returns the folder that a path starts in: the one asked for, or `/` in the place of the one that stands for both.
+///
+/// # Errors
+/// WASI's number, if nobody knows what the path means.
+fn steer(
+    caller: &mut Caller<'_, ModuleHost>,
+    fd: i32,
+    (path, length): (i32, i32),
+    follow: bool,
+    intent: Intent,
+) -> Result<i32, i32> {
+    if fd != EITHER || caller.data().working.is_none() {
+        return Ok(fd);
+    }
+    let Some(path) = read(caller, path, length) else { return Ok(fd) };
+    match caller.data().working.as_ref().map(|working| working.choose(&path, follow, intent)) {
+        Some(Choice::Root) => Ok(ROOT),
+        Some(Choice::Unknown) => Err(Errno::Notcapable as i32),
+        Some(Choice::Working) | None => Ok(fd),
+    }
+}
+
+/// Leaves a function with an error of [`steer`].
+macro_rules! steered {
+    ($caller:ident, $fd:ident, $path:expr, $follow:expr, $intent:expr) => {
+        match steer(&mut $caller, $fd, $path, $follow, $intent) {
+            Ok(fd) => fd,
+            Err(error) => return Ok(error),
+        }
+    };
+}
+
+/// Says whether a path was refused that the guest may use.
+fn is_refused(caller: &Caller<'_, ModuleHost>, error: i32) -> bool {
+    error == PERM && caller.data().has_root
+}
+
+/// Lays out the memory of a second call: room for a result, then the texts; returns where each is, and how long.
+fn lay_out<const N: usize>(texts: [&[u8]; N], room: usize) -> (Vec<u8>, [(i32, i32); N]) {
+    let mut memory = vec![0; room];
+    let places = texts.map(|text| {
+        let at = memory.len();
+        memory.extend_from_slice(text);
+        (number(at), number(text.len()))
+    });
+    (memory, places)
+}
+
+fn number(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Defines a function that takes one path and has no result but an error.
+macro_rules! plain {
+    ($linker:ident, $function:ident, ($($before:ident: $before_type:ty),*), ($($after:ident: $after_type:ty),*),
+     $follow:expr, $intent:expr) => {
+        $linker.func_wrap_async(
+            MODULE,
+            stringify!($function),
+            |mut caller: Caller<'_, ModuleHost>,
+             (fd, $($before,)* path, length, $($after,)*): (i32, $($before_type,)* i32, i32, $($after_type,)*)| {
+                Box::new(async move {
+                    let fd = steered!(caller, fd, (path, length), $follow, $intent);
+                    let error = with_guest!(caller, $function(fd, $($before,)* path, length $(, $after)*))?;
+                    if !is_refused(&caller, error) {
+                        return Ok(error);
+                    }
+                    let Some(text) = read(&mut caller, path, length) else { return Ok(error) };
+                    match caller.data_mut().turn(fd, &text, $follow) {
+                        None => Ok(error),
+                        Some(Err(errno)) => Ok(errno as i32),
+                        Some(Ok((own, name))) => {
+                            let (mut memory, [(at, length)]) = lay_out([name.as_bytes()], RESULT);
+                            let answer = with_own!(caller, memory, $function(fd, $($before,)* at, length $(, $after)*));
+                            caller.data_mut().turn_back(fd, own)?;
+                            answer
+                        }
+                    }
+                })
+            },
+        )
+    };
+}
+
+/// Puts functions in the place of wasmtime's.
+pub(in super::super) fn replace(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    plain!(linker, path_create_directory, (), (), false, Intent::New)?;
+    plain!(linker, path_remove_directory, (), (), false, Intent::Use)?;
+    plain!(linker, path_unlink_file, (), (), false, Intent::Use)?;
+    plain!(
+        linker, path_filestat_set_times,
+        (lookup: i32), (accessed: i64, modified: i64, which: i32), lookup & FOLLOW != 0, Intent::Use
+    )?;
+    open(linker)?;
+    stat(linker)?;
+    links(linker)?;
+    two_paths(linker)?;
+    numbers(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+fn open(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
+    type Arguments = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
+    linker
+        .func_wrap_async(
+            MODULE,
+            "path_open",
+            |mut caller: Caller<'_, ModuleHost>,
+             (fd, lookup, path, length, how, base, inheriting, flags, opened): Arguments| {
+                Box::new(async move {
+                    let intent = match (how & CREATE != 0, how & EXCLUSIVE != 0) {
+                        (true, true) => Intent::New,
+                        (true, false) => Intent::Create,
+                        _ => Intent::Use,
+                    };
+                    let follow = lookup & FOLLOW != 0 && how & EXCLUSIVE == 0;
+                    let fd = steered!(caller, fd, (path, length), follow, intent);
+                    let entry = caller.data_mut().next_entry()?;
+                    let mut error =
+                        with_guest!(caller, path_open(fd, lookup, path, length, how, base, inheriting, flags, opened))?;
+                    let text = if is_refused(&caller, error) { read(&mut caller, path, length) } else { None };
+                    match text.and_then(|text| caller.data_mut().turn(fd, &text, follow)) {
+                        None => {}
+                        Some(Err(errno)) => error = errno as i32,
+                        Some(Ok((own, name))) => {
+                            let (mut memory, [(at, length)]) = lay_out([name.as_bytes()], RESULT);
+                            let answer = with_own!(
+                                caller,
+                                memory,
+                                path_open(fd, lookup, at, length, how, base, inheriting, flags, 0)
+                            );
+                            caller.data_mut().turn_back(fd, own)?;
+                            error = answer?;
+                            if error == 0 {
+                                error = write(&mut caller, opened, &memory[..4]);
+                            }
+                        }
+                    }
+                    if error == 0
+                        && let Some(number) = read(&mut caller, opened, 4).and_then(|bytes| bytes.try_into().ok())
+                    {
+                        caller.data_mut().numbers.0.insert(i32::from_le_bytes(number), entry);
+                    }
+                    Ok(error)
+                })
+            },
+        )
+        .map(drop)
+}
+
+fn stat(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
+    linker
+        .func_wrap_async(
+            MODULE,
+            "path_filestat_get",
+            |mut caller: Caller<'_, ModuleHost>, (fd, lookup, path, length, found): (i32, i32, i32, i32, i32)| {
+                Box::new(async move {
+                    let fd = steered!(caller, fd, (path, length), lookup & FOLLOW != 0, Intent::Look);
+                    let error = with_guest!(caller, path_filestat_get(fd, lookup, path, length, found))?;
+                    let text = if is_refused(&caller, error) { read(&mut caller, path, length) } else { None };
+                    match text.and_then(|text| caller.data_mut().turn(fd, &text, lookup & FOLLOW != 0)) {
+                        None => Ok(error),
+                        Some(Err(errno)) => Ok(errno as i32),
+                        Some(Ok((own, name))) => {
+                            let (mut memory, [(at, length)]) = lay_out([name.as_bytes()], RESULT);
+                            let answer = with_own!(caller, memory, path_filestat_get(fd, lookup, at, length, 0));
+                            caller.data_mut().turn_back(fd, own)?;
+                            Ok(match answer? {
+                                0 => write(&mut caller, found, &memory[..RESULT]),
+                                error => error,
+                            })
+                        }
+                    }
+                })
+            },
+        )
+        .map(drop)
+}
+
+fn links(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
+    linker.func_wrap_async(
+        MODULE,
+        "path_readlink",
+        |mut caller: Caller<'_, ModuleHost>, (fd, path, length, target, room, used): (i32, i32, i32, i32, i32, i32)| {
+            Box::new(async move {
+                let fd = steered!(caller, fd, (path, length), false, Intent::Use);
+                let error = with_guest!(caller, path_readlink(fd, path, length, target, room, used))?;
+                if !is_refused(&caller, error) {
+                    return Ok(error);
+                }
+                let Some((path, entry, table)) = start(&mut caller, fd, (path, length)) else { return Ok(error) };
+                let found = match super::read_link(table, entry, &path)? {
+                    None => return Ok(error),
+                    Some(Err(error)) => return Ok(errno(error.into()) as i32),
+                    Some(Ok(found)) => found,
+                };
+                let size = found.len().min(room.cast_unsigned() as usize);
+                Ok(match write(&mut caller, target, &found.as_bytes()[..size]) {
+                    0 => write(&mut caller, used, &number(size).to_le_bytes()),
+                    error => error,
+                })
+            })
+        },
+    )?;
+    linker
+        .func_wrap_async(
+            MODULE,
+            "path_symlink",
+            |mut caller: Caller<'_, ModuleHost>,
+             (target, target_length, fd, path, length): (i32, i32, i32, i32, i32)| {
+                Box::new(async move {
+                    let fd = steered!(caller, fd, (path, length), false, Intent::New);
+                    let error = with_guest!(caller, path_symlink(target, target_length, fd, path, length))?;
+                    if !is_refused(&caller, error) {
+                        return Ok(error);
+                    }
+                    let target = read(&mut caller, target, target_length).and_then(|text| String::from_utf8(text).ok());
+                    let Some(target) = target else { return Ok(error) };
+                    let Some((path, entry, table)) = start(&mut caller, fd, (path, length)) else { return Ok(error) };
+                    Ok(match super::make_link(table, entry, &target, &path)? {
+                        None => error,
+                        Some(Err(error)) => errno(error.into()) as i32,
+                        Some(Ok(())) => 0,
+                    })
+                })
+            },
+        )
+        .map(drop)
+}
+
+/// Reads a path, and finds the entry of the folder that it starts from.
+fn start<'a>(
+    caller: &'a mut Caller<'_, ModuleHost>,
+    fd: i32,
+    (path, length): (i32, i32),
+) -> Option<(String, u32, &'a wasmtime_wasi::ResourceTable)> {
+    let path = String::from_utf8(read(caller, path, length)?).ok()?;
+    let host = caller.data_mut();
+    let entry = *host.numbers.0.get(&fd)?;
+    Some((path, entry, host.wasi.ctx().table))
+}
+
+/// What a link to a file, or a new name of one, is asked for with.
+struct Pair {
+    from: i32,
+    source: (i32, i32),
+    to: i32,
+    target: (i32, i32),
+    /// Flags of the first path, for a link.
+    follow: Option<bool>,
+}
+
+/// Does it with the folders that the paths lead to; `None` if a number is not known.
+async fn pair(caller: &mut Caller<'_, ModuleHost>, pair: Pair) -> wasmtime::Result<Option<i32>> {
+    let source = read(caller, pair.source.0, pair.source.1).and_then(|path| String::from_utf8(path).ok());
+    let target = read(caller, pair.target.0, pair.target.1).and_then(|path| String::from_utf8(path).ok());
+    let host = caller.data_mut();
+    let entries = (host.numbers.0.get(&pair.from).copied(), host.numbers.0.get(&pair.to).copied());
+    let (Some(source), Some(target), (Some(from), Some(to))) = (source, target, entries) else { return Ok(None) };
+    let follow = pair.follow.unwrap_or(false);
+    let found = both(host.wasi.ctx().table, (from, &source), (to, &target), follow)?;
+    let [a, b] = match found {
+        None => return Ok(None),
+        Some(Err(error)) => return Ok(Some(errno(error.into()) as i32)),
+        Some(Ok(found)) => found,
+    };
+    let (source, target, from, to) = (a.name.clone(), b.name.clone(), a.folder(), b.folder());
+    let done: FsResult<()> = match pair.follow {
+        None => host.wasi.filesystem().rename_at(from, source, to, target).await,
+        Some(_) => host.wasi.filesystem().link_at(from, PathFlags::empty(), source, to, target).await,
+    };
+    a.close(host.wasi.ctx().table)?;
+    b.close(host.wasi.ctx().table)?;
+    Ok(Some(match done {
+        Ok(()) => 0,
+        Err(error) => errno(error.downcast()?) as i32,
+    }))
+}
+
+fn two_paths(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
+    linker.func_wrap_async(
+        MODULE,
+        "path_rename",
+        |mut caller: Caller<'_, ModuleHost>,
+         (from, source, source_length, to, target, target_length): (i32, i32, i32, i32, i32, i32)| {
+            Box::new(async move {
+                let from = steered!(caller, from, (source, source_length), false, Intent::Use);
+                let to = steered!(caller, to, (target, target_length), false, Intent::Create);
+                let error = with_guest!(caller, path_rename(from, source, source_length, to, target, target_length))?;
+                if !is_refused(&caller, error) {
+                    return Ok(error);
+                }
+                let (source, target) = ((source, source_length), (target, target_length));
+                Ok(pair(&mut caller, Pair { from, source, to, target, follow: None }).await?.unwrap_or(error))
+            })
+        },
+    )?;
+    type Arguments = (i32, i32, i32, i32, i32, i32, i32);
+    linker
+        .func_wrap_async(
+            MODULE,
+            "path_link",
+            |mut caller: Caller<'_, ModuleHost>,
+             (from, lookup, source, source_length, to, target, target_length): Arguments| {
+                Box::new(async move {
+                    let error =
+                        with_guest!(caller, path_link(from, lookup, source, source_length, to, target, target_length))?;
+                    if !is_refused(&caller, error) {
+                        return Ok(error);
+                    }
+                    let (source, target) = ((source, source_length), (target, target_length));
+                    let follow = Some(lookup & FOLLOW != 0);
+                    Ok(pair(&mut caller, Pair { from, source, to, target, follow }).await?.unwrap_or(error))
+                })
+            },
+        )
+        .map(drop)
+}
+
+/// Functions after which numbers stand for something else.
+fn numbers(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
+    linker.func_wrap_async(MODULE, "fd_close", |mut caller: Caller<'_, ModuleHost>, (fd,): (i32,)| {
+        Box::new(async move {
+            let error = with_guest!(caller, fd_close(fd))?;
+            if error != BADF {
+                caller.data_mut().forget(fd);
+            }
+            Ok(error)
+        })
+    })?;
+    linker
+        .func_wrap_async(MODULE, "fd_renumber", |mut caller: Caller<'_, ModuleHost>, (from, to): (i32, i32)| {
+            Box::new(async move {
+                let error = with_guest!(caller, fd_renumber(from, to))?;
+                if error == 0 && from != to {
+                    let host = caller.data_mut();
+                    let entry = host.numbers.0.get(&from).copied();
+                    host.forget(from);
+                    host.forget(to);
+                    if let Some(entry) = entry {
+                        host.numbers.0.insert(to, entry);
+                    }
+                }
+                Ok(error)
+            })
+        })
+        .map(drop)
+}
