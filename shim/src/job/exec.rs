@@ -111,10 +111,8 @@ impl Exec {
         let process = in_memory(&process).map_err(BuildError::Process)?;
         let path = format!("/proc/self/fd/{}", process.as_raw_fd());
         let builder = builder(&self.id, folder, &self.streams, &spec, payload, Some(confinement), &runc)?;
-        let _namespaces = match joins_users {
-            true => self.join_users().map_err(BuildError::UserNamespace)?,
-            false => Vec::new(),
-        };
+        // Open until the process has been made.
+        let _namespaces = if joins_users { self.join_users().map_err(BuildError::UserNamespace)? } else { Vec::new() };
         let building = tracing::info_span!("build").entered();
         if let Err(error) = reasons::open() {
             tracing::warn!(%error, "reasons are cut short");
