@@ -36,6 +36,23 @@ const ADDRESS: &str = "PREWASI_HTTP_ADDRESS";
 /// What the names of our annotations begin with; the name of an option follows.
 const PREFIX: &str = "prewasi.io/";
 
+/// Options of runc, which distributions and guides write into the table of any runtime.
+const OF_RUNC: [&str; 13] = [
+    "BinaryName",
+    "CriuImagePath",
+    "CriuPath",
+    "CriuWorkPath",
+    "IoGid",
+    "IoUid",
+    "NoNewKeyring",
+    "NoPivotRoot",
+    "Root",
+    "ShimCgroup",
+    "SystemdCgroup",
+    "TaskApiAddress",
+    "TaskApiVersion",
+];
+
 /// All that can be set. Fields that are `None` leave what [`Settings`] has, or have no limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -122,7 +139,8 @@ impl Options {
         }
     }
 
-    /// Sets what a document in TOML says; `place` is where it stands, for messages.
+    /// Sets what a document in TOML says; `place` is where it stands, for messages. Options of runc are passed over in containerd's
+    /// configuration of a runtime.
     ///
     /// # Errors
     /// [`OptionsError`] names the key.
@@ -130,7 +148,8 @@ impl Options {
         let table: Table = text.parse().map_err(|error: toml::de::Error| OptionsError::syntax(place, text, &error))?;
         // All of it counts, or nothing.
         let mut new = self.clone();
-        for (name, value) in &table {
+        let of_runc = |name: &str| *place == Place::Runtime && OF_RUNC.contains(&name);
+        for (name, value) in table.iter().filter(|(name, _)| !of_runc(name)) {
             let key = keys::find(name).ok_or_else(|| {
                 let nearest = keys::nearest(name, KEYS.iter().map(|key| key.name)).to_owned();
                 OptionsError::Unknown { place: place.clone(), key: name.clone(), nearest }

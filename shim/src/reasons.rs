@@ -19,6 +19,8 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+/// What libcontainer says when a hook fails that runs when the container is started.
+const START_HOOKS: &str = "failed to run start container hooks";
 /// Room for notes, bytes; what comes later is lost.
 const MAX: u64 = 64 << 10;
 
@@ -108,6 +110,11 @@ impl<S: Subscriber> Layer<S> for Notes {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut note = Note::default();
         event.record(&mut note);
+        if note.message == START_HOOKS {
+            // This process is the container's, and its creation has been answered: whoever reads the container's output is left.
+            let reason = note.fields.get("err").map_or("", String::as_str);
+            eprintln!("error: a hook of the phase startContainer has failed: {reason}");
+        }
         note.add();
     }
 }

@@ -120,9 +120,9 @@ async fn unknown_options_are_refused_with_the_nearest(namespace: Namespace) {
     refused("", ("prewasi.io/time_out", "1s"), &["prewasi.io/time_out", "prewasi.io/timeout"]).await;
     refused("", ("prewasi.io/timeout", "1"), &["prewasi.io/timeout", "cannot be \"1\"", "30s"]).await;
     let message = prewasi_test::container::RuntimeOptions::default();
-    let container = namespace.container(&image).packed_options("containerd.runc.v1.Options", message);
-    let Err(status) = container.try_create().await else { panic!("options for runc were accepted") };
-    assert!(status.message().contains("containerd.runc.v1.Options"), "{status}");
+    let container = namespace.container(&image).packed_options("containerd.odd.v1.Options", message);
+    let Err(status) = container.try_create().await else { panic!("odd options were accepted") };
+    assert!(status.message().contains("containerd.odd.v1.Options"), "{status}");
     namespace.assert_clean().await;
 }
 

@@ -144,6 +144,17 @@ fn unknown_options_name_the_nearest() {
     }
 }
 
+/// What is written for runc into the table of a runtime is passed over, and nowhere else.
+#[test]
+fn options_of_runc_are_passed_over() {
+    let text = "BinaryName = \"/usr/bin/x\"\nSystemdCgroup = true\nnetwork = \"none\"";
+    let mut options = Options::default();
+    options.set_toml(text, &Place::Runtime).expect("it is taken");
+    assert_eq!(options.network, Network::None);
+    let error = options.set_toml(text, &Place::File("/f".into())).expect_err("it is of no runtime");
+    assert!(error.to_string().contains("BinaryName"), "{error}");
+}
+
 /// A value that cannot be meant is refused with option, value and what was expected.
 #[test]
 fn wrong_values_say_what_was_expected() {

@@ -120,10 +120,8 @@ impl Exec {
         if let Some(cgroup) = Claimed::load(&self.folder).and_then(|claimed| claimed.cgroup) {
             cgroup.join_named().map_err(ClaimError::Join)?;
         }
-        let _namespaces = match joins_users {
-            true => self.join_users().map_err(BuildError::UserNamespace)?,
-            false => Vec::new(),
-        };
+        // Open until the process has been made.
+        let _namespaces = if joins_users { self.join_users().map_err(BuildError::UserNamespace)? } else { Vec::new() };
         let building = tracing::info_span!("build").entered();
         if let Err(error) = reasons::open() {
             tracing::warn!(%error, "reasons are cut short");

@@ -237,7 +237,7 @@ impl Search<'_> {
                 };
             };
             let program = precompiler.load_file(image.as_ref(), &subject, file, &*engine).await?;
-            Ok(program.map(|program| Loaded { subject, program, options, pin: pin.clone() }))
+            Ok(program.map(|program| Loaded { subject, program, options, stop_signal, pin: pin.clone() }))
         };
         let loaded = load().await.map_err(|error| error.of_pinned(pin.as_ref().filter(|_| is_noted)))?;
         if let (Some(_), Some(pin), false) = (&loaded, &pin, is_noted)

@@ -176,9 +176,9 @@ fn is_there(spec: &Spec, root: &Path) -> bool {
         let found = openat2(&root, destination, flags, Mode::empty(), resolve).ok()?;
         Some(Path::new("/").join(name(&found)?.strip_prefix(name(&root)?).ok()?))
     };
-    let mounts = spec.mounts().iter().flatten().map(Mount::destination);
+    let mounts = spec.mounts().as_deref().unwrap_or_default().iter().map(Mount::destination);
     let mounts = mounts.map(|destination| real(destination).unwrap_or_else(|| destination.clone()));
-    match mounts.filter(|destination| path.starts_with(destination)).last() {
+    match mounts.rev().find(|destination| path.starts_with(destination)) {
         Some(destination) => destination == path,
         None => found,
     }

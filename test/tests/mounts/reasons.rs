@@ -16,6 +16,7 @@ use crate::confinement::{OURS, RUNC, running, wasm};
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case!(failing_hooks_are_told, needs Runc Busybox),
+        case!(failing_hooks_of_the_start_are_told, needs Runc Busybox),
         case!(failing_mounts_are_told, needs Runc Busybox),
         case!(what_the_node_lacks_is_told, needs Busybox),
         case!(missing_proc_and_dev_are_told, needs Runc Busybox),
@@ -34,6 +35,9 @@ async fn assert_told(namespace: &Namespace, images: &[&Imported], change: &Value
             assert!(status.message().contains(part), "{part:?} in {status}");
         }
         assert!(status.message().len() < 1000, "{status}");
+        if std::env::var_os("PREWASI_TEST_SHOW").is_some() {
+            eprintln!("{}", status.message());
+        }
     }
 }
 
@@ -74,6 +78,29 @@ async fn failing_hooks_are_told(namespace: Namespace) {
     let Err(status) = container.try_create().await else { panic!("the hook fails") };
     assert!(status.message().contains("exit status 3") && status.message().contains("no such tenant"), "{status}");
     namespace.assert_clean().await;
+}
+
+/// A hook that fails when the container is started ends it, and the container's own output says so: its creation has been answered by then.
+async fn failing_hooks_of_the_start_are_told(namespace: Namespace) {
+    let (wasm, native) = (wasm(&namespace), busybox::image(&namespace));
+    let hook = json!({ "path": "/bin/busybox", "args": ["busybox", "sh", "-c", "echo no such tenant >&2; exit 3"] });
+    let volume = bind(Path::new("/bin"), "/bin", &["bind", "ro"]);
+    for (image, runtime) in [(&native, RUNC), (&native, OURS), (&wasm, OURS)] {
+        let container = namespace.container(&image.name).runtime(runtime).args(&["echo"]).mount(volume.clone());
+        let mut container = container.change(json!({ "hooks": { "startContainer": [hook] } })).create().await;
+        // runc tells it in one of two places, as the race between its processes ends.
+        let started = container.try_start().await;
+        if runtime == OURS {
+            started.expect("it is started, and ends");
+            let exited = container.finish().await;
+            assert_ne!(exited.code, 0, "{exited:?}");
+            for part in ["no such tenant", "startContainer", "(3)"] {
+                assert!(exited.stderr.contains(part), "{exited:?}");
+            }
+        } else {
+            container.try_delete().await;
+        }
+    }
 }
 
 /// A mount that cannot be made is named: what, where, with which options, and what the system says.

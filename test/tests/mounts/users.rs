@@ -247,7 +247,7 @@ async fn volumes_have_mapped_ids(namespace: Namespace) {
     ];
     for (mount, uid_below) in own {
         for image in [&native, &wasm] {
-            let container = sleeping(&namespace, image, OURS).change(with_mounts(&[mount.clone()]));
+            let container = sleeping(&namespace, image, OURS).change(with_mounts(std::slice::from_ref(&mount)));
             let mut container = container.create().await;
             container.start().await;
             container.prints("sleeping").await;
