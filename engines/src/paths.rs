@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstatfs, openat2, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2, readlinkat, statat};
 use rustix::io::Errno;
 
 use crate::Preopen;
@@ -37,14 +37,16 @@ pub(crate) fn has_root(preopens: &[Preopen]) -> bool {
     matches!(preopens, [Preopen { host, guest, .. }] if host.as_os_str() == "/" && guest == "/")
 }
 
-/// Finds where a path leads that starts in `base`; a link at its end is followed only with `follow`.
+/// Finds where a path leads that starts in `base`, which it leaves only by links, unless that is where paths of a program start; a link at its end is followed only with `follow`.
 ///
 /// # Errors
 /// What the system says. That nothing has the last name is no error.
 pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Place, Errno> {
     let mut start: Option<OwnedFd> = None;
     let mut rest = path.to_vec();
-    // WASI knows no absolute paths. One that comes nevertheless is from a library that adds no folder's name.
+    if leaves(path) && !is_start(base)? {
+        return Err(Errno::PERM);
+    }
     for _ in 0..LINKS {
         if rest.is_empty() {
             return Err(Errno::NOENT);
@@ -63,6 +65,32 @@ pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<
         start = Some(place.parent);
     }
     Err(Errno::LOOP)
+}
+
+/// Says whether a path leaves the folder that it starts from by its own words. WASI has no such paths; they are from libraries that know no
+/// list of folders.
+fn leaves(path: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if depth == 0 => return true,
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    path.starts_with(b"/")
+}
+
+/// Says whether a folder is where paths of a program start: the process's working directory, or its root. What the guest has opened by
+/// itself holds what is in it, as WASI has it, but for links.
+fn is_start(base: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let own = fstat(base)?;
+    let is = |path: &str| {
+        let stat = statat(CWD, path, AtFlags::empty());
+        stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino))
+    };
+    Ok(is(".") || is("/"))
 }
 
 /// Opens the folder that the last part of a path lies in.

@@ -109,7 +109,11 @@ impl Working {
             }
             (true, true) if intent == Intent::Look && is_folder(&own) && is_folder(&other) => Choice::Working,
             (true, true) => Choice::Unknown,
-            (false, false) if !makes => Choice::Working,
+            // A file in the place of a folder says more than that nothing is there.
+            (false, false) if !makes => match (&own, &other) {
+                (Err(Errno::NOENT), Err(Errno::NOTDIR)) => Choice::Root,
+                _ => Choice::Working,
+            },
             (false, false) => match (has_parent(&self.folder), has_parent(&self.root)) {
                 (false, true) => Choice::Root,
                 // Nobody makes files in `/`.
@@ -163,6 +167,7 @@ mod tests {
             ("file", Create, Unknown),
             ("same", Use, Own),
             ("missing", Use, Own),
+            ("top.toml/x", Use, Root),
             ("data", Look, Own),
             ("data", Use, Unknown),
             (".", Use, Own),

@@ -110,9 +110,63 @@ static void read_link(const char *path) {
     }
 }
 
+#ifdef __wasi__
+#include <wasi/api.h>
+
+static int opened(__wasi_fd_t folder, const char *path) {
+    __wasi_fd_t file;
+    __wasi_errno_t error = __wasi_path_open(folder, __WASI_LOOKUPFLAGS_SYMLINK_FOLLOW, path, 0, __WASI_RIGHTS_FD_READ,
+                                            __WASI_RIGHTS_FD_READ, 0, &file);
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    return (int)file;
+}
+
+/* Opens a path as it is in the first folder, as libraries do that have no list of folders (AssemblyScript, Zig without libc). */
+static int open_in_first(const char *path) {
+    return opened(3, path);
+}
+
+/* Opens a path as Go's library does: absolute by PWD, in the folder with the longest name that it begins with. */
+static int open_by_pwd(const char *path) {
+    char whole[512], name[256];
+    const char *pwd = getenv("PWD");
+    snprintf(whole, sizeof whole, "%s%s%s", path[0] == '/' ? "" : pwd == NULL ? "" : pwd, path[0] == '/' ? "" : "/", path);
+    __wasi_fd_t best = 0;
+    size_t longest = 0;
+    __wasi_prestat_t given;
+    for (__wasi_fd_t fd = 3; __wasi_fd_prestat_get(fd, &given) == 0; fd++) {
+        size_t length = given.u.dir.pr_name_len;
+        if (length >= sizeof name || __wasi_fd_prestat_dir_name(fd, (uint8_t *)name, length) != 0) {
+            continue;
+        }
+        if (length > longest && strncmp(whole, name, length) == 0) {
+            longest = length;
+            best = fd;
+        }
+    }
+    const char *rest = whole + longest + strspn(whole + longest, "/");
+    return opened(best, *rest == '\0' ? "." : rest);
+}
+#else
+static int open_in_first(const char *path) {
+    return open(path, O_RDONLY);
+}
+
+static int open_by_pwd(const char *path) {
+    return open(path, O_RDONLY);
+}
+#endif
+
 static void call(const char *name, const char *path, const char *other) {
     if (strcmp(name, "read") == 0) {
         first_line(open(path, O_RDONLY));
+    } else if (strcmp(name, "first") == 0) {
+        first_line(open_in_first(path));
+    } else if (strcmp(name, "pwd") == 0) {
+        first_line(open_by_pwd(path));
     } else if (strcmp(name, "write") == 0) {
         put(open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644), other);
     } else if (strcmp(name, "new") == 0) {

@@ -17,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(paths_from_another_folder_do_as_native_ones, needs Runc),
         case!(paths_of_components_do_as_native_ones, needs Runc),
         case!(working_directory_and_root_are_told_apart, needs Runc),
+        case!(libraries_with_ways_of_their_own_find_their_files, needs Runc),
         case!(path_that_may_be_either_is_refused),
         case!(service_account_behind_a_link_is_read, needs Runc),
         case!(paths_never_lead_out_of_the_container),
@@ -154,6 +155,12 @@ const REMOVALS: [&str; 8] = [
     "list:/real",
 ];
 
+/// The changes that start below a folder: a name right in `/` may as well be one in the working directory.
+fn below_folders() -> Vec<&'static str> {
+    let path = |call: &str| call.split(':').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    CHANGES.into_iter().filter(|call| path(call).contains('/')).collect()
+}
+
 /// What is read, listed and looked at through links is what a native program finds under runc, and what is not there is missing in the
 /// same way.
 async fn paths_lead_where_native_ones_do(namespace: Namespace) {
@@ -182,7 +189,7 @@ async fn paths_remove_what_native_ones_do(namespace: Namespace) {
 /// All of it is so in another working directory, with absolute and relative paths.
 async fn paths_from_another_folder_do_as_native_ones(namespace: Namespace) {
     let image = image(&namespace, PATHS);
-    for calls in [&LOOKS[..], &CLIMBS, &CHANGES, &REMOVALS] {
+    for calls in [&LOOKS[..], &CLIMBS, &below_folders(), &REMOVALS] {
         same(&namespace, &image, "/empty", calls).await;
     }
     let relative = ["read:own", "read:out", "read:../real/file", "read:folder/far/file", "list:folder", "lstat:out"];
@@ -192,8 +199,8 @@ async fn paths_from_another_folder_do_as_native_ones(namespace: Namespace) {
 /// All of it is so for components.
 async fn paths_of_components_do_as_native_ones(namespace: Namespace) {
     let image = image(&namespace, PATHS_COMPONENT);
-    for cwd in ["/", "/empty"] {
-        for calls in [&LOOKS[..], &CLIMBS, &CHANGES, &REMOVALS] {
+    for (cwd, changes) in [("/", CHANGES.to_vec()), ("/empty", below_folders())] {
+        for calls in [&LOOKS[..], &CLIMBS, &changes, &REMOVALS] {
             same(&namespace, &image, cwd, calls).await;
         }
     }
@@ -241,6 +248,17 @@ async fn working_directory_and_root_are_told_apart(namespace: Namespace) {
         let container = namespace.container(&image).env("PWD=/own").change(json!({ "process": { "args": args } }));
         assert_eq!(container.run().await.stdout, "env:PWD = /own\n", "{guest}");
     }
+}
+
+/// A library that asks the first folder for a path as it is, as AssemblyScript's and Zig's do, finds relative and absolute paths; so does
+/// one that goes by `PWD`, as Go's does. Both are told apart although the working directory and `/` have the same names.
+async fn libraries_with_ways_of_their_own_find_their_files(namespace: Namespace) {
+    let image = image(&namespace, PATHS);
+    let calls =
+        ["own", "data/x", "/top.toml", "/real/file", "/app/own", "absolute", "/absolute", "../top.toml", "missing"];
+    let calls: Vec<String> =
+        ["first", "pwd"].iter().flat_map(|way| calls.map(|path| format!("{way}:{path}"))).collect();
+    same(&namespace, &image, "/app", &calls.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
 /// A path that the program's library hands over without saying whether it is relative, and that both the working directory and `/` have, is
