@@ -107,6 +107,11 @@ async fn terminal_is_appended_to_a_file(namespace: Namespace) {
     let container = namespace.container(&image.name).args(&["echo", "typed"]).terminal();
     assert_eq!(container.output(&file.display().to_string()).run().await.code, 0);
     assert_eq!(fs::read_to_string(&file).expect("it is there"), "before\ntyped\r\n");
+    let folder = namespace.folder().display().to_string();
+    let created =
+        namespace.container(&image.name).args(&["echo", "typed"]).terminal().output(&folder).try_create().await;
+    let status = created.err().expect("a folder is no file");
+    assert!(status.message().contains(&format!("cannot open {folder}: Is a directory (os error 21)")), "{status}");
 }
 
 /// A plain path that is a regular file is read to its end, as by runc's shim, also where a terminal reads it.
