@@ -129,6 +129,18 @@ impl Stdio {
         Ok(Held { stdin, _outputs: outputs.into_iter().flatten().collect() })
     }
 
+    /// Tries whether files can be opened, for a process that has a terminal: its fifos are opened later.
+    ///
+    /// # Errors
+    /// [`TaskError::Stdio`] names the file that cannot be opened.
+    pub(crate) fn try_files(&self, id: &str) -> Result<(), TaskError> {
+        let streams = [(&self.stdin, OFlags::RDONLY), (&self.stdout, OFlags::WRONLY)];
+        streams.into_iter().filter(|(stream, _)| stream.is_file()).try_for_each(|(stream, mode)| {
+            let tried = stream.hold(mode).map(drop);
+            tried.map_err(|source| TaskError::Stdio { id: id.to_owned(), source })
+        })
+    }
+
     /// Opens the streams for a process: input, output, errors. The fifos must be held.
     ///
     /// # Errors
@@ -161,6 +173,14 @@ impl Stream {
                 ("binary-v2", program) => Logger::parse(program, true).map(Self::Logger),
                 _ => None,
             },
+        }
+    }
+
+    fn is_file(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Path(path) => !is_fifo(path),
+            Self::Null | Self::Fifo(_) | Self::Logger(_) | Self::Pipe(_) => false,
         }
     }
 

@@ -63,9 +63,19 @@ async fn on_each(namespace: &Namespace, output: impl Fn(&str) -> String) {
     }
 }
 
-/// runc's shim copies each output by itself: which line comes first is not certain there.
-fn in_order(name: &str, text: &str) -> String {
-    if name == "runc" { text.replace("err\nout\n", "out\nerr\n") } else { text.to_owned() }
+/// Reads what has been written. runc's shim copies each output by itself, maybe after the end is told: which line comes first is not certain
+/// there.
+async fn written(name: &str, path: &Path) -> String {
+    let text = || fs::read_to_string(path).expect("it is there");
+    if name != "runc" {
+        return text();
+    }
+    eventually("both lines", LIMIT, async || {
+        let text = text();
+        if text.contains("out\n") && text.contains("err\n") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    text().replace("err\nout\n", "out\nerr\n")
 }
 
 /// A plain path that is a regular file is appended to, by both outputs, as by runc's shim; so is a device.
@@ -76,8 +86,7 @@ async fn path_of_a_file_is_appended_to(namespace: Namespace) {
     }
     on_each(&namespace, |name| path(name).display().to_string()).await;
     for name in ["wasm", "native", "runc"] {
-        let text = fs::read_to_string(path(name)).expect("it is there");
-        assert_eq!(in_order(name, &text), "before\nout\nerr\n", "{name}");
+        assert_eq!(written(name, &path(name)).await, "before\nout\nerr\n", "{name}");
     }
     on_each(&namespace, |_| "/dev/null".to_owned()).await;
 }
@@ -91,8 +100,7 @@ async fn escapes_of_a_uri_are_resolved(namespace: Namespace) {
     };
     on_each(&namespace, uri).await;
     for name in ["wasm", "native", "runc"] {
-        let text = fs::read_to_string(folder.join(format!("{name}?log"))).expect("it has been made");
-        assert_eq!(in_order(name, &text), "out\nerr\n", "{name}");
+        assert_eq!(written(name, &folder.join(format!("{name}?log"))).await, "out\nerr\n", "{name}");
     }
     let modes = ["", "wasm?log"].map(|name| fs::metadata(folder.join(name)).expect("it is there").permissions().mode());
     let of_runc = fs::metadata(folder.join("runc?log")).expect("it is there").permissions().mode();
@@ -107,6 +115,11 @@ async fn terminal_is_appended_to_a_file(namespace: Namespace) {
     let container = namespace.container(&image.name).args(&["echo", "typed"]).terminal();
     assert_eq!(container.output(&file.display().to_string()).run().await.code, 0);
     assert_eq!(fs::read_to_string(&file).expect("it is there"), "before\ntyped\r\n");
+    let folder = namespace.folder().display().to_string();
+    let created =
+        namespace.container(&image.name).args(&["echo", "typed"]).terminal().output(&folder).try_create().await;
+    let status = created.err().expect("a folder is no file");
+    assert!(status.message().contains(&format!("cannot open {folder}: Is a directory (os error 21)")), "{status}");
 }
 
 /// A plain path that is a regular file is read to its end, as by runc's shim, also where a terminal reads it.

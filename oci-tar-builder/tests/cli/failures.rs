@@ -105,6 +105,7 @@ fn refuses_wrong_usage() {
         &["-m", "demo.wasm", "--as-artifact", "--entrypoint", "x"],
         &["-m", "demo.wasm", "--as-artifact", "--env", "A=1"],
         &["-m", "demo.wasm", "--as-artifact", "--label", "A=1"],
+        &["-m", "demo.wasm", "--as-artifact", "--stop-signal", "SIGINT"],
         &["-m", "demo.wasm", "--name", "a:v1", "--tag", "v2"],
     ] {
         assert!(folder.refused(64, args).starts_with("error: "), "{args:?}");

@@ -56,6 +56,8 @@ fn keeps_settings() {
         "A=1",
         "--env",
         "B=x=y ",
+        "--stop-signal",
+        "SIGRTMIN+3",
         "--label",
         "team=a b",
         "--annotation",
@@ -68,6 +70,7 @@ fn keeps_settings() {
     assert_eq!(process.entrypoint().as_ref().unwrap(), &["demo.wasm#greet", "-v"]);
     assert_eq!(process.env().as_ref().unwrap(), &["A=1", "B=x=y "]);
     assert_eq!(process.labels().as_ref().unwrap()["team"], "a b");
+    assert_eq!(process.stop_signal().as_deref(), Some("SIGRTMIN+3"));
     assert_eq!((config.architecture().to_string(), config.os().to_string()), ("wasm".to_owned(), "wasi".to_owned()));
     assert_eq!(archive.manifest().annotations().as_ref().unwrap()["note"], "ü");
 }

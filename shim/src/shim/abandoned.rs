@@ -73,7 +73,7 @@ impl Shim {
         match self.helpers.work(Job::Remove(Box::new(self.remains(container)))).await {
             Ok(()) => self.forget(container),
             Err(error) => {
-                tracing::error!(error = chain(&error), "cannot remove a container that containerd has forgotten")
+                tracing::error!(error = chain(&error), "cannot remove a container that containerd has forgotten");
             }
         }
     }

@@ -38,6 +38,7 @@ impl Shim {
         let pipes = stdio.start_logger(&container.id, &self.namespace).await;
         let pipes = pipes.map_err(|source| TaskError::Logger { id: id(), source })?;
         let (streams, socket) = if process.stdio.terminal {
+            stdio.try_files(&container.id)?;
             let name = match &*process.exec_id {
                 "" => "console.sock".to_owned(),
                 exec_id => format!("console-{exec_id}.sock"),
