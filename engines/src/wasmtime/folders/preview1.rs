@@ -464,13 +464,16 @@ fn two_paths(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
             |mut caller: Caller<'_, ModuleHost>,
              (from, lookup, source, source_length, to, target, target_length): Arguments| {
                 Box::new(async move {
+                    let follow = lookup & FOLLOW != 0;
+                    let from = steered!(caller, from, (source, source_length), follow, Intent::Use);
+                    let to = steered!(caller, to, (target, target_length), false, Intent::New);
                     let error =
                         with_guest!(caller, path_link(from, lookup, source, source_length, to, target, target_length))?;
                     if !is_refused(&caller, error) {
                         return Ok(error);
                     }
                     let (source, target) = ((source, source_length), (target, target_length));
-                    let follow = Some(lookup & FOLLOW != 0);
+                    let follow = Some(follow);
                     Ok(pair(&mut caller, Pair { from, source, to, target, follow }).await?.unwrap_or(error))
                 })
             },
