@@ -56,7 +56,7 @@ impl Working {
     /// Opens both; `None` if the working directory is the root, or cannot be opened.
     pub(crate) fn open(cwd: &Path) -> Option<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).ok();
+        let open = |path: &Path| rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty()).ok();
         let (folder, root) = (open(cwd)?, open(Path::new("/"))?);
         let is_root = identity(&folder).is_some() && identity(&folder) == identity(&root);
         (!is_root).then(|| Self { folder, root, name: cwd.to_owned(), told: Mutex::default() })

@@ -59,7 +59,7 @@ pub fn import_as(
     let image = describe(Builder::new(format, reference)).build().expect("the image is well described");
     let tar = namespace.folder().join(format!("{name}.tar"));
     image.write_file(&tar).expect("the folder is ours");
-    namespace.import(&tar);
+    namespace.import(&tar, image.os());
     Imported { name: image.reference().to_string(), digest: image.digest().to_string() }
 }
 

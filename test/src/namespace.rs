@@ -18,7 +18,7 @@ use containerd_client::types::Descriptor;
 use tonic::{Code, Request, Status};
 
 use crate::container::Builder;
-use crate::containerd::Containerd;
+use crate::containerd::{Containerd, Series};
 use crate::events::Events;
 use crate::home;
 use crate::leaks;
@@ -204,13 +204,16 @@ impl Namespace {
 
     // --- Images -----------------------------------------------------------------------------------------------------
 
-    /// Imports a tar with images, as the README does it.
+    /// Imports a tar with images for this machine, or with wasm images for `<os>/wasm`.
     ///
     /// # Panics
     /// If `ctr` fails.
-    pub fn import(&self, tar: &Path) {
-        // By default `ctr` 2.1 leaves out what is not for this machine, and 1.7 fails to unpack it; naming a platform fails from 2.3 on.
-        self.ctr(&["images", "import", "--all-platforms", &tar.to_string_lossy()]).success();
+    pub fn import(&self, tar: &Path, os: &str) {
+        // With 1.7 `--all-platforms` fails for indexes that have nothing for this machine; from 2.3 on `--platform` fails for all.
+        let platform = format!("--platform={os}/wasm");
+        let is_old = self.daemon().series() == Series::V1_7 && os.starts_with("wasi");
+        let platform = if is_old { &platform } else { "--all-platforms" };
+        self.ctr(&["images", "import", platform, &tar.to_string_lossy()]).success();
     }
 
     /// Returns an image record.

@@ -57,6 +57,11 @@ fn strings(words: &[&str]) -> Vec<String> {
 
 const ENV: [&str; 3] = ["A=1 2=3", "EMPTY=", "PATH=/bin"];
 
+/// The environment of a guest, which is told its working directory as well.
+fn told() -> Vec<String> {
+    [strings(&ENV), strings(&["PWD=/"])].concat()
+}
+
 fn env() -> Value {
     json!({ "process": { "env": ENV } })
 }
@@ -76,7 +81,8 @@ async fn lists_show_the_program(namespace: Namespace) {
             "demo.wasm"
         };
         let args = strings(&[program, "sleep", "600"]);
-        let expected = Shown { name: name.to_owned(), args, env: strings(&ENV) };
+        let env = if name == "busybox" { strings(&ENV) } else { told() };
+        let expected = Shown { name: name.to_owned(), args, env };
         assert_eq!(shown(container.pid()), expected, "{name} with {runtime}");
         container.end().await;
     }
@@ -99,7 +105,7 @@ async fn executed_processes_show_the_program(namespace: Namespace) {
     let mut process = container.exec(&args).change(json!({ "env": ENV })).create().await;
     process.start().await;
     process.prints("sleeping").await;
-    let expected = Shown { name: "demo.wasm".to_owned(), args: strings(&args), env: strings(&ENV) };
+    let expected = Shown { name: "demo.wasm".to_owned(), args: strings(&args), env: told() };
     assert_eq!(shown(process.pid()), expected);
     container.end().await;
 }

@@ -26,7 +26,7 @@ async fn big_module_packs_precompiles_and_runs(namespace: Namespace) {
         .arg("-o")
         .arg(&tar);
     run(&mut pack, Duration::from_secs(60)).success();
-    namespace.import(&tar);
+    namespace.import(&tar, "wasip1");
 
     namespace.prewasi("precompile", &["localhost/yosys:v1"]).success();
     let exited = namespace.container("localhost/yosys:v1").args(&["-V"]).run().await;

@@ -13,7 +13,7 @@ use oci_tar_builder::Layer;
 use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Imported, Program, files};
 use prewasi_test::trial::Case;
-use prewasi_test::{Container, Namespace, case, eventually};
+use prewasi_test::{Container, Namespace, Series, case, eventually};
 use serde_json::{Value, json};
 
 use crate::busybox;
@@ -157,7 +157,9 @@ async fn look(namespace: &Namespace, image: &Imported, neighbour: &Neighbour, su
             Ok(()) => {
                 seen.insert(RUNS.to_owned(), "yes".to_owned());
                 seen.extend(seen::all(container.pid(), &place));
-                seen.extend(effects(&container, subject).await);
+                if row.acts {
+                    seen.extend(effects(&container, subject).await);
+                }
                 for path in row.paths {
                     seen.insert(format!("path {path}"), seen::path(container.pid(), path));
                 }
@@ -231,8 +233,11 @@ async fn compare(namespace: &Namespace, rows: Vec<Row>) {
     for row in rows {
         let expected = look(namespace, &image, &neighbour, Subject::Reference, &row).await;
         assert_eq!(expected[RUNS] == "no", row.refused, "{}: {:?}", row.name, expected.get(WHY));
-        let again = look(namespace, &image, &neighbour, Subject::Reference, &row).await;
-        found.extend(differences::between(&row.name, &expected, &again));
+        // Once is enough for runc.
+        if namespace.daemon().series() == Series::V2_1 {
+            let again = look(namespace, &image, &neighbour, Subject::Reference, &row).await;
+            found.extend(differences::between(&row.name, &expected, &again));
+        }
         for subject in [Subject::Native, Subject::Wasm] {
             let seen = look(namespace, &image, &neighbour, subject, &row).await;
             found.extend(differences::check(&row.name, subject, &expected, &seen));

@@ -1,6 +1,6 @@
 //! Images run: output, exit codes, arguments, environment.
 
-use oci_tar_builder::media_type;
+use oci_tar_builder::{Builder, Format, media_type};
 use prewasi_test::guests::{DEMO, DEMO_COMPONENT};
 use prewasi_test::image::{self, Program, files};
 use prewasi_test::trial::Case;
@@ -9,6 +9,7 @@ use prewasi_test::{Namespace, case};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(wasm_image_prints_and_exits),
+        case!(image_is_imported_as_the_readme_does),
         case!(wasm_image_in_an_index_runs),
         case!(wasm_file_in_an_ordinary_image_runs),
         case!(wasm_text_in_an_ordinary_image_runs),
@@ -47,6 +48,17 @@ async fn assert_runs(namespace: &Namespace, image: &str) {
 async fn wasm_image_prints_and_exits(namespace: Namespace) {
     let image = demo(&namespace);
     assert_runs(&namespace, &image).await;
+}
+
+/// The README's import makes an image that runs, with every containerd.
+async fn image_is_imported_as_the_readme_does(namespace: Namespace) {
+    let program = Program::guest(&namespace, DEMO);
+    let reference = "localhost/readme:v1".parse().expect("a plain name");
+    let image = Builder::new(Format::Image, reference).layer(program.layer("demo.wasm")).build();
+    let tar = namespace.folder().join("readme.tar");
+    image.expect("the image is well described").write_file(&tar).expect("the folder is ours");
+    namespace.ctr(&["images", "import", "--all-platforms", &tar.to_string_lossy()]).success();
+    assert_runs(&namespace, "localhost/readme:v1").await;
 }
 
 /// A wasm image inside an image index runs like one without.

@@ -32,7 +32,7 @@ pub(super) enum BuildError {
     #[error(transparent)]
     Root(#[from] RootError),
     #[error(transparent)]
-    Payload(#[from] PayloadError),
+    Payload(Box<PayloadError>),
     #[error(transparent)]
     Attributes(#[from] AttributeError),
     #[error("cannot use a standard stream")]
@@ -114,6 +114,12 @@ impl BuildError {
             | Self::Capabilities(_)
             | Self::Init(_) => Kind::Internal,
         }
+    }
+}
+
+impl From<PayloadError> for BuildError {
+    fn from(error: PayloadError) -> Self {
+        Self::Payload(Box::new(error))
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) enum PayloadError {
         image: String,
         manifest: Digest,
         #[source]
-        source: ImageError,
+        source: Box<ImageError>,
     },
     #[error("cannot find {program:?}: the container has no such file, and image {image} has only {programs}")]
     NoProgram { program: String, image: String, programs: String },
@@ -135,7 +135,7 @@ impl PayloadError {
                 Self::Prepare(PrepareError::Image(source @ ImageError::MissingBlob { .. }))
                 | Self::Data(DataError::Image(source @ ImageError::MissingBlob { .. })),
                 Some(pin),
-            ) => Self::Gone { image: pin.image.clone(), manifest: pin.manifest.clone(), source },
+            ) => Self::Gone { image: pin.image.clone(), manifest: pin.manifest.clone(), source: Box::new(source) },
             (error, _) => error,
         }
     }

@@ -21,15 +21,22 @@ pub(super) struct Row {
     pub(super) paths: &'static [&'static str],
     /// runc creates no such container, or does not start it.
     pub(super) refused: bool,
+    /// Whether further processes try what they can do.
+    pub(super) acts: bool,
 }
 
 pub(super) fn row(name: &str, change: Value) -> Row {
-    Row { name: name.to_owned(), changes: vec![change], paths: &[], refused: false }
+    Row { name: name.to_owned(), changes: vec![change], paths: &[], refused: false, acts: false }
 }
 
 impl Row {
     pub(super) fn then(mut self, change: Value) -> Self {
         self.changes.push(change);
+        self
+    }
+
+    fn acts(mut self) -> Self {
+        self.acts = true;
         self
     }
 
@@ -47,7 +54,7 @@ impl Row {
 pub(super) fn users() -> Vec<Row> {
     let user = |user: Value| json!({ "process": { "user": user } });
     let forbidden = |wanted: Value| json!({ "process": { "noNewPrivileges": wanted } });
-    vec![
+    let rows = vec![
         row("as ctr makes it", plain()),
         row("user", user(json!({ "uid": 1000, "gid": 1000 }))),
         row("user with groups", user(json!({ "uid": 1000, "gid": 1001, "additionalGids": [7, 5, 1001] }))),
@@ -56,7 +63,8 @@ pub(super) fn users() -> Vec<Row> {
         row("umask", user(json!({ "uid": 1000, "gid": 1000, "umask": 0o77 }))),
         row("user who may get privileges", user(json!({ "uid": 1000, "gid": 1000 }))).then(forbidden(Value::Null)),
         row("root who may get privileges", forbidden(json!(false))),
-    ]
+    ];
+    rows.into_iter().map(Row::acts).collect()
 }
 
 pub(super) fn capabilities() -> Vec<Row> {
@@ -70,7 +78,7 @@ pub(super) fn capabilities() -> Vec<Row> {
         "user": { "uid": 1000, "gid": 1000 }, "noNewPrivileges": true,
         "capabilities": { "bounding": null, "effective": null, "permitted": null },
     }});
-    vec![
+    let rows = vec![
         named("root without sets", sets(0, json!({}))),
         named("user without sets", sets(1000, json!({}))),
         named("root with empty sets", sets(0, json!({ "bounding": [], "effective": [], "permitted": [] }))),
@@ -87,7 +95,8 @@ pub(super) fn capabilities() -> Vec<Row> {
             ),
         ),
         named("only bounding", sets(0, json!({ "bounding": &added }))),
-    ]
+    ];
+    rows.into_iter().map(Row::acts).collect()
 }
 
 /// Namespaces of the container's own, but for one that is the node's or another's.
@@ -187,7 +196,7 @@ pub(super) fn propagation() -> Vec<Row> {
 pub(super) fn folders() -> Vec<Row> {
     let cwd = |cwd: &str| json!({ "process": { "cwd": cwd } });
     let user = json!({ "process": { "user": { "uid": 1000, "gid": 1000 } } });
-    vec![
+    let rows = vec![
         row("working directory", cwd("/work")).at(&["/work"]),
         row("working directory that is missing", cwd("/fresh/deep")).at(&["/fresh", "/fresh/deep"]),
         row("working directory that is missing, as a user", cwd("/fresh/deep"))
@@ -199,7 +208,8 @@ pub(super) fn folders() -> Vec<Row> {
         row("root is read-only", json!({ "root": { "readonly": true } })),
         row("working directory is missing, root is read-only", json!({ "root": { "readonly": true } }))
             .then(cwd("/fresh")),
-    ]
+    ];
+    rows.into_iter().map(Row::acts).collect()
 }
 
 pub(super) fn paths() -> Vec<Row> {

@@ -4,8 +4,8 @@ start box '{"process": {"oomScoreAdj": 100, "rlimits": [{"type": "RLIMIT_NOFILE"
 process=/proc/$(pid_of box)
 mapfile -t arguments < <(guest sleep 1000)
 expect "its command line" "${arguments[*]} " "$(tr '\0' ' ' <"$process/cmdline")"
-# runc adds HOME for programs.
-tr '\0' '\n' <"$process/environ" | grep -Ev '^(HOSTNAME|HOME)=' | sort
+# runc adds HOME for programs; a guest is told its working directory.
+tr '\0' '\n' <"$process/environ" | grep -Ev '^(HOSTNAME|HOME|PWD)=' | sort
 grep -E '^(Uid|Gid|Groups|Umask|SigBlk):' "$process/status"
 cat "$process/oom_score_adj" "$process/personality"
 grep -E '^Max (open files|core file size|stack size|locked memory)' "$process/limits"
