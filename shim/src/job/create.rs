@@ -73,6 +73,7 @@ impl Create {
         tracing::info_span!("mount").in_scope(|| mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs")))?;
         let root = spec::root(&spec, &self.bundle);
         root::check(&root, &spec)?;
+        let modes = folders::modes(&spec, &root);
         if !spec::has_proc(&spec) {
             return Err(BuildError::NoProc);
         }
@@ -108,7 +109,7 @@ impl Create {
             reasons: reasons::open().inspect_err(|error| tracing::warn!(%error, "reasons are cut short")).ok(),
         };
         let mut adapted = adapt::container(&spec, &with, payload.kind()).map_err(BuildError::Capabilities)?;
-        folders::keep_modes(&mut adapted, &spec::root(&spec, &self.bundle));
+        folders::keep_modes(&mut adapted, &modes);
         self.write(&adapted)?;
         let lowering = adapted.process().as_ref().filter(|_| payload.kind() == adapt::Kind::Wasm);
         let lowering = lowering.and_then(adapt::to_be_lowered).map(Confinement::lowering);

@@ -12,23 +12,37 @@ const OPEN: u32 = 0o777;
 /// Mode of those that runc makes.
 const CLOSED: Mode = Mode::from_raw_mode(0o755);
 
-/// Gives each tmpfs that the spec says no mode of the mode of the folder that it is mounted over, as runc 1.1 does. `root` is the root
-/// filesystem, in which nothing is mounted yet.
-pub(super) fn keep_modes(spec: &mut Spec, root: &Path) {
-    let Ok(root) = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else { return };
-    let mut before: Vec<PathBuf> = Vec::new();
-    for mount in spec.mounts_mut().iter_mut().flatten() {
-        let destination = mount.destination().clone();
+/// Modes that a tmpfs of the spec shall have, by its place in the list of mounts.
+pub(super) type Modes = Vec<(usize, u32)>;
+
+/// Reads the mode of each folder over which the spec mounts a tmpfs without saying a mode: runc 1.1 keeps it. `root` is the root filesystem
+/// as the image has it: nothing may be mounted or made in it yet.
+pub(super) fn modes(spec: &Spec, root: &Path) -> Modes {
+    let Ok(root) = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+        return Vec::new();
+    };
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let mode = |(index, mount): (usize, &Mount)| {
+        let destination = mount.destination();
         // A folder of an earlier mount is not the image's.
-        if !before.iter().any(|path| destination.starts_with(path)) && needs_mode(mount) {
-            let found = folder(&root, &destination).and_then(|folder| Ok(fstat(folder)?));
-            if let Ok(stat) = found {
-                let mut options = mount.options().clone().unwrap_or_default();
-                options.push(format!("mode={:o}", stat.st_mode & 0o7777));
-                mount.set_options(Some(options));
-            }
+        let is_hidden = mounts[..index].iter().any(|earlier| destination.starts_with(earlier.destination()));
+        if is_hidden || !needs_mode(mount) {
+            return None;
         }
-        before.push(destination);
+        let stat = fstat(folder(&root, destination).ok()?).ok()?;
+        Some((index, stat.st_mode & 0o7777))
+    };
+    mounts.iter().enumerate().filter_map(mode).collect()
+}
+
+/// Writes these modes into the spec for libcontainer.
+pub(super) fn keep_modes(spec: &mut Spec, modes: &Modes) {
+    let Some(mounts) = spec.mounts_mut() else { return };
+    for (index, mode) in modes {
+        let Some(mount) = mounts.get_mut(*index) else { continue };
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.push(format!("mode={mode:o}"));
+        mount.set_options(Some(options));
     }
 }
 
@@ -105,7 +119,8 @@ mod tests {
         ];
         let text = format!(r#"{{"ociVersion":"1.0.2","mounts":[{}]}}"#, mounts.join(","));
         let mut spec: Spec = serde_json::from_str(&text).unwrap();
-        keep_modes(&mut spec, &root);
+        let modes = modes(&spec, &root);
+        keep_modes(&mut spec, &modes);
         assert_eq!(options(&spec, 0), ["nosuid", "mode=1750"]);
         assert_eq!(options(&spec, 3), ["mode=700"]);
         assert!(options(&spec, 1).is_empty() && options(&spec, 2).is_empty());
