@@ -19,7 +19,7 @@ use crate::{busybox, running};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(lines_have_the_fields_of_their_container),
-        case!(lines_of_native_containers_have_them_too, needs Busybox),
+        case!(lines_of_native_containers_have_all_but_the_image, needs Busybox),
         case!(level_of_the_log_is_configured),
         case!(spans_arrive_over_http),
         case!(spans_arrive_over_grpc_below_those_of_containerd),
@@ -81,10 +81,11 @@ async fn lines(namespace: &Namespace, id: &str, part: &str) -> Vec<String> {
 }
 
 /// Asserts that the lines of a container's life have these fields, and all of its lines those that are known from the begin.
-async fn assert_fields(namespace: &Namespace, id: &str, pod: &str, image: &Imported, engine: &str) {
+async fn assert_fields(namespace: &Namespace, id: &str, pod: &str, image: Option<&Imported>, engine: &str) {
     let lines = lines(namespace, id, "\"container deleted\"").await;
     let always = format!("namespace={} container={id} pod={pod}", namespace.name());
-    let later = format!("{always} image={} engine={engine}", image.digest);
+    let image = image.map(|image| format!(" image={}", image.digest)).unwrap_or_default();
+    let later = format!("{always}{image} engine={engine}");
     for line in lines.iter().filter(|line| line.contains(" msg=") && !line.contains("runtime=io.containerd")) {
         assert!(line.contains(&always), "{line}");
     }
@@ -103,17 +104,17 @@ async fn lines_have_the_fields_of_their_container(namespace: Namespace) {
     let id = container.id().to_owned();
     container.start().await;
     container.finish().await;
-    assert_fields(&namespace, &id, "pod-7", &image, "wasmtime").await;
+    assert_fields(&namespace, &id, "pod-7", Some(&image), "wasmtime").await;
     let prepared = lines(&namespace, &id, "\"program prepared\"").await;
     let prepared = prepared.iter().find(|line| line.contains("\"program prepared\"")).expect("it was found");
     assert!(prepared.contains("level=debug") && prepared.contains(&image.digest), "{prepared}");
 }
 
-/// Lines about native containers have the same fields.
-async fn lines_of_native_containers_have_them_too(namespace: Namespace) {
+/// Lines about native containers have the same fields but the image, for which nobody asks.
+async fn lines_of_native_containers_have_all_but_the_image(namespace: Namespace) {
     let image = busybox::image(&namespace);
     let (id, _) = run(&namespace, &image, "", &["true"]).await;
-    assert_fields(&namespace, &id, &id, &image, "native").await;
+    assert_fields(&namespace, &id, &id, None, "native").await;
 }
 
 /// `log_level` in the node's file counts for daemon and helpers, and in the options of the runtime over it.
