@@ -11,6 +11,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 
 use super::attributes::{AttributeError, Attributes};
 use super::confine::{ConfineError, Confinement};
+use super::signals;
 use super::{CANNOT_RUN, NOT_THERE, exit, mend_null_outputs, tell};
 use crate::spec::{self, DEFAULT_PATH};
 
@@ -97,6 +98,7 @@ impl Executor for NativeExecutor {
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         mend_null_outputs();
+        signals::forget_ignored();
         let error = self.replace(spec);
         if self.confinement.is_some() {
             return Err(ExecutorError::Other(crate::error::chain(&error)));

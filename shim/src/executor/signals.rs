@@ -97,6 +97,14 @@ pub(super) fn end_on_signals(stop: Option<libc::c_int>) -> nix::Result<()> {
     unblock()
 }
 
+/// Takes back what a process up to containerd has had ignored, `nohup` for example: exec would hand that on to the program.
+pub(super) fn forget_ignored() {
+    for signal in 1..=HIGHEST {
+        // SAFETY: the default action is no code of this process. The kernel refuses it for SIGKILL and SIGSTOP, which cannot be ignored.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Lets every signal through; a process inherits what its parent had blocked.
 ///
 /// # Errors
