@@ -40,7 +40,7 @@ pub(crate) fn has_root(preopens: &[Preopen]) -> bool {
 /// Finds where a path leads that starts in `base`, which it leaves only by links, unless that is where paths of a program start; a link at its end is followed only with `follow`.
 ///
 /// # Errors
-/// What the system says. That nothing has the last name is no error.
+/// The system's error. A path whose last name is missing is no error.
 pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Place, Errno> {
     let mut start: Option<OwnedFd> = None;
     let mut rest = path.to_vec();
@@ -122,7 +122,7 @@ fn link(place: &Place) -> Result<Option<Vec<u8>>, Errno> {
         Err(error) => return Err(error),
     }
     if u64::try_from(fstatfs(&place.parent)?.f_type) == Ok(PROC) {
-        // What a magic link says is no path.
+        // The text of a magic link is no path.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         again(|| openat2(&place.parent, name, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS))?;
     }

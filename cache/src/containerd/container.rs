@@ -22,14 +22,14 @@ pub struct ContainerRecord {
     pub image: Option<String>,
     /// Its labels; clients copy those of the image there.
     pub labels: BTreeMap<String, String>,
-    /// What clients keep with it, by their names.
+    /// Extensions that clients keep with it, by their names.
     pub extensions: BTreeMap<String, Extension>,
 }
 
-/// What a client keeps with a container.
+/// A message that a client keeps with a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extension {
-    /// What the bytes are.
+    /// Type of the message.
     pub type_url: String,
     /// The bytes.
     pub value: Vec<u8>,

@@ -173,7 +173,7 @@ pub(super) unsafe extern "C" fn path_open(
     let mut fd = -1;
     let (table, how, flags) = (descriptors.table, how as u16, flags as u16);
     let follow = lookup & FOLLOW != 0 && how & EXCLUSIVE == 0;
-    // What must not be there is not followed either.
+    // A link that must not be there is not followed either.
     let lookup = if follow { lookup } else { lookup & !FOLLOW };
     let intent = match (how & CREATE != 0, how & EXCLUSIVE != 0) {
         (true, true) => Intent::New,

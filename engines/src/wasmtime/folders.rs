@@ -174,7 +174,7 @@ fn intent(how: OpenFlags) -> Intent {
     }
 }
 
-/// What a call says whose path may mean either of two files.
+/// The error of a call whose path may mean either of two files.
 fn refused<T>() -> Result<T, ErrorCode> {
     Err(ErrorCode::NotPermitted)
 }
@@ -346,7 +346,7 @@ mod tests {
     use super::super::options::Options;
     use super::*;
 
-    /// What is replaced is what wasmtime's own linker has, under the same names, in preview 2 and 3.
+    /// It replaces functions of wasmtime's own linker, under the same names, in preview 2 and 3.
     #[test]
     fn interfaces_are_those_of_wasmtime() {
         let engine = Options::host().engine(false, Form::Async).unwrap();

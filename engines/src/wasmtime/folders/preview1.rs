@@ -24,7 +24,7 @@ use crate::preopens;
 use crate::working::{Choice, Intent};
 
 const MODULE: &str = "wasi_snapshot_preview1";
-/// What a guest's path is refused with.
+/// The error with which a guest's path is refused.
 const PERM: i32 = Errno::Perm as i32;
 const BADF: i32 = Errno::Badf as i32;
 const FAULT: i32 = Errno::Fault as i32;
@@ -401,7 +401,7 @@ fn start<'a>(
     Some((path, entry, host.wasi.ctx().table))
 }
 
-/// What a link to a file, or a new name of one, is asked for with.
+/// The arguments of a call that links or renames a file.
 struct Pair {
     from: i32,
     source: (i32, i32),

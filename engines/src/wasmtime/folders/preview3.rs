@@ -36,7 +36,7 @@ fn intent(how: OpenFlags) -> Intent {
     }
 }
 
-/// What a call says whose path may mean either of two files.
+/// The error of a call whose path may mean either of two files.
 fn refused<T>() -> Result<T, ErrorCode> {
     Err(ErrorCode::NotPermitted)
 }
