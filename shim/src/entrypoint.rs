@@ -59,7 +59,7 @@ impl Entrypoint {
     }
 
     /// Lists where the program may be: a path where it says, a name in the search path, wasm in the working directory first.
-    fn candidates(&self, cwd: &Path, search: &str) -> Vec<PathBuf> {
+    pub(crate) fn candidates(&self, cwd: &Path, search: &str) -> Vec<PathBuf> {
         if self.program.contains('/') {
             return vec![cwd.join(&self.program)];
         }

@@ -4,13 +4,14 @@
 //! is being created, the mounts of its spec are still to be made. A thread makes them then, in a mount namespace of its own that ends
 //! with it, and looks there: so the kernel itself resolves mounts over mounts and links on the way, once as it will for the container.
 //! No mount of this is ever seen by anybody else. What a file system of the kernel's or an empty one will hide is hidden here, too.
+//! A mount namespace costs more the more mounts the node has. So none is made where no mount and no link is on the program's way.
 //!
 //! Root filesystem and volumes are hostile: links are resolved as if the root filesystem were `/`, for what is mounted on, too.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::thread;
 
 use libcontainer::oci_spec::runtime::{Mount, Spec};
@@ -69,7 +70,7 @@ impl View<'_> {
             Self::Running(root) => Ok(Found { file: entrypoint.open(root, cwd, search)?, unseen: Vec::new() }),
             Self::Planned { root, spec, bundle } => {
                 let mounts = spec.mounts().as_deref().unwrap_or_default();
-                if mounts.is_empty() {
+                if is_plain(root, mounts, &entrypoint.candidates(cwd, search))? {
                     return Ok(Found { file: entrypoint.open(root, cwd, search)?, unseen: Vec::new() });
                 }
                 let look = || look_behind(root, mounts, bundle, |root| entrypoint.open(root, cwd, search));
@@ -80,6 +81,70 @@ impl View<'_> {
                         .unwrap_or_else(|_| Err(io::Error::other("the thread that looks for it has panicked")))
                 })
             }
+        }
+    }
+}
+
+/// Says whether paths lead to the same files with the mounts as without: none of them passes a link or a folder that is mounted on.
+/// In doubt it says no.
+fn is_plain(root: &Path, mounts: &[Mount], paths: &[PathBuf]) -> io::Result<bool> {
+    let folder = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // Folders in which a link may lie that nobody sees yet.
+    let mut volumes: Vec<PathBuf> = Vec::new();
+    for mount in mounts {
+        let Some(place) = place(&folder, mount.destination())? else { return Ok(false) };
+        if paths.iter().any(|path| path.starts_with(&place))
+            || volumes.iter().any(|volume| place != *volume && place.starts_with(volume))
+        {
+            return Ok(false);
+        }
+        let kind = mount.typ().as_deref().unwrap_or_default();
+        if !OF_KERNEL.contains(&kind) && !EMPTY.contains(&kind) {
+            volumes.push(place);
+        }
+    }
+    for path in paths {
+        let passes_link = match open_in(&folder, path, ResolveFlags::NO_SYMLINKS) {
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => false,
+            Err(_) => true,
+        };
+        if passes_link || path.components().any(|part| part == Component::ParentDir) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Returns where a path leads in the root filesystem, with its links resolved; what is missing will be made there. `None` if that
+/// cannot be said.
+fn place(root: &OwnedFd, path: &Path) -> io::Result<Option<PathBuf>> {
+    match open_in(root, path, ResolveFlags::empty()) {
+        Ok(found) => {
+            let [root, found] =
+                [root, &found].map(|folder| std::fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd())));
+            Ok(found?.strip_prefix(root?).ok().map(|below| Path::new("/").join(below)))
+        }
+        Err(Errno::NOENT) => {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+            let Some(parent) = place(root, parent)? else { return Ok(None) };
+            let missing = parent.join(name);
+            // A link that leads nowhere is there without being followed.
+            let is_missing =
+                open_in(root, &missing, ResolveFlags::NO_SYMLINKS).is_err_and(|error| error == Errno::NOENT);
+            Ok(is_missing.then_some(missing))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// Opens what a path leads to in a root filesystem, without reading it.
+fn open_in(root: &OwnedFd, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+    let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // The kernel wants to be asked again when something was renamed meanwhile.
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            found => return found,
         }
     }
 }
@@ -148,15 +213,7 @@ fn is_for_runtimes(option: &str) -> bool {
 /// Opens what is mounted on, and makes it if it is not there, as the container's runtime does later: with the owner that the root
 /// filesystem has.
 fn target(root: &OwnedFd, path: &Path, is_folder: bool) -> io::Result<OwnedFd> {
-    let find = || loop {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // The kernel wants to be asked again when something was renamed meanwhile.
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            found => return found,
-        }
-    };
-    match find() {
+    match open_in(root, path, ResolveFlags::empty()) {
         Err(Errno::NOENT) => {}
         found => return Ok(found?),
     }
@@ -178,7 +235,7 @@ fn target(root: &OwnedFd, path: &Path, is_folder: bool) -> io::Result<OwnedFd> {
         Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(find()?)
+    Ok(open_in(root, path, ResolveFlags::empty())?)
 }
 
 #[cfg(test)]
@@ -208,6 +265,47 @@ mod tests {
         assert!(folder.join("root/srv/a/file").is_file());
         assert!(opened("/up/x", true).is_err() && opened("/dangling/x", true).is_err());
         assert_eq!(fs::read_dir(folder.join("outside")).unwrap().count(), 0);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// A program is looked for without the mounts only if none of them, and no link, is on its way.
+    #[test]
+    fn mounts_on_the_way() {
+        let folder = std::env::temp_dir().join(format!("prewasi-view-way-{}", std::process::id()));
+        fs::create_dir_all(folder.join("run")).unwrap();
+        fs::create_dir_all(folder.join("app/sub")).unwrap();
+        fs::create_dir_all(folder.join("var")).unwrap();
+        fs::write(folder.join("app/a.wasm"), "").unwrap();
+        symlink("/app", folder.join("link")).unwrap();
+        symlink("../run", folder.join("var/run")).unwrap();
+        symlink("/nowhere", folder.join("dangling")).unwrap();
+        let is_plain = |path: &str, mounts: &[(&str, &str)]| {
+            let mounts: Vec<Mount> = mounts
+                .iter()
+                .map(|(kind, destination)| {
+                    serde_json::from_value(serde_json::json!({"type": kind, "source": "/", "destination": destination}))
+                        .unwrap()
+                })
+                .collect();
+            super::is_plain(&folder, &mounts, &[PathBuf::from(path)]).unwrap()
+        };
+        let usual = [("proc", "/proc"), ("tmpfs", "/dev"), ("mqueue", "/dev/mqueue"), ("bind", "/etc/hosts")];
+        assert!(is_plain("/app/a.wasm", &[]));
+        assert!(is_plain("/app/a.wasm", &usual));
+        assert!(is_plain("/app/missing", &usual));
+        assert!(is_plain("/app/a.wasm", &[("bind", "/var/run/secrets/token")]));
+        assert!(is_plain("/app/a.wasm", &[("bind", "/app/sub"), ("bind", "/app/other")]));
+        // A folder on the way, or the file.
+        for destination in ["/app", "app", "/link", "/", "/app/a.wasm", "/app/../app", "/link/a.wasm"] {
+            assert!(!is_plain("/app/a.wasm", &[("bind", destination)]), "{destination}");
+        }
+        assert!(!is_plain("/run/secrets/a.wasm", &[("bind", "/var/run/secrets")]));
+        // A link that nobody sees yet may lie in a volume, and lead anywhere.
+        assert!(!is_plain("/app/a.wasm", &[("bind", "/volume"), ("bind", "/volume/folder")]));
+        assert!(!is_plain("/app/a.wasm", &[("bind", "/dangling")]));
+        // Links and dots on the program's own way.
+        assert!(!is_plain("/link/a.wasm", &usual));
+        assert!(!is_plain("/app/sub/../a.wasm", &usual));
         fs::remove_dir_all(folder).unwrap();
     }
 
