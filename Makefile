@@ -97,7 +97,7 @@ test-wasmer-llvm: has-llvm ## Test the engine wasmer with LLVM, which make test 
 	$(CARGO) test --package prewasi-engines --no-default-features --features wasmer-llvm --lib --test wasmer
 
 # What each engine calls, over the tests that run guests.
-RECORDED := shim/src/executor/guard/recorded.txt
+RECORDED := shim/src/pod/launch/guard/recorded.txt
 CASES := run:: wasi:: web:: programs:: signals:: streams:: options:: layers:: guard::
 record-calls: ## Write anew which system calls the guests of each engine make
 	$(CARGO) build $(ALL)

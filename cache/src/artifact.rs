@@ -9,15 +9,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fault;
 use crate::stamp::Stamps;
 use crate::store::io_error;
 use crate::whole::whole;
 use crate::{BlobFile, BlobInfo, ContentStore, Digest, Lease, NewBlob, StoreError};
+use crate::{fault, labels};
 
 mod label;
 
-pub use label::{AnchorLabel, Claim, SOURCE_LABEL};
+pub use label::{AnchorLabel, Claim};
 
 /// How long what an interrupted store has left behind is kept by containerd.
 const LEASE: Duration = Duration::from_secs(600);
@@ -95,7 +95,7 @@ impl ArtifactKey {
     fn is_claimed_by(&self, artifact: &BlobInfo) -> bool {
         let names_source = |label: &str| artifact.labels.get(label).is_some_and(|value| value == self.source.as_str());
         artifact.labels.get(&self.label()) == Some(&self.fingerprint)
-            && (names_source(SOURCE_LABEL) || names_source(&label::further_source(&self.source)))
+            && (names_source(labels::SOURCE) || names_source(&label::further_source(&self.source)))
     }
 }
 
@@ -193,8 +193,8 @@ impl ArtifactCache {
         labels.insert(key.label(), key.fingerprint.clone());
         let existing = self.store.info(digest).await?;
         let other =
-            existing.and_then(|info| info.labels.get(SOURCE_LABEL).filter(|s| *s != key.source.as_str()).cloned());
-        let source_label = if other.is_some() { label::further_source(&key.source) } else { SOURCE_LABEL.to_owned() };
+            existing.and_then(|info| info.labels.get(labels::SOURCE).filter(|s| *s != key.source.as_str()).cloned());
+        let source_label = if other.is_some() { label::further_source(&key.source) } else { labels::SOURCE.to_owned() };
         labels.insert(source_label, key.source.to_string());
         Ok(labels)
     }

@@ -15,7 +15,8 @@ use async_trait::async_trait;
 use tempfile::NamedTempFile;
 
 use crate::store::{check_label, io_error, open_regular};
-use crate::{BlobFile, BlobInfo, ContentStore, Digest, Hasher, ImageRecord, Lease, Lock, NewBlob, StoreError};
+use crate::{BlobFile, BlobInfo, ContentStore, Digest, ImageRecord, Lease, Lock, NewBlob, StoreError};
+use prewasi_oci::Hasher;
 
 mod index;
 mod sidecar;

@@ -194,8 +194,9 @@ pub enum Outcome {
     Exit(u8),
 }
 
-/// Says why wasm cannot be compiled.
-#[derive(Debug, thiserror::Error)]
+/// Says why wasm cannot be compiled. The compile worker, a process of its own, reports it.
+#[derive(Debug, serde::Deserialize, serde::Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum CompileError {
     /// The bytes are not valid wasm: truncated, malformed, or using what is not enabled.
     #[error("cannot compile invalid wasm: {reason}")]

@@ -6,8 +6,11 @@
 //! fingerprint.
 
 mod compile;
+mod failure;
 mod folders;
 mod form;
+mod guest;
+mod host;
 mod interfaces;
 mod limits;
 mod link;

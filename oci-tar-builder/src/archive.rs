@@ -4,9 +4,10 @@ use std::fs;
 use std::io::{self, Read as _, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
-use crate::digest::{CHUNK, Digest, Hasher};
+use prewasi_oci::{Digest, Hasher};
+
 use crate::image::{Blob, Image};
-use crate::layer::Source;
+use crate::layer::{CHUNK, Source};
 use crate::output::Output;
 
 /// Two blocks of zeros end a tar.
@@ -136,7 +137,7 @@ impl<W: Write> Tar<'_, W> {
                 file.rewind().map_err(read_error)?;
                 // One byte more than there was would show that it grew.
                 let mut file = file.take(blob.size + 1);
-                let mut hasher = Hasher::default();
+                let (mut hasher, mut length) = (Hasher::new(), 0);
                 let mut buffer = vec![0; CHUNK];
                 loop {
                     let n = match file.read(&mut buffer) {
@@ -145,10 +146,11 @@ impl<W: Write> Tar<'_, W> {
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                         Err(error) => return Err(read_error(error)),
                     };
-                    hasher.write_all(&buffer[..n]).map_err(read_error)?;
+                    hasher.update(&buffer[..n]);
+                    length += n as u64;
                     self.put(&buffer[..n])?;
                 }
-                if hasher.finish() != (*digest, blob.size) {
+                if (&hasher.finish(), length) != (digest, blob.size) {
                     return Err(WriteError::Changed { path: path.clone() });
                 }
             }

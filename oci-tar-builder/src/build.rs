@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use prewasi_oci::{Digest, Platform, annotation, media_type};
+
 use crate::document::{
-    Component, Descriptor, DockerManifest, ImageConfig, Index, Layout, Manifest, Map, Platform, Process, RootFs,
-    WasmConfig, json, key, media_type,
+    Component, Descriptor, DockerManifest, ImageConfig, Index, Layout, Manifest, Map, Process, RootFs, WasmConfig, json,
 };
 use crate::image::{Blob, Format, Image};
 use crate::layer::Source;
-use crate::{Digest, Layer, Reference};
+use crate::{Layer, Reference};
 
 /// Collects layers and settings; [`Builder::build`] makes an [`Image`] of them.
 #[derive(Debug)]
@@ -51,6 +52,26 @@ pub enum BuildError {
         path: String,
         /// Where the other one is.
         other: String,
+    },
+    /// A layer is neither wasm nor files nor data.
+    #[error(
+        "cannot build {reference}: nothing would use {layer}: {media_type} is neither wasm nor a layer of files, and it is not mounted"
+    )]
+    UselessLayer {
+        /// The image.
+        reference: String,
+        /// The layer's file, or its digest.
+        layer: String,
+        /// The layer's type.
+        media_type: String,
+    },
+    /// The os of an image with wasm is not one of wasm.
+    #[error("cannot build {reference} for os {os:?}: it has wasm, which runs on wasip1, wasip2 or wasi")]
+    OsOfWasm {
+        /// The image.
+        reference: String,
+        /// The os that was asked for.
+        os: String,
     },
     /// A wasm artifact has exactly one layer, not counting data.
     #[error("cannot build artifact {reference} of {count} layers: a wasm artifact has exactly one")]
@@ -213,6 +234,9 @@ impl Builder {
     pub fn build(self) -> Result<Image, BuildError> {
         self.check()?;
         let platform = self.platform()?;
+        if !platform.says_wasm() && self.layers.iter().any(|layer| layer.wasm().is_some()) {
+            return Err(BuildError::OsOfWasm { reference: self.reference.to_string(), os: platform.os });
+        }
         let created = i64::try_from(self.created)
             .ok()
             .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
@@ -238,10 +262,10 @@ impl Builder {
             target.platform = Some(platform.clone());
             target = add(&mut blobs, media_type::INDEX, json(&index(target)));
         }
-        pinned(&self.reference, target.digest)?;
-        let digest = target.digest;
-        target.annotations.insert(key::REF_NAME.to_owned(), self.reference.object());
-        target.annotations.insert(key::IMAGE_NAME.to_owned(), self.reference.to_string());
+        pinned(&self.reference, &target.digest)?;
+        let digest = target.digest.clone();
+        target.annotations.insert(annotation::REF_NAME.to_owned(), self.reference.object());
+        target.annotations.insert(annotation::IMAGE_NAME.to_owned(), self.reference.to_string());
         let mut files =
             vec![("oci-layout", json(&Layout { image_layout_version: "1.0.0" })), ("index.json", json(&index(target)))];
         files.extend(docker.map(|docker| ("manifest.json", docker)));
@@ -267,6 +291,11 @@ impl Builder {
         if self.layers.is_empty() {
             return Err(BuildError::NoLayers { reference });
         }
+        if let Some(layer) = self.layers.iter().find(|layer| layer.is_useless()) {
+            let media_type = layer.media_type().to_owned();
+            let layer = layer.title().map_or_else(|| layer.digest().to_string(), str::to_owned);
+            return Err(BuildError::UselessLayer { reference, layer, media_type });
+        }
         self.check_data(&reference)?;
         let is_bad = |key: &str| key.is_empty() || key.contains('\0');
         if let Some(variable) = self.env.iter().find(|variable| variable.starts_with('=') || variable.contains('\0')) {
@@ -277,8 +306,8 @@ impl Builder {
                 return Err(BuildError::Key { setting, key: key.clone() });
             }
         }
-        if self.labels.contains_key(key::LAYERS) {
-            return Err(BuildError::ReservedLabel { key: key::LAYERS });
+        if self.labels.contains_key(annotation::LAYERS_LABEL) {
+            return Err(BuildError::ReservedLabel { key: annotation::LAYERS_LABEL });
         }
         if self.format == Format::Artifact { self.check_artifact(reference) } else { Ok(()) }
     }
@@ -286,7 +315,7 @@ impl Builder {
     fn check_data(&self, reference: &str) -> Result<(), BuildError> {
         let reference = || reference.to_owned();
         let paths: Vec<&str> = self.layers.iter().filter_map(Layer::mount).collect();
-        if !paths.is_empty() && !self.layers.iter().any(|layer| media_type::is_wasm(layer.media_type())) {
+        if !paths.is_empty() && !self.layers.iter().any(Layer::is_wasm) {
             return Err(BuildError::NoProgram { reference: reference() });
         }
         for (number, path) in paths.iter().enumerate() {
@@ -325,8 +354,7 @@ impl Builder {
             Some(os) => os,
             None => self.os_of_layers()?,
         };
-        let architecture = if os.starts_with("wasi") { "wasm" } else { host_architecture() };
-        Ok(Platform { architecture: architecture.to_owned(), os: os.to_owned() })
+        Ok(if os.starts_with("wasi") { Platform::wasm(os) } else { Platform { os: os.to_owned(), ..Platform::host() } })
     }
 
     fn os_of_layers(&self) -> Result<&'static str, BuildError> {
@@ -339,7 +367,7 @@ impl Builder {
     fn image_config(&self, created: String, platform: &Platform) -> Vec<u8> {
         let mut entrypoint = self.entrypoint.clone();
         if entrypoint.is_empty() {
-            let first = self.layers.iter().find(|layer| media_type::is_wasm(layer.media_type()));
+            let first = self.layers.iter().find(|layer| layer.is_wasm());
             entrypoint.extend(first.and_then(Layer::title).map(str::to_owned));
         }
         let mut labels = self.labels.clone();
@@ -348,7 +376,7 @@ impl Builder {
             Some(path) => format!("{} {} {path}\n", layer.media_type(), layer.digest()),
         };
         let all: String = self.layers.iter().map(line).collect();
-        labels.insert(key::LAYERS.to_owned(), Digest::of(all.as_bytes()).to_string());
+        labels.insert(annotation::LAYERS_LABEL.to_owned(), Digest::of(all.as_bytes()).to_string());
         json(&ImageConfig {
             created,
             platform: platform.clone(),
@@ -362,7 +390,7 @@ impl Builder {
         json(&WasmConfig {
             created,
             platform: platform.clone(),
-            layer_digests: self.layers.iter().map(Layer::digest).collect(),
+            layer_digests: self.layers.iter().map(|layer| layer.digest().clone()).collect(),
             mounts: self.layers.iter().filter_map(Layer::mount).collect(),
             component: interface.map(|interface| Component {
                 exports: &interface.exports,
@@ -387,7 +415,7 @@ impl Builder {
 /// Adds a document to the blobs and describes it.
 fn add(blobs: &mut BTreeMap<Digest, Blob>, media_type: &str, bytes: Vec<u8>) -> Descriptor {
     let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
-    blobs.insert(digest, Blob { size, source: Source::Bytes(bytes) });
+    blobs.insert(digest.clone(), Blob { size, source: Source::Bytes(bytes) });
     Descriptor { media_type: media_type.to_owned(), digest, size, platform: None, annotations: Map::new() }
 }
 
@@ -396,18 +424,9 @@ fn index(manifest: Descriptor) -> Index {
 }
 
 /// A reference with a digest is a promise that can be checked.
-fn pinned(reference: &Reference, digest: Digest) -> Result<(), BuildError> {
-    if reference.digest().is_none_or(|pinned| pinned == digest.to_string()) {
+fn pinned(reference: &Reference, digest: &Digest) -> Result<(), BuildError> {
+    if reference.digest().is_none_or(|pinned| pinned == digest.as_str()) {
         return Ok(());
     }
-    Err(BuildError::Pinned { reference: reference.to_string(), digest })
-}
-
-/// Returns this machine's architecture as OCI names it.
-fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+    Err(BuildError::Pinned { reference: reference.to_string(), digest: digest.clone() })
 }

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use oci_tar_builder::{
-    BuildError, Builder, Format, Image, Layer, LayerError, Reference, ReferenceError, WasmError, WasmKind, WriteError,
-    media_type,
+    BuildError, Builder, Format, Image, Layer, LayerError, Reference, ReferenceError, WasmError, WriteError, media_type,
 };
+use prewasi_oci::{PreambleError, WasmKind};
 
 /// Packs WebAssembly programs as an OCI image (or CNCF wasm artifact) in a tar that `ctr images import` and
 /// `docker load` take.
@@ -309,13 +309,18 @@ impl Failure {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Layer(LayerError::Wasm { source, .. }) => match source {
-                WasmError::NativeCode { .. } => {
+                WasmError::Preamble(PreambleError::NativeCode { .. }) => {
                     Some("pack the .wasm that it was compiled from; each node compiles for itself")
                 }
                 WasmError::Text => Some("translate it first, e.g. with `wasm-tools parse FILE -o FILE.wasm`"),
-                WasmError::Truncated { .. } | WasmError::Empty => Some("was the build or the download interrupted?"),
-                WasmError::NotWasm => Some("files of other types are packed with --layer TYPE=PATH"),
-                WasmError::Invalid { .. } => None,
+                WasmError::Truncated { .. }
+                | WasmError::Preamble(PreambleError::Truncated { .. } | PreambleError::Empty) => {
+                    Some("was the build or the download interrupted?")
+                }
+                WasmError::Preamble(PreambleError::NotWasm) => {
+                    Some("files of other types are packed with --layer TYPE=PATH")
+                }
+                WasmError::Invalid { .. } | WasmError::Preamble(PreambleError::Version { .. }) => None,
             },
             Self::Layer(LayerError::NotAFile { kind: "folder", .. }) => {
                 Some("--components packs the components of a folder")
@@ -334,6 +339,8 @@ impl Failure {
             Self::Build(BuildError::ArtifactLayers { .. }) => {
                 Some("without --as-artifact an image is made, which may have many")
             }
+            Self::Build(BuildError::UselessLayer { .. }) => Some("--data FILE=/PATH mounts a file beside the program"),
+            Self::Build(BuildError::OsOfWasm { .. }) => Some("leave out --os: it is read from the wasm"),
             Self::Build(BuildError::NoOs { .. } | BuildError::MixedOs { .. }) => {
                 Some("--os says for what the image is")
             }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::layer::Source;
-use crate::{Digest, Reference};
+use prewasi_oci::Digest;
+
+use crate::Reference;
 
 /// What kind of manifest is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +53,8 @@ impl Image {
     }
 
     /// Returns the digest of its manifest, or of the index around it.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    pub fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     /// Returns how many layers it has.

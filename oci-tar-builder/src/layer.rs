@@ -8,9 +8,13 @@ use std::io::{self, Read, Seek as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::digest::{CHUNK, Digest};
-use crate::document::{Descriptor, Map, key, media_type};
+use prewasi_oci::{Digest, MountPathError, annotation, check_mount_path, media_type};
+
+use crate::document::{Descriptor, Map};
 use crate::{Wasm, WasmError};
+
+/// How much is read at once: large enough that system calls do not count, small enough for any machine.
+pub(crate) const CHUNK: usize = 256 * 1024;
 
 /// One layer of an image or artifact.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Layer {
     wasm: Option<Wasm>,
     /// Where it is mounted in the container, if it is data.
     mount: Option<String>,
+    /// Whether the bytes are known to be what their type promises.
+    is_checked: bool,
 }
 
 /// Where the bytes of a blob are.
@@ -80,15 +86,25 @@ pub enum LayerError {
         /// The type.
         media_type: String,
     },
-    /// It cannot be mounted in a container as it shall be.
+    /// It is no data.
     #[error("cannot mount {name} at {path:?}: {reason}")]
+    NotData {
+        /// The file.
+        name: String,
+        /// The path in the container.
+        path: String,
+        /// What it is instead.
+        reason: &'static str,
+    },
+    /// Nothing can be mounted there.
+    #[error("cannot mount {name} at {path:?}")]
     Mount {
         /// The file.
         name: String,
         /// The path in the container.
         path: String,
-        /// What is wrong.
-        reason: &'static str,
+        /// What is wrong with the path.
+        source: MountPathError,
     },
     /// The type is none.
     #[error("cannot pack {name} as {media_type:?}: it is no media type")]
@@ -131,7 +147,7 @@ impl Layer {
         }
         let title = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let source = Source::File { path: path.to_owned(), file };
-        Ok(Self { media_type: media_type.to_owned(), digest, size, source, title, wasm, mount: None })
+        Ok(Self { media_type: media_type.to_owned(), digest, size, source, title, wasm, mount: None, is_checked: true })
     }
 
     /// Takes bytes that stand in memory, as [`Layer::read`] takes a file called `name`.
@@ -149,10 +165,11 @@ impl Layer {
             }
         }
         layer.title = Some(name.to_owned());
+        layer.is_checked = true;
         Ok(layer)
     }
 
-    /// Takes bytes as they are, whatever their type promises: for tests of what reads images.
+    /// Takes bytes as they are, whatever their type promises, and whether or not anything can use it: for tests of what reads images.
     pub fn unchecked(media_type: &str, bytes: Vec<u8>) -> Self {
         Self {
             media_type: media_type.to_owned(),
@@ -162,28 +179,25 @@ impl Layer {
             title: None,
             wasm: None,
             mount: None,
+            is_checked: false,
         }
     }
 
     /// Makes data of it: a single file, mounted read-only in the container at `path`.
     ///
     /// # Errors
-    /// [`LayerError::Mount`] if the path is not absolute and plain, or the layer is wasm or a tar.
+    /// [`LayerError::Mount`] if the path is not absolute and plain, [`LayerError::NotData`] if the layer is wasm or an archive.
     pub fn mounted_at(self, path: &str) -> Result<Self, LayerError> {
-        let reason = if media_type::is_wasm(&self.media_type) {
-            Some("it is wasm, which is run and not mounted")
-        } else if media_type::is_tar(&self.media_type) {
-            Some("it is an archive, and only single files can be mounted")
-        } else {
-            check_path(path).err()
-        };
-        match reason {
-            None => Ok(Self { mount: Some(path.to_owned()), ..self }),
-            Some(reason) => {
-                let name = self.title.unwrap_or_else(|| self.digest.to_string());
-                Err(LayerError::Mount { name, path: path.to_owned(), reason })
-            }
+        let name = || self.title.clone().unwrap_or_else(|| self.digest.to_string());
+        let not_data = |reason| LayerError::NotData { name: name(), path: path.to_owned(), reason };
+        if self.is_wasm() {
+            return Err(not_data("it is wasm, which is run and not mounted"));
         }
+        if media_type::is_archive(&self.media_type) || media_type::is_unpacked(&self.media_type) {
+            return Err(not_data("it is an archive, and only single files can be mounted"));
+        }
+        check_mount_path(path).map_err(|source| LayerError::Mount { name: name(), path: path.to_owned(), source })?;
+        Ok(Self { mount: Some(path.to_owned()), ..self })
     }
 
     /// Returns the media type.
@@ -192,8 +206,13 @@ impl Layer {
     }
 
     /// Returns the digest of the bytes.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Says whether its type is one of wasm.
+    pub fn is_wasm(&self) -> bool {
+        media_type::is_wasm(&self.media_type)
     }
 
     /// Returns the number of bytes.
@@ -216,10 +235,16 @@ impl Layer {
         self.mount.as_deref()
     }
 
+    /// Says whether nothing would have a use for it: it is not wasm, containerd does not unpack it, and it is not mounted.
+    pub(crate) fn is_useless(&self) -> bool {
+        let is_used = self.is_wasm() || media_type::is_unpacked(&self.media_type);
+        self.is_checked && !is_used && self.mount.is_none()
+    }
+
     /// Returns the digest of the unpacked bytes, for layers that are unpacked.
     pub(crate) fn diff_id(&self) -> Option<Digest> {
         // No compressed tar gets here, so packed and unpacked bytes are the same.
-        media_type::is_unpacked(&self.media_type).then_some(self.digest)
+        media_type::is_unpacked(&self.media_type).then(|| self.digest.clone())
     }
 
     pub(crate) fn descriptor(&self) -> Descriptor {
@@ -227,10 +252,10 @@ impl Layer {
         let title = self.title.as_ref().filter(|_| self.diff_id().is_none());
         Descriptor {
             media_type: self.media_type.clone(),
-            digest: self.digest,
+            digest: self.digest.clone(),
             size: self.size,
             platform: None,
-            annotations: [(key::TITLE, title), (key::MOUNT, self.mount.as_ref())]
+            annotations: [(annotation::TITLE, title), (annotation::MOUNT, self.mount.as_ref())]
                 .into_iter()
                 .filter_map(|(key, value)| Some((key.to_owned(), value?.clone())))
                 .collect::<Map>(),
@@ -255,27 +280,8 @@ fn check_media_type(name: &str, media_type: &str) -> Result<(), LayerError> {
     if !media_type::is_valid(&media_type) {
         return Err(LayerError::MediaType { name, media_type });
     }
-    let compressed = [".gzip", "+gzip", "+zstd"].iter().any(|suffix| media_type.ends_with(suffix));
-    if media_type::is_unpacked(&media_type) && compressed {
+    if media_type::is_unpacked(&media_type) && media_type::is_compressed(&media_type) {
         return Err(LayerError::CompressedTar { name, media_type });
-    }
-    Ok(())
-}
-
-/// Takes the paths that a container can be given, and no others: what is wrong is better said now than when it is to start.
-fn check_path(path: &str) -> Result<(), &'static str> {
-    let Some(below) = path.strip_prefix('/') else { return Err("the path is not absolute") };
-    if below.is_empty() {
-        return Err("the path is the root");
-    }
-    if path.len() > 4095 || below.split('/').any(|name| name.len() > 255) {
-        return Err("the path is too long");
-    }
-    if path.contains(char::is_control) {
-        return Err("the path has a control character");
-    }
-    if below.split('/').any(|name| matches!(name, "" | "." | "..")) {
-        return Err("the path has a part that is empty, \".\" or \"..\"");
     }
     Ok(())
 }
@@ -335,7 +341,7 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             let read = Layer::read(media_type, &path).unwrap();
             let taken = Layer::from_bytes(media_type, "a.wasm", bytes).unwrap();
-            assert_eq!((read.digest, read.size, &read.title), (taken.digest, taken.size, &taken.title));
+            assert_eq!((&read.digest, read.size, &read.title), (&taken.digest, taken.size, &taken.title));
             assert_eq!((read.wasm.clone(), read.diff_id()), (taken.wasm.clone(), taken.diff_id()));
         }
     }
@@ -377,12 +383,10 @@ mod tests {
         let layer = |media_type| Layer::unchecked(media_type, b"data".to_vec());
         let mounted = layer(media_type::DATA).mounted_at("/data/model.bin").unwrap();
         assert_eq!(mounted.mount(), Some("/data/model.bin"));
-        assert_eq!(mounted.descriptor().annotations[key::MOUNT], "/data/model.bin");
-        assert!(!layer(media_type::DATA).descriptor().annotations.contains_key(key::MOUNT));
-        for odd in ["", "a", "/", "/..", "/a/../b", "//a", "/a/", "/a/./b", "/a\nb", &format!("/{}", "a".repeat(256))] {
-            let error = layer(media_type::DATA).mounted_at(odd).unwrap_err();
-            assert!(matches!(error, LayerError::Mount { .. }), "{odd:?}");
-        }
+        assert_eq!(mounted.descriptor().annotations[annotation::MOUNT], "/data/model.bin");
+        assert!(!layer(media_type::DATA).descriptor().annotations.contains_key(annotation::MOUNT));
+        let error = layer(media_type::DATA).mounted_at("/a/../b").unwrap_err();
+        assert!(matches!(error, LayerError::Mount { source: MountPathError::Parent, .. }), "{error}");
         for other in [media_type::WASM, media_type::TAR, "application/x-tar", "application/vnd.example.tar+gzip"] {
             assert!(layer(other).mounted_at("/data").is_err(), "{other}");
         }

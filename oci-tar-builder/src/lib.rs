@@ -5,7 +5,6 @@
 
 mod archive;
 mod build;
-mod digest;
 mod document;
 mod image;
 mod layer;
@@ -15,9 +14,8 @@ mod wasm;
 
 pub use archive::WriteError;
 pub use build::{BuildError, Builder};
-pub use digest::Digest;
-pub use document::media_type;
 pub use image::{Format, Image};
 pub use layer::{Layer, LayerError};
+pub use prewasi_oci::{Digest, media_type};
 pub use reference::{Problem, Reference, ReferenceError};
-pub use wasm::{Interface, Wasm, WasmError, WasmKind};
+pub use wasm::{Interface, Wasm, WasmError};

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use prewasi_oci::{PreambleError, WasmKind};
 use wasmparser::{
     ComponentExternName, FuncValidatorAllocations, Parser, Payload, ValidPayload, Validator, WasmFeatures,
 };
@@ -15,15 +16,6 @@ pub struct Wasm {
     pub kind: WasmKind,
     /// What a component imports and exports. A module has names of its own kind that nobody looks up: none.
     pub interface: Option<Interface>,
-}
-
-/// The two binary formats of wasm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WasmKind {
-    /// A core module (WASI preview 1).
-    Module,
-    /// A component (WASI preview 2 and later).
-    Component,
 }
 
 /// The names that a component imports and exports at its outermost level, sorted.
@@ -38,15 +30,9 @@ pub struct Interface {
 /// Says what bytes are instead of valid wasm.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WasmError {
-    /// There are no bytes.
-    #[error("it is empty")]
-    Empty,
-    /// It is an executable, a shared object or a serialized artifact of an engine.
-    #[error("it is native code ({format})")]
-    NativeCode {
-        /// Name of the format, e.g. `ELF`.
-        format: &'static str,
-    },
+    /// They do not begin as wasm does.
+    #[error(transparent)]
+    Preamble(#[from] PreambleError),
     /// It ends before it should.
     #[error("it is truncated: the wasm ends in the middle after {size} bytes")]
     Truncated {
@@ -64,21 +50,6 @@ pub enum WasmError {
     /// It is wasm in text form.
     #[error("it is wasm text, not the binary format")]
     Text,
-    /// It is something else.
-    #[error("it is not wasm")]
-    NotWasm,
-}
-
-const MAGIC: &[u8] = b"\0asm";
-
-impl WasmKind {
-    /// Returns the `os` that an image of it has.
-    pub fn os(self) -> &'static str {
-        match self {
-            Self::Module => "wasip1",
-            Self::Component => "wasip2",
-        }
-    }
 }
 
 impl Wasm {
@@ -87,8 +58,7 @@ impl Wasm {
     /// # Errors
     /// [`WasmError`] says what they are instead.
     pub fn validate(bytes: &[u8]) -> Result<Self, WasmError> {
-        preamble(bytes)?;
-        let kind = if Parser::is_component(bytes) { WasmKind::Component } else { WasmKind::Module };
+        let kind = kind(bytes)?;
         let interface = read(bytes)?;
         Ok(Self { kind, interface: (kind == WasmKind::Component).then_some(interface) })
     }
@@ -113,35 +83,16 @@ impl Interface {
     }
 }
 
-/// Refuses what does not even begin as wasm does, each under its own name.
-fn preamble(bytes: &[u8]) -> Result<(), WasmError> {
-    const NATIVE: [(&[u8], &str); 8] = [
-        (b"\x7fELF", "ELF"),
-        (b"MZ", "PE"),
-        (b"\xcf\xfa\xed\xfe", "Mach-O"),
-        (b"\xfe\xed\xfa\xcf", "Mach-O"),
-        (b"\xca\xfe\xba\xbe", "Mach-O"),
-        (b"wasmer-universal", "wasmer artifact"),
-        (b"\0aot", "WAMR artifact"),
-        (b"!<arch>", "object archive"),
-    ];
-    if bytes.is_empty() {
-        return Err(WasmError::Empty);
+/// Reads what the bytes begin with, and refuses what is no wasm under its own name.
+fn kind(bytes: &[u8]) -> Result<WasmKind, WasmError> {
+    let start = bytes.trim_ascii_start();
+    match WasmKind::of(bytes) {
+        // A module may follow comments; a guess at the text format only has to be good enough for a hint.
+        Err(PreambleError::NotWasm) if start.starts_with(b"(module") || start.starts_with(b"(component") => {
+            Err(WasmError::Text)
+        }
+        kind => Ok(kind?),
     }
-    if let Some((_, format)) = NATIVE.iter().find(|(magic, _)| bytes.starts_with(magic)) {
-        return Err(WasmError::NativeCode { format });
-    }
-    if bytes.starts_with(MAGIC) {
-        return Ok(());
-    }
-    if MAGIC.starts_with(bytes) {
-        return Err(WasmError::Truncated { size: bytes.len() });
-    }
-    // A module may follow comments; a guess at the text format only has to be good enough for a hint.
-    if bytes.trim_ascii_start().starts_with(b"(module") || bytes.trim_ascii_start().starts_with(b"(component") {
-        return Err(WasmError::Text);
-    }
-    Err(WasmError::NotWasm)
 }
 
 /// Validates module or component to the last byte, functions and nested modules included.
@@ -271,7 +222,12 @@ mod tests {
         for whole in [bytes(MODULE), bytes(COMPONENT)] {
             for size in 1..whole.len() {
                 match Wasm::validate(&whole[..size]) {
-                    Err(WasmError::Truncated { size: told }) => assert_eq!(told, size),
+                    Err(
+                        WasmError::Truncated { size: told }
+                        | WasmError::Preamble(PreambleError::Truncated { size: told }),
+                    ) => {
+                        assert_eq!(told, size);
+                    }
                     Err(WasmError::Invalid { .. }) => {}
                     // What is left is a whole program when the cut is between two sections that need not be there.
                     Ok(_) => assert!(is_boundary(&whole, size), "{size} of {} bytes were taken", whole.len()),
@@ -314,15 +270,12 @@ mod tests {
     /// What is no wasm is refused under its own name.
     #[test]
     fn refuses_the_rest() {
-        let native = |format| Err(WasmError::NativeCode { format });
-        assert_eq!(Wasm::validate(b""), Err(WasmError::Empty));
-        assert_eq!(Wasm::validate(b"\x7fELF\x02\x01\x01"), native("ELF"));
-        assert_eq!(Wasm::validate(b"\0aot\x03"), native("WAMR artifact"));
-        assert_eq!(Wasm::validate(b"MZ\x90"), native("PE"));
-        assert_eq!(Wasm::validate(b"\0as"), Err(WasmError::Truncated { size: 3 }));
-        assert_eq!(Wasm::validate(b"\0asm"), Err(WasmError::Truncated { size: 4 }));
-        assert_eq!(Wasm::validate(b"\n (module)"), Err(WasmError::Text));
-        assert_eq!(Wasm::validate(b"#!/bin/sh"), Err(WasmError::NotWasm));
-        assert!(matches!(Wasm::validate(b"\0asm\x07\0\0\0"), Err(WasmError::Invalid { offset: 4, .. })));
+        let refused = |bytes| Wasm::validate(bytes).unwrap_err();
+        assert_eq!(refused(b""), PreambleError::Empty.into());
+        assert_eq!(refused(b"\x7fELF\x02\x01\x01"), PreambleError::NativeCode { format: "ELF" }.into());
+        assert_eq!(refused(b"\0asm"), PreambleError::Truncated { size: 4 }.into());
+        assert_eq!(refused(b"\0asm\x07\0\0\0"), PreambleError::Version { version: 7 }.into());
+        assert_eq!(refused(b"\n (module)"), WasmError::Text);
+        assert_eq!(refused(b"#!/bin/sh"), PreambleError::NotWasm.into());
     }
 }

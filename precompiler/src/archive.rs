@@ -10,7 +10,7 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use prewasi_cache::{Digest, Hasher};
+use prewasi_oci::{Digest, Hasher};
 use tar::EntryType;
 use tempfile::TempDir;
 

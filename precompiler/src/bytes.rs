@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 
-use prewasi_cache::{Digest, Hasher, seal};
+use prewasi_cache::seal;
+use prewasi_oci::{Digest, Hasher};
 use rustix::fs::MemfdFlags;
 
 /// No wasm file is larger in earnest; what is read into memory or hashed must have a bound.

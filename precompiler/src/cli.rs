@@ -2,9 +2,7 @@
 //!
 //! Every command ends with a [`Status`]. Errors are printed once, here, with their whole chain.
 
-use std::error::Error;
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use prewasi_cache::ImageRecord;
 use prewasi_engines::Engine;
 
-use crate::{ImageError, Options, OptionsError, Precompiler, PrepareError, Settings, StoreAddress, visible, worker};
+use crate::{ImageError, Options, OptionsError, Precompiler, PrepareError, Settings, StoreAddress, report, worker};
 
 mod completions;
 mod doctor;
@@ -183,33 +181,6 @@ fn usage(error: &clap::Error) -> Status {
     // Standard output may be closed; there is nobody to tell then.
     let _ = error.print();
     if error.use_stderr() { Status::Usage } else { Status::Done }
-}
-
-/// Prints an error and its causes, and what can be done about it.
-pub(crate) fn report(error: &dyn Error, hint: Option<&str>) {
-    let mut text = format!("error: {error}\n");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!("caused by: {error}\n"));
-        cause = error.source();
-    }
-    if let Some(hint) = hint {
-        text.push_str(&format!("hint: {hint}\n"));
-    }
-    // If standard error is gone nobody can be told.
-    let _ = std::io::stderr().write_all(visible(&text).as_bytes());
-}
-
-/// Joins an error and its causes to one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Says what can be done about an error that a user is likely to meet.

@@ -67,7 +67,8 @@ pub(crate) async fn compile(
     let report = report(settings, status, &said)?;
     let peak_memory = match report {
         Report::Compiled { peak_memory } => peak_memory,
-        refused => return Err(refusal(refused)),
+        Report::Refused(error) => return Err(CompileFailure::Refused(error)),
+        Report::Io { reason } => return io("run", Err(std::io::Error::other(reason))),
     };
     let file = File::from(output);
     io("seal the output of", prewasi_cache::seal(&file))?;
@@ -178,17 +179,4 @@ fn report(settings: &Settings, status: ExitStatus, said: &str) -> Result<Report,
         WorkerError::Crash { status: status.to_string(), message: last.to_owned() }
     };
     Err(CompileFailure::Worker(error))
-}
-
-fn refusal(report: Report) -> CompileFailure {
-    CompileFailure::Refused(match report {
-        Report::Invalid { reason } | Report::NotWasm { reason } => CompileError::Invalid { reason },
-        Report::UnknownImport { module, name } => CompileError::UnknownImport { module, name },
-        Report::Unsupported { reason } => CompileError::Unsupported { reason },
-        Report::Io { reason } => {
-            let source = std::io::Error::other(reason);
-            return CompileFailure::Worker(WorkerError::Io { action: "run", source });
-        }
-        Report::Compiled { .. } => unreachable!("the caller has dealt with success"),
-    })
 }

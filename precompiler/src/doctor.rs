@@ -12,7 +12,7 @@ use prewasi_cache::ContainerdStore;
 use prewasi_engines::Engine;
 use serde::Serialize;
 
-use crate::cli::chain;
+use crate::chain;
 use crate::compile::{self, CompileFailure, Input};
 use crate::{Settings, StoreAddress};
 
@@ -28,7 +28,7 @@ const OLDEST: [u64; 3] = [2, 0, 0];
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Health {
+pub(crate) enum Health {
     /// As it should be.
     Ok,
     /// Containers run, but not as well as they could.
@@ -39,7 +39,7 @@ pub enum Health {
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// What was looked at.
     pub name: String,
     /// How it is.
@@ -66,7 +66,7 @@ impl Check {
 }
 
 /// Makes every check. `path` is what programs are looked for in, usually `PATH`.
-pub async fn examine(settings: &Settings, engines: &[&dyn Engine], path: &str) -> Vec<Check> {
+pub(crate) async fn examine(settings: &Settings, engines: &[&dyn Engine], path: &str) -> Vec<Check> {
     let mut checks = match &settings.store {
         StoreAddress::Containerd { address, namespace } => containerd(address, namespace).await,
         StoreAddress::Layout(_) => Vec::new(),

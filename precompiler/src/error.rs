@@ -1,11 +1,21 @@
 //! What can go wrong between an image's name and a program that is ready to run.
 
+use std::error::Error;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use prewasi_cache::{Digest, DigestError, StoreError};
+use prewasi_cache::StoreError;
 use prewasi_engines::{CompileError, LoadError, TuningError, WasmError};
+use prewasi_oci::annotation::MOUNT;
+use prewasi_oci::{Digest, DigestError, MountPathError};
 
-use crate::{DataError, OptionsError};
+use crate::{OptionsError, visible};
+
+/// At most so many files of an image are mounted: each is a mount of the container.
+pub(crate) const MAX_FILES: usize = 64;
+/// At most so many bytes of an image are mounted: all of it is hashed when the image is first run.
+pub(crate) const MAX_BYTES: u64 = 16 << 30;
 
 /// Says why an image cannot be understood. Every message names the image, and the blob at fault by its digest.
 #[derive(Debug, thiserror::Error)]
@@ -246,6 +256,67 @@ impl PrepareError {
     }
 }
 
+/// Says why a layer cannot be mounted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DataError {
+    /// Nothing says where.
+    #[error(
+        "it is {media_type}, which is no wasm, and has no annotation {MOUNT} that says where to mount it; \
+         pack it with `oci-tar-builder --data FILE=/PATH`"
+    )]
+    NoPath {
+        /// Its type.
+        media_type: String,
+    },
+    /// It is an archive.
+    #[error("it is an archive ({media_type}), and only single files can be mounted; pack each of its files as a layer")]
+    Archive {
+        /// Its type.
+        media_type: String,
+    },
+    /// The path is none that a file can be mounted at.
+    #[error(
+        "cannot mount it at {path:?}, the path in its annotation {MOUNT}: {reason}; use an absolute path, such as /data/model.bin"
+    )]
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        reason: MountPathError,
+    },
+    /// Two layers are in each other's way.
+    #[error("its path {} is in the way of {}, where another layer is mounted; give each a path of its own", path.display(), other.display())]
+    Overlap {
+        /// The path.
+        path: PathBuf,
+        /// The other one's.
+        other: PathBuf,
+    },
+    /// There are too many.
+    #[error("the image has {count} layers of data, at most {MAX_FILES} are mounted")]
+    TooMany {
+        /// How many.
+        count: usize,
+    },
+    /// They are too large.
+    #[error("the image's layers of data are too large: at most {} GiB are mounted, all together", MAX_BYTES >> 30)]
+    TooLarge,
+    /// The blob has another length than the manifest says.
+    #[error("it has {actual} bytes, and the manifest says {claimed}; pack the image again")]
+    Size {
+        /// What the store has.
+        actual: u64,
+        /// What the manifest says.
+        claimed: u64,
+    },
+    /// The blob was changed.
+    #[error("its bytes were changed, they hash to {actual}; remove the image and pull it again")]
+    Corrupt {
+        /// What the bytes hash to.
+        actual: Digest,
+    },
+}
+
 /// Says how a compile worker ended that neither compiled nor refused.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -284,4 +355,51 @@ pub enum WorkerError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// Joins an error and its causes to one line. A cause that the text before it already ends with is not repeated.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let told = cause.to_string();
+        if !text.ends_with(&told) {
+            text = format!("{text}: {told}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Prints an error, its causes and what can be done about it to standard error, a line each.
+pub fn report(error: &dyn Error, hint: Option<&str>) {
+    let mut text = format!("error: {error}\n");
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!("caused by: {cause}\n"));
+        next = cause.source();
+    }
+    if let Some(hint) = hint {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    // If standard error is gone nobody can be told.
+    let _ = std::io::stderr().write_all(visible(&text).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each cause is told once.
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: {0}")]
+        struct Repeats(#[source] std::io::Error);
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read it")]
+        struct Adds(#[source] Repeats);
+        assert_eq!(chain(&Repeats(std::io::Error::other("inner"))), "outer: inner");
+        assert_eq!(chain(&Adds(Repeats(std::io::Error::other("inner")))), "cannot read it: outer: inner");
+    }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
-use prewasi_cache::{ContentStore, Digest, ImageRecord, StoreError};
+use prewasi_cache::{ContentStore, ImageRecord, StoreError};
+use prewasi_oci::{Digest, Platform, annotation, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::ImageError;
@@ -17,10 +18,10 @@ mod data;
 mod process;
 
 use config::Config;
-pub use config::Platform;
+pub(crate) use data::DataLayer;
 pub(crate) use data::cut;
-pub use data::{DataError, DataFile, DataLayer, MOUNT_ANNOTATION, overlap};
-pub use process::Process;
+pub use data::{DataFile, overlap};
+pub(crate) use process::Process;
 
 /// Documents are read whole; registries and containerd itself accept no manifest above 4 MiB.
 pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
@@ -28,21 +29,6 @@ pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
 const MAX_INDEX_DEPTH: usize = 3;
 /// How many entries of an index are looked for in the store: each costs a call, and an index has room for ten thousands.
 const MAX_CANDIDATES: usize = 64;
-
-const INDEX_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
-const MANIFEST_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
-const ARTIFACT_CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
-/// The layer types under which wasm is met in registries.
-const WASM_LAYER_TYPES: [&str; 4] = [
-    "application/wasm",
-    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
-    "application/vnd.wasm.content.layer.v1+wasm",
-    "application/vnd.w3c.wasm.module.v1+wasm",
-];
-const WASM_SYSTEMS: [&str; 3] = ["wasi", "wasip1", "wasip2"];
-const TITLE: &str = "org.opencontainers.image.title";
 
 /// An image whose manifest and config have been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,13 +195,13 @@ impl<'a> Resolver<'a> {
         let mut digest = record.target.clone();
         let mut media_type = record.media_type.clone();
         for _ in 0..=MAX_INDEX_DEPTH {
-            if MANIFEST_TYPES.contains(&media_type.as_str()) {
+            if media_type::is_manifest(&media_type) {
                 let manifest: ImageManifest = self.document("manifest", &digest).await?;
                 let layers = manifest.layers().len();
                 self.note("manifest", digest.to_string(), format!("it has a config and {layers} layer(s)"));
                 return Ok((digest, media_type, manifest));
             }
-            if !INDEX_TYPES.contains(&media_type.as_str()) {
+            if !media_type::is_index(&media_type) {
                 return Err(ImageError::NotAnImage { image: self.image.to_owned(), digest, media_type });
             }
             let index: ImageIndex = self.document("index", &digest).await?;
@@ -280,13 +266,13 @@ impl<'a> Resolver<'a> {
         let mut files = false;
         for layer in manifest.layers() {
             let media_type = layer.media_type().to_string();
-            let annotation = |key| layer.annotations().as_ref().and_then(|map| map.get(key)).cloned();
-            let (title, mount) = (annotation(TITLE), annotation(MOUNT_ANNOTATION));
+            let said = |key| layer.annotations().as_ref().and_then(|map| map.get(key)).cloned();
+            let (title, mount) = (said(annotation::TITLE), said(annotation::MOUNT));
             let found = format!("{}, {media_type}", layer.digest());
-            if WASM_LAYER_TYPES.contains(&media_type.as_str()) {
+            if media_type::is_wasm(&media_type) {
                 self.note("layer", found, "a wasm layer".to_owned());
                 wasm.push(Layer { digest: self.digest(layer)?, size: layer.size(), title });
-            } else if is_file_system(&media_type) && mount.is_none() && !is_artifact(manifest) {
+            } else if media_type::is_unpacked(&media_type) && mount.is_none() && !is_artifact(manifest) {
                 self.note("layer", found, "a file system layer".to_owned());
                 files = true;
             } else {
@@ -299,7 +285,7 @@ impl<'a> Resolver<'a> {
         if says_wasm && !wasm.is_empty() {
             return Ok((Content::Wasm(wasm), data));
         }
-        if let Some(unknown) = data.iter().find(|layer| !is_file_system(&layer.media_type)) {
+        if let Some(unknown) = data.iter().find(|layer| !media_type::is_unpacked(&layer.media_type)) {
             let (layer, media_type) = (unknown.digest.to_string(), unknown.media_type.clone());
             return Err(ImageError::UnknownLayer { image: image(), layer, media_type });
         }
@@ -347,16 +333,16 @@ impl<'a> Resolver<'a> {
 }
 
 fn says_wasm(manifest: &ImageManifest, platform: &Platform) -> bool {
-    platform.is_wasm() || is_artifact(manifest)
+    platform.says_wasm() || is_artifact(manifest)
 }
 
 fn is_artifact(manifest: &ImageManifest) -> bool {
-    manifest.config().media_type().to_string() == ARTIFACT_CONFIG_TYPE
+    manifest.config().media_type().as_ref() == media_type::WASM_CONFIG
 }
 
 /// Says whether blobs of this type name further blobs, and may be read as a whole.
 pub(crate) fn is_document(media_type: &str) -> bool {
-    INDEX_TYPES.contains(&media_type) || MANIFEST_TYPES.contains(&media_type)
+    media_type::is_index(media_type) || media_type::is_manifest(media_type)
 }
 
 /// Orders an index's entries: 0 for wasm, 1 for this machine, none for other machines and attestations. If one platform
@@ -365,35 +351,17 @@ fn rank(descriptor: &Descriptor, wanted: Option<&Platform>) -> Option<u8> {
     let attestation = descriptor
         .annotations()
         .as_ref()
-        .is_some_and(|map| map.get("vnd.docker.reference.type").is_some_and(|value| value == "attestation-manifest"));
+        .is_some_and(|map| map.get(annotation::REFERENCE_TYPE).is_some_and(|kind| kind == annotation::ATTESTATION));
     if attestation {
         return None;
     }
     let Some(platform) = descriptor.platform() else { return Some(1) };
-    let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
-    if let Some(wanted) = wanted {
-        return (os == wanted.os && architecture == wanted.architecture).then_some(0);
+    let platform = Platform { os: platform.os().to_string(), architecture: platform.architecture().to_string() };
+    match wanted {
+        Some(wanted) => (platform == *wanted).then_some(0),
+        None if platform.is_wasm() => Some(0),
+        None => (platform == Platform::host()).then_some(1),
     }
-    if architecture == "wasm" && WASM_SYSTEMS.contains(&os.as_str()) {
-        Some(0)
-    } else {
-        (os == "linux" && architecture == host_architecture()).then_some(1)
-    }
-}
-
-/// Returns this machine's architecture as OCI platforms spell it (the Go name).
-fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-fn is_file_system(media_type: &str) -> bool {
-    media_type.starts_with("application/vnd.oci.image.layer.v1.tar")
-        || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
-        || media_type.starts_with("application/vnd.docker.image.rootfs.")
 }
 
 #[cfg(test)]

@@ -7,17 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use prewasi_cache::{AnchorLabel, BlobInfo, ContentStore, Digest, ImageRecord, SOURCE_LABEL, StoreError};
+use prewasi_cache::{AnchorLabel, BlobInfo, ContentStore, Digest, ImageRecord, StoreError, labels};
 use prewasi_engines::{Engine, Machine, Tuning, version_label};
 use serde::{Deserialize, Serialize};
 
 use crate::image::{DOCUMENT_LIMIT, is_document};
-
-/// What containerd's labels begin with that name the blobs which a blob refers to.
-const REFERENCE: &str = "containerd.io/gc.ref.content";
-
-/// The label of an artifact that was not compiled as an engine does by itself: the text form of a [`Tuning`].
-pub(crate) const TUNING_LABEL: &str = "prewasi.io/tuning";
 
 /// Of what use an artifact is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -94,7 +88,7 @@ impl Inventory {
         self.blobs.values().any(|blob| {
             blob.labels.iter().any(|(key, value)| {
                 value == artifact.as_str()
-                    && (key.starts_with(REFERENCE) || AnchorLabel::is_leading(key))
+                    && (key.starts_with(labels::REFERENCE) || AnchorLabel::is_leading(key))
                     && !removed.contains(&(blob.digest.clone(), key.clone()))
             })
         })
@@ -146,7 +140,7 @@ fn entries_of(
     known: &[Known<'_>],
     owners: &Owners,
 ) -> Vec<Entry> {
-    let is_artifact = blob.labels.contains_key(SOURCE_LABEL) || reached.contains(&blob.digest);
+    let is_artifact = blob.labels.contains_key(labels::SOURCE) || reached.contains(&blob.digest);
     let mut keys = BTreeSet::new();
     for (key, value) in &blob.labels {
         // An artifact's own label has a key of the same form, and a fingerprint as its value.
@@ -186,7 +180,7 @@ fn entry(
                     let engine = known.iter().find(|engine| engine.name == label.engine)?;
                     engine.state_of_tuned(label, &claim.fingerprint, tuning)
                 };
-                blob.labels.get(TUNING_LABEL).and_then(tuned).unwrap_or(State::Superseded)
+                blob.labels.get(labels::TUNING).and_then(tuned).unwrap_or(State::Superseded)
             }
         },
     };
@@ -234,7 +228,8 @@ impl Owners {
 
 /// Returns what a blob of an image refers to, and which of it is a document that refers to more.
 async fn children(store: &dyn ContentStore, blob: &BlobInfo, document: bool) -> Vec<(Digest, bool)> {
-    let references = blob.labels.iter().filter(|(key, _)| key.starts_with(REFERENCE) && !AnchorLabel::is_keeping(key));
+    let references =
+        blob.labels.iter().filter(|(key, _)| key.starts_with(labels::REFERENCE) && !AnchorLabel::is_keeping(key));
     let labelled: Vec<_> = references
         .filter_map(|(key, value)| Some((value.parse().ok()?, key.starts_with("containerd.io/gc.ref.content.m."))))
         .collect();

@@ -7,7 +7,7 @@ mod bytes;
 pub mod cli;
 mod compile;
 mod containerd;
-pub mod doctor;
+mod doctor;
 mod entrypoint;
 mod error;
 mod image;
@@ -25,17 +25,20 @@ pub mod worker;
 
 pub use containerd::containerd_version;
 pub use entrypoint::{is_named_wasm, split_function};
-pub use error::{ImageError, PrepareError, WorkerError};
-pub use image::{
-    Content, DataError, DataFile, DataLayer, Image, Layer, MOUNT_ANNOTATION, Platform, Process, Step, overlap,
-};
-pub use inventory::{Entry, Inventory, State};
-pub use observer::{Activity, Miss, Observer};
+pub use error::{DataError, ImageError, PrepareError, chain, report};
+pub use image::{Content, DataFile, Image, Layer, overlap};
 pub use options::{Options, OptionsError, Place, Preopens};
-pub use precompiler::{
-    ContainerImage, Finding, Inspection, Origin, Pin, Precompiler, Prepared, Problem, PrunePolicy, Pruned, Ready,
-    Verification,
-};
-pub use prewasi_cache::{ContainerRecord, Digest, Extension};
-pub use settings::{Settings, StoreAddress, runtime_dir};
-pub use text::{one_line, visible};
+pub use precompiler::{ContainerImage, Origin, Pin, Precompiler};
+pub use prewasi_cache::{ContainerRecord, Extension};
+pub use prewasi_oci::Digest;
+pub use settings::{Settings, runtime_dir};
+pub use text::one_line;
+
+// What only this crate's own commands use.
+pub(crate) use error::WorkerError;
+pub(crate) use image::{Process, Step};
+pub(crate) use inventory::{Entry, Inventory, State};
+pub(crate) use observer::{Activity, Observer};
+pub(crate) use precompiler::{Finding, Problem, PrunePolicy, Pruned, Ready, Verification};
+pub(crate) use settings::StoreAddress;
+pub(crate) use text::visible;

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use prewasi_engines::{Engine, Guest, Http, Machine, Network, Optimize, Tuning};
+use prewasi_oci::annotation::OPTION_PREFIX;
 use toml::{Table, Value};
 
 use crate::{Image, PrepareError, Settings};
@@ -33,8 +34,6 @@ const FILE: &str = "/etc/prewasi/config.toml";
 const VARIABLE: &str = "PREWASI_CONFIG";
 /// The variable by which a container says where its server listens.
 const ADDRESS: &str = "PREWASI_HTTP_ADDRESS";
-/// What the names of our annotations begin with; the name of an option follows.
-const PREFIX: &str = "prewasi.io/";
 
 /// Options of runc, which distributions and guides write into the table of any runtime.
 const OF_RUNC: [&str; 13] = [
@@ -151,7 +150,7 @@ impl Options {
         let of_runc = |name: &str| *place == Place::Runtime && OF_RUNC.contains(&name);
         for (name, value) in table.iter().filter(|(name, _)| !of_runc(name)) {
             let key = keys::find(name).ok_or_else(|| {
-                let nearest = keys::nearest(name, KEYS.iter().map(|key| key.name)).to_owned();
+                let nearest = value::nearest(name, KEYS.iter().map(|key| key.name)).to_owned();
                 OptionsError::Unknown { place: place.clone(), key: name.clone(), nearest }
             })?;
             new.set(key, value, place)?;
@@ -170,7 +169,7 @@ impl Options {
     ) -> Result<(), OptionsError> {
         let allowed = self.allowed_annotations.clone();
         for (annotation, value) in annotations {
-            let Some(name) = annotation.strip_prefix(PREFIX) else { continue };
+            let Some(name) = annotation.strip_prefix(OPTION_PREFIX) else { continue };
             let place = Place::Annotation(annotation.clone());
             match keys::find(name).filter(|key| key.annotation) {
                 Some(key) if allowed.contains(&key.name) => {
@@ -198,7 +197,7 @@ impl Options {
     fn set_image(&mut self, image: &Image) -> Result<(), OptionsError> {
         let before = self.set.clone();
         for (annotation, value) in &image.annotations {
-            let Some(name) = annotation.strip_prefix(PREFIX) else { continue };
+            let Some(name) = annotation.strip_prefix(OPTION_PREFIX) else { continue };
             let place = Place::Image { image: image.name.clone(), annotation: annotation.clone() };
             let Some(key) = keys::find(name).filter(|key| key.image) else {
                 return Err(unknown_annotation(place, name, KEYS.iter().filter(|key| key.image)));
@@ -292,7 +291,7 @@ impl Options {
 }
 
 fn unknown_annotation(place: Place, name: &str, known: impl Iterator<Item = &'static Key>) -> OptionsError {
-    let nearest = format!("{PREFIX}{}", keys::nearest(name, known.map(|key| key.name)));
+    let nearest = format!("{OPTION_PREFIX}{}", value::nearest(name, known.map(|key| key.name)));
     OptionsError::UnknownAnnotation { place, nearest }
 }
 

@@ -28,12 +28,12 @@ mod prune;
 mod ready;
 mod verify;
 
-pub use inspect::Inspection;
 pub use pin::{ContainerImage, Pin};
-pub use prune::{PrunePolicy, Pruned};
-pub use verify::{Finding, Problem, Verification};
+pub(crate) use prune::{PrunePolicy, Pruned};
+pub(crate) use verify::{Finding, Problem, Verification};
 
-pub use ready::{Origin, Ready};
+pub use ready::Origin;
+pub(crate) use ready::Ready;
 
 /// Prepares the images of one store and namespace for engines.
 pub struct Precompiler {
@@ -48,15 +48,12 @@ pub struct Precompiler {
     observer: Arc<dyn Observer>,
 }
 
-/// What an image turned out to be.
-#[derive(Debug)]
-pub enum Prepared {
+/// What an engine loads.
+enum Prepared {
     /// Native code that may be loaded.
     Native(NativeCode),
     /// Wasm for an engine that does not compile.
     Wasm(Wasm),
-    /// No wasm image; its entrypoint may still be a wasm file in the root filesystem.
-    NotWasm,
 }
 
 /// Wasm to be prepared: where its bytes are, and how it is called in messages and in the cache.
@@ -137,23 +134,11 @@ impl Precompiler {
         Ok(image)
     }
 
-    /// Prepares the wasm of an image: the only wasm layer, or the one titled like `entrypoint`.
+    /// Prepares the wasm of an image, the only wasm layer or the one titled like `entrypoint`, and loads it; `None` if it is no wasm
+    /// image: its entrypoint may still be a wasm file in the root filesystem.
     ///
     /// # Errors
     /// [`PrepareError`] names image and layer. A cache that fails is no error.
-    pub async fn prepare(
-        &self,
-        image: &Image,
-        entrypoint: Option<&str>,
-        engine: &dyn Engine,
-    ) -> Result<Prepared, PrepareError> {
-        match image.content.entry(&image.name, entrypoint)? {
-            Some(layer) => self.prepare_source(&Source::layer(image, layer), engine).await,
-            None => Ok(Prepared::NotWasm),
-        }
-    }
-
-    /// Prepares an image as [`Self::prepare`] does and loads it; `None` if it is no wasm image.
     pub async fn load(
         &self,
         image: &Image,
@@ -239,7 +224,6 @@ impl Precompiler {
                 loaded => loaded.map_err(error),
             },
             Prepared::Wasm(wasm) => engine.load_wasm(&wasm).map_err(error),
-            Prepared::NotWasm => unreachable!("a source is wasm"),
         }
     }
 
@@ -293,7 +277,7 @@ impl Precompiler {
         };
         let bytes = bytes.map_err(source.io_failed())?;
         let wasm = if text { Wasm::from_text(&bytes) } else { Wasm::new(bytes) };
-        wasm.map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error })
+        wasm.map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error.into() })
     }
 
     /// Notes on the image record, for people who read `ctr images ls`, which artifact belongs to it. Writing costs containerd
@@ -333,7 +317,7 @@ impl Source {
             return Ok(());
         }
         let kind = WasmKind::of(&preamble(file).map_err(self.io_failed())?);
-        kind.map(drop).map_err(|error| PrepareError::NotWasm { subject: self.subject.clone(), source: error })
+        kind.map(drop).map_err(|error| PrepareError::NotWasm { subject: self.subject.clone(), source: error.into() })
     }
 
     fn key(&self, engine: &dyn Engine) -> Option<ArtifactKey> {

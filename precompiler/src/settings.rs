@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Platform;
 use crate::provenance::make_private;
+use prewasi_oci::Platform;
 
 /// Where artifacts are kept, and images are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 /// Makes characters visible that would do something to a terminal or pretend to be another line: control characters, and those that
 /// turn the direction of writing. They become `\u001b`, as JSON has it, so that a document stays one. Lines and tabs stay.
-pub fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     escaped(text, |character| character.is_control() && !matches!(character, '\n' | '\t'))
 }
 

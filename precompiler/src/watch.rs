@@ -21,7 +21,7 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cli::chain;
+use crate::chain;
 use crate::{Content, Image, ImageError, Options, Origin, Precompiler, PrepareError, Ready, Settings, StoreAddress};
 
 mod follow;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
 use clap::Parser;
-use prewasi_engines::{CompileError, Engine, Tuning, Wasm, WasmError};
+use prewasi_engines::{CompileError, Engine, Tuning, Wasm};
 use serde::{Deserialize, Serialize};
 
 mod sandbox;
@@ -51,14 +51,8 @@ pub(crate) enum Report {
         /// Memory at its highest, bytes.
         peak_memory: u64,
     },
-    /// The bytes are no wasm.
-    NotWasm { reason: String },
-    /// See [`CompileError::Invalid`].
-    Invalid { reason: String },
-    /// See [`CompileError::UnknownImport`].
-    UnknownImport { module: String, name: String },
-    /// See [`CompileError::Unsupported`].
-    Unsupported { reason: String },
+    /// The wasm cannot be compiled.
+    Refused(CompileError),
     /// A system call failed.
     Io { reason: String },
 }
@@ -84,7 +78,7 @@ fn work(engines: &[&dyn Engine], args: &WorkerArgs) -> Report {
     };
     let engine = match engine.tuned(&args.tuning) {
         Ok(engine) => engine,
-        Err(error) => return Report::Unsupported { reason: error.to_string() },
+        Err(error) => return Report::Refused(CompileError::Unsupported { reason: error.to_string() }),
     };
     let limits = Limits { memory: args.memory, cpu_seconds: args.cpu_seconds, files: engine.writes_files() };
     match sandbox::enter(limits, args.parent).and_then(|()| read(std::io::stdin().as_fd())) {
@@ -96,17 +90,14 @@ fn work(engines: &[&dyn Engine], args: &WorkerArgs) -> Report {
 fn compile(engine: &dyn Engine, bytes: Vec<u8>, text: bool) -> Report {
     let wasm = match if text { Wasm::from_text(&bytes) } else { Wasm::new(bytes) } {
         Ok(wasm) => wasm,
-        Err(WasmError::Text { reason }) => return Report::Invalid { reason },
-        Err(error) => return Report::NotWasm { reason: error.to_string() },
+        Err(error) => return Report::Refused(CompileError::Invalid { reason: error.to_string() }),
     };
     match engine.compile(&wasm) {
         Ok(artifact) => match write(std::io::stdout().as_fd(), &artifact) {
             Ok(()) => Report::Compiled { peak_memory: peak_memory() },
             Err(error) => Report::Io { reason: error.to_string() },
         },
-        Err(CompileError::Invalid { reason }) => Report::Invalid { reason },
-        Err(CompileError::UnknownImport { module, name }) => Report::UnknownImport { module, name },
-        Err(CompileError::Unsupported { reason }) => Report::Unsupported { reason },
+        Err(error) => Report::Refused(error),
     }
 }
 

@@ -4,15 +4,13 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use prewasi_engines::Engine;
-use prewasi_precompiler::{cli, worker};
+use prewasi_precompiler::{cli, report, worker};
 
-use crate::args::Flags;
-use crate::error::chain;
-use crate::{daemon, delete, hook, info, log, spec, start};
-
-/// Makes the engine of a binary. Called where the engine is needed, never in a daemon, which stays small.
-pub type EngineConstructor = fn() -> Box<dyn Engine>;
+use crate::api::args::Flags;
+use crate::api::{delete, info, start};
+use crate::engine::EngineConstructor;
+use crate::pod::{daemon, hook, spec};
+use crate::telemetry::log;
 
 /// Exit code for a command line that is wrong.
 const USAGE: u8 = 64;
@@ -58,7 +56,7 @@ pub fn main(engine: EngineConstructor) -> ExitCode {
 }
 
 fn fail(error: &dyn Error, code: u8) -> ExitCode {
-    eprintln!("error: {}", chain(error));
+    report(error, None);
     ExitCode::from(code)
 }
 

@@ -4,47 +4,13 @@
 //! daemon, one per pod, a process of one thread; `delete`, which cleans up after a daemon that died. See
 //! `docs/architecture.md` for the processes and `docs/task-api.md` for the calls.
 
-mod args;
-mod bootstrap;
-mod cgroup;
+mod api;
 mod command;
-mod container;
-mod daemon;
-mod delete;
-mod entrypoint;
-mod error;
-mod events;
-mod executor;
-mod folders;
-mod group;
-mod helper;
-mod hook;
-mod info;
-mod job;
-mod keyring;
-mod log;
-mod lookups;
-mod mounts;
-mod observe;
-mod oom;
-mod options;
-mod orphans;
-mod pending;
-mod process;
-mod program;
-mod readiness;
-mod reaper;
-mod reasons;
-mod record;
-mod seal;
-mod service;
-mod shim;
-mod sockets;
-mod spec;
-mod start;
-mod stats;
-mod stdio;
-mod time;
-mod trace;
+mod engine;
+mod failure;
+mod node;
+mod pod;
+mod telemetry;
 
-pub use command::{EngineConstructor, main};
+pub use command::main;
+pub use engine::EngineConstructor;

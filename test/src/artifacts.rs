@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use containerd_client::services::v1::{CreateImageRequest, Image};
 use containerd_client::types::Descriptor;
-use prewasi_cache::{ArtifactKey, ContainerdStore, ContentStore as _, Digest, Lease, NewBlob, SOURCE_LABEL};
+use prewasi_cache::{ArtifactKey, ContainerdStore, ContentStore as _, Digest, Lease, NewBlob, labels};
 use prewasi_engines::{Engine as _, Wasmtime, version_label};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -72,7 +72,7 @@ impl Filler {
         let (layer, code) = (bytes("layer"), bytes("native code"));
         let key = self.key(Digest::of(&layer));
         let artifact = self
-            .write(&code, [(SOURCE_LABEL.to_owned(), key.source.to_string()), (key.label(), key.fingerprint.clone())])
+            .write(&code, [(labels::SOURCE.to_owned(), key.source.to_string()), (key.label(), key.fingerprint.clone())])
             .await;
         let layer = self
             .write(&layer, [key.keep_label(), key.anchor_label()].map(|label| (label, artifact.digest.clone())))

@@ -184,8 +184,9 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), GuestError> {
 
 #[cfg(test)]
 mod tests {
-    use oci_tar_builder::{Layer, WasmKind, media_type};
+    use oci_tar_builder::{Layer, media_type};
     use prewasi_engines::{Engine as _, Guest, NativeCode, Outcome, Preopen, RunError, Wasm, Wasmtime};
+    use prewasi_oci::WasmKind;
 
     use super::*;
 

@@ -25,6 +25,8 @@ pub mod local;
 pub mod manifest;
 pub mod memory;
 pub mod namespace;
+#[cfg(test)]
+mod packed;
 pub mod process;
 pub mod service;
 mod spec;

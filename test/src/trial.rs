@@ -192,7 +192,7 @@ fn trial(name: String, series: Series, engine: &'static str, case: &Case, daemon
 const TIMES: &str = "PREWASI_TEST_TIMES";
 
 /// Does something, and notes how long that took if somebody wants to know.
-fn timed<R>(title: &str, action: impl FnOnce() -> R) -> R {
+pub fn timed<R>(title: &str, action: impl FnOnce() -> R) -> R {
     let start = Instant::now();
     let done = action();
     if let Some(path) = std::env::var_os(TIMES) {

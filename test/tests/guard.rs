@@ -166,7 +166,7 @@ async fn folders_are_closed(namespace: Namespace) {
 
 /// What guests of this engine call, at a little of everything, is in the record; and what they ask for in vain.
 async fn guests_call_what_was_recorded(namespace: Namespace) {
-    let record = include_str!("../../shim/src/executor/guard/recorded.txt");
+    let record = include_str!("../../shim/src/pod/launch/guard/recorded.txt");
     let record = calls::table(record).remove(namespace.engine()).expect("the engine is in the record");
     let (demo, wasi) = (guest(&namespace, DEMO), guest(&namespace, WASI));
     let runs: [(&str, &[&str]); 9] = [

@@ -1,12 +1,8 @@
-//! How the labels are called by which artifacts are found and kept: written and read here, and nowhere else.
+//! The keys of the labels by which artifacts are found and kept, with engine and version in them.
 
+use crate::labels::{FURTHER_SOURCE, KEEP_ARTIFACT, SOURCE};
 use crate::{BlobInfo, Digest};
 
-/// The label of an artifact that names its source. Every artifact bears it.
-pub const SOURCE_LABEL: &str = "runwasi.io/precompiled";
-
-const KEEP: &str = "containerd.io/gc.ref.content.precompiled";
-const FURTHER_SOURCE: &str = "runwasi.io/precompiled-from";
 /// How many digits of a digest or a fingerprint stand in a label's key.
 const SHORT: usize = 12;
 
@@ -33,7 +29,7 @@ pub struct Claim {
 impl AnchorLabel {
     /// Returns the key of the artifact's own label, and of image records.
     pub fn plain(&self) -> String {
-        format!("{SOURCE_LABEL}/{}/{}", self.engine, self.version)
+        format!("{SOURCE}/{}/{}", self.engine, self.version)
     }
 
     /// Returns the key of the label that leads to the artifact.
@@ -46,7 +42,7 @@ impl AnchorLabel {
 
     /// Returns the key of the label that keeps containerd's collector from the artifact.
     pub fn keeping(&self) -> String {
-        let label = format!("{KEEP}.{}.{}", self.engine, self.version);
+        let label = format!("{KEEP_ARTIFACT}.{}.{}", self.engine, self.version);
         match &self.source {
             Some(source) => format!("{label}.{source}"),
             None => label,
@@ -55,24 +51,24 @@ impl AnchorLabel {
 
     /// Says whether a key has the beginning of a leading label, be it well formed or not.
     pub fn is_leading(key: &str) -> bool {
-        key.strip_prefix(SOURCE_LABEL).is_some_and(|rest| rest.starts_with('/'))
+        key.strip_prefix(SOURCE).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// Says whether a key has the beginning of a keeping label.
     pub fn is_keeping(key: &str) -> bool {
-        key.strip_prefix(KEEP).is_some_and(|rest| rest.starts_with('.'))
+        key.strip_prefix(KEEP_ARTIFACT).is_some_and(|rest| rest.starts_with('.'))
     }
 
     /// Reads the key of a leading label; `None` if we would not have written it so.
     pub fn parse_leading(key: &str) -> Option<Self> {
-        let mut parts = key.strip_prefix(SOURCE_LABEL)?.strip_prefix('/')?.split('/');
+        let mut parts = key.strip_prefix(SOURCE)?.strip_prefix('/')?.split('/');
         let (engine, version, source) = (parts.next()?, parts.next()?, parts.next());
         (parts.next().is_none()).then(|| Self::checked(engine, version, source)).flatten()
     }
 
     /// Reads the key of a keeping label; `None` if we would not have written it so.
     pub fn parse_keeping(key: &str) -> Option<Self> {
-        let (engine, rest) = key.strip_prefix(KEEP)?.strip_prefix('.')?.split_once('.')?;
+        let (engine, rest) = key.strip_prefix(KEEP_ARTIFACT)?.strip_prefix('.')?.split_once('.')?;
         Self::checked(engine, rest, None).or_else(|| {
             let (version, source) = rest.rsplit_once('.')?;
             Self::checked(engine, version, Some(source))
@@ -101,7 +97,7 @@ impl AnchorLabel {
         }
         let names_source = |(key, value): (&String, &String)| {
             let source: Digest = value.parse().ok()?;
-            (key == SOURCE_LABEL || *key == further_source(&source)).then_some(source)
+            (key == SOURCE || *key == further_source(&source)).then_some(source)
         };
         let source = artifact.labels.iter().filter_map(names_source).find(|source| match &self.source {
             Some(short) => source.short() == short,
@@ -144,15 +140,15 @@ mod tests {
         for rest in
             ["", "wasmtime", "wasmtime/", "wasmtime/48.0.8", "wasmtime/-0123456789ab", "wasmtime/1-0123456789AB"]
         {
-            assert_eq!(AnchorLabel::parse_leading(&format!("{SOURCE_LABEL}/{rest}")), None, "{rest}");
+            assert_eq!(AnchorLabel::parse_leading(&format!("{SOURCE}/{rest}")), None, "{rest}");
         }
         for rest in ["a/1-0123456789ab/xyz", "a/1-0123456789ab/0123456789ab/c", "../1-0123456789ab", "/1-0123456789ab"]
         {
-            assert_eq!(AnchorLabel::parse_leading(&format!("{SOURCE_LABEL}/{rest}")), None, "{rest}");
+            assert_eq!(AnchorLabel::parse_leading(&format!("{SOURCE}/{rest}")), None, "{rest}");
         }
         assert_eq!(AnchorLabel::parse_leading("runwasi.io/precompiled-from/wasmtime/1-0123456789ab"), None);
         for rest in ["", ".wasmtime", ".wasmtime.48.0.8", ".0", "s.wasmtime.1-0123456789ab"] {
-            assert_eq!(AnchorLabel::parse_keeping(&format!("{KEEP}{rest}")), None, "{rest}");
+            assert_eq!(AnchorLabel::parse_keeping(&format!("{KEEP_ARTIFACT}{rest}")), None, "{rest}");
         }
     }
 
@@ -164,7 +160,7 @@ mod tests {
         let blob = |source: &Digest, fingerprint: &str| BlobInfo {
             digest: Digest::of(b"code"),
             size: 4,
-            labels: [(SOURCE_LABEL, source.as_str()), (&label(None).plain(), fingerprint)]
+            labels: [(SOURCE, source.as_str()), (&label(None).plain(), fingerprint)]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
             created: None,

@@ -140,13 +140,13 @@ async fn foreign() {
     let planted = bench.put(b"planted").await;
     bench.store.set_label(&source, &key.anchor_label(), planted.as_str()).await.unwrap();
     assert_eq!(bench.lookup(&key).await, Err(MissReason::Foreign));
-    bench.store.set_label(&planted, SOURCE_LABEL, source.as_str()).await.unwrap();
+    bench.store.set_label(&planted, labels::SOURCE, source.as_str()).await.unwrap();
     assert_eq!(bench.lookup(&key).await, Err(MissReason::Foreign));
     bench.store.set_label(&planted, &key.label(), "another fingerprint").await.unwrap();
     assert_eq!(bench.lookup(&key).await, Err(MissReason::Foreign));
     bench.store.set_label(&planted, &key.label(), &key.fingerprint).await.unwrap();
     assert_eq!(bench.lookup(&key).await, Ok(b"planted".to_vec()));
-    bench.store.set_label(&planted, SOURCE_LABEL, Digest::of(b"another").as_str()).await.unwrap();
+    bench.store.set_label(&planted, labels::SOURCE, Digest::of(b"another").as_str()).await.unwrap();
     assert_eq!(bench.lookup(&key).await, Err(MissReason::Foreign));
 }
 
@@ -209,7 +209,7 @@ async fn same_code_of_two_sources() {
     for key in &keys {
         assert_eq!(bench.lookup(key).await, Ok(b"code".to_vec()));
     }
-    assert_eq!(bench.labels(&Digest::of(b"code")).await[SOURCE_LABEL], keys[0].source.as_str());
+    assert_eq!(bench.labels(&Digest::of(b"code")).await[labels::SOURCE], keys[0].source.as_str());
 }
 
 /// Without its anchor an artifact cannot be stored, and the error names the anchor.

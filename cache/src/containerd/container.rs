@@ -10,10 +10,7 @@ use prost_types::{Any, FieldMask};
 
 use super::ContainerdStore;
 use crate::store::check_label;
-use crate::{Digest, StoreError};
-
-/// Label by which a container's record keeps a blob, and what that keeps in turn, from containerd's garbage collector.
-const KEEPS: &str = "containerd.io/gc.ref.content.prewasi";
+use crate::{Digest, StoreError, labels};
 
 /// A container's record, as far as it concerns us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,15 +66,15 @@ impl ContainerdStore {
         keeps: &Digest,
     ) -> Result<(), StoreError> {
         let subject = format!("container {id}");
-        check_label(&subject, KEEPS, keeps.as_str())?;
+        check_label(&subject, labels::KEEP_IMAGE, keeps.as_str())?;
         let extension = Any { type_url: type_url.to_owned(), value: note };
         let container = Container {
             id: id.to_owned(),
-            labels: [(KEEPS.to_owned(), keeps.to_string())].into(),
+            labels: [(labels::KEEP_IMAGE.to_owned(), keeps.to_string())].into(),
             extensions: [(name.to_owned(), extension)].into(),
             ..Container::default()
         };
-        let mask = FieldMask { paths: vec![format!("extensions.{name}"), format!("labels.{KEEPS}")] };
+        let mask = FieldMask { paths: vec![format!("extensions.{name}"), format!("labels.{}", labels::KEEP_IMAGE)] };
         let request = UpdateContainerRequest { container: Some(container), update_mask: Some(mask) };
         self.link
             .call(

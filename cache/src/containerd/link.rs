@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::retry::{is_unavailable, pauses};
-use crate::{Lease, StoreError};
+use crate::{Lease, StoreError, labels};
 
 /// How long a usual answer may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
@@ -157,7 +157,7 @@ impl Link {
     pub(super) async fn create_lease(&self, lease: &Lease, ttl: Duration) -> Result<(), Status> {
         let expires = Timestamp::try_from(SystemTime::now() + ttl)
             .map_err(|error| Status::invalid_argument(format!("a lease cannot last {ttl:?}: {error}")))?;
-        let labels = [("containerd.io/gc.expire".to_owned(), expires.to_string())].into();
+        let labels = [(labels::EXPIRES.to_owned(), expires.to_string())].into();
         let request = self.request(CreateRequest { id: lease.id().to_owned(), labels }, None);
         within(ANSWER, self.leases().create(request)).await.map(drop)
     }

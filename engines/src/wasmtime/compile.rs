@@ -10,8 +10,9 @@ use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
+use super::failure::{invalid, unsupported};
 use super::form::Form;
-use super::link::{check_component, check_module, unsupported};
+use super::link::{check_component, check_module};
 use super::one_line;
 use super::options::Options;
 use crate::{CompileError, Wasm, WasmKind};
@@ -83,11 +84,6 @@ fn imports_late(wasm: &Wasm, head: usize) -> Result<bool, CompileError> {
 fn validate(options: &Options, bytes: &[u8]) -> Result<(), CompileError> {
     let features = options.features().union(WasmFeatures::CM_ASYNC);
     Validator::new_with_features(features).validate_all(bytes).map(drop).map_err(invalid)
-}
-
-/// Says what breaks the rules of wasm, and where.
-pub(super) fn invalid(error: wasmparser::BinaryReaderError) -> CompileError {
-    CompileError::Invalid { reason: error.to_string() }
 }
 
 /// Returns the part that ends before the first section that is neither a type nor an import.

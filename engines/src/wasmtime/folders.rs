@@ -21,8 +21,8 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{FsError, FsResult};
 
-use super::link::Host;
-use crate::working::{Choice, Intent, Working};
+use super::host::{Either, Host};
+use crate::working::{Choice, Intent};
 use crate::{Guest, paths, preopens};
 
 pub(super) mod preview1;
@@ -71,15 +71,6 @@ fn locate(base: &Dir, path: &str, follow: bool) -> std::io::Result<(Dir, String)
     let mut dir = base.clone();
     dir.dir = Arc::new(File::from(place.parent));
     Ok((dir, name))
-}
-
-/// The folder of a component that stands for its working directory and for `/`: see [`crate::working`].
-pub(super) struct Either {
-    working: Working,
-    /// How the folder is known: wasmtime opens it once.
-    folder: Arc<File>,
-    /// `/` in the table.
-    root: Resource<Descriptor>,
 }
 
 impl Either {

@@ -3,7 +3,7 @@
 
 use wasmparser::{CanonicalFunction, CanonicalOption, FromReader, Parser, Payload, SectionLimited};
 
-use super::compile::invalid;
+use super::failure::invalid;
 use crate::{CompileError, Wasm, WasmKind};
 
 /// A form of wasm.

@@ -6,7 +6,8 @@
 use wasmtime::component::Linker;
 
 use super::form::Form;
-use super::link::{Host, for_components};
+use super::host::Host;
+use super::link::for_components;
 use super::options::Options;
 
 /// The highest last number of a version that is tried.

@@ -1,64 +1,17 @@
 //! What a guest is given to import: WASI preview 1 for modules; WASI preview 2 with HTTP for components, and preview 3 for
 //! those that have several tasks at once; nothing else.
 
-use wasmtime::component::{self, Component, ResourceTable};
+use wasmtime::component::{self, Component};
 use wasmtime::{Engine, ExternType, FuncType, Linker, Module, Store};
-use wasmtime_wasi::p1::{self, WasiP1Ctx};
-use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2, p3};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi::{I32Exit, WasiCtxBuilder, p1, p2, p3};
 
-use super::folders::preview1::{self, Numbers};
-use super::folders::{self, Either, preview3};
+use super::failure::{unknown_import, unsupported};
+use super::folders::{self, preview1, preview3};
 use super::form::Form;
+use super::host::{Host, ModuleHost};
 use super::limits::Limits;
-use super::outgoing::Outgoing;
-use super::{names, one_line};
-use crate::working::Working;
-use crate::{CompileError, Network};
-
-/// What host functions of a module work on.
-pub(super) struct ModuleHost {
-    pub(super) wasi: WasiP1Ctx,
-    pub(super) limits: Limits,
-    /// The guest has all of the process's root.
-    pub(super) has_root: bool,
-    pub(super) numbers: Numbers,
-    /// Where paths lead that may start in either of two folders.
-    pub(super) working: Option<Working>,
-}
-
-impl ModuleHost {
-    /// Makes one for a guest that has nothing yet.
-    pub(super) fn new(wasi: WasiP1Ctx, limits: Limits, has_root: bool) -> Self {
-        Self { wasi, limits, has_root, numbers: Numbers::default(), working: None }
-    }
-}
-
-/// What host functions of a component work on.
-pub(super) struct Host {
-    pub(super) wasi: WasiCtx,
-    pub(super) table: ResourceTable,
-    pub(super) limits: Limits,
-    pub(super) http: WasiHttpCtx,
-    pub(super) outgoing: Outgoing,
-    pub(super) network: Network,
-    /// The guest has all of the process's root.
-    pub(super) has_root: bool,
-    /// Where paths lead that may start in either of two folders.
-    pub(super) either: Option<Either>,
-}
-
-impl WasiHttpView for Host {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.outgoing, table: &mut self.table, ctx: &mut self.http }
-    }
-}
-
-impl WasiView for Host {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
+use super::names;
+use crate::CompileError;
 
 /// Offers WASI preview 1.
 pub(super) fn for_modules(engine: &Engine) -> wasmtime::Result<Linker<ModuleHost>> {
@@ -119,21 +72,4 @@ pub(super) fn check_component(engine: &Engine, form: Form, component: &Component
         Ok(_) => Ok(()),
         Err(error) => Err(unknown_import(&error)),
     }
-}
-
-/// Reads the names from the error, for wasmtime gives them nowhere else: the interface stands in the first message, the
-/// item, where it is one of the interface's, in the second.
-fn unknown_import(error: &wasmtime::Error) -> CompileError {
-    let mut names = error.chain().map(|cause| {
-        let cause = cause.to_string();
-        cause.split('`').nth(1).map(str::to_string)
-    });
-    match (names.next().flatten(), names.next().flatten()) {
-        (Some(module), name) => CompileError::UnknownImport { module, name: name.unwrap_or_default() },
-        (None, _) => unsupported(one_line(error)),
-    }
-}
-
-pub(super) fn unsupported(reason: impl ToString) -> CompileError {
-    CompileError::Unsupported { reason: reason.to_string() }
 }

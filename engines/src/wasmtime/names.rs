@@ -16,7 +16,7 @@ use wasmtime_wasi::p3::bindings::sockets::{ip_name_lookup as p3, types};
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 
 use super::form::Form;
-use super::link::Host;
+use super::host::Host;
 use crate::Network;
 
 /// The interface, as wasmtime's linker calls it (a test asks it).

@@ -4,24 +4,18 @@
 //! and written where the guest waits for them anyway. Only reading stdin takes a thread, which does not keep the process
 //! from ending.
 
-use std::path::Path;
-
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{self, ResourceTable};
-use wasmtime::{Store, Trap, Val, WasmBacktrace};
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, p2, p3};
-use wasmtime_wasi_http::WasiHttpCtx;
+use wasmtime::{Store, Val, component};
+use wasmtime_wasi::{WasiCtxBuilder, p2, p3};
 
-use super::folders::Either;
-use super::folders::preview1::Numbers;
+use super::failure::{no_such_function, outcome, setup};
+use super::guest::{fuel, open_folders, store, wasi};
+use super::host::{Host, ModuleHost, Numbers};
 use super::limits::Limits;
-use super::link::{Host, ModuleHost};
 use super::outgoing::Outgoing;
 use super::serve::Service;
-use super::{one_line, stdio, traps};
-use crate::paths;
-use crate::preopens::{self, Folder};
-use crate::{Guest, Network, Outcome, Program, RunError, Tuning, WasmKind, entry_point};
+use super::{one_line, traps};
+use crate::{Guest, Outcome, Program, RunError, Tuning, WasmKind, entry_point, paths, preopens};
 
 /// A module whose imports are bound.
 pub(super) struct ModuleProgram {
@@ -178,46 +172,6 @@ impl Program for ComponentProgram {
     }
 }
 
-/// Makes a store for a component.
-pub(super) fn store(
-    engine: &wasmtime::Engine,
-    guest: &Guest,
-    counts: bool,
-    wasi: &mut WasiCtxBuilder,
-    outgoing: &Outgoing,
-) -> wasmtime::Result<Store<Host>> {
-    let mut store = Store::new(engine, host(guest, wasi, outgoing));
-    store.limiter(|host| &mut host.limits);
-    fuel(&mut store, guest, counts)?;
-    Ok(store)
-}
-
-/// Makes what host functions of a component work on.
-pub(super) fn host(guest: &Guest, wasi: &mut WasiCtxBuilder, outgoing: &Outgoing) -> Host {
-    let mut host = Host {
-        wasi: wasi.build(),
-        table: ResourceTable::new(),
-        limits: Limits::new(guest.memory_limit),
-        http: WasiHttpCtx::new(),
-        outgoing: outgoing.clone(),
-        network: guest.network,
-        has_root: paths::has_root(&guest.preopens),
-        either: None,
-    };
-    host.either = Either::of(&mut host, guest);
-    host
-}
-
-/// Fills the tank: with what the guest is given, or with all there is if its code counts without a limit.
-fn fuel<T>(store: &mut Store<T>, guest: &Guest, counts: bool) -> wasmtime::Result<()> {
-    match guest.fuel {
-        Some(fuel) if counts => store.set_fuel(fuel),
-        Some(_) => wasmtime::bail!("its code does not count fuel"),
-        None if counts => store.set_fuel(u64::MAX),
-        None => Ok(()),
-    }
-}
-
 /// Sets up WASI and a runtime, and lets `call` run in them; it is told how many folders there are.
 fn run<F>(guest: &Guest, call: impl FnOnce(WasiCtxBuilder, usize) -> F) -> Result<Outcome, RunError>
 where
@@ -233,67 +187,4 @@ where
     // What the guest has begun and not waited for is of no use to anybody.
     runtime.shutdown_background();
     result.map_or_else(|error| outcome(&error), |code| Ok(Outcome::Exit(code)))
-}
-
-/// Sets up WASI for one instance, without folders.
-pub(super) fn wasi(guest: &Guest) -> WasiCtxBuilder {
-    let mut wasi = WasiCtxBuilder::new();
-    wasi.args(&guest.args)
-        .envs(&guest.env)
-        .inherit_stdin()
-        .stdout(stdio::Output::new(rustix::stdio::stdout()))
-        .stderr(stdio::Output::new(rustix::stdio::stderr()));
-    match guest.network {
-        Network::Inherit => wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true),
-        Network::None => wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false),
-    };
-    if let Some(cwd) = guest.cwd.to_str().filter(|cwd| !cwd.is_empty()) {
-        wasi.initial_cwd(cwd);
-    }
-    wasi
-}
-
-/// Opens the folders of a guest, and returns how many these are.
-///
-/// # Errors
-/// [`RunError::Setup`]: one cannot be opened.
-pub(super) fn open_folders(wasi: &mut WasiCtxBuilder, guest: &Guest) -> Result<usize, RunError> {
-    let mut opened = 0;
-    for Folder { host, guest, read_only, required } in preopens::told_apart(guest) {
-        let permissions = if read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
-        match wasi.preopened_dir(Path::new(&host), &guest, permissions) {
-            Ok(_) => opened += 1,
-            Err(error) if required => {
-                return Err(setup(format!("folder {} as {guest:?}: {}", host.display(), one_line(&error))));
-            }
-            Err(_) => {}
-        }
-    }
-    Ok(opened)
-}
-
-/// Tells the guest's own exit from a trap, and both from what failed before the guest ran.
-pub(super) fn outcome(error: &wasmtime::Error) -> Result<Outcome, RunError> {
-    if let Some(I32Exit(code)) = error.downcast_ref() {
-        // The system keeps eight bits of an exit code.
-        return Ok(Outcome::Exit(code.to_le_bytes()[0]));
-    }
-    let backtrace = error.downcast_ref::<WasmBacktrace>();
-    if backtrace.is_none() && !error.is::<Trap>() {
-        return Err(setup(one_line(error)));
-    }
-    let mut message = one_line(error);
-    if let Some(backtrace) = backtrace {
-        message.push('\n');
-        message.push_str(&backtrace.to_string());
-    }
-    Err(RunError::Trap { message })
-}
-
-pub(super) fn setup(reason: String) -> RunError {
-    RunError::Setup { reason }
-}
-
-fn no_such_function(function: &str, reason: &str) -> RunError {
-    RunError::NoSuchFunction { function: function.to_string(), reason: reason.to_string() }
 }

@@ -16,19 +16,21 @@ use wasmtime::{Enabled, PoolingAllocationConfig};
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2, p3};
 
-use super::link::Host;
-use super::run::setup;
+use super::failure::setup;
+use super::host::Host;
 use super::traps;
 use crate::{Guest, Http, Outcome, RunError, Tuning};
 
 mod answer;
 mod body;
+mod concurrent;
 mod connections;
 mod instances;
 mod processes;
-mod several;
+mod semaphore;
 mod ticker;
-mod turns;
+mod unanswered;
+mod work;
 
 use self::answer::{Limits, Server};
 use self::instances::Instances;
@@ -56,44 +58,28 @@ const TABLE_ELEMENTS: usize = 1_000_000;
 
 /// What of a component answers requests.
 pub(super) struct Service {
-    handler: Handler,
+    /// The export that answers, bound to the component's imports: `wasi:http/incoming-handler` of preview 2, or `wasi:http/handler`
+    /// of preview 3.
+    handler: ProxyPre<Host>,
     /// How many instances the container has room for.
     capacity: u32,
-}
-
-/// The export that answers, bound to the component's imports.
-#[derive(Clone)]
-enum Handler {
-    /// `wasi:http/incoming-handler` of preview 2.
-    P2(p2::bindings::ProxyPre<Host>),
-    /// `wasi:http/handler` of preview 3.
-    P3(p3::bindings::ServicePre<Host>),
-}
-
-impl Handler {
-    fn engine(&self) -> &wasmtime::Engine {
-        match self {
-            Self::P2(proxy) => proxy.engine(),
-            Self::P3(service) => service.engine(),
-        }
-    }
-
-    fn proxy(&self) -> ProxyPre<Host> {
-        match self {
-            Self::P2(proxy) => ProxyPre::P2(proxy.clone()),
-            Self::P3(service) => ProxyPre::P3(service.clone()),
-        }
-    }
 }
 
 impl Service {
     /// Finds it.
     pub(super) fn of(bound: &component::InstancePre<Host>, tuning: &Tuning) -> Option<Self> {
         let handler = match p2::bindings::ProxyPre::new(bound.clone()) {
-            Ok(proxy) => Handler::P2(proxy),
-            Err(_) => Handler::P3(p3::bindings::ServicePre::new(bound.clone()).ok()?),
+            Ok(proxy) => ProxyPre::P2(proxy),
+            Err(_) => ProxyPre::P3(p3::bindings::ServicePre::new(bound.clone()).ok()?),
         };
         Some(Self { handler, capacity: capacity(bound.component(), tuning) })
+    }
+
+    fn engine(&self) -> &wasmtime::Engine {
+        match &self.handler {
+            ProxyPre::P2(proxy) => proxy.engine(),
+            ProxyPre::P3(service) => service.engine(),
+        }
     }
 
     /// Serves until the guest is told to stop, and then until what has begun is answered.

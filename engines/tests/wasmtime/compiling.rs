@@ -1,6 +1,6 @@
 //! What is refused before a container is even created.
 
-use prewasi_engines::{CompileError, Wasm, WasmError};
+use prewasi_engines::{CompileError, PreambleError, Wasm};
 
 use crate::common::trials;
 use crate::compiled::{compile, compile_bytes, invalid, unknown};
@@ -77,7 +77,7 @@ fn truncated_wasm_is_refused() {
         }
         assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
     }
-    assert_eq!(Wasm::new(b"\0asm\x01".to_vec()), Err(WasmError::Truncated { size: 5 }));
+    assert_eq!(Wasm::new(b"\0asm\x01".to_vec()), Err(PreambleError::Truncated { size: 5 }.into()));
 }
 
 /// Valid wasm that uses what is switched off is refused with the feature's name.

@@ -16,7 +16,7 @@ impl Completions {
     pub(super) fn execute(&self) -> Status {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Prewasi::command(), "prewasi", &mut script);
-        super::precompile::print(String::from_utf8_lossy(&script).trim_end());
+        super::progress::print(String::from_utf8_lossy(&script).trim_end());
         Status::Done
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use prewasi_engines::Engine;
 
-use super::precompile::print;
+use super::progress::print;
 use super::{Status, StoreArgs, conclude};
 use crate::PrepareError;
 use crate::doctor::{Health, examine};

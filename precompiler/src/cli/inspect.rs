@@ -3,9 +3,9 @@
 use clap::Args;
 use prewasi_engines::Engine;
 
-use super::precompile::print;
-use super::{Status, StoreArgs, chain, conclude, find_image, hint, report};
-use crate::{Options, Precompiler, PrepareError};
+use super::progress::print;
+use super::{Status, StoreArgs, conclude, find_image, hint};
+use crate::{Options, Precompiler, PrepareError, chain, report};
 
 /// Show what a start of an image would do, step by step, and why
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use prewasi_cache::Digest;
 use prewasi_engines::Engine;
 use serde::Serialize;
 
-use super::precompile::print;
+use super::progress::print;
 use super::{Status, StoreArgs, conclude, table};
 use crate::{Entry, Precompiler, PrepareError, State};
 

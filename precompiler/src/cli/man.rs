@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
 
-use super::{Prewasi, Status, report};
+use super::{Prewasi, Status};
+use crate::report;
 
 /// Write the manual pages into a folder
 #[derive(Debug, Args)]

@@ -1,21 +1,21 @@
 //! `precompile`: compiles images ahead of time, so that no container has to wait for it.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::num::NonZeroU16;
-use std::task::Poll;
 
 use clap::Args;
+use futures_util::stream::{self, StreamExt as _};
 use indicatif::HumanBytes;
-use prewasi_cache::{Digest, ImageRecord};
+use prewasi_cache::ImageRecord;
 use prewasi_engines::{Engine, Machine, version_label};
+use prewasi_oci::{Digest, Platform};
 use serde::Serialize;
 
-use super::progress::Progress;
+use super::progress::{Progress, print};
 use super::tuning::{ConfigArgs, MachineArgs, is_another_machine};
-use super::{Status, StoreArgs, chain, conclude, find, hint, report};
-use crate::{Content, ImageError, Options, Origin, Platform, Precompiler, PrepareError, Ready, Settings, visible};
+use super::{Status, StoreArgs, conclude, find, hint};
+use crate::{Content, ImageError, Options, Origin, Precompiler, PrepareError, Ready, Settings, chain, report};
 
 /// Compile images ahead of time and keep the native code in the content store
 #[derive(Debug, Args)]
@@ -110,16 +110,19 @@ impl Precompile {
         let ways = || engines.iter().flat_map(|engine| options.iter().map(move |options| (*engine, options)));
         let progress = Progress::new(records.len() * ways().count());
         let work = records.iter().flat_map(|record| ways().map(move |way| (record, way)));
-        let done = side_by_side(jobs, work, async |(record, (engine, options))| {
-            progress.image(name_of(record));
-            let (outcomes, status) = one(&precompiler, record, engine, &machine, options).await;
-            progress.done(outcomes.iter().filter(|_| !self.json).map(ToString::to_string));
-            (outcomes, status)
-        })
-        .await;
+        let (precompiler, machine, shown) = (&precompiler, &machine, &progress);
+        let work = work.enumerate().map(|(number, (record, (engine, options)))| async move {
+            shown.image(name_of(record));
+            let (outcomes, status) = one(precompiler, record, engine, machine, options).await;
+            shown.done(outcomes.iter().filter(|_| !self.json).map(ToString::to_string));
+            (number, outcomes, status)
+        });
+        // In the order of the images, and none waits for one that takes long.
+        let mut done: Vec<_> = stream::iter(work).buffer_unordered(jobs.max(1)).collect().await;
+        done.sort_by_key(|(number, ..)| *number);
         drop(progress);
-        let status = done.iter().map(|(_, status)| *status).fold(Status::Done, worse);
-        let outcomes: Vec<Outcome> = done.into_iter().flat_map(|(outcomes, _)| outcomes).collect();
+        let status = done.iter().map(|(.., status)| *status).fold(Status::Done, worse);
+        let outcomes: Vec<Outcome> = done.into_iter().flat_map(|(_, outcomes, _)| outcomes).collect();
         if self.json {
             print(&serde_json::json!({ "images": outcomes }).to_string());
         }
@@ -151,27 +154,6 @@ fn chosen<'a>(engines: &[&'a dyn Engine], names: &[String]) -> Result<Vec<&'a dy
     }
     let wanted = |engine: &&&dyn Engine| names.is_empty() || names.iter().any(|name| name == engine.name());
     Ok(engines.iter().filter(wanted).copied().collect())
-}
-
-/// Works on items, at most `jobs` of them at a time, in this one thread; returns the results in the items' order.
-async fn side_by_side<I, T>(jobs: usize, items: impl Iterator<Item = I>, work: impl AsyncFn(I) -> T) -> Vec<T> {
-    let queue = RefCell::new(items.enumerate());
-    let results = RefCell::new(BTreeMap::new());
-    let next = || queue.borrow_mut().next();
-    let worker = async || {
-        while let Some((number, item)) = next() {
-            let result = work(item).await;
-            results.borrow_mut().insert(number, result);
-        }
-    };
-    let mut workers: Vec<_> = (0..jobs.max(1)).map(|_| Box::pin(worker())).collect();
-    std::future::poll_fn(|context| {
-        workers.retain_mut(|worker| worker.as_mut().poll(context).is_pending());
-        if workers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    drop(workers);
-    results.into_inner().into_values().collect()
 }
 
 /// Says at the end which images failed: the lines about them may be far above.
@@ -286,10 +268,4 @@ impl std::fmt::Display for Outcome {
             Fate::Failed { .. } => write!(f, "{image}: failed for {engine} {version}"),
         }
     }
-}
-
-/// Prints a line of the command's result.
-pub(super) fn print(line: &str) {
-    // Whoever reads us may have gone (`| head`); the work is done all the same.
-    let _ = writeln!(std::io::stdout(), "{}", visible(line));
 }

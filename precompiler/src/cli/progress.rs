@@ -1,9 +1,11 @@
-//! Progress on a terminal: a spinner with the time it takes; nothing at all elsewhere.
+//! What a command says while it works: lines of its result on standard output; on a terminal a spinner besides, with the time it takes.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::visible;
 
 /// Shows which image of how many is being worked on, until it is dropped.
 pub(super) struct Progress(ProgressBar);
@@ -29,7 +31,7 @@ impl Progress {
     /// Counts an image as done and prints what became of it to standard output, above the bar.
     pub(super) fn done(&self, lines: impl Iterator<Item = String>) {
         self.0.inc(1);
-        self.0.suspend(|| lines.for_each(|line| super::precompile::print(&line)));
+        self.0.suspend(|| lines.for_each(|line| print(&line)));
     }
 }
 
@@ -37,4 +39,10 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
+}
+
+/// Prints a line of the command's result.
+pub(super) fn print(line: &str) {
+    // Whoever reads us may have gone (`| head`); the work is done all the same.
+    let _ = writeln!(std::io::stdout(), "{}", visible(line));
 }

@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use prewasi_engines::Engine;
 
 use super::ls::{Row, list};
-use super::precompile::print;
+use super::progress::print;
 use super::{Status, StoreArgs, conclude};
 use crate::options::duration;
 use crate::{Precompiler, PrepareError, PrunePolicy, Pruned};

@@ -13,9 +13,9 @@ use prewasi_engines::{Engine, Guest, Outcome, Program, RunError};
 
 use super::progress::Progress;
 use super::tuning::{CpuArgs, is_another_machine};
-use super::{Status, StoreArgs, block_on, hint, report};
-use crate::PrepareError;
+use super::{Status, StoreArgs, block_on, hint};
 use crate::archive::ArchiveError;
+use crate::{PrepareError, report};
 
 mod guest;
 mod subject;

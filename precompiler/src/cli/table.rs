@@ -20,7 +20,7 @@ pub(super) fn print<const COLUMNS: usize>(heading: [&str; COLUMNS], right: &[usi
         }
     }
     for line in table.to_string().lines() {
-        super::precompile::print(line.trim_end());
+        super::progress::print(line.trim_end());
     }
 }
 

@@ -5,7 +5,7 @@ use prewasi_engines::Engine;
 use serde::Serialize;
 
 use super::ls::Row;
-use super::precompile::print;
+use super::progress::print;
 use super::{Status, StoreArgs, conclude, find_image, table};
 use crate::{Finding, Precompiler, PrepareError, Problem, Verification};
 

@@ -14,9 +14,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 
 use super::tuning::ConfigArgs;
-use super::{AddressArgs, Status, conclude, report, settings};
+use super::{AddressArgs, Status, conclude, settings};
 use crate::watch::{self, Watch as Plan};
-use crate::{PrepareError, StoreAddress};
+use crate::{PrepareError, StoreAddress, report};
 
 /// Compile images as they are pulled, before a pod asks for them
 ///

@@ -1,48 +1,7 @@
 //! What a config says an image is for, and what its wasm imports.
 
-use std::fmt;
-use std::str::FromStr;
-
+use prewasi_oci::Platform;
 use serde::Deserialize;
-
-use super::WASM_SYSTEMS;
-
-/// What an image is for: what is read of a config (CNCF wasm artifacts share these two fields with ordinary images), or
-/// what somebody asks for as `os/architecture`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Platform {
-    /// `wasip1` or `linux`, for example.
-    #[serde(default)]
-    pub os: String,
-    /// `wasm` or `amd64`, for example.
-    #[serde(default)]
-    pub architecture: String,
-}
-
-impl FromStr for Platform {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('/') {
-            Some((os, architecture)) if !os.is_empty() && !architecture.is_empty() && !architecture.contains('/') => {
-                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned() })
-            }
-            _ => Err("expected OS/ARCHITECTURE, such as wasip1/wasm"),
-        }
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)
-    }
-}
-
-impl Platform {
-    pub(super) fn is_wasm(&self) -> bool {
-        self.architecture == "wasm" || WASM_SYSTEMS.contains(&self.os.as_str())
-    }
-}
 
 /// What is read of a config to see what an image holds.
 #[derive(Deserialize)]

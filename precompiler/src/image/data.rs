@@ -3,23 +3,14 @@
 //! An annotation of the layer's descriptor says where. Whatever an image says here is hostile: how many files there are, how
 //! large, and where they shall be. It is checked when a container is created; who only compiles an image does not care.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use prewasi_cache::Digest;
+use prewasi_oci::{Digest, check_mount_path, media_type};
 
 use super::Image;
-use crate::ImageError;
+use crate::error::{MAX_BYTES, MAX_FILES};
+use crate::{DataError, ImageError};
 
-/// Annotation of a layer: the path in the container at which it is mounted.
-pub const MOUNT_ANNOTATION: &str = "prewasi.io/mount";
-
-/// Each file is a mount of the container.
-const MAX_FILES: usize = 64;
-/// All of it is hashed when the image is first run.
-const MAX_BYTES: u64 = 16 << 30;
-/// The most that Linux takes as a path, and as a name in it.
-const MAX_PATH: usize = 4095;
-const MAX_NAME: usize = 255;
 /// How much of what an image says is repeated in a message.
 const MAX_SHOWN: usize = 200;
 
@@ -45,65 +36,6 @@ pub struct DataFile {
     pub size: u64,
     /// Where it is mounted: absolute, of plain names alone.
     pub path: PathBuf,
-}
-
-/// Says why a layer cannot be mounted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DataError {
-    /// Nothing says where.
-    #[error(
-        "it is {media_type}, which is no wasm, and has no annotation {MOUNT_ANNOTATION} that says where to mount it; \
-         pack it with `oci-tar-builder --data FILE=/PATH`"
-    )]
-    NoPath {
-        /// Its type.
-        media_type: String,
-    },
-    /// It is an archive.
-    #[error("it is an archive ({media_type}), and only single files can be mounted; pack each of its files as a layer")]
-    Archive {
-        /// Its type.
-        media_type: String,
-    },
-    /// The path is none that a file can be mounted at.
-    #[error("{path:?} in its annotation {MOUNT_ANNOTATION} {reason}; use an absolute path, such as /data/model.bin")]
-    Path {
-        /// The path.
-        path: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// Two layers are in each other's way.
-    #[error("its path {} is in the way of {}, where another layer is mounted; give each a path of its own", path.display(), other.display())]
-    Overlap {
-        /// The path.
-        path: PathBuf,
-        /// The other one's.
-        other: PathBuf,
-    },
-    /// There are too many.
-    #[error("the image has {count} layers of data, at most {MAX_FILES} are mounted")]
-    TooMany {
-        /// How many.
-        count: usize,
-    },
-    /// They are too large.
-    #[error("the image's layers of data are too large: at most {} GiB are mounted, all together", MAX_BYTES >> 30)]
-    TooLarge,
-    /// The blob has another length than the manifest says.
-    #[error("it has {actual} bytes, and the manifest says {claimed}; pack the image again")]
-    Size {
-        /// What the store has.
-        actual: u64,
-        /// What the manifest says.
-        claimed: u64,
-    },
-    /// The blob was changed.
-    #[error("its bytes were changed, they hash to {actual}; remove the image and pull it again")]
-    Corrupt {
-        /// What the bytes hash to.
-        actual: Digest,
-    },
 }
 
 impl Image {
@@ -148,12 +80,12 @@ impl DataLayer {
     }
 
     fn path(&self) -> Result<PathBuf, DataError> {
-        let media_type = || cut(&self.media_type);
-        if is_archive(&self.media_type) {
-            return Err(DataError::Archive { media_type: media_type() });
+        let shown = || cut(&self.media_type);
+        if media_type::is_archive(&self.media_type) {
+            return Err(DataError::Archive { media_type: shown() });
         }
-        let text = self.mount.as_deref().ok_or_else(|| DataError::NoPath { media_type: media_type() })?;
-        check_path(text).map_err(|reason| DataError::Path { path: cut(text), reason })?;
+        let text = self.mount.as_deref().ok_or_else(|| DataError::NoPath { media_type: shown() })?;
+        check_mount_path(text).map_err(|reason| DataError::Path { path: cut(text), reason })?;
         Ok(PathBuf::from(text))
     }
 }
@@ -161,32 +93,6 @@ impl DataLayer {
 /// Says whether one path is the other, or lies below it.
 pub fn overlap(a: &Path, b: &Path) -> bool {
     a.starts_with(b) || b.starts_with(a)
-}
-
-fn check_path(text: &str) -> Result<(), &'static str> {
-    let Some(below) = text.strip_prefix('/') else { return Err("is not absolute") };
-    if below.is_empty() {
-        return Err("is the root");
-    }
-    if text.len() > MAX_PATH || below.split('/').any(|name| name.len() > MAX_NAME) {
-        return Err("is too long");
-    }
-    if text.contains(char::is_control) {
-        return Err("has a control character");
-    }
-    if Path::new(text).components().any(|part| part == Component::ParentDir) {
-        return Err("has a part \"..\"");
-    }
-    if below.split('/').any(|name| matches!(name, "" | ".")) {
-        return Err("has an empty part, or a part \".\"");
-    }
-    Ok(())
-}
-
-fn is_archive(media_type: &str) -> bool {
-    let base = ["+gzip", "+zstd", ".gzip"].iter().find_map(|suffix| media_type.strip_suffix(suffix));
-    let base = base.unwrap_or(media_type);
-    base.strip_suffix("tar").is_some_and(|before| before.ends_with(['.', '-', '+', '/']))
 }
 
 /// Shortens what an image says for a message.
@@ -199,6 +105,8 @@ pub(crate) fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use prewasi_oci::MountPathError;
+
     use super::*;
     use crate::Content;
 
@@ -242,30 +150,15 @@ mod tests {
         assert_eq!(at(&[]).unwrap(), Vec::<PathBuf>::new());
     }
 
-    /// A path that is none, or that leads elsewhere, is refused.
+    /// A path that is none is refused, and the message shows no more of it than a person reads.
     #[test]
     fn odd_paths_are_refused() {
         let long = format!("/{}", "a/".repeat(2048));
-        let name = format!("/{}", "a".repeat(256));
-        for (path, part) in [
-            ("", "not absolute"),
-            ("data/model.bin", "not absolute"),
-            ("./a", "not absolute"),
-            ("/", "root"),
-            ("/..", "\"..\""),
-            ("/data/../etc/passwd", "\"..\""),
-            ("/data/..", "\"..\""),
-            ("//data", "empty"),
-            ("/data//a", "empty"),
-            ("/data/", "empty"),
-            ("/./data", "\".\""),
-            ("/a\0b", "control"),
-            ("/a\nb", "control"),
-            (&long, "too long"),
-            (&name, "too long"),
-        ] {
+        for (path, expected) in
+            [("a", MountPathError::Relative), ("/a/..", MountPathError::Parent), (&long, MountPathError::TooLong)]
+        {
             let error = at(&[path]).unwrap_err();
-            assert!(matches!(error, DataError::Path { reason, .. } if reason.contains(part)), "{path:?}: {error}");
+            assert!(matches!(error, DataError::Path { reason, .. } if reason == expected), "{path:?}: {error}");
             assert!(error.to_string().len() < 500, "{error}");
         }
     }

@@ -16,12 +16,12 @@ async fn resolve(missing: usize) -> Result<Image, ImageError> {
         fs::write(folder.path().join("blobs/sha256").join(digest.hex()), bytes).unwrap();
         digest
     };
-    let entry = |digest: Digest| json!({ "mediaType": MANIFEST_TYPES[0], "digest": digest.as_str(), "size": 1 });
+    let entry = |digest: Digest| json!({ "mediaType": media_type::MANIFEST, "digest": digest.as_str(), "size": 1 });
     let entries = (0..missing).map(|number| Digest::of(number.to_string().as_bytes())).chain([write(b"no manifest")]);
     let manifests: Vec<_> = entries.map(entry).collect();
-    let index = json!({ "schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": manifests });
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests });
     let target = write(index.to_string().as_bytes());
-    let media_type = INDEX_TYPES[0].to_owned();
+    let media_type = media_type::INDEX.to_owned();
     let record = ImageRecord { name: "a".to_owned(), target, media_type, labels: BTreeMap::new() };
     Image::resolve(&store, &record, None).await
 }

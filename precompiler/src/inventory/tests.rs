@@ -132,7 +132,7 @@ async fn states_follow_the_engine() {
 async fn other_machines_are_told_apart() {
     let bench = Bench::new();
     let source = bench.put(b"wasm").await;
-    let details = BTreeMap::from([(TUNING_LABEL.to_owned(), "target=aarch64-unknown-linux-gnu".to_owned())]);
+    let details = BTreeMap::from([(labels::TUNING.to_owned(), "target=aarch64-unknown-linux-gnu".to_owned())]);
     bench.compiled_with(&source, &source, &Fake::new("other"), b"code", details).await;
     assert_eq!(bench.states(&Fake::new("this")).await, [State::Elsewhere]);
 }
@@ -144,7 +144,7 @@ async fn tuned_code_is_told_apart() {
     let source = bench.put(b"wasm").await;
     let (engine, tuning) = (Fake::new("this"), Tuning { fuel: true, ..Tuning::default() });
     let tuned = engine.tuned(&tuning).expect("a tuned engine").fingerprint().clone();
-    let details = BTreeMap::from([(TUNING_LABEL.to_owned(), tuning.to_string())]);
+    let details = BTreeMap::from([(labels::TUNING.to_owned(), tuning.to_string())]);
     bench.compiled_with(&source, &source, &Fake(tuned), b"code", details).await;
     assert_eq!(bench.states(&engine).await, [State::Tuned]);
     assert_eq!(bench.states(&Fake::new("newer")).await, [State::Superseded]);

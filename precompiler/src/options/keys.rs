@@ -310,10 +310,3 @@ pub(super) const KEYS: &[Key] = &[
 pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
-
-/// Returns the name that `name` was probably meant to be.
-pub(super) fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> &'static str {
-    // What begins alike counts most: a word is more often cut short than begun wrongly.
-    let likeness = |known: &&str| strsim::jaro_winkler(known, &name.to_lowercase());
-    names.max_by(|one, other| likeness(one).total_cmp(&likeness(other))).unwrap_or_default()
-}

@@ -245,7 +245,7 @@ fn documentation_has_every_option() {
 }
 
 fn row(key: &Key) -> String {
-    let annotation = if key.annotation { format!("`{PREFIX}{}`", key.name) } else { "no".to_owned() };
+    let annotation = if key.annotation { format!("`{OPTION_PREFIX}{}`", key.name) } else { "no".to_owned() };
     let meaning = key.meaning.split_whitespace().collect::<Vec<_>>().join(" ");
     let image = if key.image { "yes" } else { "no" };
     format!("| `{}` | {} | {} | {annotation} | {image} | {meaning} |", key.name, key.values, key.default)

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::keys::nearest;
-
 /// Folders that a wasm program may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preopens {
@@ -143,4 +141,11 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 /// Reads digits and nothing else.
 fn whole(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Returns the name that `name` was probably meant to be.
+pub(super) fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> &'static str {
+    // What begins alike counts most: a word is more often cut short than begun wrongly.
+    let likeness = |known: &&str| strsim::jaro_winkler(known, &name.to_lowercase());
+    names.max_by(|one, other| likeness(one).total_cmp(&likeness(other))).unwrap_or_default()
 }

@@ -69,9 +69,7 @@ impl Precompiler {
                 Some(key) => match self.cache.lookup(&key).await {
                     Ok(Lookup::Hit(artifact)) => (format!("artifact {}", artifact.digest), "maps this artifact", None),
                     Ok(Lookup::Miss(reason)) => compiles(describe(&reason).to_owned(), "compiles the layer first"),
-                    Err(error) => {
-                        compiles(crate::cli::chain(&error), "compiles the layer, and goes on without the cache")
-                    }
+                    Err(error) => compiles(crate::chain(&error), "compiles the layer, and goes on without the cache"),
                 },
                 None => ("no native code".to_owned(), "interprets the layer", None),
             };

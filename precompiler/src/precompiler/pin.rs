@@ -4,16 +4,11 @@
 //! record at containerd, which also keeps the image's content for as long as there is the container. A note is taken only if it is of
 //! this version and about the image that the record names. It names a blob by its digest, which is checked when the blob is read.
 
-use prewasi_cache::{ContainerRecord, Digest, ImageRecord};
+use prewasi_cache::{ContainerRecord, Digest, ImageRecord, labels};
 use serde::{Deserialize, Serialize};
 
 use super::Precompiler;
 use crate::{Image, ImageError, PrepareError};
-
-/// Name of the extension of a container's record.
-const NAME: &str = "prewasi.io/image";
-/// Its type, with the version of the format.
-const TYPE: &str = "prewasi.io/image.v1";
 
 /// An image as it was when a container was created from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +37,7 @@ impl ContainerImage {
     /// Reads from the record of the container `id` which image that runs.
     pub fn of(record: &ContainerRecord, id: &str) -> Self {
         let Some(image) = record.image.clone() else { return Self::None };
-        let note = record.extensions.get(NAME).filter(|note| note.type_url == TYPE);
+        let note = record.extensions.get(labels::PIN).filter(|note| note.type_url == labels::PIN_TYPE);
         match note.map(|note| serde_json::from_slice::<Pin>(&note.value)) {
             Some(Ok(pin)) if pin.image == image => return Self::Pinned(pin),
             // Whoever gave the record another image wants that.
@@ -79,7 +74,7 @@ impl Precompiler {
     pub async fn pin(&self, id: &str, pin: &Pin) -> Result<(), PrepareError> {
         let Some(containerd) = &self.containerd else { return Ok(()) };
         let note = serde_json::to_vec(pin).unwrap_or_default();
-        Ok(containerd.note_container(id, NAME, TYPE, note, &pin.manifest).await?)
+        Ok(containerd.note_container(id, labels::PIN, labels::PIN_TYPE, note, &pin.manifest).await?)
     }
 }
 

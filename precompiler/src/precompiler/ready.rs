@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use prewasi_cache::{Artifact, ArtifactKey, Digest, Lock, Lookup, MissReason, fault};
+use prewasi_cache::{Artifact, ArtifactKey, Digest, Lock, Lookup, MissReason, fault, labels};
 use prewasi_engines::{Engine, version_label};
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -14,7 +14,6 @@ use super::{Bytes, POLL, Precompiler, Source};
 use crate::bytes::hash;
 use crate::compile::{self, CompileFailure, Compiled, Input};
 use crate::image::cut;
-use crate::inventory::TUNING_LABEL;
 use crate::journal::Event;
 use crate::observer::{Activity, Miss};
 use crate::slots;
@@ -226,7 +225,7 @@ impl Precompiler {
             CompileFailure::Worker(source) => PrepareError::Worker { subject, source },
         });
         if let Err(error) = &result {
-            span.record("error", crate::cli::chain(error));
+            span.record("error", crate::chain(error));
         }
         result
     }
@@ -247,7 +246,7 @@ impl Precompiler {
         }
         self.observer.observe(engine.name(), Activity::CacheFailed);
         tracing::warn!(source = %key.source, error, "cannot {action}; going on without the cache");
-        self.journal.note(&Event::CacheFailure { source: key.source.as_str(), error: crate::cli::chain(error) });
+        self.journal.note(&Event::CacheFailure { source: key.source.as_str(), error: crate::chain(error) });
     }
 }
 
@@ -296,16 +295,16 @@ impl Compiled {
 /// Labels that tell a person about an artifact.
 fn details(compiled: &Compiled, engine: &dyn Engine) -> BTreeMap<String, String> {
     let shape = engine.tuning().shape();
-    let tuning = (!shape.is_plain()).then(|| (TUNING_LABEL.to_owned(), shape.to_string()));
+    let tuning = (!shape.is_plain()).then(|| (labels::TUNING.to_owned(), shape.to_string()));
     [
-        ("target", engine.fingerprint().field("target").unwrap_or_default().to_owned()),
-        ("compile-milliseconds", compiled.elapsed.as_millis().to_string()),
-        ("compile-peak-bytes", compiled.peak_memory.to_string()),
-        ("size-bytes", compiled.size.to_string()),
-        ("created", jiff::Timestamp::now().to_string()),
+        (labels::TARGET, engine.fingerprint().field("target").unwrap_or_default().to_owned()),
+        (labels::COMPILE_MILLISECONDS, compiled.elapsed.as_millis().to_string()),
+        (labels::COMPILE_PEAK_BYTES, compiled.peak_memory.to_string()),
+        (labels::SIZE_BYTES, compiled.size.to_string()),
+        (labels::CREATED, jiff::Timestamp::now().to_string()),
     ]
     .into_iter()
-    .map(|(name, value)| (format!("prewasi.io/{name}"), value))
+    .map(|(key, value)| (key.to_owned(), value))
     .chain(tuning)
     .collect()
 }

@@ -77,7 +77,7 @@ impl Precompiler {
         }
         for finding in &mut result.findings {
             let repaired = self.repair(&inventory, &finding.entry, &finding.problem, engines).await;
-            finding.error = repaired.err().map(|error| crate::cli::chain(&error));
+            finding.error = repaired.err().map(|error| crate::chain(&error));
         }
         let after = self.check_all(&self.inventory(engines).await?, engines, images).await?;
         for finding in &mut result.findings {

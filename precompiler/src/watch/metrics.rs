@@ -138,7 +138,7 @@ fn of(engine: &'static str) -> Labels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Miss;
+    use crate::observer::Miss;
 
     /// Every figure stands in the text, those of engines that have done nothing with zero.
     #[test]

@@ -5,7 +5,6 @@
 //! opened. For a second call the entry of the guest's folder is exchanged, for as long as the call takes, for the folder that was found.
 //! An entry that turns out to be something else is left alone, and the first answer stands.
 
-use std::collections::BTreeMap;
 use std::mem;
 
 use wasmtime::component::Resource;
@@ -18,7 +17,7 @@ use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{ErrorCode, HostDescriptor as _, PathFlags};
 use wiggle::GuestMemory;
 
-use super::super::link::ModuleHost;
+use super::super::host::{ModuleHost, Numbers};
 use super::{both, locate};
 use crate::preopens;
 use crate::working::{Choice, Intent};
@@ -39,10 +38,6 @@ const CREATE: i32 = 1;
 const EXCLUSIVE: i32 = 1 << 2;
 /// Room for a result in the memory of a second call; the longest is a `filestat`.
 const RESULT: usize = 64;
-
-/// Which entries of wasmtime's table a guest's numbers stand for.
-#[derive(Debug, Default)]
-pub(in super::super) struct Numbers(BTreeMap<i32, u32>);
 
 impl Numbers {
     /// Notes the folders that a guest is given: as many entries, in this order.

@@ -7,7 +7,7 @@ use wasmtime_wasi::p3::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p3::filesystem::FilesystemResult;
 
-use super::super::link::Host;
+use super::super::host::Host;
 use super::{Turned, both, make_link, read_link, steer};
 use crate::working::Intent;
 

@@ -3,54 +3,53 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HOST, RETRY_AFTER};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use wasmtime::component::Resource;
+use wasmtime_wasi_http::handler::ProxyPre as Handler;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::types::HostResponseOutparam;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 
-use super::super::link::Host;
-use super::super::run::{outcome, setup};
-use super::body::{Answer, Work};
+use super::super::failure::setup;
+use super::super::host::Host;
+use super::Service;
+use super::body::Answer;
+use super::concurrent::Concurrent;
 use super::instances::{Instance, Instances};
-use super::several::Several;
-use super::ticker::{Ticker, Ticking};
-use super::turns::{Turn, Turns};
-use super::{Handler, Service};
-use crate::{Http, Outcome, RunError};
+use super::semaphore::{Permit, Semaphore};
+use super::ticker::Ticker;
+use super::unanswered::Unanswered;
+use super::work::{Guard, Unfinished, Work};
+use crate::{Http, RunError};
 
 /// When a client that was refused may come again, seconds.
 const RETRY: &str = "1";
 /// What is said of a guest that returns without one.
 const NO_ANSWER: &str = "the guest gave no answer";
-/// How often to look whether guests have finished what they do after their answers.
-const POLL: Duration = Duration::from_millis(10);
 
 /// What answers requests in one process of a server.
 pub(super) struct Server {
     way: Way,
     http: Http,
     limits: Limits,
-    /// Guests that go on after their answers.
-    unfinished: AtomicUsize,
+    unfinished: Arc<Unfinished>,
     ticker: Ticker,
 }
 
 /// How many requests there may be in all processes of a server.
 #[derive(Clone)]
 pub(super) struct Limits {
-    answered: Arc<Turns>,
-    waiting: Arc<Turns>,
+    answered: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 }
 
 impl Limits {
@@ -59,13 +58,13 @@ impl Limits {
     /// # Errors
     /// What the system says.
     pub(super) fn new(concurrency: u32) -> io::Result<Self> {
-        Ok(Self { answered: Arc::new(Turns::new(concurrency)?), waiting: Arc::new(Turns::new(concurrency)?) })
+        Ok(Self { answered: Arc::new(Semaphore::new(concurrency)?), waiting: Arc::new(Semaphore::new(concurrency)?) })
     }
 
-    /// Waits for a request's turn, unless too many wait already or it takes too long.
-    async fn admit(&self, patience: Duration) -> Option<Turn> {
-        if let Some(turn) = self.answered.try_take() {
-            return Some(turn);
+    /// Waits for a permit, unless too many requests wait already or it takes too long.
+    async fn admit(&self, patience: Duration) -> Option<Permit> {
+        if let Some(permit) = self.answered.try_take() {
+            return Some(permit);
         }
         let _place = self.waiting.try_take()?;
         timeout(patience, self.answered.take()).await.ok()?.ok()
@@ -77,25 +76,7 @@ enum Way {
     /// An instance answers one request at a time.
     One(Arc<ProxyPre<Host>>, Arc<Instances>),
     /// An instance may answer several at once.
-    Several(Several),
-}
-
-/// What a request holds for as long as the guest works for it.
-pub(super) struct Guard {
-    method: Method,
-    uri: Uri,
-    _turn: Arc<Turn>,
-    _ticking: Ticking,
-}
-
-/// Why a guest has not answered.
-pub(super) enum Unanswered {
-    /// The request cannot be shown to a guest.
-    Bad,
-    /// The guest takes too long.
-    Late,
-    /// Something went wrong in the guest, or before it.
-    Failed(wasmtime::Error),
+    Concurrent(Concurrent),
 }
 
 impl Server {
@@ -109,19 +90,24 @@ impl Server {
         instances: Arc<Instances>,
         limits: Limits,
     ) -> Result<Self, RunError> {
-        let engine = service.handler.engine();
+        let engine = service.engine();
         let ticker = Ticker::start(engine.clone());
         let way = match &service.handler {
             Handler::P2(proxy) => Way::One(Arc::new(proxy.clone()), instances),
-            Handler::P3(_) => Way::Several(Several::new(service.handler.proxy(), engine, instances, http)),
+            Handler::P3(pre) => Way::Concurrent(Concurrent::new(Handler::P3(pre.clone()), engine, instances, http)),
         };
         Ok(Self {
             way,
             http: http.clone(),
             limits,
-            unfinished: AtomicUsize::new(0),
+            unfinished: Unfinished::new(http.timeout),
             ticker: ticker.map_err(|error| setup(format!("cannot start a thread: {error}")))?,
         })
+    }
+
+    /// Waits for guests that go on after their answers.
+    pub(super) async fn finish(&self) {
+        self.unfinished.finish().await;
     }
 
     /// Returns how many requests are answered at the same time.
@@ -134,15 +120,15 @@ impl Server {
         if request.body().size_hint().lower() > self.http.body_limit {
             return Ok(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"));
         }
-        let Some(turn) = self.limits.admit(self.http.timeout).await.map(Arc::new) else {
+        let Some(permit) = self.limits.admit(self.http.timeout).await.map(Arc::new) else {
             let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests are being answered\n");
             response.headers_mut().insert(RETRY_AFTER, hyper::header::HeaderValue::from_static(RETRY));
             return Ok(response);
         };
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let guard = Guard { method, uri, _turn: turn.clone(), _ticking: self.ticker.begin() };
-        Ok(match timeout(self.http.timeout, self.ask(request, turn)).await {
-            Ok(Ok((response, work))) => Answer::of_guest(response, work, guard, &self),
+        let guard = Guard { method, uri, _permit: permit.clone(), _ticking: self.ticker.begin() };
+        Ok(match timeout(self.http.timeout, self.ask(request, permit)).await {
+            Ok(Ok((response, work))) => Answer::of_guest(response, work, guard, &self.unfinished),
             Ok(Err(Unanswered::Bad)) => refuse(StatusCode::BAD_REQUEST, "the request names no host\n"),
             Ok(Err(Unanswered::Failed(error))) => {
                 guard.failed(&error);
@@ -159,7 +145,7 @@ impl Server {
     async fn ask(
         &self,
         request: Request<Incoming>,
-        turn: Arc<Turn>,
+        permit: Arc<Permit>,
     ) -> Result<(Response<WasiBody>, Option<Work>), Unanswered> {
         let limit = self.http.body_limit;
         if request.uri().authority().is_none() && !request.headers().contains_key(HOST) {
@@ -170,30 +156,8 @@ impl Server {
             body.map_err(move |error| body_error(error, limit)).boxed_unsync()
         });
         match &self.way {
-            Way::One(proxy, instances) => ask_one(proxy, instances, request, turn).await,
-            Way::Several(several) => Ok((several.ask(request).await?, None)),
-        }
-    }
-
-    /// Lets a guest go on after its answer, as long as it could have taken for it.
-    pub(super) fn finish_later(self: Arc<Self>, work: Work, guard: Guard) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        self.unfinished.fetch_add(1, Ordering::SeqCst);
-        runtime.spawn(async move {
-            match timeout(self.http.timeout, work).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => drop(guard.failed(&error)),
-                Err(_) => guard.tell(&format!("ended {:?} after its answer", self.http.timeout)),
-            }
-            drop(guard);
-            self.unfinished.fetch_sub(1, Ordering::SeqCst);
-        });
-    }
-
-    /// Waits for those guests.
-    pub(super) async fn finish(&self) {
-        while self.unfinished.load(Ordering::SeqCst) > 0 {
-            tokio::time::sleep(POLL).await;
+            Way::One(proxy, instances) => ask_one(proxy, instances, request, permit).await,
+            Way::Concurrent(concurrent) => Ok((concurrent.ask(request).await?, None)),
         }
     }
 }
@@ -204,7 +168,7 @@ async fn ask_one(
     proxy: &Arc<ProxyPre<Host>>,
     instances: &Arc<Instances>,
     request: Request<WasiBody>,
-    turn: Arc<Turn>,
+    permit: Arc<Permit>,
 ) -> Result<(Response<WasiBody>, Option<Work>), Unanswered> {
     let mut instance = instances.take(proxy).await.map_err(Unanswered::Failed)?;
     let (sender, mut answer) = oneshot::channel();
@@ -220,7 +184,7 @@ async fn ask_one(
             // It has kept the place for its answer. Such a guest is not asked again.
             return Err(wasmtime::Error::msg(NO_ANSWER));
         }
-        instances.give_back(instance, turn, &pre);
+        instances.give_back(instance, permit, &pre);
         Ok(())
     });
     let mut done = false;
@@ -261,28 +225,4 @@ fn refuse(status: StatusCode, text: &'static str) -> Response<Answer> {
         response.headers_mut().insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
     }
     response
-}
-
-impl Guard {
-    /// Tells on the container's standard error why a request failed; returns the reason.
-    pub(super) fn failed(&self, error: &wasmtime::Error) -> String {
-        let reason = reason(error);
-        self.tell(&reason);
-        reason
-    }
-
-    fn tell(&self, reason: &str) {
-        // The path is a stranger's word: what cannot be printed is escaped.
-        let path = self.uri.path().escape_debug();
-        super::tell(&format!("error: {} {path}: {reason}", self.method));
-    }
-}
-
-/// Says why a guest has failed.
-pub(super) fn reason(error: &wasmtime::Error) -> String {
-    match outcome(error) {
-        Ok(Outcome::Exit(code)) => format!("the guest exited with {code} instead of answering"),
-        Err(RunError::Setup { reason }) => reason,
-        Err(error) => error.to_string(),
-    }
 }

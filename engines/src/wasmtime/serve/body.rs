@@ -11,10 +11,7 @@ use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use wasmtime_wasi_http::WasiBody;
 
-use super::answer::{Guard, Server};
-
-/// A guest at work; ends when its handler has returned.
-pub(super) type Work = Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send>>;
+use super::work::{Guard, Unfinished, Work};
 
 /// What of a body is sent as one piece with a length: most answers are short, and complete when the guest is done.
 const WHOLE: usize = 64 << 10;
@@ -36,7 +33,7 @@ pub(super) struct Parts {
     body: WasiBody,
     work: Option<Work>,
     guard: Option<Guard>,
-    server: Arc<Server>,
+    unfinished: Arc<Unfinished>,
 }
 
 impl Answer {
@@ -45,14 +42,14 @@ impl Answer {
         response: Response<WasiBody>,
         work: Option<Work>,
         guard: Guard,
-        server: &Arc<Server>,
+        unfinished: &Arc<Unfinished>,
     ) -> Response<Self> {
         response.map(|mut body| {
             let mut ready = VecDeque::new();
             if work.is_none() && collect(&mut body, &mut ready) {
                 return Self::Whole(Full::new(join(ready)));
             }
-            Self::Parts(Parts { ready, body, work, guard: Some(guard), server: server.clone() })
+            Self::Parts(Parts { ready, body, work, guard: Some(guard), unfinished: unfinished.clone() })
         })
     }
 
@@ -141,7 +138,7 @@ impl Drop for Parts {
     /// What a guest does after its answer, or although nobody reads it any more, it may finish.
     fn drop(&mut self) {
         if let (Some(work), Some(guard)) = (self.work.take(), self.guard.take()) {
-            self.server.clone().finish_later(work, guard);
+            self.unfinished.clone().go_on(work, guard);
         }
     }
 }

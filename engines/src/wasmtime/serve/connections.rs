@@ -14,9 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::super::failure::setup;
 use super::answer::Server;
 use super::processes::{First, Given, Other, Taker};
-use super::{BACKLOG, HEAD, PAUSE, setup};
+use super::{BACKLOG, HEAD, PAUSE};
 use crate::RunError;
 
 /// Listens.

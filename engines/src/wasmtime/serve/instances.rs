@@ -11,11 +11,10 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::filesystem::{WasiFilesystemCtx, WasiFilesystemView as _};
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 
-use super::super::folders::Either;
-use super::super::link::Host;
+use super::super::guest::{host, open_folders, store, wasi};
+use super::super::host::{Either, Host};
 use super::super::outgoing::Outgoing;
-use super::super::run::{host, open_folders, store, wasi};
-use super::turns::Turn;
+use super::semaphore::Permit;
 use crate::{Guest, RunError};
 
 /// An instance and its store.
@@ -103,9 +102,14 @@ impl Instances {
         Ok(Instance { store, proxy, used: 0 })
     }
 
-    /// Keeps an instance that may answer more requests; else unmakes it, and makes one for the next request. The turn is given
+    /// Keeps an instance that may answer more requests; else unmakes it, and makes one for the next request. The permit is given
     /// back when the instance is gone, so that there are no more of them than the pool has room for.
-    pub(super) fn give_back(self: &Arc<Self>, mut instance: Instance, turn: Arc<Turn>, proxy: &Arc<ProxyPre<Host>>) {
+    pub(super) fn give_back(
+        self: &Arc<Self>,
+        mut instance: Instance,
+        permit: Arc<Permit>,
+        proxy: &Arc<ProxyPre<Host>>,
+    ) {
         instance.used += 1;
         if instance.used < self.guest.http.instance_requests {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,9 +118,9 @@ impl Instances {
             }
         }
         let (instances, proxy) = (self.clone(), proxy.clone());
-        // The connection's task goes on until it has sent the answer; then it is the turn of this one.
+        // The connection's task goes on until it has sent the answer; then this one goes on.
         tokio::spawn(async move {
-            drop((instance, turn));
+            drop((instance, permit));
             // Somebody is making one already, or takes it just now.
             let Ok(mut spare) = instances.spare.try_lock() else { return };
             if spare.is_none() {

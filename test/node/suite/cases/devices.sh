@@ -13,7 +13,8 @@ echo "as root: $found"
 
 allowed='{"allow": true, "type": "b", "major": 7, "minor": 7, "access": "r"}'
 list='"linux": {"resources": {"devices": [{"allow": false, "access": "rwm"}, '$allowed']}}'
-found=$(run allowed "{$user, $list}" read /disk | head -c 4)
+# The reader stops in the middle: that is the end of the program, too.
+found=$({ run allowed "{$user, $list}" read /disk || true; } | head -c 4)
 expect "reading what is allowed" ssss "$found"
 echo "allowed: $found"
 echo "null: $(run null '{}' read /dev/null)"

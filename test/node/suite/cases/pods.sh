@@ -24,7 +24,7 @@ run_pod --memory 104857600 "$name-1" "$image" "${sleep[@]}"
 folder=/sys/fs/cgroup/node.slice/$slice/cri-containerd-$container.scope
 for file in memory.max memory.oom.group cpu.weight pids.max; do echo "$file: $(cat "$folder/$file")"; done
 echo "cgroups of the pod: $(find "/sys/fs/cgroup/node.slice/$slice" -mindepth 1 -type d | wc -l)"
-systemctl show "cri-containerd-$container.scope" --property Slice,MemoryMax,Delegate,OOMPolicy,DevicePolicy
+systemctl show "cri-containerd-$container.scope" --property Slice,MemoryMax,Delegate,OOMPolicy,DevicePolicy | sed "s/$name/NAME/"
 "$client" client resize "$container" 157286400
 echo "resized: $(cat "$folder/memory.max")"
 "$client" client stop-container "$container" 0

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use prewasi_test::trial::timed;
 use prewasi_test::{Series, home};
 
 use crate::case::Case;
@@ -27,15 +28,22 @@ pub(crate) enum Form {
 /// What a case has printed with runc, or why it failed; another trial may be about to find out.
 type Printed = OnceLock<Result<String, String>>;
 
+/// What the first parts of cases with a reboot have printed, by the words of [`words`].
+type Before = OnceLock<Result<HashMap<String, Result<String, String>>, String>>;
+
 /// What trials share.
 struct Shared {
     form: Form,
     nodes: Nodes,
+    /// All cases with a reboot, as their subjects: their first parts come before one reboot of the node.
+    rebooting: Vec<Subject>,
+    before: Mutex<HashMap<Series, Arc<Before>>>,
     /// What cases print with runc, by series, case and driver.
     expected: Mutex<HashMap<(Series, String, String), Arc<Printed>>>,
 }
 
 /// One case as it is run under our shim.
+#[derive(Clone)]
 struct Subject {
     series: Series,
     case: Case,
@@ -52,29 +60,36 @@ pub(crate) fn run(form: Form, arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let shared = Arc::new(Shared { form, nodes: Nodes::default(), expected: Mutex::default() });
     let series = if form == Form::Short { &[Series::V1_7][..] } else { &Series::ALL };
-    let trials = series.iter().flat_map(|series| trials(*series, &cases, &shared)).collect();
+    let subjects: Vec<Subject> = series.iter().flat_map(|series| subjects(*series, form, &cases)).collect();
+    let shared = Arc::new(Shared {
+        form,
+        nodes: Nodes::default(),
+        rebooting: subjects.iter().filter(|subject| subject.case.reboots).cloned().collect(),
+        before: Mutex::default(),
+        expected: Mutex::default(),
+    });
+    let trials = subjects.into_iter().map(|subject| trial(subject, &shared)).collect();
     let conclusion = libtest_mimic::run(arguments, trials);
     // The node ends before this program says that it has.
     drop(shared);
     conclusion.exit_code()
 }
 
-fn trials(series: Series, cases: &[Case], shared: &Arc<Shared>) -> Vec<Trial> {
-    let mut trials = Vec::new();
+fn subjects(series: Series, form: Form, cases: &[Case]) -> Vec<Subject> {
+    let mut subjects = Vec::new();
     for case in cases {
         for driver in &case.drivers {
             for kind in &case.kinds {
-                if shared.form == Form::Short && !case.is_in_short_form(driver, kind) {
+                if form == Form::Short && !case.is_in_short_form(driver, kind) {
                     continue;
                 }
                 let (driver, kind) = (driver.clone(), kind.clone());
-                trials.push(trial(Subject { series, case: case.clone(), driver, kind }, shared));
+                subjects.push(Subject { series, case: case.clone(), driver, kind });
             }
         }
     }
-    trials
+    subjects
 }
 
 fn trial(subject: Subject, shared: &Arc<Shared>) -> Trial {
@@ -84,7 +99,7 @@ fn trial(subject: Subject, shared: &Arc<Shared>) -> Trial {
     Trial::ignorable_test(name, move || match missing() {
         None => {
             let shared = shared.upgrade().ok_or("the trials are over")?;
-            subject.run(&shared).map(|()| Completion::Completed).map_err(Failed::from)
+            timed(&title, || subject.run(&shared)).map(|()| Completion::Completed).map_err(Failed::from)
         }
         Some(reason) if home::is_ci() => Err(Failed::from(format!("cannot run here: {reason}"))),
         Some(reason) => {
@@ -121,12 +136,11 @@ impl Subject {
     fn run_with(&self, runtime: &str, kind: &str, shared: &Shared) -> Result<String, String> {
         let run = |machine: &Machine, phase: &str| self.run_on(machine, runtime, kind, phase, shared.form);
         if self.case.reboots {
-            let done = shared.nodes.alone(self.series, |machine| {
-                let before = run(machine, "before")?;
-                machine.reboot().map_err(|error| error.chain())?;
-                Ok(before + &run(machine, "after")?)
-            });
-            return done?;
+            let before = shared.before_reboot(self.series)?;
+            let words = words(&self.case.name, runtime, kind, &self.driver);
+            let before = before.get(&words).ok_or("it was not run before the reboot")?.clone()?;
+            let after = shared.nodes.alone(self.series, |machine| run(machine, "after"))??;
+            return Ok(before + &after);
         }
         if self.case.alone {
             return shared.nodes.alone(self.series, |machine| run(machine, ""))?;
@@ -137,7 +151,8 @@ impl Subject {
     fn run_on(&self, machine: &Machine, runtime: &str, kind: &str, phase: &str, form: Form) -> Result<String, String> {
         let form = if form == Form::Short { "short" } else { "long" };
         let (case, driver) = (&self.case.name, &self.driver);
-        let command = format!("FORM={form} PHASE={phase} /opt/node/suite/run {case} {runtime} {kind} {driver}");
+        let words = words(case, runtime, kind, driver);
+        let command = format!("FORM={form} PHASE={phase} /opt/node/suite/run {words}");
         let output = machine.run(&command, LIMIT);
         if output.status.success() {
             return Ok(output.stdout);
@@ -148,6 +163,35 @@ impl Subject {
         );
         Err(format!("{output}\n--- containerd's log\n{}", log.stdout))
     }
+}
+
+impl Shared {
+    /// Runs the first parts of all cases with a reboot, with runc and under our shim, and reboots the node; once for a series.
+    fn before_reboot(&self, series: Series) -> Result<HashMap<String, Result<String, String>>, String> {
+        let mut known = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = known.entry(series).or_default().clone();
+        drop(known);
+        let all = || {
+            self.nodes.alone(series, |machine| {
+                let mut printed = HashMap::new();
+                for subject in self.rebooting.iter().filter(|subject| subject.series == series) {
+                    for (runtime, kind) in [("runc", "native"), ("wasmtime", &*subject.kind)] {
+                        let words = words(&subject.case.name, runtime, kind, &subject.driver);
+                        let run = || subject.run_on(machine, runtime, kind, "before", self.form);
+                        printed.entry(words).or_insert_with(run);
+                    }
+                }
+                machine.reboot().map_err(|error| error.chain())?;
+                Ok(printed)
+            })?
+        };
+        slot.get_or_init(all).clone()
+    }
+}
+
+/// What the suite is told to run.
+fn words(case: &str, runtime: &str, kind: &str, driver: &str) -> String {
+    format!("{case} {runtime} {kind} {driver}")
 }
 
 /// Shows where two texts differ, line by line.

@@ -1,0 +1,58 @@
+//! What wasmtime's errors mean to somebody who compiles or runs a program.
+
+use wasmtime::{Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use super::one_line;
+use crate::{CompileError, Outcome, RunError};
+
+/// Tells the guest's own exit from a trap, and both from what failed before the guest ran.
+pub(super) fn outcome(error: &wasmtime::Error) -> Result<Outcome, RunError> {
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        // The system keeps eight bits of an exit code.
+        return Ok(Outcome::Exit(code.to_le_bytes()[0]));
+    }
+    let backtrace = error.downcast_ref::<WasmBacktrace>();
+    if backtrace.is_none() && !error.is::<Trap>() {
+        return Err(setup(one_line(error)));
+    }
+    let mut message = one_line(error);
+    if let Some(backtrace) = backtrace {
+        message.push('\n');
+        message.push_str(&backtrace.to_string());
+    }
+    Err(RunError::Trap { message })
+}
+
+/// Makes the error of what failed before the guest ran.
+pub(super) fn setup(reason: String) -> RunError {
+    RunError::Setup { reason }
+}
+
+/// Makes the error of a function that cannot be called.
+pub(super) fn no_such_function(function: &str, reason: &str) -> RunError {
+    RunError::NoSuchFunction { function: function.to_string(), reason: reason.to_string() }
+}
+
+/// Makes the error of bytes that are not valid wasm.
+pub(super) fn invalid(error: wasmparser::BinaryReaderError) -> CompileError {
+    CompileError::Invalid { reason: error.to_string() }
+}
+
+/// Reads the names from the error, for wasmtime gives them nowhere else: the interface stands in the first message, the
+/// item, where it is one of the interface's, in the second.
+pub(super) fn unknown_import(error: &wasmtime::Error) -> CompileError {
+    let mut names = error.chain().map(|cause| {
+        let cause = cause.to_string();
+        cause.split('`').nth(1).map(str::to_string)
+    });
+    match (names.next().flatten(), names.next().flatten()) {
+        (Some(module), name) => CompileError::UnknownImport { module, name: name.unwrap_or_default() },
+        (None, _) => unsupported(one_line(error)),
+    }
+}
+
+/// Makes the error of wasm that is valid, and not for this engine.
+pub(super) fn unsupported(reason: impl ToString) -> CompileError {
+    CompileError::Unsupported { reason: reason.to_string() }
+}

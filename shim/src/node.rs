@@ -1,0 +1,11 @@
+//! What a pod has of its node: cgroups, figures, mounts, processes, keys.
+
+pub(crate) mod cgroup;
+pub(crate) mod keyring;
+pub(crate) mod lookups;
+pub(crate) mod mounts;
+pub(crate) mod oom;
+pub(crate) mod pid;
+pub(crate) mod readiness;
+pub(crate) mod seal;
+pub(crate) mod stats;

@@ -1,0 +1,112 @@
+//! How containers come to be.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Shim, said, save};
+use crate::api::error::TaskError;
+use crate::api::events::Event;
+use crate::failure::Failure;
+use crate::node::mounts::Mount;
+use crate::pod::container::{Container, Phase};
+use crate::pod::folders::is_id;
+use crate::pod::job::{Create, Job};
+use crate::pod::options::RuntimeOptions;
+use crate::pod::stdio::StdioPaths;
+use crate::telemetry::trace::{Context, Origin, Trace};
+
+/// A request to create a container.
+#[derive(Debug)]
+pub(crate) struct CreateRequest {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: Vec<Mount>,
+    pub(crate) stdio: StdioPaths,
+    pub(crate) options: RuntimeOptions,
+    /// The span of whoever asks for it.
+    pub(crate) above: Option<Context>,
+}
+
+impl Shim {
+    /// Creates a container; its init process waits to be started.
+    ///
+    /// # Errors
+    /// [`TaskError`]; nothing of the container is left then.
+    pub(crate) async fn create(self: Arc<Self>, mut request: CreateRequest) -> Result<u32, TaskError> {
+        if !is_id(&request.id) {
+            return Err(TaskError::Id { id: request.id });
+        }
+        let known = [("namespace", &*self.namespace), ("container", &*request.id), ("pod", &*self.pod)];
+        let trace = self.traces.begin(request.above.take(), &known);
+        let call = trace.call("create", None);
+        let made = self.create_traced(request, trace.clone(), call.origin()).await;
+        call.end(said(&made));
+        if made.is_err() {
+            trace.end(None, said(&made));
+        }
+        made
+    }
+
+    async fn create_traced(
+        self: &Arc<Self>,
+        request: CreateRequest,
+        trace: Trace,
+        origin: Option<Origin>,
+    ) -> Result<u32, TaskError> {
+        let begun = Instant::now();
+        let id = request.id;
+        let container =
+            Container::new(id.clone(), request.bundle.clone(), request.stdio, request.options.clone(), trace);
+        let container = Arc::new(container);
+        let init = container.init.clone();
+        let _turn = init.turn.lock().await;
+        {
+            let mut containers = self.containers();
+            if containers.contains_key(&id) {
+                return Err(TaskError::Exists { id });
+            }
+            containers.insert(id.clone(), container.clone());
+        }
+        let opened = match self.open_streams(&container, &init).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.forget(&container);
+                return Err(error);
+            }
+        };
+        let rootfs = request.rootfs.clone();
+        let job = Job::Create(Box::new(Create {
+            id: id.clone(),
+            pod: self.pod.clone(),
+            bundle: request.bundle,
+            folder: self.folder(&id),
+            rootfs: request.rootfs,
+            streams: opened.streams.clone(),
+            address: self.address.clone(),
+            namespace: self.namespace.clone(),
+            options: request.options,
+            origin,
+        }));
+        let made = match self.make(&container, &init, opened, job).await {
+            Ok(made) => made,
+            Err(source) => {
+                let source = if init.state().unwanted { Failure::given_up() } else { source };
+                self.clear(&container).await;
+                self.forget(&container);
+                return Err(TaskError::Failed { action: "create", id, source });
+            }
+        };
+        init.state().phase = Phase::Created;
+        container.set_cgroup(made.cgroup);
+        container.learn(&made.about);
+        save(&container);
+        self.watch_memory(&container);
+        let pid = init.pid();
+        let bundle = container.bundle.display().to_string();
+        self.events.publish(&id, Event::Create { bundle, rootfs, stdio: init.stdio.clone(), pid });
+        self.watch(&container, &init, made.exit);
+        tracing::info!(pid, ms = begun.elapsed().as_millis(), "container created");
+        Ok(pid)
+    }
+}

@@ -1,0 +1,209 @@
+//! Creates a container: mounts its root filesystem, prepares its program, builds it.
+//!
+//! Nothing is undone here: whatever a failed or killed creation leaves is taken away by a [`super::Remove`] job, which
+//! the daemon starts in either case.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+
+use libcontainer::oci_spec::runtime::Spec;
+use prewasi_precompiler::chain;
+use serde::{Deserialize, Serialize};
+
+use super::Remove;
+use super::build::{BuildError, builder, check_cwd};
+use super::folders;
+use super::payload::{Prepared, Search};
+use super::reason::{Specs, build_error};
+use super::root;
+use super::stage::Stage;
+use super::view::View;
+use crate::engine::EngineConstructor;
+use crate::failure::Failure;
+use crate::node::cgroup::{Claim, Progress};
+use crate::node::mounts::{self, Mount};
+use crate::node::pid::ProcessId;
+use crate::pod::job::Report;
+use crate::pod::launch::Confinement;
+use crate::pod::options::RuntimeOptions;
+use crate::pod::record::Claimed;
+use crate::pod::spec::adapt::Surroundings;
+use crate::pod::spec::{self, adapt};
+use crate::pod::stdio::Streams;
+use crate::telemetry::log;
+use crate::telemetry::observe;
+use crate::telemetry::reasons;
+use crate::telemetry::trace::Origin;
+
+/// Mount the root filesystem, prepare the program, build the container around it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Create {
+    pub(crate) id: String,
+    /// Name of the pod.
+    pub(crate) pod: String,
+    pub(crate) bundle: PathBuf,
+    /// The container's folder in the runtime folder.
+    pub(crate) folder: PathBuf,
+    pub(crate) rootfs: Vec<Mount>,
+    pub(crate) streams: Streams,
+    /// containerd's gRPC socket.
+    pub(crate) address: PathBuf,
+    pub(crate) namespace: String,
+    pub(crate) options: RuntimeOptions,
+    pub(crate) origin: Option<Origin>,
+}
+
+impl Create {
+    /// Creates the container and reports its init process.
+    pub(super) fn run(&self, engine: EngineConstructor) -> Result<Report, Failure> {
+        self.create(engine).map_err(Failure::from)
+    }
+
+    fn create(&self, engine: EngineConstructor) -> Result<Report, BuildError> {
+        let spec = spec::load(&self.bundle)?;
+        check_cwd(spec.process().as_ref())?;
+        let options = self.options.of_container(&spec)?;
+        let runc = self.options.for_runc()?;
+        log::set_level(options.log_level);
+        if !runc.ignored.is_empty() {
+            tracing::warn!(options = runc.ignored.join(","), "options for runc are not obeyed by this shim");
+        }
+        let mut claimed = self.take_folder()?;
+        tracing::info_span!("mount").in_scope(|| mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs")))?;
+        let root = spec::root(&spec, &self.bundle);
+        root::check(&root, &spec)?;
+        let modes = folders::modes(&spec, &root);
+        if !spec::has_proc(&spec) {
+            return Err(BuildError::NoProc);
+        }
+        let search = Search {
+            id: &self.id,
+            address: &self.address,
+            namespace: &self.namespace,
+            view: View::Planned { root, spec: &spec, bundle: &self.bundle },
+            bundle: &self.bundle,
+            own: None,
+            pin: None,
+            origin: self.origin.as_ref(),
+        };
+        let Prepared { payload, pin } = search.payload(&spec, &options, engine)?;
+        claimed.image = pin;
+        self.take_devices(&spec, payload.kind())?;
+        root::make_dev(&spec::root(&spec, &self.bundle), &spec)?;
+        check_hooks(&spec)?;
+        let building = tracing::info_span!("build").entered();
+        let claim = Claim::make(&spec, &self.id, |progress| {
+            match progress {
+                Progress::Making(folder) => claimed.making = Some(folder.to_owned()),
+                Progress::Made(cgroup) => (claimed.making, claimed.cgroup) = (None, Some(cgroup.clone())),
+            }
+            claimed.save(&self.folder)
+        })?;
+        claim.join()?;
+        let stage = Stage::enter(&spec, &self.bundle, &claim)?;
+        let with = Surroundings {
+            bundle: &self.bundle,
+            claim: &claim,
+            stage: stage.as_ref(),
+            reasons: reasons::open().inspect_err(|error| tracing::warn!(%error, "reasons are cut short")).ok(),
+        };
+        let mut adapted = adapt::container(&spec, &with, payload.kind()).map_err(BuildError::Capabilities)?;
+        folders::keep_modes(&mut adapted, &modes);
+        self.write(&adapted)?;
+        let lowering = adapted.process().as_ref().filter(|_| payload.kind() == adapt::Kind::Wasm);
+        let lowering = lowering.and_then(adapt::to_be_lowered).map(Confinement::lowering);
+        let mut container = builder(&self.id, &self.folder, &self.streams, &spec, payload, lowering, &runc)?
+            .as_init(&self.folder)
+            .with_systemd(false)
+            .with_no_pivot(runc.no_pivot_root)
+            .as_sibling(true)
+            .build()
+            .inspect_err(|_| claim.restore())
+            .map_err(|error| build_error("container", &error, &Specs { original: &spec, adapted: &adapted }))?;
+        reasons::close();
+        let pid = container.pid().map(|pid| pid.as_raw());
+        let pid = pid.ok_or_else(|| BuildError::Init(io::Error::other("libcontainer did not name it")))?;
+        let id = ProcessId::of(pid).map_err(BuildError::Init)?;
+        claimed.init = Some(id);
+        claimed.save(&self.folder).map_err(self.folder_failed())?;
+        // Hooks that run from now on read this.
+        container.state.bundle.clone_from(&self.bundle);
+        container.save().map_err(|error| BuildError::State(chain(&error)))?;
+        if let Some(stage) = stage {
+            stage.finish(pid)?;
+        }
+        folders::close_folders(&spec, pid).map_err(BuildError::Devices)?;
+        let cgroup = claim.taken_by(pid)?;
+        drop(building);
+        Ok(Report::Process { id, cgroup: Some(cgroup), about: observe::about(&tracing::Span::current()) })
+    }
+
+    /// Makes the container's folder. What an earlier container of the same id has left there, whose removal was cut off, is taken away
+    /// first.
+    fn take_folder(&self) -> Result<Claimed, BuildError> {
+        if self.folder.exists() {
+            let earlier = Claimed::load(&self.folder);
+            let running = earlier.as_ref().and_then(|earlier| earlier.init).filter(|init| init.is_running());
+            if let Some(init) = running {
+                return Err(BuildError::Exists { id: self.id.clone(), pid: init.pid });
+            }
+            let remove = Remove {
+                id: self.id.clone(),
+                bundle: self.bundle.clone(),
+                folder: self.folder.clone(),
+                helper: None,
+                init: None,
+                cgroup: None,
+            };
+            remove.run().map_err(|source| BuildError::Stale { id: self.id.clone(), source })?;
+        }
+        let claimed = Claimed::by_this_process().and_then(|claimed| claimed.in_pod(&self.pod, &self.bundle));
+        let claimed = claimed.map_err(BuildError::Init)?;
+        // The spec that will lie there holds the container's environment.
+        let made = fs::create_dir_all(self.folder.parent().unwrap_or(&self.folder))
+            .and_then(|()| DirBuilder::new().mode(0o700).create(&self.folder))
+            .and_then(|()| claimed.save(&self.folder));
+        made.map_err(self.folder_failed()).map(|()| claimed)
+    }
+
+    /// Takes the devices that an image holds out of reach, where nothing can need them: the container has a `/dev` of its own, and can
+    /// make no devices elsewhere.
+    fn take_devices(&self, spec: &Spec, kind: adapt::Kind) -> Result<(), BuildError> {
+        let makes_devices = kind == adapt::Kind::Native && spec::can_make_devices(spec);
+        if self.rootfs.is_empty() || !spec::has_own_devices(spec) || makes_devices {
+            return Ok(());
+        }
+        let rootfs = self.bundle.join("rootfs");
+        match mounts::forbid_devices(&rootfs) {
+            // The container's list of devices holds in any case.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOSYS) => {
+                tracing::warn!(%error, "cannot mount the root filesystem without devices: the kernel is too old");
+                Ok(())
+            }
+            other => other.map_err(|source| BuildError::Folder { path: rootfs, source }),
+        }
+    }
+
+    /// Writes the spec that libcontainer shall build from.
+    fn write(&self, spec: &Spec) -> Result<(), BuildError> {
+        let written = serde_json::to_vec(spec).map_err(io::Error::other);
+        written.and_then(|text| fs::write(self.folder.join("config.json"), text)).map_err(self.folder_failed())
+    }
+
+    fn folder_failed(&self) -> impl Fn(io::Error) -> BuildError {
+        |source| BuildError::Folder { path: self.folder.clone(), source }
+    }
+}
+
+/// Finds a hook that cannot be run before anything is built.
+fn check_hooks(spec: &Spec) -> Result<(), BuildError> {
+    let hooks =
+        spec.hooks().iter().flat_map(|hooks| [hooks.prestart(), hooks.create_runtime(), hooks.create_container()]);
+    for hook in hooks.flatten().flatten() {
+        let missing = |source| BuildError::Hook { path: hook.path().clone(), source };
+        fs::metadata(hook.path()).map_err(missing)?;
+    }
+    Ok(())
+}

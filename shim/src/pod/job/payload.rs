@@ -1,0 +1,357 @@
+//! Finds and prepares what a process of a container runs: wasm of its image, wasm in a file, or a native program.
+
+use std::fs;
+use std::io;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use libcontainer::oci_spec::runtime::Spec;
+use prewasi_engines::{Engine, Machine, Program, RunError};
+use prewasi_precompiler::{
+    ContainerImage, Content, Digest, Image, ImageError, Options, OptionsError, Pin, Precompiler, PrepareError, Settings,
+};
+
+use super::data::{self, DataError};
+use super::stop_signal;
+use super::view::{Found, View};
+use crate::engine::EngineConstructor;
+use crate::failure::Kind;
+use crate::node::seal::seal;
+use crate::pod::entrypoint::{self, Entrypoint};
+use crate::pod::launch::Wasm;
+use crate::pod::spec;
+use crate::telemetry::trace::Origin;
+
+/// The first bytes of wasm in binary form.
+const MAGIC: &[u8] = b"\0asm";
+/// What log lines have as the engine of programs that need none.
+const NATIVE: &str = "native";
+
+/// What a process runs.
+pub(super) enum Payload {
+    Wasm(Box<Wasm>),
+    /// Further variables for the program.
+    Native(Vec<(String, String)>),
+}
+
+/// Where programs of a container are looked for.
+pub(super) struct Search<'a> {
+    /// Id of the container.
+    pub(super) id: &'a str,
+    /// containerd's gRPC socket.
+    pub(super) address: &'a Path,
+    pub(super) namespace: &'a str,
+    /// What the container's processes see.
+    pub(super) view: View<'a>,
+    /// The container's bundle.
+    pub(super) bundle: &'a Path,
+    /// The program that the container runs already, if it is to run another. An image's only wasm is what the container
+    /// runs, whatever its entrypoint is called; everything else must be asked for by a name that it has.
+    pub(super) own: Option<String>,
+    /// The image that the container is known to run.
+    pub(super) pin: Option<&'a Pin>,
+    /// The trace that the program is told of.
+    pub(super) origin: Option<&'a Origin>,
+}
+
+/// A process that can be made.
+pub(super) struct Prepared {
+    pub(super) payload: Payload,
+    /// The image that its program belongs to, if containerd had to be asked for one.
+    pub(super) pin: Option<Pin>,
+}
+
+/// Says why a program cannot be found or prepared.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PayloadError {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error("cannot find entrypoint {program:?} in the root filesystem of the container{}", not_seen(unseen))]
+    NoEntrypoint {
+        program: String,
+        /// Mounts in which it may lie, each with the reason why it cannot be looked into.
+        unseen: Vec<String>,
+    },
+    #[error(
+        "cannot run what the container was created with: that was {manifest} of image {image}, and a part of it has been removed \
+         since; pull {image} again if its name still stands for that, else by this digest, or create the container anew"
+    )]
+    Gone {
+        image: String,
+        manifest: Digest,
+        #[source]
+        source: Box<ImageError>,
+    },
+    #[error("cannot find {program:?}: the container has no such file, and image {image} has only {programs}")]
+    NoProgram { program: String, image: String, programs: String },
+    #[error("cannot read entrypoint {program:?}")]
+    Entrypoint {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot run {subject}")]
+    Check {
+        subject: String,
+        #[source]
+        source: RunError,
+    },
+    #[error("cannot set up a runtime")]
+    Runtime(#[source] io::Error),
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+}
+
+/// A program that has been loaded.
+struct Loaded {
+    /// What it is called in messages.
+    subject: String,
+    program: Box<dyn Program>,
+    /// The container's options, with those of its image.
+    options: Options,
+    /// The signal that stops the container.
+    stop_signal: Option<i32>,
+    /// The image that it belongs to.
+    pin: Option<Pin>,
+}
+
+/// The image of a container, and what else its record says.
+#[derive(Default)]
+struct Chosen {
+    image: Option<Image>,
+    pin: Option<Pin>,
+    /// Whether the container is known to run this image, by an earlier note.
+    is_noted: bool,
+    stop_signal: Option<i32>,
+}
+
+impl PayloadError {
+    /// Says what is to be done if a part of the image is missing that the container is known to run.
+    fn of_pinned(self, pin: Option<&Pin>) -> Self {
+        match (self, pin) {
+            (
+                Self::Prepare(PrepareError::Image(source @ ImageError::MissingBlob { .. }))
+                | Self::Data(DataError::Image(source @ ImageError::MissingBlob { .. })),
+                Some(pin),
+            ) => Self::Gone { image: pin.image.clone(), manifest: pin.manifest.clone(), source: Box::new(source) },
+            (error, _) => error,
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Prepare(error) if error.is_input() => Kind::Invalid,
+            Self::Prepare(PrepareError::Store(_)) => Kind::Unavailable,
+            Self::NoEntrypoint { .. } | Self::NoProgram { .. } | Self::Gone { .. } | Self::Check { .. } => {
+                Kind::Invalid
+            }
+            Self::Options(_) => Kind::Invalid,
+            Self::Data(error) if error.is_input() => Kind::Invalid,
+            Self::Data(_) => Kind::Internal,
+            Self::Prepare(_) | Self::Entrypoint { .. } | Self::Runtime(_) => Kind::Internal,
+        }
+    }
+}
+
+impl Search<'_> {
+    /// Prepares what the process of `spec` runs. The runtime that talks to containerd is gone when this returns, with its
+    /// threads: libcontainer is about to fork.
+    pub(super) fn payload(
+        &self,
+        spec: &Spec,
+        options: &Options,
+        engine: EngineConstructor,
+    ) -> Result<Prepared, PayloadError> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PayloadError::Runtime)?;
+        let before = open_descriptors();
+        let entrypoint = Entrypoint::parse(spec::args(spec).first().map_or("", String::as_str));
+        let loaded = runtime.block_on(self.load(spec, options, &entrypoint, engine))?;
+        drop(runtime);
+        let variables = self.variables(spec);
+        let Some(Loaded { subject, program, options, stop_signal, pin }) = loaded else {
+            tracing::Span::current().record("engine", NATIVE);
+            return Ok(Prepared { payload: Payload::Native(variables), pin: None });
+        };
+        tracing::debug!(subject, "program prepared");
+        let mut guest = spec::guest(spec, &entrypoint, &options);
+        options.limit(&mut guest)?;
+        guest.env.extend(variables);
+        program.check(&guest).map_err(|source| PayloadError::Check { subject, source })?;
+        let kept: Vec<RawFd> = open_descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
+        if let Err(error) = seal(&kept) {
+            tracing::warn!(%error, "cannot protect native code from its container: the kernel is too old");
+        }
+        let timeout = options.timeout;
+        let wasm = Wasm { program: program.into(), guest, kept, timeout, stop_signal };
+        Ok(Prepared { payload: Payload::Wasm(Box::new(wasm)), pin })
+    }
+
+    /// Returns the variables that tell of the trace, without those that the container has of its own.
+    fn variables(&self, spec: &Spec) -> Vec<(String, String)> {
+        let variables = self.origin.map(|origin| origin.container.variables()).unwrap_or_default();
+        let own = spec::env(spec);
+        variables.into_iter().filter(|(name, _)| !own.iter().any(|(known, _)| known == name)).collect()
+    }
+
+    /// Loads what the process runs, and notes which image that belongs to. containerd is not asked for what is a native file.
+    async fn load(
+        &self,
+        spec: &Spec,
+        options: &Options,
+        entrypoint: &Entrypoint,
+        engine: EngineConstructor,
+    ) -> Result<Option<Loaded>, PayloadError> {
+        let Found { file, unseen } = self.find(spec, entrypoint)?;
+        if let Some(file) = &file
+            && !is_wasm(entrypoint, file)?
+        {
+            return Ok(None);
+        }
+        let precompiler = self.precompiler(options).await?;
+        let Chosen { image, pin, is_noted, stop_signal } = match self.image(&precompiler).await {
+            // A file that is executed is there although the image may be gone.
+            Err(_) if self.own.is_some() && file.is_some() => Chosen::default(),
+            chosen => chosen?,
+        };
+        let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
+        let program = self.program(&precompiler, image.as_ref(), file, spec, entrypoint, &*engine).await;
+        let program = program.map_err(|error| error.of_pinned(pin.as_ref().filter(|_| is_noted)))?;
+        let Some((subject, program)) = program else {
+            // It may be there when all is mounted; libcontainer looks again.
+            return if entrypoint.is_named_wasm() {
+                Err(PayloadError::NoEntrypoint { program: entrypoint.program.clone(), unseen })
+            } else {
+                Ok(None)
+            };
+        };
+        if let (None, false, Some(pin)) = (&self.own, is_noted, &pin)
+            && let Err(error) = precompiler.pin(self.id, pin).await
+        {
+            // This task remembers it in any case.
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot note which image the container runs");
+        }
+        Ok(Some(Loaded { subject, program, options, stop_signal, pin }))
+    }
+
+    /// Loads wasm of the image or of a file, with what it is called in messages. A container runs the wasm of its image, whatever its
+    /// entrypoint is called, and what the image has beside it is mounted first. What is executed in it is what its name says: a
+    /// file, else wasm of the image by the entrypoint or title that it has there.
+    async fn program(
+        &self,
+        precompiler: &Precompiler,
+        image: Option<&Image>,
+        file: Option<fs::File>,
+        spec: &Spec,
+        entrypoint: &Entrypoint,
+        engine: &dyn Engine,
+    ) -> Result<Option<(String, Box<dyn Program>)>, PayloadError> {
+        let name = &entrypoint.program;
+        let of_file = async |file| -> Result<_, PayloadError> {
+            let program = precompiler.load_file(image, name, file, engine).await?;
+            Ok(program.map(|program| (name.clone(), program)))
+        };
+        let file = match (&self.own, file) {
+            (Some(_), Some(file)) => return of_file(file).await,
+            (own, file) => {
+                if let Some(image) = image {
+                    match own {
+                        Some(own) => check_name(own, name, image)?,
+                        None => data::mount_all(precompiler, image, spec, self.view.root(), self.bundle).await?,
+                    }
+                    if let Some(program) = precompiler.load(image, Some(name), engine).await? {
+                        return Ok(Some((format!("image {}", image.name), program)));
+                    }
+                }
+                file
+            }
+        };
+        match file {
+            Some(file) => of_file(file).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn precompiler(&self, options: &Options) -> Result<Precompiler, PayloadError> {
+        let mut settings = Settings::new(self.address, self.namespace);
+        options.apply(&mut settings);
+        Ok(Precompiler::connect(settings).await?)
+    }
+
+    /// Reads the image that the container was made from, as it was then.
+    async fn image(&self, precompiler: &Precompiler) -> Result<Chosen, PayloadError> {
+        let record = precompiler.container(self.id).await?;
+        let known = match self.pin {
+            Some(pin) => ContainerImage::Pinned(pin.clone()),
+            None => ContainerImage::of(&record, self.id),
+        };
+        let (image, pin, is_noted) = match known {
+            ContainerImage::None => {
+                let stop_signal = stop_signal::of_container(&record, None);
+                return Ok(Chosen { stop_signal, ..Chosen::default() });
+            }
+            ContainerImage::Pinned(pin) => (precompiler.resolve_pinned(&pin).await, Some(pin), true),
+            ContainerImage::Named(name) => (precompiler.resolve(&name).await, None, false),
+        };
+        let image = image.map_err(|error| PayloadError::from(PrepareError::Image(error)).of_pinned(pin.as_ref()))?;
+        let pin = pin.unwrap_or_else(|| Pin::of(&image));
+        let stop_signal = stop_signal::of_container(&record, Some(&image));
+        Ok(Chosen { image: Some(image), pin: Some(pin), is_noted, stop_signal })
+    }
+
+    /// Opens the file that the entrypoint names.
+    fn find(&self, spec: &Spec, entrypoint: &Entrypoint) -> Result<Found, PayloadError> {
+        let env = spec::env(spec);
+        let search =
+            env.iter().rfind(|(name, _)| name == "PATH").map_or(spec::DEFAULT_PATH, |(_, value)| value.as_str());
+        self.view
+            .find(entrypoint, &spec::cwd(spec), search)
+            .map_err(|source| PayloadError::Entrypoint { program: entrypoint.program.clone(), source })
+    }
+}
+
+/// Checks that wasm of an image has the name by which it is asked for: that of what the container runs, or a title.
+fn check_name(own: &str, name: &str, image: &Image) -> Result<(), PayloadError> {
+    let Content::Wasm(layers) = &image.content else { return Ok(()) };
+    let titles: Vec<&str> = layers.iter().filter_map(|layer| layer.title.as_deref()).collect();
+    if name == own || titles.contains(&name.trim_start_matches('/')) {
+        return Ok(());
+    }
+    let (program, programs) = (name.to_owned(), [&[own], &*titles].concat().join(", "));
+    Err(PayloadError::NoProgram { program, image: image.name.clone(), programs })
+}
+
+/// Makes the engine that the options of the container and its image ask for, and puts these together.
+fn tuned(
+    engine: EngineConstructor,
+    spec: &Spec,
+    options: &Options,
+    image: Option<&Image>,
+) -> Result<(Box<dyn Engine>, Options), PrepareError> {
+    let tuned = options.tuned(&*engine(), image, Machine::default(), spec::memory_limit(spec))?;
+    tracing::Span::current().record("engine", tuned.0.name());
+    Ok(tuned)
+}
+
+/// Says whether a file is wasm, by its name or its first bytes.
+fn is_wasm(entrypoint: &Entrypoint, file: &fs::File) -> Result<bool, PayloadError> {
+    let failed = |source| PayloadError::Entrypoint { program: entrypoint.program.clone(), source };
+    Ok(entrypoint.is_named_wasm() || entrypoint::starts_with(file, MAGIC).map_err(failed)?)
+}
+
+/// Tells of mounts that could not be looked into.
+fn not_seen(mounts: &[String]) -> String {
+    if mounts.is_empty() { String::new() } else { format!("; not looked into: {}", mounts.join(", ")) }
+}
+
+/// Lists the numbers of this process's descriptors.
+fn open_descriptors() -> Vec<RawFd> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let mut listed: Vec<RawFd> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    // The folder itself was open while it was read.
+    listed.retain(|fd| fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
+    listed
+}

@@ -1,0 +1,266 @@
+//! The mount namespace in which libcontainer builds a container, and what is mounted there for it.
+//!
+//! libcontainer 0.7 mounts folders of the node into a container, but it knows only a part of what a spec can say of them: how mounts
+//! spread, whose files they are. And of cgroups of version 1 it shows a container whichever process of the node has, by chance, the
+//! number that the container's own process has in its pid namespace. So the helper makes these mounts itself, in a mount namespace of its
+//! own, with all that the spec says of them, at a place in the bundle that nobody else sees. libcontainer gets a spec that names these
+//! as sources: a copy of a mount is as the mount is. It makes each copy in the order of the spec, after `/proc` or `/dev`.
+//!
+//! Nothing of it has to be taken away: the namespace ends with the helper. Only the empty folder stays in the bundle.
+//!
+//! One thing libcontainer does to all mounts: they become slaves of the node's, or all are shared. If one must be shared, all are; the
+//! others are put right in the end, in the container ([`Stage::finish`]).
+
+mod bind;
+mod groups;
+mod late;
+mod options;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Mount, MountBuilder, Spec};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{CWD, FileType, fstat};
+use rustix::mount::{MoveMountFlags, move_mount};
+
+use crate::node::cgroup::Claim;
+use crate::pod::spec;
+use bind::Users;
+use groups::Hierarchies;
+use late::Late;
+use options::{Options, Propagation};
+
+/// Folder of the bundle in which the mounts are.
+const FOLDER: &str = "prewasi-mounts";
+/// Where a container finds its cgroups mounted.
+const CGROUP: &str = "cgroup";
+
+/// Says why the mounts of a container cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StageError {
+    #[error(
+        "cannot mount the root filesystem with rootfsPropagation {value:?}: it must be private, slave, shared or unbindable, or one of these with an r before it"
+    )]
+    Propagation { value: String },
+    #[error(
+        "cannot mount the root filesystem with rootfsPropagation runbindable: what is unbindable cannot be mounted in a container"
+    )]
+    Unbindable,
+    #[error("cannot make a mount namespace for the container")]
+    Namespace(#[source] io::Error),
+    #[error("cannot prepare the mounts of the container in {}", path.display())]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot mount anything on {}: the spec names no source", destination.display())]
+    NoSource { destination: PathBuf },
+    #[error("cannot mount {} on {}", path.display(), destination.display())]
+    Source {
+        path: PathBuf,
+        destination: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot mount {} on {} with options {options}", path.display(), destination.display())]
+    Options {
+        path: PathBuf,
+        destination: PathBuf,
+        options: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot mount {} on {} with mapped ids: {reason}", path.display(), destination.display())]
+    NoMapping { path: PathBuf, destination: PathBuf, reason: &'static str },
+    #[error("cannot mount {} on {} with mapped ids", path.display(), destination.display())]
+    Mapping {
+        path: PathBuf,
+        destination: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot show the container its cgroups at {}", destination.display())]
+    Cgroups {
+        destination: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot change how the mounts of the container spread")]
+    Finish(#[source] io::Error),
+}
+
+impl StageError {
+    /// Says whether the container's description is at fault rather than the node.
+    pub(crate) fn is_input(&self) -> bool {
+        match self {
+            Self::Propagation { .. } | Self::Unbindable | Self::NoSource { .. } | Self::NoMapping { .. } => true,
+            Self::Source { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
+/// The mounts of a container that have been prepared.
+pub(crate) struct Stage {
+    mounts: Vec<Mount>,
+    /// Whether libcontainer has to share all mounts.
+    shared: bool,
+    late: Vec<Late>,
+    /// The mount namespace of the daemon, in which hooks run.
+    outside: String,
+}
+
+/// A mount that has been made and is nowhere yet.
+struct Made {
+    /// Its place in the list of the spec's mounts.
+    index: usize,
+    tree: OwnedFd,
+    /// What is to be mounted in it.
+    hierarchies: Hierarchies,
+}
+
+impl Stage {
+    /// Takes this process into a mount namespace of its own and makes the mounts of the spec there that libcontainer would not make as
+    /// the spec says; `None` if there are none. Forks, so this process must have one thread.
+    ///
+    /// # Errors
+    /// [`StageError`] names source and destination.
+    pub(crate) fn enter(spec: &Spec, bundle: &Path, claim: &Claim) -> Result<Option<Self>, StageError> {
+        let mounts = spec.mounts().clone().unwrap_or_default();
+        let propagation = propagation_of(spec)?;
+        let (path, legacy) = claim.for_libcontainer();
+        let is_ours = |mount: &Mount| is_bind(mount) || legacy && mount.typ().as_deref() == Some(CGROUP);
+        let needed = propagation.is_some() || mounts.iter().any(|mount| is_ours(mount) || spreads(mount));
+        if !needed || !has_own_mounts(spec) {
+            return Ok(None);
+        }
+        unshare(CloneFlags::CLONE_NEWNS).map_err(|error| StageError::Namespace(error.into()))?;
+        spread_all(propagation.unwrap_or(Propagation::DEFAULT)).map_err(StageError::Namespace)?;
+        let users = Users::of(spec);
+        let mut made = Vec::new();
+        for (index, mount) in mounts.iter().enumerate().filter(|(_, mount)| is_ours(mount)) {
+            let (tree, hierarchies) = if is_bind(mount) {
+                (bind::make(mount, bundle, &users)?, Hierarchies::new())
+            } else {
+                groups::make(mount, path, spec::root_on_node(spec))
+                    .map_err(|source| StageError::Cgroups { destination: mount.destination().clone(), source })?
+            };
+            made.push(Made { index, tree, hierarchies });
+        }
+        // What is mounted from now on must not spread to the node.
+        spread_all(Propagation::DEFAULT).map_err(StageError::Namespace)?;
+        let outside = format!("/proc/{}/ns/mnt", nix::unistd::getppid());
+        let mut stage = Self { mounts, shared: false, late: Vec::new(), outside };
+        let folder = bundle.join(FOLDER);
+        stage.place(made, &folder).map_err(|source| StageError::Folder { path: folder, source })?;
+        Ok(Some(stage))
+    }
+
+    /// Puts the mounts where libcontainer can find them, and notes what is left to do in the container.
+    fn place(&mut self, made: Vec<Made>, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
+        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+        let mut places = Vec::new();
+        for Made { index, tree, hierarchies } in made {
+            let path = folder.join(index.to_string());
+            if FileType::from_raw_mode(fstat(&tree)?.st_mode) == FileType::Directory {
+                fs::create_dir(&path)?;
+            } else {
+                fs::File::create(&path)?;
+            }
+            move_mount(&tree, "", CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            groups::fill(&tree, hierarchies)?;
+            let destination = self.mounts[index].destination().clone();
+            places.push((path, destination, index));
+        }
+        (self.shared, self.late) = late::plan(&fs::read("/proc/self/mountinfo")?, &self.mounts, &places);
+        for (path, destination, index) in places {
+            let copied = MountBuilder::default().destination(destination).typ("bind").source(path);
+            self.mounts[index] = copied.options(["rbind".to_owned()]).build().map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Puts these mounts into the spec for libcontainer.
+    pub(crate) fn adapt(&self, spec: &mut Spec) {
+        spec.set_mounts(Some(self.mounts.clone()));
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_rootfs_propagation(self.shared.then(|| "shared".to_owned()));
+        }
+    }
+
+    /// Returns the mount namespace in which hooks run that belong to the node.
+    pub(crate) fn outside(&self) -> &str {
+        &self.outside
+    }
+
+    /// Does what is left to do in the container that has been built, of which `init` is the first process.
+    ///
+    /// # Errors
+    /// [`StageError::Finish`].
+    pub(crate) fn finish(&self, init: i32) -> Result<(), StageError> {
+        if self.late.is_empty() {
+            return Ok(());
+        }
+        late::apply(&self.late, init).map_err(StageError::Finish)
+    }
+}
+
+/// Removes the folder from a bundle. That there is none is as good.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn remove_folder(bundle: &Path) -> io::Result<()> {
+    match fs::remove_dir(bundle.join(FOLDER)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Reads how the container's mounts shall spread.
+fn propagation_of(spec: &Spec) -> Result<Option<Propagation>, StageError> {
+    let value = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
+    match Propagation::parse(value) {
+        Some(propagation) if propagation.is_unbindable() && propagation.recursive => Err(StageError::Unbindable),
+        Some(propagation) => Ok(Some(propagation)),
+        None => Err(StageError::Propagation { value: value.to_owned() }),
+    }
+}
+
+/// Says whether a mount shows a folder or file of the node.
+fn is_bind(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    mount.typ().as_deref() == Some("bind") || options.iter().any(|option| option == "bind" || option == "rbind")
+}
+
+/// Says whether something is said of how a mount spreads.
+fn spreads(mount: &Mount) -> bool {
+    mount.options().iter().flatten().any(|option| Propagation::parse(option).is_some())
+}
+
+/// Says whether the container gets a mount namespace that is made for it.
+fn has_own_mounts(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount && namespace.path().is_none())
+}
+
+/// Changes how mounts of this process's namespace spread, beginning with the root.
+fn spread_all(propagation: Propagation) -> io::Result<()> {
+    let change = propagation.change();
+    let root =
+        rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    change.apply(root, propagation.recursive)
+}
+
+/// Parses the options of a mount.
+fn options_of(mount: &Mount) -> Options {
+    Options::parse(mount.options().as_deref().unwrap_or_default())
+}

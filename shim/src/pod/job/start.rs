@@ -1,0 +1,24 @@
+//! Starts a container that has been created.
+
+use std::path::PathBuf;
+
+use libcontainer::container::Container;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Kind};
+
+/// Let the init process of a container go on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    /// libcontainer's folder of the container.
+    pub(crate) state: PathBuf,
+}
+
+impl Start {
+    /// Tells the init process to run its program, then runs the hooks that come after.
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        Container::load(self.state.clone())
+            .and_then(|mut container| container.start())
+            .map_err(|error| Failure::new(Kind::Internal, &error))
+    }
+}

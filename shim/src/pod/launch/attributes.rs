@@ -1,0 +1,107 @@
+//! What a process of a container has that `execve(2)` would have given it, or runc's init, and libcontainer does not:
+//! `docs/parity.md` has the list.
+//!
+//! It is done at three times. A helper does for itself what all of its descendants inherit. The process does the most of the rest
+//! before its creation is told, so that a creation fails where something cannot be had. The label comes last, because a profile
+//! is written for a program, not for what leads up to it.
+
+use std::io;
+use std::sync::Arc;
+
+use libcontainer::oci_spec::runtime::Spec;
+use nix::libc;
+use prewasi_engines::Guest;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+use super::label::{self, Label, LabelError};
+use super::title::Title;
+use crate::node::keyring;
+use crate::pod::spec;
+
+/// Processors that a mask has room for.
+const PROCESSORS: usize = 8192;
+
+/// What is left to do in a process.
+#[derive(Clone)]
+pub(crate) struct Attributes {
+    /// Whether another program takes the place of this process.
+    executed: bool,
+    title: Title,
+    labels: Arc<[Label]>,
+}
+
+/// Says why a process cannot be as one that is executed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttributeError {
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    #[error("cannot give the container a session keyring of its own")]
+    Keyring(#[source] io::Error),
+    #[error("cannot write down arguments and environment of the process")]
+    Title(#[source] io::Error),
+    #[error("cannot keep others from looking into the process")]
+    Dumpable(#[source] io::Error),
+}
+
+impl Attributes {
+    /// Prepares this process, a helper, to make a process of a container: a wasm guest, or the native program of the spec. It has the
+    /// container's keyring then, unless the client wants it to keep its own.
+    ///
+    /// # Errors
+    /// [`AttributeError`]: the node cannot do what the spec wants.
+    pub(crate) fn prepare(
+        container: &str,
+        spec: &Spec,
+        guest: Option<&Guest>,
+        keyring: bool,
+    ) -> Result<Self, AttributeError> {
+        let executed = guest.is_none();
+        let (labels, selinux) = match spec.process() {
+            Some(process) => {
+                label::check(process)?;
+                (label::of(process, executed)?, label::selinux(process))
+            }
+            None => (Vec::new(), None),
+        };
+        if keyring {
+            keyring::join(container, selinux).map_err(AttributeError::Keyring)?;
+        }
+        run_anywhere();
+        let args = guest.map_or_else(|| spec::args(spec), |guest| &guest.args);
+        let env = guest.map_or(&[][..], |guest| &guest.env).iter();
+        let title =
+            Title::new(args.iter().map(String::as_str), env.map(|(name, value)| (name.as_str(), value.as_str())))
+                .map_err(AttributeError::Title)?;
+        if let Err(error) = title.show_arguments() {
+            // The process itself writes over what it shows.
+            tracing::debug!(%error, "cannot change what is shown as the command line of a process");
+        }
+        Ok(Self { executed, title, labels: labels.into() })
+    }
+
+    /// Does in the process what need not wait for its start.
+    pub(super) fn begin(&self) -> Result<(), AttributeError> {
+        // A change of user leaves it to `fs.suid_dumpable`.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| AttributeError::Dumpable(error.into()))?;
+        if !self.executed {
+            self.title.show();
+        }
+        Ok(self.labels.iter().try_for_each(Label::reach)?)
+    }
+
+    /// Does the rest, just before the program runs.
+    pub(super) fn finish(&self) -> Result<(), AttributeError> {
+        Ok(self.labels.iter().try_for_each(Label::apply)?)
+    }
+}
+
+/// Lets this process run on all processors that its cgroup allows: to what containerd was bound does not concern containers.
+fn run_anywhere() {
+    let mask = [u8::MAX; PROCESSORS / 8];
+    // SAFETY: the kernel reads as many bytes as it is told.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
+    if result < 0 {
+        // Only slower, as with runc.
+        tracing::debug!(error = %io::Error::last_os_error(), "cannot let the process run on all processors");
+    }
+}

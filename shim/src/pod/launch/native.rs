@@ -1,0 +1,138 @@
+//! Native programs: side-cars, and the pause container of a pod.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+
+use super::attributes::{AttributeError, Attributes};
+use super::confine::{ConfineError, Confinement};
+use super::signals;
+use super::{CANNOT_RUN, NOT_THERE, exit, mend_null_outputs, tell};
+use crate::pod::spec::{self, DEFAULT_PATH};
+
+/// Replaces the process by the program that the spec names.
+#[derive(Clone)]
+pub(crate) struct NativeExecutor {
+    /// What is left to do before, for a process other than init. Whoever starts such a process is told why it cannot be.
+    confinement: Option<Confinement>,
+    /// Variables besides those of the spec.
+    variables: Vec<(String, String)>,
+    attributes: Attributes,
+}
+
+/// Says why a program cannot be executed.
+#[derive(Debug, thiserror::Error)]
+enum NativeError {
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    #[error(transparent)]
+    Attributes(#[from] AttributeError),
+    #[error("cannot execute an empty command")]
+    Empty,
+    #[error("cannot execute {program:?}: executable file not found in $PATH")]
+    NotInPath { program: String },
+    #[error("cannot execute {program:?}")]
+    Program {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl NativeExecutor {
+    /// Makes an executor for the init process, or with what is left to be done for another one.
+    pub(crate) fn new(
+        confinement: Option<Confinement>,
+        variables: Vec<(String, String)>,
+        attributes: Attributes,
+    ) -> Self {
+        Self { confinement, variables, attributes }
+    }
+
+    /// Returns why the process could not be replaced.
+    fn replace(&self, spec: &Spec) -> NativeError {
+        if let Err(error) = self.attributes.finish() {
+            return error.into();
+        }
+        if let Some(Err(error)) = self.confinement.as_ref().map(Confinement::apply) {
+            return error.into();
+        }
+        let Some((program, args)) = spec::args(spec).split_first() else { return NativeError::Empty };
+        let mut command = Command::new(program);
+        command.args(args).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if std::env::var_os("PATH").is_none() {
+            command.env("PATH", DEFAULT_PATH);
+        }
+        // The standard library's `exec` restores ignored and blocked signals, which the program would inherit.
+        NativeError::Program { program: program.clone(), source: command.exec() }
+    }
+
+    fn check(spec: &Spec) -> Result<(), NativeError> {
+        let program = spec::args(spec).first().ok_or(NativeError::Empty)?;
+        let env = spec::env(spec);
+        let search = env.iter().rfind(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value.as_str());
+        let found = if program.contains('/') {
+            is_executable(Path::new(program))
+        } else {
+            let mut candidates = search.split(':').map(|folder| PathBuf::from(folder).join(program));
+            match candidates.find(|path| is_executable(path).is_ok()) {
+                Some(_) => Ok(()),
+                None => return Err(NativeError::NotInPath { program: program.clone() }),
+            }
+        };
+        found.map_err(|source| NativeError::Program { program: program.clone(), source })
+    }
+}
+
+impl Executor for NativeExecutor {
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        Self::check(spec)
+            .and_then(|()| Ok(self.attributes.begin()?))
+            .map_err(|error| ExecutorValidationError::ArgValidationError(prewasi_precompiler::chain(&error)))
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        mend_null_outputs();
+        signals::forget_ignored();
+        let error = self.replace(spec);
+        if self.confinement.is_some() {
+            return Err(ExecutorError::Other(prewasi_precompiler::chain(&error)));
+        }
+        let code = match &error {
+            NativeError::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_THERE,
+            _ => CANNOT_RUN,
+        };
+        tell(&error);
+        exit(code)
+    }
+}
+
+fn is_executable(path: &Path) -> io::Result<()> {
+    let metadata = path.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Folders and files without the bit are no programs, each with its own reason.
+    #[test]
+    fn programs() {
+        assert!(is_executable(Path::new("/bin/sh")).is_ok());
+        assert_eq!(is_executable(Path::new("/bin")).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(is_executable(Path::new("/etc/passwd")).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(is_executable(Path::new("/nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

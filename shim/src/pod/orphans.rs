@@ -1,0 +1,163 @@
+//! Containers whose daemon is gone.
+//!
+//! containerd calls `delete` for each container of a daemon that was killed only if it has called `start` for each. From 2.0 on it calls
+//! `start` for a pod's sandbox alone, and so it does with `delete`: that takes along what is left of the pod. containerd forgets the other
+//! containers without a word; should the sandbox have gone before them, the next daemon of the namespace removes them.
+//!
+//! Whose container it is says its maker's note ([`Claimed`]): the pod's name, and the daemon, which must have ended.
+
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+use crate::pod::folders;
+use crate::pod::job::Remove;
+use crate::pod::pending::{self, TAKEN};
+use crate::pod::record::Claimed;
+
+/// How long a daemon that has closed its connections may take to end.
+const END_LIMIT: Duration = Duration::from_secs(1);
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The removal of what is left of a pod, under way.
+pub(crate) struct Sweep(mpsc::Receiver<()>);
+
+impl Sweep {
+    /// Begins to remove the containers of a pod other than its sandbox, if their daemon has ended. All removals are noted before the first
+    /// one begins: should this process be killed, the next daemon finishes them.
+    pub(crate) fn begin(address: &Path, namespace: &str, pod: &str) -> Self {
+        let (folder, pod, span) = (folders::containers(address, namespace), pod.to_owned(), tracing::Span::current());
+        let (done, sweep) = mpsc::channel();
+        thread::spawn(move || {
+            let _entered = span.entered();
+            let removals = of_pod(&folder, &pod).into_iter().filter_map(pending::take).collect();
+            remove_all(removals);
+            // Whoever has waited long enough does not listen any more.
+            let _ = done.send(());
+        });
+        Self(sweep)
+    }
+
+    /// Waits until all is gone; says whether it is.
+    pub(crate) fn wait(self, limit: Duration) -> bool {
+        // A thread that has panicked has said so.
+        !matches!(self.0.recv_timeout(limit), Err(mpsc::RecvTimeoutError::Timeout))
+    }
+}
+
+/// Takes the containers of a namespace that nobody will ask to be removed: their daemon has ended, and containerd has forgotten them,
+/// with their bundle.
+pub(crate) fn take_forgotten(address: &Path, namespace: &str) -> Vec<(Option<std::path::PathBuf>, Remove)> {
+    let is_forgotten = |claimed: &Claimed| {
+        claimed.has_no_daemon() && !claimed.bundle.as_os_str().is_empty() && is_gone(&claimed.bundle)
+    };
+    let found = of_folder(&folders::containers(address, namespace));
+    found
+        .into_iter()
+        .filter(|(claimed, _)| is_forgotten(claimed))
+        .filter_map(|(_, remove)| pending::take(remove))
+        .collect()
+}
+
+/// Says whether there certainly is no such file or folder.
+pub(crate) fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Finds the containers of a pod that have no daemon any more. One that is about to end is waited for.
+fn of_pod(folder: &Path, pod: &str) -> Vec<Remove> {
+    let begun = Instant::now();
+    loop {
+        let found: Vec<_> =
+            of_folder(folder).into_iter().filter(|(claimed, remove)| claimed.pod == pod && remove.id != pod).collect();
+        if found.iter().all(|(claimed, _)| claimed.has_no_daemon()) || begun.elapsed() > END_LIMIT {
+            return found
+                .into_iter()
+                .filter(|(claimed, _)| claimed.has_no_daemon())
+                .map(|(_, remove)| remove)
+                .collect();
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Lists the containers that have a folder here, those that are being removed too.
+fn of_folder(folder: &Path) -> Vec<(Claimed, Remove)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let containers = entries.filter_map(|entry| {
+        let claimed = Claimed::load(&entry.path())?;
+        let id = entry.file_name().to_str()?.trim_start_matches(TAKEN).to_owned();
+        let remove = Remove { id, bundle: claimed.bundle.clone(), folder: entry.path(), ..Remove::default() };
+        Some((claimed, remove))
+    });
+    containers.collect()
+}
+
+/// Ends the processes of all containers first, so that none waits for the hooks of another.
+fn remove_all(removals: Vec<(Option<std::path::PathBuf>, Remove)>) {
+    removals.iter().for_each(|(_, remove)| remove.kill());
+    for (note, remove) in removals {
+        match (remove.run(), note) {
+            (Ok(()), note) => {
+                note.as_deref().map(pending::forget);
+                tracing::info!(id = remove.id, "removed what a killed daemon has left of a container");
+            }
+            (Err(Failure { message, .. }), _) => {
+                tracing::warn!(
+                    id = remove.id,
+                    error = message,
+                    "cannot remove what a killed daemon has left of a container"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::pid::ProcessId;
+
+    fn folder(name: &str) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("prewasi-orphans-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    fn container(folder: &Path, id: &str, pod: &str, daemon: Option<ProcessId>) {
+        fs::create_dir(folder.join(id)).unwrap();
+        let mut claimed = Claimed::by_this_process().unwrap();
+        (claimed.pod, claimed.daemon, claimed.bundle) = (pod.to_owned(), daemon, folder.join("bundle"));
+        claimed.save(&folder.join(id)).unwrap();
+    }
+
+    /// A sweep finds the containers of its pod alone, not the sandbox, and none whose daemon runs or is not known.
+    #[test]
+    fn pods_are_told_apart() {
+        let folder = folder("pods");
+        let dead = Some(ProcessId::ended(1));
+        let alive = Some(ProcessId::of(std::process::id().cast_signed()).unwrap());
+        for (id, pod, daemon) in [
+            ("p", "p", dead),
+            ("a", "p", dead),
+            ("~b", "p", dead),
+            ("c", "q", dead),
+            ("d", "p", None),
+            ("e", "p", alive),
+        ] {
+            container(&folder, id, pod, daemon);
+        }
+        fs::create_dir(folder.join("f")).unwrap();
+        let mut found: Vec<(String, String)> = of_pod(&folder, "p")
+            .into_iter()
+            .map(|remove| (remove.id, remove.folder.file_name().unwrap().to_str().unwrap().to_owned()))
+            .collect();
+        found.sort();
+        assert_eq!(found, [("a".to_owned(), "a".to_owned()), ("b".to_owned(), "~b".to_owned())]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

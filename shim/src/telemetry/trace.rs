@@ -1,0 +1,134 @@
+//! Traces of containers, for an OpenTelemetry collector.
+//!
+//! The daemon keeps spans that have ended as plain data. A helper sends them: no connection, and no memory for one, stays in
+//! the daemon, and nobody waits for a collector. What it does not take in time is lost, and said once. Without the variables
+//! that ask for traces nothing of all this happens.
+
+mod config;
+mod context;
+mod export;
+mod span;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+pub(crate) use config::{Config, wipe_headers};
+pub(crate) use context::{Context, Origin, SpanId, random};
+pub(crate) use export::Export;
+pub(crate) use span::{Span, Trace, now};
+
+use self::config::Sampler;
+
+/// How many spans wait at most while a collector hangs; a container has about ten.
+const SPANS_MAX: usize = 512;
+
+/// All traces of a daemon; clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Traces(Option<Arc<Inner>>);
+
+struct Inner {
+    config: Config,
+    waiting: Mutex<Vec<Span>>,
+    wake: Notify,
+    /// How many spans have not been dealt with, those on their way too.
+    open: watch::Sender<usize>,
+    told: AtomicBool,
+}
+
+impl Traces {
+    /// Keeps traces, if there is a configuration.
+    pub(crate) fn new(config: Option<Config>) -> Self {
+        Self(config.map(|config| {
+            Arc::new(Inner {
+                config,
+                waiting: Mutex::default(),
+                wake: Notify::new(),
+                open: watch::Sender::new(0),
+                told: AtomicBool::new(false),
+            })
+        }))
+    }
+
+    /// Begins the trace of a container.
+    pub(crate) fn begin(&self, above: Option<Context>, attributes: &[(&str, &str)]) -> Trace {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        match &self.0 {
+            Some(_) => Trace::begin(self.clone(), above, attributes.iter().map(owned).collect()),
+            None => Trace::default(),
+        }
+    }
+
+    /// Keeps spans until the next ones are sent. When there are too many, the oldest go.
+    pub(crate) fn keep(&self, spans: Vec<Span>) {
+        let Some(inner) = self.0.as_ref().filter(|_| !spans.is_empty()) else { return };
+        let mut waiting = inner.waiting();
+        let added = spans.len();
+        waiting.extend(spans);
+        let surplus = waiting.len().saturating_sub(SPANS_MAX);
+        waiting.drain(..surplus);
+        drop(waiting);
+        inner.open.send_modify(|open| *open = *open + added - surplus);
+        if surplus > 0 {
+            inner.tell("they are not taken fast enough");
+        }
+    }
+
+    /// Has all be sent that is kept.
+    pub(crate) fn wake(&self) {
+        if let Some(inner) = &self.0 {
+            inner.wake.notify_one();
+        }
+    }
+
+    /// Waits until spans are to be sent, and returns them; `None` if nobody asked for traces. Whoever sends them calls [`Self::sent`].
+    pub(crate) async fn due(&self) -> Option<Export> {
+        let inner = self.0.as_ref()?;
+        loop {
+            inner.wake.notified().await;
+            let spans = std::mem::take(&mut *inner.waiting());
+            if !spans.is_empty() {
+                return Some(Export { config: inner.config.clone(), spans });
+            }
+        }
+    }
+
+    /// Takes note that `count` spans have been dealt with; `lost` says why they did not arrive.
+    pub(crate) fn sent(&self, count: usize, lost: Option<&str>) {
+        let Some(inner) = &self.0 else { return };
+        if let Some(reason) = lost {
+            inner.tell(reason);
+        }
+        inner.open.send_modify(|open| *open -= count);
+    }
+
+    /// Waits until all has been sent, but not for long.
+    pub(crate) async fn flush(&self, deadline: Instant) {
+        let Some(inner) = &self.0 else { return };
+        inner.wake.notify_one();
+        let mut open = inner.open.subscribe();
+        // What is not sent by then is lost.
+        let _ = tokio::time::timeout_at(deadline, open.wait_for(|open| *open == 0)).await;
+    }
+
+    fn sampler(&self) -> Option<Sampler> {
+        self.0.as_ref().map(|inner| inner.config.sampler)
+    }
+}
+
+impl Inner {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Span>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, reason: &str) {
+        if self.told.swap(true, Ordering::Relaxed) {
+            tracing::debug!(reason, "spans are lost");
+        } else {
+            let endpoint = self.config.endpoint.to_string();
+            tracing::warn!(endpoint, reason, "spans are lost; this is said once");
+        }
+    }
+}
