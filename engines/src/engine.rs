@@ -12,14 +12,28 @@ use crate::{Fingerprint, Tuning, TuningError, Wasm, WasmKind};
 /// An engine, cheap to make: `compile` runs in a sandboxed child process, `load` and `run` in the process that becomes
 /// the container. Making an engine starts no thread and installs no signal handler before `load`.
 pub trait Engine: Send + Sync {
+    /// Returns what the engine is, and how it was asked to work.
+    fn identity(&self) -> &Identity;
+
     /// Returns the name used in labels, binaries and options, e.g. `wasmtime`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &'static str {
+        self.identity().name
+    }
 
     /// Returns the version of the engine itself, e.g. `48.0.8`.
-    fn version(&self) -> &'static str;
+    fn version(&self) -> &'static str {
+        self.identity().version
+    }
 
     /// Returns everything that shapes the native code, in a written-down order.
-    fn fingerprint(&self) -> &Fingerprint;
+    fn fingerprint(&self) -> &Fingerprint {
+        &self.identity().fingerprint
+    }
+
+    /// Returns how the engine was asked to compile and load.
+    fn tuning(&self) -> &Tuning {
+        &self.identity().tuning
+    }
 
     /// Says whether the engine can compile ahead of time; one that cannot runs the wasm itself.
     fn compiles(&self) -> bool {
@@ -31,9 +45,6 @@ pub trait Engine: Send + Sync {
         false
     }
 
-    /// Returns how the engine was asked to compile and load.
-    fn tuning(&self) -> &Tuning;
-
     /// Makes an engine that compiles and loads as `tuning` says. Its fingerprint, and so its label, is that of such code.
     ///
     /// # Errors
@@ -41,8 +52,8 @@ pub trait Engine: Send + Sync {
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError>;
 
     /// Returns the first of these interfaces that the engine does not give to a component, and none if it gives them all.
-    /// They are named as a component imports them: `wasi:http/outgoing-handler@0.2.0`. A compatible version is as good, and so is
-    /// what may turn out to be nothing that has to be given.
+    /// They are named as a component imports them: `wasi:http/outgoing-handler@0.2.0`. Compatible versions and type-only interfaces
+    /// count as provided.
     /// Called before an image is compiled that names its imports. An engine of core modules refuses components as such.
     fn first_unprovided<'a>(&self, interfaces: &'a [String]) -> Option<&'a str> {
         let _ = interfaces;
@@ -66,6 +77,19 @@ pub trait Engine: Send + Sync {
     }
 }
 
+/// What an engine is, and how it was asked to work: all that labels and messages say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The name used in labels, binaries and options, e.g. `wasmtime`.
+    pub name: &'static str,
+    /// The version of the engine itself, e.g. `48.0.8`.
+    pub version: &'static str,
+    /// Everything that shapes the native code, in a written-down order.
+    pub fingerprint: Fingerprint,
+    /// How the engine was asked to compile and load.
+    pub tuning: Tuning,
+}
+
 /// A loaded program, shared with the process that is forked to become the container.
 pub trait Program: Send + Sync {
     /// Checks, before the container is started, that the guest's entry function exists and can be called.
@@ -79,10 +103,10 @@ pub trait Program: Send + Sync {
         false
     }
 
-    /// Runs to the end on the calling thread, on the process's own stdio. Called inside the container,
+    /// Runs to the end on the calling thread, on the process's own stdio, and returns the guest's exit code. Called inside the container,
     /// on a thread made for it; whatever runtime the engine needs, it makes here. A program that serves may fork processes,
     /// which end with this one: the process's other threads must do nothing but wait.
-    fn run(&self, guest: &Guest) -> Result<Outcome, RunError>;
+    fn run(&self, guest: &Guest) -> Result<u8, RunError>;
 }
 
 /// A file with native code that may be loaded, i.e. executed.
@@ -187,13 +211,6 @@ pub enum Network {
     None,
 }
 
-/// How a guest ended by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It returned or called exit, with this code, 0 to 255.
-    Exit(u8),
-}
-
 /// Says why wasm cannot be compiled. The compile worker, a process of its own, reports it.
 #[derive(Debug, serde::Deserialize, serde::Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -272,12 +289,17 @@ pub enum RunError {
     },
 }
 
+/// Exit code of a container that cannot run what it was told to.
+pub const CANNOT_RUN: u8 = 126;
+/// Exit code of a guest that trapped, whose engine panicked, or whose time is up: that of a program that aborts.
+pub const TRAPPED: u8 = 134;
+
 impl RunError {
-    /// Returns the exit code that a container ends with: 134 for a trap, 126 for what cannot run at all.
+    /// Returns the exit code that a container ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Trap { .. } => 134,
-            Self::NoSuchFunction { .. } | Self::Setup { .. } => 126,
+            Self::Trap { .. } => TRAPPED,
+            Self::NoSuchFunction { .. } | Self::Setup { .. } => CANNOT_RUN,
         }
     }
 }

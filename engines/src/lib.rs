@@ -7,7 +7,7 @@ mod artifact;
 #[cfg(any(feature = "wasmer", feature = "wasmtime"))]
 mod causes;
 mod engine;
-#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
 mod exports;
 mod fingerprint;
 #[cfg(any(feature = "wasmedge", feature = "wasmer"))]
@@ -47,8 +47,8 @@ pub use self::wasmer::Wasmer;
 #[cfg(feature = "wasmtime")]
 pub use self::wasmtime::Wasmtime;
 pub use engine::{
-    CompileError, Engine, Guest, Http, LoadError, NativeCode, Network, Outcome, Preopen, Program, RunError,
-    entry_point, version_label,
+    CANNOT_RUN, CompileError, Engine, Guest, Http, Identity, LoadError, NativeCode, Network, Preopen, Program,
+    RunError, TRAPPED, entry_point, version_label,
 };
 pub use fingerprint::Fingerprint;
 pub use machine::Machine;

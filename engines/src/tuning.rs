@@ -113,6 +113,15 @@ impl TuningError {
 }
 
 impl Tuning {
+    /// Returns the bytes of a guest's stack: those asked for, else `usual`.
+    ///
+    /// # Errors
+    /// [`TuningError::Stack`] if that is less or more than `limits` allow, the least and the most.
+    pub fn stack_within(&self, limits: (u64, u64), usual: u64) -> Result<u64, TuningError> {
+        let bytes = self.stack.unwrap_or(usual);
+        if (limits.0..=limits.1).contains(&bytes) { Ok(bytes) } else { Err(TuningError::Stack { bytes, limits }) }
+    }
+
     /// Returns what of it shapes native code.
     #[must_use]
     pub fn shape(&self) -> Self {

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use crate::{
-    CompileError, Engine, Fingerprint, LoadError, Machine, NativeCode, Optimize, Program, Tuning, TuningError, Wasm,
+    CompileError, Engine, Fingerprint, Identity, LoadError, Machine, NativeCode, Optimize, Program, Tuning,
+    TuningError, Wasm,
 };
 
 mod module;
@@ -23,8 +24,7 @@ const NAME: &str = "wamr";
 /// The WAMR engine. Making one hashes a few lines of text, nothing more.
 #[derive(Debug, Clone)]
 pub struct Wamr {
-    fingerprint: Fingerprint,
-    tuning: Tuning,
+    identity: Identity,
 }
 
 impl Wamr {
@@ -33,7 +33,8 @@ impl Wamr {
         // Nothing shapes code where there is none; the label is for people.
         let fields = [("engine", NAME), ("version", VERSION), ("runs", "interpreted")];
         let fields = fields.map(|(name, value)| (name, value.to_owned()));
-        Self { fingerprint: Fingerprint::new(fields), tuning: Tuning::default() }
+        let (fingerprint, tuning) = (Fingerprint::new(fields), Tuning::default());
+        Self { identity: Identity { name: NAME, version: VERSION, fingerprint, tuning } }
     }
 }
 
@@ -44,24 +45,12 @@ impl Default for Wamr {
 }
 
 impl Engine for Wamr {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn version(&self) -> &'static str {
-        VERSION
-    }
-
-    fn fingerprint(&self) -> &Fingerprint {
-        &self.fingerprint
+    fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     fn compiles(&self) -> bool {
         false
-    }
-
-    fn tuning(&self) -> &Tuning {
-        &self.tuning
     }
 
     /// Takes a stack; refuses what would shape code. What is for a compiler alone or for programs that serve is of no
@@ -80,11 +69,8 @@ impl Engine for Wamr {
         if !tuning.proposals.is_empty() {
             return fixed("proposals");
         }
-        let (stack, limits) = (tuning.stack.unwrap_or(program::STACK.into()), program::STACK_LIMITS);
-        if stack < limits.0 || stack > limits.1 {
-            return Err(TuningError::Stack { bytes: stack, limits });
-        }
-        Ok(Box::new(Self { tuning: tuning.clone(), ..self.clone() }))
+        tuning.stack_within(program::STACK_LIMITS, program::STACK.into())?;
+        Ok(Box::new(Self { identity: Identity { tuning: tuning.clone(), ..self.identity.clone() } }))
     }
 
     fn compile(&self, _: &Wasm) -> Result<Vec<u8>, CompileError> {
@@ -99,7 +85,7 @@ impl Engine for Wamr {
     /// copy is ordinary memory, which a forked process shares until it is written to.
     fn load_wasm(&self, wasm: &Wasm) -> Result<Box<dyn Program>, LoadError> {
         let module = module::Module::read(wasm).map_err(|source| LoadError::Wasm { source })?;
-        let stack = self.tuning.stack.and_then(|stack| u32::try_from(stack).ok()).unwrap_or(program::STACK);
+        let stack = self.identity.tuning.stack.and_then(|stack| u32::try_from(stack).ok()).unwrap_or(program::STACK);
         Ok(Box::new(program::Interpreted { module: Arc::new(module), stack }))
     }
 }

@@ -19,7 +19,7 @@ mod run;
 mod stack;
 
 use self::options::Options;
-use crate::{CompileError, Engine, Fingerprint, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
+use crate::{CompileError, Engine, Identity, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
 /// Version of WasmEdge that this is made for. The library's own is in the fingerprint, for it may be a later patch.
 const VERSION: &str = "0.17.1";
@@ -29,8 +29,7 @@ const NAME: &str = "wasmedge";
 #[derive(Debug, Clone)]
 pub struct Wasmedge {
     options: Options,
-    fingerprint: Fingerprint,
-    tuning: Tuning,
+    identity: Identity,
 }
 
 impl Wasmedge {
@@ -41,7 +40,7 @@ impl Wasmedge {
 
     fn with(options: Options, tuning: Tuning) -> Self {
         let fingerprint = options.fingerprint();
-        Self { options, fingerprint, tuning }
+        Self { options, identity: Identity { name: NAME, version: VERSION, fingerprint, tuning } }
     }
 }
 
@@ -52,25 +51,13 @@ impl Default for Wasmedge {
 }
 
 impl Engine for Wasmedge {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn version(&self) -> &'static str {
-        VERSION
-    }
-
-    fn fingerprint(&self) -> &Fingerprint {
-        &self.fingerprint
+    fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// WasmEdge's compiler and linker write to files, and only to files.
     fn writes_files(&self) -> bool {
         true
-    }
-
-    fn tuning(&self) -> &Tuning {
-        &self.tuning
     }
 
     /// Refuses other machines, save the baseline of this one. What is for programs that serve is of no effect, as it is with

@@ -29,7 +29,7 @@ use std::iter::successors;
 
 use self::options::Options;
 use crate::causes;
-use crate::{CompileError, Engine, Fingerprint, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
+use crate::{CompileError, Engine, Identity, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
 /// Version of the linked crate, which does not export it. A test compares it with Cargo.lock.
 const VERSION: &str = "7.3.0";
@@ -39,8 +39,7 @@ const NAME: &str = "wasmer";
 #[derive(Debug, Clone)]
 pub struct Wasmer {
     options: Options,
-    fingerprint: Fingerprint,
-    tuning: Tuning,
+    identity: Identity,
 }
 
 impl Wasmer {
@@ -51,7 +50,7 @@ impl Wasmer {
 
     fn with(options: Options, tuning: Tuning) -> Self {
         let fingerprint = options.fingerprint();
-        Self { options, fingerprint, tuning }
+        Self { options, identity: Identity { name: NAME, version: VERSION, fingerprint, tuning } }
     }
 }
 
@@ -62,20 +61,8 @@ impl Default for Wasmer {
 }
 
 impl Engine for Wasmer {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn version(&self) -> &'static str {
-        VERSION
-    }
-
-    fn fingerprint(&self) -> &Fingerprint {
-        &self.fingerprint
-    }
-
-    fn tuning(&self) -> &Tuning {
-        &self.tuning
+    fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Refuses fuel and other machines. What is for programs that serve is of no effect, as it is with any program that does not.

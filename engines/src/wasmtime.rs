@@ -27,17 +27,17 @@ mod traps;
 
 use self::options::Options;
 use crate::causes;
-use crate::{CompileError, Engine, Fingerprint, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
+use crate::{CompileError, Engine, Identity, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
 /// Version of the linked crate, which does not export it. A test compares it with Cargo.lock.
 const VERSION: &str = "48.0.8";
+const NAME: &str = "wasmtime";
 
 /// The wasmtime engine. Making one reads the CPU's features and hashes a page of text, nothing more.
 #[derive(Debug, Clone)]
 pub struct Wasmtime {
     options: Options,
-    fingerprint: Fingerprint,
-    tuning: Tuning,
+    identity: Identity,
 }
 
 impl Wasmtime {
@@ -56,7 +56,7 @@ impl Wasmtime {
 
     fn with(options: Options, tuning: Tuning) -> Self {
         let fingerprint = options.fingerprint();
-        Self { options, fingerprint, tuning }
+        Self { options, identity: Identity { name: NAME, version: VERSION, fingerprint, tuning } }
     }
 }
 
@@ -67,20 +67,8 @@ impl Default for Wasmtime {
 }
 
 impl Engine for Wasmtime {
-    fn name(&self) -> &'static str {
-        "wasmtime"
-    }
-
-    fn version(&self) -> &'static str {
-        VERSION
-    }
-
-    fn fingerprint(&self) -> &Fingerprint {
-        &self.fingerprint
-    }
-
-    fn tuning(&self) -> &Tuning {
-        &self.tuning
+    fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
@@ -96,7 +84,7 @@ impl Engine for Wasmtime {
     }
 
     fn load(&self, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
-        load::load(&self.options, &self.tuning, code)
+        load::load(&self.options, &self.identity.tuning, code)
     }
 }
 

@@ -185,7 +185,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), GuestError> {
 #[cfg(test)]
 mod tests {
     use oci_tar_builder::{Layer, media_type};
-    use prewasi_engines::{Engine as _, Guest, NativeCode, Outcome, Preopen, RunError, Wasm, Wasmtime};
+    use prewasi_engines::{Engine as _, Guest, NativeCode, Preopen, RunError, Wasm, Wasmtime};
     use prewasi_oci::WasmKind;
 
     use super::*;
@@ -236,7 +236,7 @@ mod tests {
     }
 
     /// Compiles a guest and runs it in this process, with `folder` as its root.
-    fn run(name: &str, args: &[&str], folder: &Path) -> Result<Outcome, RunError> {
+    fn run(name: &str, args: &[&str], folder: &Path) -> Result<u8, RunError> {
         let engine = Wasmtime::new();
         let native = engine.compile(&Wasm::new(fs::read(path(name)).unwrap()).unwrap()).unwrap();
         let mut file = tempfile::tempfile().unwrap();
@@ -265,12 +265,12 @@ mod tests {
                 (&["read", "/no"], 1),
             ] {
                 let outcome = run(name, args, folder.path());
-                assert!(matches!(outcome, Ok(Outcome::Exit(c)) if c == code), "{name} {args:?}: {outcome:?}");
+                assert!(outcome.as_ref().is_ok_and(|found| *found == code), "{name} {args:?}: {outcome:?}");
             }
             let outcome = run(name, &["trap"], folder.path());
             assert!(matches!(outcome, Err(RunError::Trap { .. })), "{name}: {outcome:?}");
         }
-        assert!(matches!(run(LARGE_TABLE, &[], folder.path()), Ok(Outcome::Exit(42))));
+        assert!(matches!(run(LARGE_TABLE, &[], folder.path()), Ok(42)));
     }
 
     /// Module and component write the file that they are told to.
@@ -279,7 +279,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in [DEMO, DEMO_COMPONENT] {
             let outcome = run(name, &["write", "/file", name], folder.path());
-            assert!(matches!(outcome, Ok(Outcome::Exit(0))), "{name}: {outcome:?}");
+            assert!(matches!(outcome, Ok(0)), "{name}: {outcome:?}");
             assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), format!("{name}\n"));
         }
     }

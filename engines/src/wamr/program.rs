@@ -9,7 +9,7 @@ use super::runtime::{Call, Ended, Settings, run};
 use crate::paths;
 use crate::preopens::{self, Folder};
 use crate::texts::{Texts, refused, setup};
-use crate::{Guest, Network, Outcome, Program, RunError, exports};
+use crate::{Guest, Network, Program, RunError, exports};
 
 /// Stack of a guest, bytes. Frames of the interpreter lie in it, not data of C programs, which have theirs in the linear
 /// memory. WAMR clears all of it at the start, so that it is memory from then on.
@@ -91,13 +91,13 @@ impl Program for Interpreted {
     }
 
     /// Gives WAMR a copy of the bytes, because it writes to them; they are released as soon as it has translated them.
-    fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
+    fn run(&self, guest: &Guest) -> Result<u8, RunError> {
         self.check(guest)?;
         let settings = self.settings(guest)?;
         match run(self.module.bytes.clone(), &settings, &self.calls(guest)) {
-            Ended::Returned => Ok(Outcome::Exit(0)),
+            Ended::Returned => Ok(0),
             // The system keeps eight bits of an exit code.
-            Ended::Exited(code) => Ok(Outcome::Exit(code.to_le_bytes()[0])),
+            Ended::Exited(code) => Ok(code.to_le_bytes()[0]),
             Ended::Trapped(message) => Err(RunError::Trap { message }),
             Ended::NotStarted(reason) => Err(setup(reason)),
         }

@@ -87,10 +87,7 @@ impl Options {
                 }
             },
         };
-        let stack = tuning.stack.unwrap_or(STACK);
-        if stack < STACK_LIMITS.0 || stack > STACK_LIMITS.1 {
-            return Err(TuningError::Stack { bytes: stack, limits: STACK_LIMITS });
-        }
+        let stack = tuning.stack_within(STACK_LIMITS, STACK)?;
         let features = proposals::choose(host.features, &tuning.proposals)?;
         Ok(Self { cpu, optimize: tuning.optimize, fuel: tuning.fuel, features, stack, ..Self::host() })
     }

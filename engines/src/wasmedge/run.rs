@@ -10,7 +10,7 @@ use super::options::Options;
 use super::{instance, rewrite, stack};
 use crate::preopens::{self, Folder};
 use crate::texts::{Texts, refused, setup};
-use crate::{Guest, NativeCode, Network, Outcome, Program, RunError, exports};
+use crate::{Guest, NativeCode, Network, Program, RunError, exports};
 
 /// A module that is mapped.
 pub(super) struct Loaded {
@@ -55,16 +55,16 @@ impl Program for Loaded {
         exports::check(guest, |name| self.facts.export(name))
     }
 
-    fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
+    fn run(&self, guest: &Guest) -> Result<u8, RunError> {
         self.check(guest)?;
         let (settings, calls) = (self.settings(guest)?, self.calls(guest));
         let run = || instance::run(&self.module, &settings, &calls);
         let (ended, used_up) =
             stack::run(self.options.stack(), run).map_err(|error| setup(format!("a thread for the guest: {error}")))?;
         match ended {
-            Ended::Returned => Ok(Outcome::Exit(0)),
+            Ended::Returned => Ok(0),
             // The system keeps eight bits of an exit code.
-            Ended::Exited(code) => Ok(Outcome::Exit(code.to_le_bytes()[0])),
+            Ended::Exited(code) => Ok(code.to_le_bytes()[0]),
             Ended::Trapped(_) if used_up => Err(trap("call stack exhausted")),
             Ended::Trapped(reason) => Err(trap(&reason)),
             Ended::NotStarted(reason) => Err(setup(reason)),

@@ -78,10 +78,7 @@ impl Options {
         if tuning.fuel {
             return Err(TuningError::Fixed { what: "fuel", engine: NAME });
         }
-        let stack = tuning.stack.unwrap_or(STACK);
-        if stack < STACK_LIMITS.0 || stack > STACK_LIMITS.1 {
-            return Err(TuningError::Stack { bytes: stack, limits: STACK_LIMITS });
-        }
+        let stack = tuning.stack_within(STACK_LIMITS, STACK)?;
         let optimize = compiler::level(tuning.optimize);
         let features = proposals::choose(features(), &tuning.proposals)?;
         Ok(Self { optimize, features, stack, serial: tuning.serial, ..Self::host() })

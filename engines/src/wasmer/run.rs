@@ -20,7 +20,7 @@ use super::limits::Limits;
 use super::stdio::Stream;
 use super::{folders, one_line};
 use crate::exports::{self, Export};
-use crate::{Guest, Outcome, Program, RunError, preview1};
+use crate::{Guest, Program, RunError, preview1};
 
 /// Faults that native code may cause on purpose: out-of-bounds access, `unreachable`, division by zero.
 const FAULTS: [Signal; 3] = [Signal::SIGSEGV, Signal::SIGILL, Signal::SIGFPE];
@@ -84,7 +84,7 @@ impl Program for ModuleProgram {
         })
     }
 
-    fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
+    fn run(&self, guest: &Guest) -> Result<u8, RunError> {
         self.check(guest)?;
         if guest.fuel.is_some() {
             return Err(setup("wasmer cannot limit how much a guest executes".to_owned()));
@@ -94,7 +94,7 @@ impl Program for ModuleProgram {
         let code = self.call(guest, &runtime);
         // A timer that still runs is not waited for.
         runtime.shutdown_background();
-        Ok(Outcome::Exit(code?))
+        Ok(code?)
     }
 }
 

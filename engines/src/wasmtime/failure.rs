@@ -4,13 +4,13 @@ use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::one_line;
-use crate::{CompileError, Outcome, RunError};
+use crate::{CompileError, RunError};
 
 /// Tells the guest's own exit from a trap, and both from what failed before the guest ran.
-pub(super) fn outcome(error: &wasmtime::Error) -> Result<Outcome, RunError> {
+pub(super) fn outcome(error: &wasmtime::Error) -> Result<u8, RunError> {
     if let Some(I32Exit(code)) = error.downcast_ref() {
         // The system keeps eight bits of an exit code.
-        return Ok(Outcome::Exit(code.to_le_bytes()[0]));
+        return Ok(code.to_le_bytes()[0]);
     }
     let backtrace = error.downcast_ref::<WasmBacktrace>();
     if backtrace.is_none() && !error.is::<Trap>() {

@@ -89,10 +89,7 @@ impl Options {
     /// [`TuningError`] names what cannot be had.
     pub(super) fn tuned(tuning: &Tuning) -> Result<Self, TuningError> {
         let (target, cpu) = machine::resolve(&tuning.machine)?;
-        let stack = tuning.stack.unwrap_or(GUEST_STACK as u64);
-        if stack < STACK_LIMITS.0 || stack > STACK_LIMITS.1 {
-            return Err(TuningError::Stack { bytes: stack, limits: STACK_LIMITS });
-        }
+        let stack = tuning.stack_within(STACK_LIMITS, GUEST_STACK as u64)?;
         Ok(Self {
             optimize: match tuning.optimize {
                 Optimize::Speed => OptLevel::Speed,

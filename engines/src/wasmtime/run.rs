@@ -15,7 +15,8 @@ use super::limits::Limits;
 use super::outgoing::Outgoing;
 use super::serve::Service;
 use super::{one_line, traps};
-use crate::{Guest, Outcome, Program, RunError, Tuning, WasmKind, entry_point, paths, preopens};
+use crate::exports::{self, Export};
+use crate::{Guest, Program, RunError, Tuning, WasmKind, entry_point, paths, preopens};
 
 /// A module whose imports are bound.
 pub(super) struct ModuleProgram {
@@ -38,13 +39,12 @@ impl ModuleProgram {
         store.limiter(|host| &mut host.limits);
         fuel(&mut store, guest, self.counts)?;
         let instance = self.bound.instantiate_async(&mut store).await?;
-        // A command sets itself up in its entry point; only a library has a function for it.
-        if guest.function.is_some()
-            && let Some(initialize) = instance.get_func(&mut store, "_initialize")
+        if let Some(initialize) = exports::initializer(guest)
+            && let Some(initialize) = instance.get_func(&mut store, initialize)
         {
             initialize.call_async(&mut store, &[], &mut []).await?;
         }
-        let name = guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module));
+        let name = exports::entry(guest);
         let Some(function) = instance.get_func(&mut store, name) else {
             wasmtime::bail!("export {name:?} is gone");
         };
@@ -56,16 +56,15 @@ impl ModuleProgram {
 
 impl Program for ModuleProgram {
     fn check(&self, guest: &Guest) -> Result<(), RunError> {
-        let name = guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module));
-        match self.bound.module().get_export(name) {
-            Some(wasmtime::ExternType::Func(function)) if function.params().len() == 0 => Ok(()),
-            Some(wasmtime::ExternType::Func(_)) => Err(no_such_function(name, "it wants parameters")),
-            Some(_) => Err(no_such_function(name, "it is no function")),
-            None => Err(no_such_function(name, "there is none of that name")),
-        }
+        exports::check(guest, |name| {
+            Some(match self.bound.module().get_export(name)? {
+                wasmtime::ExternType::Func(function) => Export::Function { parameters: function.params().len() },
+                _ => Export::Other,
+            })
+        })
     }
 
-    fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
+    fn run(&self, guest: &Guest) -> Result<u8, RunError> {
         self.check(guest)?;
         run(guest, |wasi, folders| self.call(guest, wasi, folders))
     }
@@ -151,19 +150,19 @@ impl Program for ComponentProgram {
                 _ => Ok(()),
             };
         };
-        match self.bound.component().get_export(None, name.as_str()) {
-            Some((ComponentItem::ComponentFunc(function), _)) if function.params().len() == 0 => Ok(()),
-            Some((ComponentItem::ComponentFunc(_), _)) => Err(no_such_function(name, "it wants parameters")),
-            Some(_) => Err(no_such_function(name, "it is no function")),
-            None => Err(no_such_function(name, "there is none of that name")),
-        }
+        exports::check(guest, |_| {
+            Some(match self.bound.component().get_export(None, name.as_str())? {
+                (ComponentItem::ComponentFunc(function), _) => Export::Function { parameters: function.params().len() },
+                _ => Export::Other,
+            })
+        })
     }
 
     fn serves(&self) -> bool {
         matches!(self.entry, Entry::Service(_))
     }
 
-    fn run(&self, guest: &Guest) -> Result<Outcome, RunError> {
+    fn run(&self, guest: &Guest) -> Result<u8, RunError> {
         self.check(guest)?;
         match &self.entry {
             Entry::Service(service) if guest.function.is_none() => service.run(guest, self.counts),
@@ -173,7 +172,7 @@ impl Program for ComponentProgram {
 }
 
 /// Sets up WASI and a runtime, and lets `call` run in them; it is told how many folders there are.
-fn run<F>(guest: &Guest, call: impl FnOnce(WasiCtxBuilder, usize) -> F) -> Result<Outcome, RunError>
+fn run<F>(guest: &Guest, call: impl FnOnce(WasiCtxBuilder, usize) -> F) -> Result<u8, RunError>
 where
     F: Future<Output = wasmtime::Result<u8>>,
 {
@@ -186,5 +185,5 @@ where
     let result = runtime.block_on(call(wasi, folders));
     // What the guest has begun and not waited for is of no use to anybody.
     runtime.shutdown_background();
-    result.map_or_else(|error| outcome(&error), |code| Ok(Outcome::Exit(code)))
+    result.or_else(|error| outcome(&error))
 }

@@ -19,7 +19,7 @@ use wasmtime_wasi_http::{p2, p3};
 use super::failure::setup;
 use super::host::Host;
 use super::traps;
-use crate::{Guest, Http, Outcome, RunError, Tuning};
+use crate::{Guest, Http, RunError, Tuning};
 
 mod answer;
 mod body;
@@ -86,7 +86,7 @@ impl Service {
     ///
     /// # Errors
     /// [`RunError::Setup`]: the address cannot be listened on, or there is no process or thread.
-    pub(super) fn run(&self, guest: &Guest, counts: bool) -> Result<Outcome, RunError> {
+    pub(super) fn run(&self, guest: &Guest, counts: bool) -> Result<u8, RunError> {
         traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
         let address = guest.http.address;
         let listener = connections::listen(address);
@@ -102,7 +102,7 @@ impl Service {
             first = forked.map_err(|error| setup(format!("cannot start a process: {error}")))?;
         }
         tell(&format!("listening on http://{address}"));
-        connections::accept(first, guest.stop.clone()).map(Outcome::Exit)
+        connections::accept(first, guest.stop.clone())
     }
 }
 

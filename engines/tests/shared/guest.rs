@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use prewasi_engines::{Engine as _, Guest, NativeCode, Network, Outcome, Preopen, Program, Tuning, Wasm};
+use prewasi_engines::{Engine as _, Guest, NativeCode, Network, Preopen, Program, Tuning, Wasm};
 
 /// Exit code for an artifact that cannot be loaded.
 pub(crate) const LOAD_FAILED: i32 = 99;
@@ -85,7 +85,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
 
 fn run(program: &dyn Program, guest: &Guest) -> u8 {
     match program.check(guest).and_then(|()| program.run(guest)) {
-        Ok(Outcome::Exit(code)) => code,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");
             error.exit_code()

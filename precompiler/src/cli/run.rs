@@ -9,7 +9,7 @@ use std::thread;
 
 use clap::Args;
 use prewasi_cache::Digest;
-use prewasi_engines::{Engine, Guest, Outcome, Program, RunError};
+use prewasi_engines::{CANNOT_RUN, Engine, Guest, Program, RunError, TRAPPED};
 
 use super::progress::Progress;
 use super::tuning::{CpuArgs, is_another_machine};
@@ -23,10 +23,6 @@ mod subject;
 use self::guest::GuestArgs;
 use self::subject::Subject;
 
-/// Exit code of what cannot run.
-const CANNOT_RUN: u8 = 126;
-/// Exit code of a guest whose engine panicked, as of one that trapped.
-const TRAPPED: u8 = 134;
 /// Stack of the thread that runs the guest, as in a container.
 const STACK: usize = 8 << 20;
 
@@ -136,7 +132,7 @@ fn start(prepared: Prepared) -> Result<u8, CannotRun> {
     let running = thread.spawn(move || program.run(&guest));
     let running = running.map_err(|source| CannotRun::Io { action: "start a thread".to_owned(), source })?;
     match running.join() {
-        Ok(Ok(Outcome::Exit(code))) => Ok(code),
+        Ok(Ok(code)) => Ok(code),
         Ok(Err(source)) => Err(CannotRun::Guest { subject, source }),
         // The panic's message has been written already.
         Err(_) => Ok(TRAPPED),

@@ -3,41 +3,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prewasi_cache::{ArtifactCache, ArtifactKey, LayoutStore, NewBlob};
-use prewasi_engines::{CompileError, Fingerprint, LoadError, NativeCode, Program, TuningError, Wasm};
+use prewasi_engines::{CompileError, Fingerprint, Identity, LoadError, NativeCode, Program, TuningError, Wasm};
 use tempfile::TempDir;
 
 use super::*;
 
 /// An engine that does nothing but have a name and a version.
-struct Fake(Fingerprint);
+struct Fake(Identity);
 
 impl Fake {
     fn new(compiler: &str) -> Self {
-        Self(Fingerprint::new(vec![("compiler", compiler.to_owned())]))
+        Self::with(Fingerprint::new(vec![("compiler", compiler.to_owned())]), Tuning::default())
+    }
+
+    fn with(fingerprint: Fingerprint, tuning: Tuning) -> Self {
+        Self(Identity { name: "fake", version: "1.0", fingerprint, tuning })
     }
 }
 
 impl Engine for Fake {
-    fn name(&self) -> &'static str {
-        "fake"
-    }
-
-    fn version(&self) -> &'static str {
-        "1.0"
-    }
-
-    fn fingerprint(&self) -> &Fingerprint {
+    fn identity(&self) -> &Identity {
         &self.0
     }
 
-    fn tuning(&self) -> &Tuning {
-        unreachable!("nothing is compiled here")
-    }
-
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
-        let fields = self.0.lines().lines().filter_map(|line| line.split_once('='));
+        let fields = self.0.fingerprint.lines().lines().filter_map(|line| line.split_once('='));
         let fields = fields.map(|(name, value)| (name, value.to_owned())).chain([("tuning", tuning.to_string())]);
-        Ok(Box::new(Self(Fingerprint::new(fields))))
+        Ok(Box::new(Self::with(Fingerprint::new(fields), tuning.clone())))
     }
 
     fn compile(&self, _: &Wasm) -> Result<Vec<u8>, CompileError> {
@@ -145,7 +137,7 @@ async fn tuned_code_is_told_apart() {
     let (engine, tuning) = (Fake::new("this"), Tuning { fuel: true, ..Tuning::default() });
     let tuned = engine.tuned(&tuning).expect("a tuned engine").fingerprint().clone();
     let details = BTreeMap::from([(labels::TUNING.to_owned(), tuning.to_string())]);
-    bench.compiled_with(&source, &source, &Fake(tuned), b"code", details).await;
+    bench.compiled_with(&source, &source, &Fake::with(tuned, Tuning::default()), b"code", details).await;
     assert_eq!(bench.states(&engine).await, [State::Tuned]);
     assert_eq!(bench.states(&Fake::new("newer")).await, [State::Superseded]);
 }

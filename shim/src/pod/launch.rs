@@ -23,12 +23,8 @@ use std::io::Write as _;
 
 use rustix::fs::{Mode, OFlags};
 
-/// Exit code of a container that cannot run what it was told to.
-const CANNOT_RUN: u8 = 126;
 /// Exit code of a container whose program is not there.
 const NOT_THERE: u8 = 127;
-/// Exit code of a guest that trapped, or whose engine panicked.
-const TRAPPED: u8 = 134;
 
 /// Lets the process write to outputs that lead nowhere: libcontainer opens the container's own `/dev/null` in the place of the
 /// node's, but for reading only.

@@ -30,9 +30,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::io::Interest;
 
 use super::PAUSE;
-
-/// Exit code of a process that panicked, as if its guest had trapped.
-const PANICKED: u8 = 134;
+use crate::TRAPPED;
 
 /// What the first process has for itself: other processes that are forked from it must not hold it.
 pub(super) struct First {
@@ -109,10 +107,10 @@ fn end(given: Given, work: impl FnOnce(Given) -> u8 + Send) -> ! {
         match thread.map(thread::ScopedJoinHandle::join) {
             Ok(Ok(code)) => code,
             // It has said why.
-            Ok(Err(_)) => PANICKED,
+            Ok(Err(_)) => TRAPPED,
             Err(error) => {
                 super::tell(&format!("error: cannot start a thread: {error}"));
-                PANICKED
+                TRAPPED
             }
         }
     });
@@ -163,10 +161,10 @@ fn code(pid: Pid) -> u8 {
             Ok(WaitStatus::Exited(_, code)) => break code,
             Ok(WaitStatus::Signaled(_, signal, _)) => break 128 + signal as i32,
             // It can only have ended.
-            Ok(_) | Err(_) => break PANICKED.into(),
+            Ok(_) | Err(_) => break TRAPPED.into(),
         }
     };
-    u8::try_from(code).unwrap_or(PANICKED)
+    u8::try_from(code).unwrap_or(TRAPPED)
 }
 
 impl Given {

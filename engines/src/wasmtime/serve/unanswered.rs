@@ -1,7 +1,7 @@
 //! Why there is no answer.
 
 use super::super::failure::outcome;
-use crate::{Outcome, RunError};
+use crate::RunError;
 
 /// Why a guest has not answered.
 pub(super) enum Unanswered {
@@ -16,7 +16,7 @@ pub(super) enum Unanswered {
 /// Says why a guest has failed.
 pub(super) fn reason(error: &wasmtime::Error) -> String {
     match outcome(error) {
-        Ok(Outcome::Exit(code)) => format!("the guest exited with {code} instead of answering"),
+        Ok(code) => format!("the guest exited with {code} instead of answering"),
         Err(RunError::Setup { reason }) => reason,
         Err(error) => error.to_string(),
     }

@@ -17,7 +17,7 @@ mod program;
 
 use std::io;
 
-use prewasi_engines::{Guest, Network, Outcome, Program, RunError};
+use prewasi_engines::{Guest, Network, Program, RunError};
 
 /// Says why a guest cannot be guarded.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub(super) fn enter(guest: &Guest, serves: bool) -> Result<(), GuardError> {
 }
 
 /// Runs the guest. In a debug build, what takes its place if it asks for that.
-pub(super) fn run(program: &dyn Program, guest: &Guest) -> Result<Outcome, RunError> {
+pub(super) fn run(program: &dyn Program, guest: &Guest) -> Result<u8, RunError> {
     #[cfg(debug_assertions)]
     if let Some(outcome) = probe::run(guest) {
         return Ok(outcome);

@@ -8,11 +8,12 @@ use std::process::Command;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use prewasi_engines::CANNOT_RUN;
 
 use super::attributes::{AttributeError, Attributes};
 use super::confine::{ConfineError, Confinement};
 use super::signals;
-use super::{CANNOT_RUN, NOT_THERE, exit, mend_null_outputs, tell};
+use super::{NOT_THERE, exit, mend_null_outputs, tell};
 use crate::pod::spec::{self, DEFAULT_PATH};
 
 /// Replaces the process by the program that the spec names.

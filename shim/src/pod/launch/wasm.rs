@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use prewasi_engines::{Guest, Outcome, Program, RunError};
+use prewasi_engines::{CANNOT_RUN, Guest, Program, RunError, TRAPPED};
 
 use super::attributes::Attributes;
 use super::confine::Confinement;
-use super::{CANNOT_RUN, TRAPPED, exit, guard, mend_null_outputs, signals, stop, tell};
+use super::{exit, guard, mend_null_outputs, signals, stop, tell};
 
 /// Stack of the thread that runs the guest; pages that are not touched cost nothing.
 const STACK: usize = 8 << 20;
@@ -74,7 +74,7 @@ impl WasmExecutor {
             return error.exit_code();
         }
         match self.wait(&outcome) {
-            Ok(Ok(Outcome::Exit(code))) => code,
+            Ok(Ok(code)) => code,
             Ok(Err(error)) => {
                 tell(&error);
                 error.exit_code()
