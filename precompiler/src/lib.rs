@@ -31,7 +31,7 @@ pub use options::{Options, OptionsError, Place, Preopens};
 pub use precompiler::{ContainerImage, Origin, Pin, Precompiler};
 pub use prewasi_cache::{ContainerRecord, Extension};
 pub use prewasi_oci::Digest;
-pub use settings::{Settings, runtime_dir};
+pub use settings::{Settings, StoreAddress, runtime_dir};
 pub use text::one_line;
 
 // What only this crate's own commands use.
@@ -40,5 +40,4 @@ pub(crate) use image::{Process, Step};
 pub(crate) use inventory::{Entry, Inventory, State};
 pub(crate) use observer::{Activity, Observer};
 pub(crate) use precompiler::{Finding, Problem, PrunePolicy, Pruned, Ready, Verification};
-pub(crate) use settings::StoreAddress;
 pub(crate) use text::visible;

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::provenance::make_private;
 use prewasi_oci::Platform;
+use serde::{Deserialize, Serialize};
+
+use crate::provenance::make_private;
 
 /// Where artifacts are kept, and images are read from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreAddress {
     /// A containerd, by its gRPC socket.
     Containerd {

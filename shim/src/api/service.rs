@@ -29,8 +29,9 @@ use crate::node::cgroup::Cgroup;
 use crate::node::mounts::Mount;
 use crate::node::pid::Exit;
 use crate::node::stats;
-use crate::pod::calls::{CreateRequest, ExecRequest, Shim};
+use crate::pod::calls::{CreateRequest, ExecRequest, Pod};
 use crate::pod::container::Phase;
+use crate::pod::job::NewContainer;
 use crate::pod::options::RuntimeOptions;
 use crate::pod::stdio::StdioPaths;
 use crate::telemetry::trace::Context;
@@ -40,10 +41,10 @@ const NAMES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 
 /// Answers the calls of the task API.
 #[derive(Clone)]
-struct TaskService(Arc<Shim>);
+struct TaskService(Arc<Pod>);
 
 /// Returns the services of a shim, by name.
-pub(crate) fn services(shim: &Arc<Shim>) -> HashMap<String, Service> {
+pub(crate) fn services(shim: &Arc<Pod>) -> HashMap<String, Service> {
     let service = || create_task(Arc::new(TaskService(shim.clone()))).into_values();
     NAMES.iter().flat_map(|name| service().map(|service| ((*name).to_owned(), service))).collect()
 }
@@ -106,19 +107,21 @@ impl Task for TaskService {
             return unsupported("create a container from a checkpoint");
         }
         let create = CreateRequest {
-            id: request.id,
-            bundle: request.bundle.into(),
-            rootfs: request.rootfs.into_iter().map(Mount::from).collect(),
+            container: NewContainer {
+                id: request.id,
+                bundle: request.bundle.into(),
+                rootfs: request.rootfs.into_iter().map(Mount::from).collect(),
+                options: request.options.into_option().map(RuntimeOptions::from).unwrap_or_default(),
+            },
             stdio: StdioPaths {
                 stdin: request.stdin,
                 stdout: request.stdout,
                 stderr: request.stderr,
                 terminal: request.terminal,
             },
-            options: request.options.into_option().map(RuntimeOptions::from).unwrap_or_default(),
             above: above(context),
         };
-        let pid = to_the_end(self.0.span(&create.id), self.0.clone().create(create)).await?;
+        let pid = to_the_end(self.0.span(&create.container.id), self.0.clone().create(create)).await?;
         Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
     }
 

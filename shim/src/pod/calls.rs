@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 pub(crate) use create::CreateRequest;
 pub(crate) use exec::ExecRequest;
 
-use prewasi_precompiler::chain;
+use prewasi_precompiler::{StoreAddress, chain};
 
 use crate::api::args::Flags;
 use crate::api::error::TaskError;
@@ -34,7 +34,7 @@ use crate::telemetry::observe;
 use crate::telemetry::trace::{Context, Traces};
 
 /// The containers of one pod.
-pub(crate) struct Shim {
+pub(crate) struct Pod {
     namespace: String,
     /// Name of the pod, which is the id of its sandbox.
     pod: String,
@@ -46,7 +46,7 @@ pub(crate) struct Shim {
     traces: Traces,
 }
 
-impl Shim {
+impl Pod {
     /// Makes a shim without containers.
     pub(crate) fn new(flags: &Flags, helpers: Helpers, events: Events, traces: Traces) -> Self {
         Self {
@@ -292,6 +292,11 @@ impl Shim {
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the containerd that the pod belongs to.
+    fn store(&self) -> StoreAddress {
+        StoreAddress::Containerd { address: self.address.clone(), namespace: self.namespace.clone() }
     }
 
     fn folder(&self, id: &str) -> PathBuf {

@@ -12,6 +12,7 @@ pub(crate) use process::{Phase, Process};
 use crate::api::error::TaskError;
 use crate::node::cgroup::Cgroup;
 use crate::node::oom::OomWatch;
+use crate::pod::job::NewContainer;
 use crate::pod::options::RuntimeOptions;
 use crate::pod::stdio::StdioPaths;
 use crate::telemetry::observe::{self, About};
@@ -42,12 +43,12 @@ pub(crate) struct Container {
 
 impl Container {
     /// Makes a container that is about to be created, in whose span the caller is.
-    pub(crate) fn new(id: String, bundle: PathBuf, stdio: StdioPaths, options: RuntimeOptions, trace: Trace) -> Self {
+    pub(crate) fn new(new: &NewContainer, stdio: StdioPaths, trace: Trace) -> Self {
         let init = Arc::new(Process::init(stdio));
         Self {
-            id,
-            bundle,
-            options,
+            id: new.id.clone(),
+            bundle: new.bundle.clone(),
+            options: new.options.clone(),
             init,
             others: Mutex::default(),
             cgroup: Mutex::default(),

@@ -21,7 +21,7 @@ use crate::api::args::Flags;
 use crate::api::events::Events;
 use crate::api::service;
 use crate::engine::EngineConstructor;
-use crate::pod::calls::Shim;
+use crate::pod::calls::Pod;
 use crate::pod::helper::{Helpers, Zygote};
 use crate::pod::job::Job;
 use crate::pod::program;
@@ -83,7 +83,7 @@ async fn serve(
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let events = Events::start(address, flags.namespace.clone());
     tokio::spawn(send_traces(traces.clone(), helpers.clone()));
-    let shim = Arc::new(Shim::new(flags, helpers, events.clone(), traces.clone()));
+    let shim = Arc::new(Pod::new(flags, helpers, events.clone(), traces.clone()));
     tokio::spawn(shim.clone().finish_removals());
     let listener = Listener::try_from(listener).map_err(DaemonError::Socket)?;
     let mut server = Server::new().add_listener(listener).register_service(service::services(&shim));

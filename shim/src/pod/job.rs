@@ -17,7 +17,7 @@ mod start;
 mod stop_signal;
 mod view;
 
-pub(crate) use create::Create;
+pub(crate) use create::{Create, NewContainer};
 pub(crate) use exec::Exec;
 pub(crate) use limit::Limit;
 pub(crate) use remove::Remove;

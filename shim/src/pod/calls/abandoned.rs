@@ -15,7 +15,7 @@ use std::time::Duration;
 use prewasi_precompiler::chain;
 use tracing::Instrument as _;
 
-use super::{Shim, abandon};
+use super::{Pod, abandon};
 use crate::pod::container::Container;
 use crate::pod::job::Job;
 use crate::pod::orphans::is_gone;
@@ -35,7 +35,7 @@ struct Look {
     is_all: bool,
 }
 
-impl Shim {
+impl Pod {
     /// Removes containers that are abandoned, and ends the daemon as soon as it is abandoned itself.
     pub(crate) async fn end_when_abandoned(&self) {
         let mut before = Look::default();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use libcontainer::oci_spec::runtime::LinuxResources;
 
-use super::Shim;
+use super::Pod;
 use tracing::Instrument as _;
 
 use crate::api::error::TaskError;
@@ -22,7 +22,7 @@ const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(2);
 
-impl Shim {
+impl Pod {
     /// Stops all processes of a container until it is resumed.
     ///
     /// # Errors

@@ -1,43 +1,37 @@
 //! How containers come to be.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Shim, said, save};
+use super::{Pod, said, save};
 use crate::api::error::TaskError;
 use crate::api::events::Event;
 use crate::failure::Failure;
-use crate::node::mounts::Mount;
 use crate::pod::container::{Container, Phase};
 use crate::pod::folders::is_id;
-use crate::pod::job::{Create, Job};
-use crate::pod::options::RuntimeOptions;
+use crate::pod::job::{Create, Job, NewContainer};
 use crate::pod::stdio::StdioPaths;
 use crate::telemetry::trace::{Context, Origin, Trace};
 
 /// A request to create a container.
 #[derive(Debug)]
 pub(crate) struct CreateRequest {
-    pub(crate) id: String,
-    pub(crate) bundle: PathBuf,
-    pub(crate) rootfs: Vec<Mount>,
+    pub(crate) container: NewContainer,
     pub(crate) stdio: StdioPaths,
-    pub(crate) options: RuntimeOptions,
     /// The span of whoever asks for it.
     pub(crate) above: Option<Context>,
 }
 
-impl Shim {
+impl Pod {
     /// Creates a container; its init process waits to be started.
     ///
     /// # Errors
     /// [`TaskError`]; nothing of the container is left then.
     pub(crate) async fn create(self: Arc<Self>, mut request: CreateRequest) -> Result<u32, TaskError> {
-        if !is_id(&request.id) {
-            return Err(TaskError::Id { id: request.id });
+        if !is_id(&request.container.id) {
+            return Err(TaskError::Id { id: request.container.id });
         }
-        let known = [("namespace", &*self.namespace), ("container", &*request.id), ("pod", &*self.pod)];
+        let known = [("namespace", &*self.namespace), ("container", &*request.container.id), ("pod", &*self.pod)];
         let trace = self.traces.begin(request.above.take(), &known);
         let call = trace.call("create", None);
         let made = self.create_traced(request, trace.clone(), call.origin()).await;
@@ -55,10 +49,9 @@ impl Shim {
         origin: Option<Origin>,
     ) -> Result<u32, TaskError> {
         let begun = Instant::now();
-        let id = request.id;
-        let container =
-            Container::new(id.clone(), request.bundle.clone(), request.stdio, request.options.clone(), trace);
-        let container = Arc::new(container);
+        let CreateRequest { container: new, stdio, .. } = request;
+        let id = new.id.clone();
+        let container = Arc::new(Container::new(&new, stdio, trace));
         let init = container.init.clone();
         let _turn = init.turn.lock().await;
         {
@@ -75,17 +68,13 @@ impl Shim {
                 return Err(error);
             }
         };
-        let rootfs = request.rootfs.clone();
+        let rootfs = new.rootfs.clone();
         let job = Job::Create(Box::new(Create {
-            id: id.clone(),
+            container: new,
             pod: self.pod.clone(),
-            bundle: request.bundle,
             folder: self.folder(&id),
-            rootfs: request.rootfs,
             streams: opened.streams.clone(),
-            address: self.address.clone(),
-            namespace: self.namespace.clone(),
-            options: request.options,
+            store: self.store(),
             origin,
         }));
         let made = match self.make(&container, &init, opened, job).await {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use libcontainer::oci_spec::runtime::Process as ProcessSpec;
 
-use super::Shim;
+use super::Pod;
 use crate::api::error::TaskError;
 use crate::api::events::Event;
 use crate::node::pid::Exit;
@@ -25,7 +25,7 @@ pub(crate) struct ExecRequest {
     pub(crate) spec: Vec<u8>,
 }
 
-impl Shim {
+impl Pod {
     /// Makes a process known that is to be executed; [`Self::start`] executes it.
     ///
     /// # Errors
@@ -131,8 +131,7 @@ impl Shim {
             init,
             process: spec,
             streams: opened.streams.clone(),
-            address: self.address.clone(),
-            namespace: self.namespace.clone(),
+            store: self.store(),
             options: container.options.clone(),
             origin,
         }));

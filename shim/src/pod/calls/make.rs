@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
-use super::{Shim, save};
+use super::{Pod, save};
 use crate::api::error::TaskError;
 use crate::api::events::Event;
 use crate::failure::{Failure, Kind};
@@ -31,7 +31,7 @@ pub(super) struct Opened {
     _pipes: Vec<OwnedFd>,
 }
 
-impl Shim {
+impl Pod {
     /// Opens the streams of a process that is about to be made.
     pub(super) async fn open_streams(&self, container: &Container, process: &Process) -> Result<Opened, TaskError> {
         let id = || container.id.clone();

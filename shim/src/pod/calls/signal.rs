@@ -1,6 +1,6 @@
 //! Signals.
 
-use super::Shim;
+use super::Pod;
 use crate::api::error::TaskError;
 use crate::node::cgroup::Cgroup;
 use crate::node::pid::signal_child;
@@ -9,7 +9,7 @@ use crate::pod::container::{Container, Phase, Process};
 /// The highest number of a signal.
 const SIGNAL_MAX: u32 = 64;
 
-impl Shim {
+impl Pod {
     /// Sends a signal to a process, or to all processes of a container.
     ///
     /// # Errors

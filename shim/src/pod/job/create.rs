@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use libcontainer::oci_spec::runtime::Spec;
-use prewasi_precompiler::chain;
+use prewasi_precompiler::{StoreAddress, chain};
 use serde::{Deserialize, Serialize};
 
 use super::Remove;
@@ -37,21 +37,27 @@ use crate::telemetry::observe;
 use crate::telemetry::reasons;
 use crate::telemetry::trace::Origin;
 
+/// A container as the client describes it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NewContainer {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    /// Mounts that make the root filesystem.
+    pub(crate) rootfs: Vec<Mount>,
+    pub(crate) options: RuntimeOptions,
+}
+
 /// Mount the root filesystem, prepare the program, build the container around it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Create {
-    pub(crate) id: String,
+    pub(crate) container: NewContainer,
     /// Name of the pod.
     pub(crate) pod: String,
-    pub(crate) bundle: PathBuf,
     /// The container's folder in the runtime folder.
     pub(crate) folder: PathBuf,
-    pub(crate) rootfs: Vec<Mount>,
     pub(crate) streams: Streams,
-    /// containerd's gRPC socket.
-    pub(crate) address: PathBuf,
-    pub(crate) namespace: String,
-    pub(crate) options: RuntimeOptions,
+    /// The containerd that the container belongs to.
+    pub(crate) store: StoreAddress,
     pub(crate) origin: Option<Origin>,
 }
 
@@ -62,28 +68,28 @@ impl Create {
     }
 
     fn create(&self, engine: EngineConstructor) -> Result<Report, BuildError> {
-        let spec = spec::load(&self.bundle)?;
+        let spec = spec::load(&self.container.bundle)?;
         check_cwd(spec.process().as_ref())?;
-        let options = self.options.of_container(&spec)?;
-        let runc = self.options.for_runc()?;
+        let options = self.container.options.of_container(&spec)?;
+        let runc = self.container.options.for_runc()?;
         log::set_level(options.log_level);
         if !runc.ignored.is_empty() {
             tracing::warn!(options = runc.ignored.join(","), "options for runc are not obeyed by this shim");
         }
         let mut claimed = self.take_folder()?;
-        tracing::info_span!("mount").in_scope(|| mounts::mount_all(&self.rootfs, &self.bundle.join("rootfs")))?;
-        let root = spec::root(&spec, &self.bundle);
+        tracing::info_span!("mount")
+            .in_scope(|| mounts::mount_all(&self.container.rootfs, &self.container.bundle.join("rootfs")))?;
+        let root = spec::root(&spec, &self.container.bundle);
         root::check(&root, &spec)?;
         let modes = folders::modes(&spec, &root);
         if !spec::has_proc(&spec) {
             return Err(BuildError::NoProc);
         }
         let search = Search {
-            id: &self.id,
-            address: &self.address,
-            namespace: &self.namespace,
-            view: View::Planned { root, spec: &spec, bundle: &self.bundle },
-            bundle: &self.bundle,
+            id: &self.container.id,
+            store: &self.store,
+            view: View::Planned { root, spec: &spec, bundle: &self.container.bundle },
+            bundle: &self.container.bundle,
             own: None,
             pin: None,
             origin: self.origin.as_ref(),
@@ -91,10 +97,10 @@ impl Create {
         let Prepared { payload, pin } = search.payload(&spec, &options, engine)?;
         claimed.image = pin;
         self.take_devices(&spec, payload.kind())?;
-        root::make_dev(&spec::root(&spec, &self.bundle), &spec)?;
+        root::make_dev(&spec::root(&spec, &self.container.bundle), &spec)?;
         check_hooks(&spec)?;
         let building = tracing::info_span!("build").entered();
-        let claim = Claim::make(&spec, &self.id, |progress| {
+        let claim = Claim::make(&spec, &self.container.id, |progress| {
             match progress {
                 Progress::Making(folder) => claimed.making = Some(folder.to_owned()),
                 Progress::Made(cgroup) => (claimed.making, claimed.cgroup) = (None, Some(cgroup.clone())),
@@ -102,9 +108,9 @@ impl Create {
             claimed.save(&self.folder)
         })?;
         claim.join()?;
-        let stage = Stage::enter(&spec, &self.bundle, &claim)?;
+        let stage = Stage::enter(&spec, &self.container.bundle, &claim)?;
         let with = Surroundings {
-            bundle: &self.bundle,
+            bundle: &self.container.bundle,
             claim: &claim,
             stage: stage.as_ref(),
             reasons: reasons::open().inspect_err(|error| tracing::warn!(%error, "reasons are cut short")).ok(),
@@ -114,7 +120,7 @@ impl Create {
         self.write(&adapted)?;
         let lowering = adapted.process().as_ref().filter(|_| payload.kind() == adapt::Kind::Wasm);
         let lowering = lowering.and_then(adapt::to_be_lowered).map(Confinement::lowering);
-        let mut container = builder(&self.id, &self.folder, &self.streams, &spec, payload, lowering, &runc)?
+        let mut container = builder(&self.container.id, &self.folder, &self.streams, &spec, payload, lowering, &runc)?
             .as_init(&self.folder)
             .with_systemd(false)
             .with_no_pivot(runc.no_pivot_root)
@@ -129,7 +135,7 @@ impl Create {
         claimed.init = Some(id);
         claimed.save(&self.folder).map_err(self.folder_failed())?;
         // Hooks that run from now on read this.
-        container.state.bundle.clone_from(&self.bundle);
+        container.state.bundle.clone_from(&self.container.bundle);
         container.save().map_err(|error| BuildError::State(chain(&error)))?;
         if let Some(stage) = stage {
             stage.finish(pid)?;
@@ -147,19 +153,19 @@ impl Create {
             let earlier = Claimed::load(&self.folder);
             let running = earlier.as_ref().and_then(|earlier| earlier.init).filter(|init| init.is_running());
             if let Some(init) = running {
-                return Err(BuildError::Exists { id: self.id.clone(), pid: init.pid });
+                return Err(BuildError::Exists { id: self.container.id.clone(), pid: init.pid });
             }
             let remove = Remove {
-                id: self.id.clone(),
-                bundle: self.bundle.clone(),
+                id: self.container.id.clone(),
+                bundle: self.container.bundle.clone(),
                 folder: self.folder.clone(),
                 helper: None,
                 init: None,
                 cgroup: None,
             };
-            remove.run().map_err(|source| BuildError::Stale { id: self.id.clone(), source })?;
+            remove.run().map_err(|source| BuildError::Stale { id: self.container.id.clone(), source })?;
         }
-        let claimed = Claimed::by_this_process().and_then(|claimed| claimed.in_pod(&self.pod, &self.bundle));
+        let claimed = Claimed::by_this_process().and_then(|claimed| claimed.in_pod(&self.pod, &self.container.bundle));
         let claimed = claimed.map_err(BuildError::Init)?;
         // The spec that will lie there holds the container's environment.
         let made = fs::create_dir_all(self.folder.parent().unwrap_or(&self.folder))
@@ -172,10 +178,10 @@ impl Create {
     /// make no devices elsewhere.
     fn take_devices(&self, spec: &Spec, kind: adapt::Kind) -> Result<(), BuildError> {
         let makes_devices = kind == adapt::Kind::Native && spec::can_make_devices(spec);
-        if self.rootfs.is_empty() || !spec::has_own_devices(spec) || makes_devices {
+        if self.container.rootfs.is_empty() || !spec::has_own_devices(spec) || makes_devices {
             return Ok(());
         }
-        let rootfs = self.bundle.join("rootfs");
+        let rootfs = self.container.bundle.join("rootfs");
         match mounts::forbid_devices(&rootfs) {
             // The container's list of devices holds in any case.
             Err(error) if error.raw_os_error() == Some(nix::libc::ENOSYS) => {

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use prewasi_precompiler::StoreAddress;
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -58,9 +59,8 @@ pub(crate) struct Exec {
     pub(crate) init: ProcessId,
     pub(crate) process: Process,
     pub(crate) streams: Streams,
-    /// containerd's gRPC socket.
-    pub(crate) address: PathBuf,
-    pub(crate) namespace: String,
+    /// The containerd that the container belongs to.
+    pub(crate) store: StoreAddress,
     /// Options of the container's runtime: what it may not do, no process in it may.
     pub(crate) options: RuntimeOptions,
     pub(crate) origin: Option<Origin>,
@@ -96,8 +96,7 @@ impl Exec {
         let pin = Claimed::load(&self.folder).and_then(|claimed| claimed.image);
         let search = Search {
             id: &self.id,
-            address: &self.address,
-            namespace: &self.namespace,
+            store: &self.store,
             view: View::Running(format!("/proc/{}/root", self.init.pid).into()),
             bundle: &self.bundle,
             own: Some(own),

@@ -8,7 +8,8 @@ use std::path::Path;
 use libcontainer::oci_spec::runtime::Spec;
 use prewasi_engines::{Engine, Machine, Program, RunError};
 use prewasi_precompiler::{
-    ContainerImage, Content, Digest, Image, ImageError, Options, OptionsError, Pin, Precompiler, PrepareError, Settings,
+    ContainerImage, Content, Digest, Image, ImageError, Options, OptionsError, Pin, Precompiler, PrepareError,
+    Settings, StoreAddress,
 };
 
 use super::data::{self, DataError};
@@ -38,9 +39,8 @@ pub(super) enum Payload {
 pub(super) struct Search<'a> {
     /// Id of the container.
     pub(super) id: &'a str,
-    /// containerd's gRPC socket.
-    pub(super) address: &'a Path,
-    pub(super) namespace: &'a str,
+    /// The containerd that the container belongs to.
+    pub(super) store: &'a StoreAddress,
     /// What the container's processes see.
     pub(super) view: View<'a>,
     /// The container's bundle.
@@ -275,7 +275,7 @@ impl Search<'_> {
     }
 
     async fn precompiler(&self, options: &Options) -> Result<Precompiler, PayloadError> {
-        let mut settings = Settings::new(self.address, self.namespace);
+        let mut settings = Settings::for_store(self.store.clone());
         options.apply(&mut settings);
         Ok(Precompiler::connect(settings).await?)
     }
