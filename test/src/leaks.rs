@@ -135,6 +135,12 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
+/// Lists the folders in a folder. No file is looked at: a cgroup has dozens.
+fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
 fn mounts(part: &str) -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
@@ -146,7 +152,7 @@ fn cgroups(is_namespace: impl Fn(&str) -> bool) -> Vec<String> {
     let mut left = Vec::new();
     let mut pending = vec![(PathBuf::from("/sys/fs/cgroup"), false)];
     while let Some((folder, inside)) = pending.pop() {
-        for child in entries(&folder).filter(|path| path.is_dir() && !path.is_symlink()) {
+        for child in folders(&folder) {
             if inside {
                 left.push(format!("cgroup {}", child.display()));
             }
@@ -157,13 +163,21 @@ fn cgroups(is_namespace: impl Fn(&str) -> bool) -> Vec<String> {
     left
 }
 
+/// Removes the empty cgroups of this name at the top of each hierarchy.
+pub fn remove_cgroups(name: &str) {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    for hierarchy in folders(&root).chain([root.clone()]) {
+        // Most are not there, and one that is in use stays.
+        let _ = fs::remove_dir(hierarchy.join(name));
+    }
+}
+
 /// Lists the cgroups of this name, in all hierarchies.
 fn cgroups_called(name: &str) -> impl Iterator<Item = PathBuf> {
     let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
     let mut found = Vec::new();
     while let Some(folder) = pending.pop() {
-        let children = entries(&folder).filter(|path| path.is_dir() && !path.is_symlink());
-        pending.extend(children.inspect(|child| {
+        pending.extend(folders(&folder).inspect(|child| {
             if child.file_name().is_some_and(|own| own == name) {
                 found.push(child.clone());
             }

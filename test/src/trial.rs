@@ -229,6 +229,7 @@ fn run(series: Series, engine: &'static str, body: Body, daemons: &Weak<Daemons>
             namespace.clear().await;
             if passed {
                 namespace.assert_clean().await;
+                namespace.remove().await;
             }
         }
     }));

@@ -58,7 +58,10 @@ fn main() -> ExitCode {
     {
         return ExitCode::SUCCESS;
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // A test waits for others most of the time.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert(2 * cores);
     let daemons = Arc::new(Daemons::default());
     let cases = [
         run::cases(),
