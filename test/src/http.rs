@@ -116,3 +116,36 @@ async fn connect(address: &str) -> Result<TokioIo<tokio::net::TcpStream>, String
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
+
+/// Waits until a server on this machine has read all that `connections` clients, or more, have sent to it.
+///
+/// # Panics
+/// If it does not.
+pub async fn requests_are_read(address: &str, connections: usize) {
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("an address has a port");
+    // Tasks of this thread that are about to send have sent when a timer fires.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    crate::eventually("requests that are read", LIMIT, async || {
+        let unread = unread(port);
+        if unread.len() >= connections && unread.iter().all(|unread| *unread == Some(0)) {
+            Ok(())
+        } else {
+            Err(format!("{unread:?}"))
+        }
+    })
+    .await;
+}
+
+/// Returns for each connection to a port of this machine how many bytes the server has not read; none for one that was not accepted.
+fn unread(port: u16) -> Vec<Option<u32>> {
+    const ESTABLISHED: &str = "01";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_ours = fields.get(1)?.ends_with(&format!(":{port:04X}")) && *fields.get(3)? == ESTABLISHED;
+        let queued = u32::from_str_radix(fields.get(4)?.split_once(':')?.1, 16).ok()?;
+        // The kernel knows no inode of a connection that still waits to be accepted.
+        is_ours.then_some((*fields.get(9)? != "0").then_some(queued))
+    };
+    table.lines().skip(1).filter_map(of_line).collect()
+}

@@ -238,7 +238,7 @@ async fn guest_that_computes_keeps_nobody_waiting(namespace: Namespace) {
             tokio::spawn(async move { http::ask(&address, "/spin", b"").await })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    http::requests_are_read(&address, 2 * cores()).await;
     for _ in 0..5 {
         assert_eq!(says(&address, "/").await, ok("hello\n"));
     }
@@ -306,7 +306,7 @@ async fn sigterm_finishes_what_has_begun(namespace: Namespace) {
     // A client that keeps a connection open is no reason to go on.
     let mut idle = Connection::open(&address).await.expect("a connection");
     idle.ask("/", b"").await.expect("an answer");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    http::requests_are_read(&address, 2).await;
     container.kill(Signal::TERM).await.expect("it runs");
     eventually("the end of the listener", Duration::from_secs(1), async || match http::ask(&address, "/", b"").await {
         Err(_) => Ok(()),
@@ -329,7 +329,7 @@ async fn stop_has_a_grace(namespace: Namespace) {
         let address = address.clone();
         tokio::spawn(async move { http::ask(&address, "/sleep/20000", b"").await })
     };
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    http::requests_are_read(&address, 1).await;
     let start = Instant::now();
     container.kill(Signal::TERM).await.expect("it runs");
     assert_eq!(container.wait().await, 143);

@@ -1,9 +1,7 @@
 //! Components of WASI preview 3 that answer HTTP requests.
 
-use std::time::Duration;
-
 use prewasi_test::guests::WEB3;
-use prewasi_test::http::Connection;
+use prewasi_test::http::{self, Connection};
 use prewasi_test::trial::Case;
 use prewasi_test::{Container, Namespace, case};
 use rustix::process::Signal;
@@ -79,7 +77,7 @@ async fn stop_finishes_what_has_begun(namespace: Namespace) {
         let address = address.clone();
         tokio::spawn(async move { says(&address, "/late").await })
     };
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    http::requests_are_read(&address, 1).await;
     container.kill(Signal::TERM).await.expect("it runs");
     assert_eq!(begun.await.expect("the task ends"), ok("hello\n"));
     assert_eq!(container.wait().await, 0);

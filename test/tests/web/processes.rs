@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
 use prewasi_test::guests::WEB;
 use prewasi_test::http::{self, Connection};
@@ -73,7 +72,7 @@ async fn limits_are_those_of_all(namespace: Namespace) {
         .into_iter()
         .map(|mut busy| tokio::spawn(async move { busy.ask("/sleep/1500", b"").await.expect("an answer").status }))
         .collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    http::requests_are_read(&address, 2).await;
     assert_eq!(idle.ask("/", b"").await.expect("an answer").status, 200);
     assert!(begun.iter().any(tokio::task::JoinHandle::is_finished), "it did not wait");
     for begun in begun {

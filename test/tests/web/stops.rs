@@ -1,7 +1,5 @@
 //! The signals that stop a server.
 
-use std::time::Duration;
-
 use prewasi_test::guests::WEB;
 use prewasi_test::image::{self, Imported, Program};
 use prewasi_test::trial::Case;
@@ -30,8 +28,11 @@ async fn signalled(namespace: &Namespace, image: &Imported, signal: i32, all: bo
     let mut container = server(namespace, &image.name, &address).create().await;
     container.start().await;
     listens(&address).await;
-    let begun = tokio::spawn(async move { http::ask(&address, "/sleep/1000", b"").await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = {
+        let address = address.clone();
+        tokio::spawn(async move { http::ask(&address, "/sleep/1000", b"").await })
+    };
+    http::requests_are_read(&address, 1).await;
     container.kill_with(signal.cast_unsigned(), all).await.expect("it runs");
     let answer = begun.await.expect("the task ends");
     let code = container.wait().await;
