@@ -9,6 +9,7 @@ mod command;
 mod engine;
 mod failure;
 mod node;
+mod percent;
 mod pod;
 mod telemetry;
 

@@ -1,5 +1,8 @@
 //! The cgroups of a container: which they are, who is in them, and how they go.
 //!
+//! libcgroups 0.7, which libcontainer uses, does not write them: with systemd it sends a cpuset in a type that systemd refuses, loses keys
+//! of `unified`, and confines no devices; its figures lack pressure, peaks and huge pages. Its paths and its hierarchies of v1 are used.
+//!
 //! [`claim`] makes them, for one container alone: it refuses cgroups in which a process is. All that is done later (count, read, kill,
 //! remove) goes by the folders that the claim or `/proc` names, so it is the same for both versions and both drivers, and works after
 //! the spec is gone. A folder that was there before the container is never removed.

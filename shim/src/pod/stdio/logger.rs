@@ -19,8 +19,8 @@ use std::time::Duration;
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
-use super::uri::decode;
 use crate::node::readiness;
+use crate::percent::decode;
 
 /// How long a program may take to be ready.
 const READY_LIMIT: Duration = Duration::from_secs(10);

@@ -1,5 +1,7 @@
 //! What a URI of a stream says, read as containerd's own shim reads it.
 
+use crate::percent::decode;
+
 /// Returns the path of a `file:` URI, from what stands behind the scheme: without host, query and fragment, escapes resolved. `None` if
 /// there is none.
 pub(super) fn path_of_file(uri: &str) -> Option<String> {
@@ -10,25 +12,6 @@ pub(super) fn path_of_file(uri: &str) -> Option<String> {
         None => uri,
     };
     decode(path, false).filter(|path| path.starts_with('/'))
-}
-
-/// Resolves `%20` and its like, and in a query `+` for a space. `None` if that gives no text.
-pub(super) fn decode(text: &str, query: bool) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        match byte {
-            b'%' => {
-                let digits = tail.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-                bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-                rest = &tail[2..];
-            }
-            b'+' if query => bytes.push(b' '),
-            byte => bytes.push(byte),
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use hyper::Uri;
 use serde::{Deserialize, Serialize};
 
+use crate::percent::decode;
+
 /// Where a collector listens that runs on the node, by protocol.
 const HTTP: &str = "http://localhost:4318";
 const GRPC: &str = "http://localhost:4317";
@@ -151,8 +153,11 @@ impl Reader<'_> {
             }
             Protocol::Http => value.clone(),
             Protocol::Grpc => {
-                let origin = if value.contains("://") { value.clone() } else { format!("http://{value}") };
-                format!("{}/opentelemetry.proto.collector.trace.v1.TraceService/Export", origin.trim_end_matches('/'))
+                if value.contains("://") {
+                    value.clone()
+                } else {
+                    format!("http://{value}")
+                }
             }
         };
         let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
@@ -265,21 +270,9 @@ fn parse_pairs(text: &str) -> Option<Vec<(String, String)>> {
             let (name, value) = part.split_once('=')?;
             let name = name.trim();
             (!name.is_empty()).then_some(())?;
-            Some((name.to_owned(), percent_decoded(value.trim())?))
+            Some((name.to_owned(), decode(value.trim(), false)?))
         })
         .collect()
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        bytes.push(u8::from_str_radix(after.get(..2)?, 16).ok()?);
-        rest = &after[2..];
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -310,7 +303,7 @@ mod tests {
         assert_eq!(endpoint(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:1/x"), (general, "y")]), "http://c:1/x");
         assert_eq!(endpoint(&[("OTEL_TRACES_EXPORTER", "otlp")]), "http://localhost:4318/v1/traces");
         let grpc = endpoint(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), (general, "c:4317")]);
-        assert_eq!(grpc, "http://c:4317/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+        assert_eq!(grpc, "http://c:4317/");
     }
 
     /// All that is said is heard.

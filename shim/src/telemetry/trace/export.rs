@@ -2,13 +2,14 @@
 
 use std::io;
 
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::{http1, http2};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -18,13 +19,12 @@ use prewasi_names::LookupError;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
+use tower::service_fn;
 
 use super::config::{Config, Protocol};
 use super::span::Span;
 use crate::failure::{Failure, Kind};
-
-/// Most bytes of an answer, which nobody reads.
-const ANSWER_MAX: usize = 64 << 10;
 
 /// Send spans.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,10 +48,10 @@ enum ExportError {
     Request(#[source] hyper::http::Error),
     #[error("the collector answers with HTTP status {0}")]
     Status(StatusCode),
-    #[error("the collector answers with gRPC status {0}")]
-    Grpc(String),
-    #[error("the collector does not answer as it should")]
-    Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot reach the collector")]
+    Channel(#[source] tonic::transport::Error),
+    #[error("the collector answers with gRPC status {:?}: {}", .0.code(), .0.message())]
+    Grpc(Box<tonic::Status>),
     #[error("the collector takes longer than {0:?}")]
     Timeout(std::time::Duration),
 }
@@ -73,53 +73,54 @@ impl Export {
 
     async fn exchange(&self) -> Result<(), ExportError> {
         let endpoint = &self.config.endpoint;
-        let host = endpoint.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let host = endpoint.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = endpoint.port_u16().unwrap_or(80);
-        let stream = connect(host, port).await?;
-        let stream = TokioIo::new(stream);
-        let request = self.request()?;
         match self.config.protocol {
             Protocol::Http => {
-                let (mut sender, connection) = http1::handshake(stream).await.map_err(ExportError::Http)?;
+                let stream = connect(&host, port).await?;
+                let (mut sender, connection) =
+                    http1::handshake(TokioIo::new(stream)).await.map_err(ExportError::Http)?;
                 tokio::spawn(connection);
-                let response = sender.send_request(request).await.map_err(ExportError::Http)?;
-                accepted(&response)
+                let response = sender.send_request(self.request()?).await.map_err(ExportError::Http)?;
+                let status = response.status();
+                if status.is_success() { Ok(()) } else { Err(ExportError::Status(status)) }
             }
             Protocol::Grpc => {
-                let executor = TokioExecutor::new();
-                let (mut sender, connection) = http2::handshake(executor, stream).await.map_err(ExportError::Http)?;
-                tokio::spawn(connection);
-                let response = sender.send_request(request).await.map_err(ExportError::Http)?;
-                accepted(&response)?;
-                grpc_status(response).await
+                // Names are looked up as everywhere in a shim: without the C library.
+                let connect = service_fn(move |_| {
+                    let host = host.clone();
+                    async move { connect(&host, port).await.map(TokioIo::new) }
+                });
+                let channel = Endpoint::from(endpoint.clone()).connect_with_connector(connect).await;
+                let mut client = TraceServiceClient::new(channel.map_err(ExportError::Channel)?);
+                let mut request = tonic::Request::new(self.message());
+                let headers = std::mem::take(request.metadata_mut()).into_headers();
+                *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(self.with_own(headers));
+                client.export(request).await.map(drop).map_err(|status| ExportError::Grpc(Box::new(status)))
             }
         }
     }
 
+    /// Makes the request of OTLP over HTTP.
     fn request(&self) -> Result<Request<Full<Bytes>>, ExportError> {
-        let message = self.message().encode_to_vec();
         let endpoint = &self.config.endpoint;
-        let request = match self.config.protocol {
-            Protocol::Http => {
-                let target = endpoint.path_and_query().map_or("/", |target| target.as_str());
-                let host = endpoint.authority().map_or("", |authority| authority.as_str());
-                Request::post(target).header(HOST, host).header(CONTENT_TYPE, "application/x-protobuf")
-            }
-            Protocol::Grpc => {
-                Request::post(endpoint.clone()).header(CONTENT_TYPE, "application/grpc").header(TE, "trailers")
-            }
-        };
-        let body = match self.config.protocol {
-            Protocol::Http => message,
-            Protocol::Grpc => framed(&message),
-        };
-        let mut request = request.body(Full::new(Bytes::from(body))).map_err(ExportError::Request)?;
+        let target = endpoint.path_and_query().map_or("/", |target| target.as_str());
+        let host = endpoint.authority().map_or("", |authority| authority.as_str());
+        let request = Request::post(target).header(HOST, host).header(CONTENT_TYPE, "application/x-protobuf");
+        let body = Full::new(Bytes::from(self.message().encode_to_vec()));
+        let mut request = request.body(body).map_err(ExportError::Request)?;
+        *request.headers_mut() = self.with_own(std::mem::take(request.headers_mut()));
+        Ok(request)
+    }
+
+    /// Adds the headers that the configuration names.
+    fn with_own(&self, mut headers: HeaderMap) -> HeaderMap {
         for (name, value) in &self.config.headers {
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-                request.headers_mut().insert(name, value);
+                headers.insert(name, value);
             }
         }
-        Ok(request)
+        headers
     }
 
     fn message(&self) -> ExportTraceServiceRequest {
@@ -150,28 +151,6 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, ExportError> {
         }
     }
     Err(ExportError::Connect(failed))
-}
-
-/// Puts a message into the frame that gRPC asks for: not compressed, its length.
-fn framed(message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    [&[0], &length.to_be_bytes()[..], message].concat()
-}
-
-fn accepted(response: &Response<Incoming>) -> Result<(), ExportError> {
-    if response.status().is_success() { Ok(()) } else { Err(ExportError::Status(response.status())) }
-}
-
-/// Reads the status of a gRPC call, which comes last, or, without a message, first.
-async fn grpc_status(response: Response<Incoming>) -> Result<(), ExportError> {
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(ExportError::Answer)?;
-    let status =
-        |headers: &HeaderMap| headers.get("grpc-status").map(|status| status.to_str().unwrap_or("?").to_owned());
-    match body.trailers().and_then(status).or_else(|| status(&head.headers)) {
-        Some(status) if status == "0" => Ok(()),
-        status => Err(ExportError::Grpc(status.unwrap_or_else(|| "none".to_owned()))),
-    }
 }
 
 fn encode(span: &Span) -> Message {
