@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::{Fingerprint, Tuning, TuningError, Wasm, WasmKind};
@@ -287,6 +288,14 @@ pub enum RunError {
         /// The trap and the wasm backtrace.
         message: String,
     },
+}
+
+/// Stack of the thread that calls [`Program::run`], bytes: what the main thread of a native program has.
+const THREAD_STACK: usize = 8 << 20;
+
+/// Returns the builder of the thread that calls [`Program::run`], by the name that lists of threads show.
+pub fn guest_thread(name: &str) -> thread::Builder {
+    thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK)
 }
 
 /// Exit code of a container that cannot run what it was told to.

@@ -48,7 +48,7 @@ pub use self::wasmer::Wasmer;
 pub use self::wasmtime::Wasmtime;
 pub use engine::{
     CANNOT_RUN, CompileError, Engine, Guest, Http, Identity, LoadError, NativeCode, Network, Preopen, Program,
-    RunError, TRAPPED, entry_point, version_label,
+    RunError, TRAPPED, entry_point, guest_thread, version_label,
 };
 pub use fingerprint::Fingerprint;
 pub use machine::Machine;

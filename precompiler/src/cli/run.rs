@@ -5,11 +5,10 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::thread;
 
 use clap::Args;
 use prewasi_cache::Digest;
-use prewasi_engines::{CANNOT_RUN, Engine, Guest, Program, RunError, TRAPPED};
+use prewasi_engines::{CANNOT_RUN, Engine, Guest, Program, RunError, TRAPPED, guest_thread};
 
 use super::progress::Progress;
 use super::tuning::{CpuArgs, is_another_machine};
@@ -22,9 +21,6 @@ mod subject;
 
 use self::guest::GuestArgs;
 use self::subject::Subject;
-
-/// Stack of the thread that runs the guest, as in a container.
-const STACK: usize = 8 << 20;
 
 /// Run a wasm program without a container: from an image, an OCI archive or layout, or a file
 #[derive(Debug, Args)]
@@ -128,8 +124,7 @@ impl Run {
 fn start(prepared: Prepared) -> Result<u8, CannotRun> {
     let Prepared { subject, program, guest } = prepared;
     program.check(&guest).map_err(|source| CannotRun::Guest { subject: subject.clone(), source })?;
-    let thread = thread::Builder::new().name("guest".to_owned()).stack_size(STACK);
-    let running = thread.spawn(move || program.run(&guest));
+    let running = guest_thread("guest").spawn(move || program.run(&guest));
     let running = running.map_err(|source| CannotRun::Io { action: "start a thread".to_owned(), source })?;
     match running.join() {
         Ok(Ok(code)) => Ok(code),

@@ -6,19 +6,15 @@ use std::io::Write as _;
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use prewasi_engines::{CANNOT_RUN, Guest, Program, RunError, TRAPPED};
+use prewasi_engines::{CANNOT_RUN, Guest, Program, RunError, TRAPPED, guest_thread};
 
 use super::attributes::Attributes;
 use super::confine::Confinement;
 use super::{exit, guard, mend_null_outputs, signals, stop, tell};
-
-/// Stack of the thread that runs the guest; pages that are not touched cost nothing.
-const STACK: usize = 8 << 20;
 
 /// A loaded program, and what it is run with.
 #[derive(Clone)]
@@ -64,7 +60,7 @@ impl WasmExecutor {
         let program = self.wasm.program.clone();
         // Processes of a server are forked from this thread, and are called what it is called.
         let name = name(&guest).and_then(|name| name.into_string().ok()).unwrap_or_else(|| "guest".to_owned());
-        let thread = thread::Builder::new().name(name).stack_size(STACK);
+        let thread = guest_thread(&name);
         let (sender, outcome) = mpsc::channel();
         // If the receiver does not wait any more, the process is about to end.
         let spawned = thread.spawn(move || drop(sender.send(guard::run(&*program, &guest))));
