@@ -35,8 +35,8 @@ const VARIABLE: &str = "PREWASI_CONFIG";
 /// The variable by which a container says where its server listens.
 const ADDRESS: &str = "PREWASI_HTTP_ADDRESS";
 
-/// Options of runc, which distributions and guides write into the table of any runtime.
-const OF_RUNC: [&str; 13] = [
+/// Options of runc, which distributions and guides write into the table of any runtime. The shim reads them.
+pub const OF_RUNC: [&str; 13] = [
     "BinaryName",
     "CriuImagePath",
     "CriuPath",
@@ -150,7 +150,7 @@ impl Options {
         let of_runc = |name: &str| *place == Place::Runtime && OF_RUNC.contains(&name);
         for (name, value) in table.iter().filter(|(name, _)| !of_runc(name)) {
             let key = keys::find(name).ok_or_else(|| {
-                let nearest = value::nearest(name, KEYS.iter().map(|key| key.name)).to_owned();
+                let nearest = value::nearest(name, KEYS.iter().map(|key| key.name)).map(str::to_owned);
                 OptionsError::Unknown { place: place.clone(), key: name.clone(), nearest }
             })?;
             new.set(key, value, place)?;
@@ -291,7 +291,7 @@ impl Options {
 }
 
 fn unknown_annotation(place: Place, name: &str, known: impl Iterator<Item = &'static Key>) -> OptionsError {
-    let nearest = format!("{OPTION_PREFIX}{}", value::nearest(name, known.map(|key| key.name)));
+    let nearest = value::nearest(name, known.map(|key| key.name)).map(|nearest| format!("{OPTION_PREFIX}{nearest}"));
     OptionsError::UnknownAnnotation { place, nearest }
 }
 

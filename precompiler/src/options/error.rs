@@ -59,14 +59,14 @@ pub enum OptionsError {
         reason: String,
     },
     /// There is no such option.
-    #[error("cannot use {place}: no option is called {key:?}; the nearest one is {nearest:?}")]
+    #[error("cannot use {place}: no option is called {key:?}; {}", or_the_list(nearest.as_ref().map(|name| format!("{name:?}"))))]
     Unknown {
         /// Where it stands.
         place: Place,
         /// As it was written.
         key: String,
         /// What it was probably meant to be.
-        nearest: String,
+        nearest: Option<String>,
     },
     /// An option cannot be that.
     #[error("cannot use {place}: {key} cannot be {value}: {reason}")]
@@ -81,12 +81,12 @@ pub enum OptionsError {
         reason: String,
     },
     /// There is no such annotation.
-    #[error("cannot use {place}: it is not known; the nearest one is {nearest}")]
+    #[error("cannot use {place}: it is not known; {}", or_the_list(nearest.clone()))]
     UnknownAnnotation {
         /// The annotation, of a container or an image.
         place: Place,
         /// What it was probably meant to be.
-        nearest: String,
+        nearest: Option<String>,
     },
     /// The administrator does not want it to be set by annotations.
     #[error("cannot use annotation {annotation}: this node or runtime allows annotations for [{allowed}] only")]
@@ -104,4 +104,12 @@ impl OptionsError {
         let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
         Self::Syntax { place: place.clone(), line, reason: error.message().to_owned() }
     }
+}
+
+/// Names the option that was probably meant, else where all of them are listed.
+fn or_the_list(nearest: Option<String>) -> String {
+    nearest.map_or_else(
+        || "docs/configuration.md lists all of them".to_owned(),
+        |nearest| format!("the nearest one is {nearest}"),
+    )
 }

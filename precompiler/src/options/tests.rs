@@ -144,6 +144,15 @@ fn unknown_options_name_the_nearest() {
     }
 }
 
+/// A name that is like none of the options is not said to be near one.
+#[test]
+fn nothing_is_near_to_a_foreign_name() {
+    for written in ["PodmanPath = 1", "x = 1", "RuntimeEngine = \"x\"", "default_runtime_name = \"runc\""] {
+        let said = message(toml(written));
+        assert!(said.ends_with("; docs/configuration.md lists all of them"), "{said}");
+    }
+}
+
 /// What is written for runc into the table of a runtime is passed over, and nowhere else.
 #[test]
 fn options_of_runc_are_passed_over() {

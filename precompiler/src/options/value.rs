@@ -127,7 +127,9 @@ pub(super) fn names(
     let name = |value: &Value| {
         let text = value.as_str().ok_or_else(|| "expected a list of names".to_owned())?;
         known.clone().find(|name| *name == text).ok_or_else(|| {
-            format!("{text:?} has no annotation; the nearest one that has is {:?}", nearest(text, known.clone()))
+            let nearest =
+                nearest(text, known.clone()).map(|nearest| format!("; the nearest one that has is {nearest:?}"));
+            format!("{text:?} has no annotation{}", nearest.unwrap_or_default())
         })
     };
     list.iter().map(name).collect()
@@ -146,9 +148,12 @@ fn whole(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Returns the name that `name` was probably meant to be.
-pub(super) fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> &'static str {
+/// Returns the name that `name` was probably meant to be, if one of them is near.
+pub(super) fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    // As near as `netwrok` is to `network`; `BinaryName` is no nearer than 0.6 to any option.
+    const NEAR: f64 = 0.8;
     // What begins alike counts most: a word is more often cut short than begun wrongly.
-    let likeness = |known: &&str| strsim::jaro_winkler(known, &name.to_lowercase());
-    names.max_by(|one, other| likeness(one).total_cmp(&likeness(other))).unwrap_or_default()
+    let likeness = |known: &str| strsim::jaro_winkler(known, &name.to_lowercase());
+    let known = names.map(|known| (likeness(known), known)).max_by(|one, other| one.0.total_cmp(&other.0));
+    known.filter(|(likeness, _)| *likeness >= NEAR).map(|(_, known)| known)
 }

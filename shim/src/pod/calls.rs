@@ -9,6 +9,7 @@ mod signal;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -44,6 +45,8 @@ pub(crate) struct Pod {
     events: Events,
     shutdown: Notify,
     traces: Traces,
+    /// Whether it was said which options are not obeyed.
+    warned: AtomicBool,
 }
 
 impl Pod {
@@ -58,6 +61,7 @@ impl Pod {
             events,
             shutdown: Notify::new(),
             traces,
+            warned: AtomicBool::new(false),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod runc;
 
+use std::fs;
 use std::path::PathBuf;
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -52,16 +53,22 @@ impl RuntimeOptions {
         Ok(options)
     }
 
-    /// Reads what is meant for runc and obeyed here; nothing of it if the options are others.
+    /// Reads what is meant for runc.
     ///
     /// # Errors
-    /// [`ContainerOptionsError::Malformed`].
+    /// [`ContainerOptionsError`], if the message cannot be read.
     pub(crate) fn for_runc(&self) -> Result<Runc, ContainerOptionsError> {
         match name(&self.type_url) {
             name @ (runc::OPTIONS | runc::CREATE_OPTIONS) => {
                 runc::read(name, &self.value).map_err(ContainerOptionsError::Malformed)
             }
-            _ => Ok(Runc::default()),
+            _ => {
+                let (path, text) = self.decode()?;
+                let text =
+                    if path.as_os_str().is_empty() { text } else { fs::read_to_string(path).unwrap_or_default() };
+                // Whoever reads the other options of the table says what is wrong in it.
+                Ok(text.parse().map(|table| runc::read_table(&table)).unwrap_or_default())
+            }
         }
     }
 

@@ -48,6 +48,8 @@ const OPTIONS: &[&[&str]] = &[
     &["--mount", "type=tmpfs,src=tmpfs,dst=/scratch,options=nosuid:size=1m"],
     &["--with-ns", "pid:/proc/$PID/ns/pid", "--with-ns", "network:/proc/$PID/ns/net"],
     &["--no-pivot"],
+    &["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"],
+    &["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536", "--user", "1000:1000"],
     &["--env", "A=B", "--label", "c=d", "--annotation", "e=f"],
 ];
 

@@ -1,6 +1,7 @@
 //! How containers come to be.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Pod, said, save};
@@ -42,6 +43,15 @@ impl Pod {
         made
     }
 
+    /// Says once which options of the runtime are meant for runc and not obeyed here.
+    fn warn_of_options(&self, new: &NewContainer) {
+        // Options that cannot be read fail the creation.
+        let ignored = new.options.for_runc().map(|runc| runc.ignored).unwrap_or_default();
+        if !ignored.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(options = ignored.join(","), "options for runc are not obeyed by this shim");
+        }
+    }
+
     async fn create_traced(
         self: &Arc<Self>,
         request: CreateRequest,
@@ -68,6 +78,7 @@ impl Pod {
                 return Err(error);
             }
         };
+        self.warn_of_options(&new);
         let rootfs = new.rootfs.clone();
         let job = Job::Create(Box::new(Create {
             container: new,

@@ -73,9 +73,6 @@ impl Create {
         let options = self.container.options.of_container(&spec)?;
         let runc = self.container.options.for_runc()?;
         log::set_level(options.log_level);
-        if !runc.ignored.is_empty() {
-            tracing::warn!(options = runc.ignored.join(","), "options for runc are not obeyed by this shim");
-        }
         let mut claimed = self.take_folder()?;
         tracing::info_span!("mount")
             .in_scope(|| mounts::mount_all(&self.container.rootfs, &self.container.bundle.join("rootfs")))?;

@@ -1,10 +1,12 @@
-//! The options that containerd's clients write for runc. They send them to every runtime: `ctr run --uidmap`, and CRI for pods with a user
-//! namespace.
+//! The options that containerd's clients write for runc. They send them to every runtime, in one of two types: `ctr run --uidmap`, and CRI
+//! for pods with a user namespace. Distributions and guides write them into the table of any runtime, by the names that CRI's
+//! configuration has for them.
 //!
 //! What they say of streams, of the keyring and of the root is obeyed; the rest is of runc itself, or not supported, and one warning
 //! names it.
 
 use containerd_shim_protos::protobuf::{CodedInputStream, Error as ProtobufError, rt};
+use toml::{Table, Value};
 
 /// The type of containerd 2.x, and of 1.7 for runtimes that it knows.
 pub(super) const OPTIONS: &str = "containerd.runc.v1.Options";
@@ -38,29 +40,63 @@ enum Field {
 }
 
 impl Field {
+    /// Finds a field by its name in a table.
+    fn called(name: &str) -> Self {
+        match name {
+            "IoUid" => Self::User,
+            "IoGid" => Self::Group,
+            "NoNewKeyring" => Self::NoNewKeyring,
+            "NoPivotRoot" => Self::NoPivotRoot,
+            "ShimCgroup" => Self::Ignored("ShimCgroup"),
+            "TaskApiAddress" => Self::Ignored("TaskApiAddress"),
+            "BinaryName" => Self::Ignored("BinaryName"),
+            "Root" => Self::Ignored("Root"),
+            // Of runc's checkpoints; SystemdCgroup, because the form of the spec's path says which driver there is.
+            _ => Self::Passed,
+        }
+    }
+
     /// Finds a field by the number that it has in one of the two types.
     fn of(type_name: &str, number: u32) -> Self {
         if type_name == OPTIONS {
             match number {
                 1 => Self::NoPivotRoot,
                 2 => Self::NoNewKeyring,
-                3 => Self::Ignored("shim_cgroup"),
+                3 => Self::Ignored("ShimCgroup"),
                 4 => Self::User,
                 5 => Self::Group,
-                12 => Self::Ignored("task_api_address"),
+                12 => Self::Ignored("TaskApiAddress"),
                 _ => Self::Passed,
             }
         } else {
             match number {
                 1 => Self::NoPivotRoot,
                 8 => Self::NoNewKeyring,
-                9 => Self::Ignored("shim_cgroup"),
+                9 => Self::Ignored("ShimCgroup"),
                 10 => Self::User,
                 11 => Self::Group,
                 _ => Self::Passed,
             }
         }
     }
+}
+
+/// Reads the table of a runtime, in which other options may stand as well.
+pub(super) fn read_table(table: &Table) -> Runc {
+    let mut read = Runc::default();
+    let number = |value: &Value| value.as_integer().and_then(|number| u32::try_from(number).ok());
+    for (name, value) in table {
+        match (Field::called(name), value) {
+            (Field::User, value) => read.owner.0 = number(value),
+            (Field::Group, value) => read.owner.1 = number(value),
+            (Field::NoNewKeyring, Value::Boolean(set)) => read.no_new_keyring = *set,
+            (Field::NoPivotRoot, Value::Boolean(set)) => read.no_pivot_root = *set,
+            // Generated configurations write out what is empty.
+            (Field::Ignored(name), Value::String(text)) if !text.is_empty() => read.ignored.push(name),
+            _ => {}
+        }
+    }
+    read
 }
 
 /// Reads a message of one of the two types.
@@ -93,6 +129,18 @@ pub(super) fn read(type_name: &str, message: &[u8]) -> Result<Runc, ProtobufErro
 mod tests {
     use super::*;
 
+    /// A table says the same; what k3s and guides write is not obeyed where it names runc's own files, and said; what CRI's configuration
+    /// writes out although it is empty is not.
+    #[test]
+    fn tables_are_read() {
+        let read = |text: &str| read_table(&text.parse().unwrap());
+        let of_k3s = read("BinaryName = \"/usr/local/bin/containerd-shim-wasmtime-v1\"\nSystemdCgroup = true");
+        assert_eq!(of_k3s, Runc { ignored: vec!["BinaryName"], ..Runc::default() });
+        let of_containerd = "BinaryName = \"\"\nCriuImagePath = \"\"\nIoGid = 0\nIoUid = 5\nNoNewKeyring = true\nNoPivotRoot = true\nRoot = \"\"\nShimCgroup = \"\"\nnetwork = \"none\"";
+        let owner = (Some(5), Some(0));
+        assert_eq!(read(of_containerd), Runc { owner, no_new_keyring: true, no_pivot_root: true, ignored: vec![] });
+    }
+
     /// Owner and switches are read of both types, whose numbers differ; what is not obeyed is named.
     #[test]
     fn both_types_are_read() {
@@ -100,7 +148,7 @@ mod tests {
         let message = b"\x20\xa0\x8d\x06\x28\xc0\x9a\x0c\x48\x01\x1a\x02/s\x32\x01x";
         let read_of = |name, message: &[u8]| read(name, message).unwrap();
         let owner = (Some(100_000), Some(200_000));
-        let expected = Runc { owner, ignored: vec!["shim_cgroup"], ..Runc::default() };
+        let expected = Runc { owner, ignored: vec!["ShimCgroup"], ..Runc::default() };
         assert_eq!(read_of(OPTIONS, message), expected);
         let message = b"\x50\xa0\x8d\x06\x58\xc0\x9a\x0c\x40\x01\x08\x01";
         let expected = Runc { owner, no_new_keyring: true, no_pivot_root: true, ignored: vec![] };
