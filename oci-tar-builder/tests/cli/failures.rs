@@ -6,6 +6,7 @@ use std::process::Command;
 use oci_tar_builder::{Builder, Format, Layer, WriteError, media_type};
 
 use crate::command::{Folder, PROGRAM, Run};
+use crate::images::tar;
 
 /// Every wrong input ends with 1 and says what is wrong with which file.
 #[test]
@@ -19,6 +20,7 @@ fn refuses_wrong_input() {
     folder.write("cut.wasm", &module[..module.len() - 3]);
     folder.write("bad.wasm", wat::parse_str("(module (func (result i32)))").unwrap());
     folder.write("files.tar", "no tar");
+    folder.write("whole.tar", tar(b"content"));
     std::fs::create_dir(folder.path().join("folder.wasm")).unwrap();
     std::fs::create_dir_all(folder.path().join("modules/x")).unwrap();
     folder.write("modules/a.wasm", &module);
@@ -31,7 +33,7 @@ fn refuses_wrong_input() {
         (&["-m", "/dev/null"], "it is a device, not a file"),
         (&["-m", "empty.wasm"], "error: cannot pack empty.wasm\ncaused by: it is empty\nhint: "),
         (&["-m", "script.wasm"], "error: cannot pack script.wasm\ncaused by: it is not wasm\nhint: "),
-        (&["-m", "native.wasm"], "error: cannot pack native.wasm\ncaused by: it is native code (ELF)\nhint: "),
+        (&["-m", "native.wasm"], "error: cannot pack native.wasm\ncaused by: it is native code (ELF), which is never loaded from an image\nhint: "),
         (&["-m", PROGRAM], "caused by: it is native code (ELF)"),
         (&["-m", "text.wasm"], "caused by: it is wasm text, not the binary format\nhint: "),
         (&["-m", "cut.wasm"], "error: cannot pack cut.wasm\ncaused by: it is truncated"),
@@ -44,9 +46,14 @@ fn refuses_wrong_input() {
         ),
         (&["-l", "wasm=demo.wasm"], "error: cannot pack demo.wasm as \"wasm\": it is no media type"),
         (
-            &["-l", "a/b=files.tar"],
-            "error: cannot tell the os of docker.io/library/files:latest: no layer of it is wasm",
+            &["-l", "application/vnd.oci.image.layer.v1.tar=whole.tar"],
+            "error: cannot tell the os of docker.io/library/whole:latest: no layer of it is wasm",
         ),
+        (
+            &["-m", "demo.wasm", "-l", "application/json=files.tar"],
+            "nothing would use files.tar: application/json is neither wasm nor a layer of files, and it is not mounted\nhint: --data",
+        ),
+        (&["-m", "demo.wasm", "--os", "linux"], "for os \"linux\": it has wasm, which runs on wasip1, wasip2 or wasi\nhint: "),
         (&["-m", "demo.wasm", "-m", "greet.wasm"], "it has both modules and components\nhint: "),
         (&["--components", "nowhere"], "error: cannot read folder nowhere\ncaused by: "),
         (&["--components", "modules/x"], "there is no .wasm file in it"),
@@ -57,9 +64,9 @@ fn refuses_wrong_input() {
         ),
         (
             &["-m", "demo.wasm", "--data", "files.tar=/data/../x"],
-            "error: cannot mount files.tar at \"/data/../x\": the path has a part that is empty, \".\" or \"..\"\nhint: ",
+            "error: cannot mount files.tar at \"/data/../x\"\ncaused by: it has a part \"..\"\nhint: ",
         ),
-        (&["-m", "demo.wasm", "--data", "files.tar=/"], "the path is the root\nhint: "),
+        (&["-m", "demo.wasm", "--data", "files.tar=/"], "caused by: it is the root\nhint: "),
         (&["-m", "demo.wasm", "--data", "nowhere=/a"], "error: cannot read nowhere\ncaused by: No such file"),
         (
             &["-m", "demo.wasm", "-d", "files.tar=/a", "-d", "files.tar=/a/b"],
@@ -67,7 +74,7 @@ fn refuses_wrong_input() {
         ),
         (&["-m", "demo.wasm", "-d", "files.tar=/a", "-d", "demo.wasm=/a"], "/a and /a cannot both be mounted"),
         (&["-d", "files.tar=/a", "--os", "wasip1"], "data is mounted for a program, and no layer is wasm\nhint: "),
-        (&["-l", "a/b=files.tar", "--as-artifact"], "its layer must be application/wasm"),
+        (&["-l", "application/vnd.oci.image.layer.v1.tar=whole.tar", "--as-artifact"], "its layer must be application/wasm"),
         (&["-m", "demo.wasm", "--os", "Wasi P1"], "cannot use os \"Wasi P1\""),
         (&["-m", "demo.wasm", "--name", "https://ghcr.io/a"], "the registry is no valid host or host:port\nhint: "),
         (&["-m", "demo.wasm", "--name", "../../etc/passwd"], "cannot use reference \"../../etc/passwd\""),
@@ -139,7 +146,7 @@ fn reports_unwritable_output() {
 /// Runs the program where no file may be longer than 64 KiB, which a layer of 1 MiB is.
 fn run_with_short_files(folder: &Folder, prepare: &str) -> std::process::Output {
     folder.write("big.bin", vec![7; 1 << 20]);
-    let script = format!("{prepare} ulimit -f 128; exec \"$0\" -m demo.wasm -l a/b=big.bin -o out.tar");
+    let script = format!("{prepare} ulimit -f 128; exec \"$0\" -m demo.wasm -d big.bin=/big.bin -o out.tar");
     Command::new("sh").arg("-c").arg(script).arg(PROGRAM).current_dir(folder.path()).output().unwrap()
 }
 

@@ -9,7 +9,7 @@ use crate::archive::Archive;
 use crate::command::Folder;
 
 /// A tar with one file.
-fn tar(content: &[u8]) -> Vec<u8> {
+pub(crate) fn tar(content: &[u8]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
@@ -112,11 +112,10 @@ fn packs_other_layers() {
     let folder = Folder::new();
     let files = tar(b"content");
     folder.write("files.tar", &files);
-    folder.write("settings.json", "{}");
-    let layers = [format!("{}=files.tar", media_type::TAR), "application/json=settings.json".to_owned()];
+    let layers = [format!("{}=files.tar", media_type::TAR), "application/vnd.example+wasm=demo.wasm".to_owned()];
     let archive = folder.pack(&["-m", "demo.wasm", "-m", "demo.wasm", "-l", &layers[0], "-l", &layers[1]]);
     let types: Vec<String> = archive.layers().into_iter().map(|(media_type, _)| media_type).collect();
-    assert_eq!(types, ["application/wasm", "application/wasm", media_type::TAR, "application/json"]);
+    assert_eq!(types, ["application/wasm", "application/wasm", media_type::TAR, "application/vnd.example+wasm"]);
     assert_eq!(archive.image_config().rootfs().diff_ids(), &[Digest::of(&files).to_string()]);
 }
 

@@ -188,7 +188,7 @@ fn wrong_values_say_what_was_expected() {
         ("optimize = \"fast\"", ["optimize cannot be \"fast\"", "\"speed\", \"size\", \"none\""]),
         ("allowed_annotations = \"timeout\"", ["allowed_annotations cannot be", "a list"]),
         ("allowed_annotations = [\"netwrk\"]", ["\"netwrk\" has no annotation", "\"network\""]),
-        ("allowed_annotations = [\"compile_slots\"]", ["\"compile_slots\" has no annotation", "nearest"]),
+        ("allowed_annotations = [\"compile_slots\"]", ["\"compile_slots\" has no annotation", "compile_slots"]),
     ] {
         let said = message(toml(written));
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");
