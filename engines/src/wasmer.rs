@@ -103,9 +103,15 @@ mod tests {
         assert_eq!(label.strip_prefix("7.3.0-").unwrap(), &engine.fingerprint().hex()[..12]);
     }
 
-    /// Two engines made on one machine have one fingerprint.
+    /// The fingerprint has these lines, in this order, whose values are of the machine and the build.
     #[test]
     fn fingerprint_is_stable() {
-        assert_eq!(Wasmer::new().fingerprint(), Wasmer::default().fingerprint());
+        let engine = Wasmer::new();
+        let names: Vec<&str> =
+            engine.fingerprint().lines().lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        let expected = "fingerprint artifact engine version target cpu compiler compiler_version optimize canonical_nans split_unaligned features \
+            memory_reservation memory_guard moving_memory_guard";
+        assert_eq!(names.join(" "), expected);
+        assert_eq!(Wasmer::default().fingerprint(), engine.fingerprint());
     }
 }
