@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use prewasi_engines::{CompileError, Engine};
+use prewasi_engines::{CompileError, Engine, Tuning};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
@@ -24,6 +24,9 @@ const MESSAGE_LIMIT: u64 = 64 << 10;
 /// What is said, by Rust, by the system, by C++ and by LLVM, when there is no memory.
 const OUT_OF_MEMORY: [&str; 4] =
     ["memory allocation of", "Cannot allocate memory", "std::bad_alloc", "LLVM ERROR: out of memory"];
+
+/// What a thread of a compiler may need of the memory that a compile may take, bytes. There are no more threads than have room.
+const THREAD_MEMORY: u64 = 256 << 20;
 
 /// What a compile yields.
 #[derive(Debug)]
@@ -53,15 +56,31 @@ pub(crate) struct Input<'a> {
     pub(crate) text: bool,
 }
 
-/// Compiles in a worker. Dropping the future kills the worker.
+/// Compiles in a worker, on all cores; if that needs too much memory, once more on one: each thread of a compiler has memory of its own.
+/// Dropping the future kills the worker.
 pub(crate) async fn compile(
     settings: &Settings,
     engine: &dyn Engine,
     input: Input<'_>,
 ) -> Result<Compiled, CompileFailure> {
     let started = Instant::now();
+    let compiled = match compile_once(settings, engine, &input).await {
+        Err(CompileFailure::Worker(WorkerError::OutOfMemory { .. })) if !engine.tuning().serial => {
+            tracing::info!("the compile needs too much memory on all cores; compiling on one");
+            let serial = engine.tuned(&Tuning { serial: true, ..engine.tuning().clone() });
+            let serial = serial
+                .map_err(|error| CompileFailure::Refused(CompileError::Unsupported { reason: error.to_string() }))?;
+            compile_once(settings, &*serial, &input).await
+        }
+        compiled => compiled,
+    };
+    compiled.map(|compiled| Compiled { elapsed: started.elapsed(), ..compiled })
+}
+
+async fn compile_once(settings: &Settings, engine: &dyn Engine, input: &Input<'_>) -> Result<Compiled, CompileFailure> {
+    let started = Instant::now();
     let output = io("make the output of", rustix::fs::memfd_create("prewasi-artifact", flags()).map_err(Into::into))?;
-    let mut worker = Worker::spawn(settings, engine, &input, &output)?;
+    let mut worker = Worker::spawn(settings, engine, input, &output)?;
     let status = worker.wait(settings.compile_timeout).await?;
     let said = worker.said();
     let report = report(settings, status, &said)?;
@@ -74,6 +93,12 @@ pub(crate) async fn compile(
     io("seal the output of", prewasi_cache::seal(&file))?;
     let size = io("measure the output of", file.metadata())?.len();
     Ok(Compiled { file, size, elapsed: started.elapsed(), peak_memory })
+}
+
+/// Returns how many threads a compile has: one for each core, if its memory suffices.
+fn threads(settings: &Settings) -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    (settings.compile_memory / THREAD_MEMORY).clamp(1, cores)
 }
 
 fn flags() -> MemfdFlags {
@@ -108,6 +133,7 @@ impl Worker {
             .args(input.text.then_some("--text"))
             .args(["--tuning", &engine.tuning().to_string()])
             .env_clear()
+            .env("RAYON_NUM_THREADS", threads(settings).to_string())
             .current_dir("/")
             .stdin(io("give the wasm to", input.file.try_clone())?)
             .stdout(io("give an output to", output.try_clone())?)

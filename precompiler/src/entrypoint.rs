@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-/// Takes an entrypoint apart: the program, and the export that is called instead of the usual entry point.
+/// Takes an entrypoint apart: the program, and the export that is called instead of the usual entry point. A `#` with no name behind it
+/// leaves the usual one.
 pub fn split_function(entrypoint: &str) -> (&str, Option<&str>) {
     match entrypoint.rsplit_once('#') {
-        Some((program, function)) if !program.is_empty() && !function.is_empty() => (program, Some(function)),
+        Some((program, function)) if !program.is_empty() => (program, Some(function).filter(|name| !name.is_empty())),
         _ => (entrypoint, None),
     }
 }
@@ -13,4 +14,24 @@ pub fn split_function(entrypoint: &str) -> (&str, Option<&str>) {
 /// Says whether a name alone says that a file is wasm, binary or text.
 pub fn is_named_wasm(program: &str) -> bool {
     Path::new(program).extension().is_some_and(|extension| extension == "wasm" || extension == "wat")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The function is what stands after the last `#`; without a name there is none, and without a program it is one itself.
+    #[test]
+    fn functions() {
+        for (entrypoint, parts) in [
+            ("a.wasm", ("a.wasm", None)),
+            ("a.wasm#f", ("a.wasm", Some("f"))),
+            ("a#b.wasm#f", ("a#b.wasm", Some("f"))),
+            ("a.wasm#", ("a.wasm", None)),
+            ("#f", ("#f", None)),
+            ("", ("", None)),
+        ] {
+            assert_eq!(split_function(entrypoint), parts, "{entrypoint:?}");
+        }
+    }
 }

@@ -321,19 +321,19 @@ pub enum DataError {
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// It took too long.
-    #[error("the compile was stopped after {} s; raise the limit if the program is meant to be that large", limit.as_secs())]
+    #[error("the compile was stopped after {} s; raise `compile_timeout` if the program is meant to be that large", limit.as_secs())]
     Timeout {
         /// The limit, wall clock.
         limit: Duration,
     },
     /// It used up its processor time.
-    #[error("the compile was stopped after {} s of processor time", limit.as_secs())]
+    #[error("the compile was stopped after {} s of processor time; raise `compile_cpu_time` if the program is meant to be that large", limit.as_secs())]
     CpuTime {
         /// The limit.
         limit: Duration,
     },
     /// It needed more memory than it may have.
-    #[error("the compile needed more than {} MiB of memory", limit >> 20)]
+    #[error("the compile needed more than {} MiB of memory, on one core as well; raise `compile_memory` if the program is meant to be that large", limit >> 20)]
     OutOfMemory {
         /// The limit in bytes.
         limit: u64,

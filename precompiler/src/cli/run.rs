@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Args;
 use prewasi_cache::Digest;
 use prewasi_engines::{CANNOT_RUN, Engine, Guest, Program, RunError, TRAPPED, guest_thread};
+use prewasi_oci::PreambleError;
 
 use super::progress::Progress;
 use super::tuning::{CpuArgs, is_another_machine};
@@ -60,6 +61,12 @@ pub(super) enum CannotRun {
     OrdinaryImage { image: String, platform: String },
     #[error("cannot run image {image}: its layer {layer} is to be mounted at {}, and there is no container to mount it in", path.display())]
     Data { image: String, layer: Digest, path: PathBuf },
+    #[error("cannot run {path}")]
+    NoProgram {
+        path: String,
+        #[source]
+        source: PreambleError,
+    },
     #[error("cannot run {subject}: it is no wasm")]
     NotWasm { subject: String },
     #[error("cannot run {subject}")]

@@ -26,9 +26,11 @@ pub(super) struct GuestArgs {
 }
 
 impl GuestArgs {
-    /// Makes the guest, and returns the program's name too, by which a layer is chosen. `title` is that name if neither
-    /// the image nor the command line has one; the arguments are then the program's own.
-    pub(super) fn guest(&self, process: Process, title: &str, args: &[String]) -> (Guest, String) {
+    /// Makes the guest, and returns the program's name too, by which a layer is chosen. `process` is what the image says, if there is one.
+    /// `title` is the name if neither the image nor the command line has one; the arguments are then the program's own.
+    pub(super) fn guest(&self, process: Option<Process>, title: &str, args: &[String]) -> (Guest, String) {
+        let is_image = process.is_some();
+        let process = process.unwrap_or_default();
         let is_silent = process.entrypoint.is_empty() && process.cmd.is_empty();
         let mut words = match &self.entrypoint {
             Some(entrypoint) => vec![entrypoint.clone()],
@@ -46,14 +48,15 @@ impl GuestArgs {
             first.clone_from(&program);
         }
         let cwd = Path::new("/").join(process.working_dir.map(PathBuf::from).unwrap_or_default());
-        let env = self.environment(&process.env);
+        let env = self.environment(is_image, &process.env);
         (Guest { args: words, env, cwd, preopens: self.dir.clone(), function, ..Guest::default() }, program)
     }
 
-    fn environment(&self, of_image: &[String]) -> Vec<(String, String)> {
+    /// The environment of a file without an image is what the command line says, and nothing else.
+    fn environment(&self, is_image: bool, of_image: &[String]) -> Vec<(String, String)> {
         let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let mut env: Vec<_> = of_image.iter().filter_map(|line| line.split_once('=')).map(own).collect();
-        if env.is_empty() {
+        if is_image && env.is_empty() {
             env.push(own(DEFAULT_PATH));
         }
         for (name, value) in &self.env {
@@ -99,7 +102,7 @@ mod tests {
         let process = serde_json::from_str(process).expect("a config");
         let options = Alone::try_parse_from([&["run"], options].concat()).expect("options");
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-        options.args.guest(process, "title.wasm", &args).0
+        options.args.guest(Some(process), "title.wasm", &args).0
     }
 
     const IMAGE: &str =
@@ -139,6 +142,8 @@ mod tests {
         let changed = guest(&["--env", "A=", "-e", "C=a b", "--env", "PREWASI_NEVER_SET"], IMAGE, &[]);
         assert_eq!(changed.env, [pair("A", ""), pair("B", "2=2"), pair("C", "a b")]);
         assert_eq!(guest(&[], "{}", &[]).env, [pair(DEFAULT_PATH.0, DEFAULT_PATH.1)]);
+        let options = Alone::try_parse_from(["run", "--env", "A=1"]).expect("options");
+        assert_eq!(options.args.guest(None, "a.wasm", &[]).0.env, [pair("A", "1")]);
     }
 
     /// The guest has the folders that it is given, and the image's working directory.

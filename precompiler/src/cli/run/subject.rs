@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 
 use prewasi_cache::LayoutStore;
 use prewasi_engines::Engine;
+use prewasi_oci::{PreambleError, WasmKind};
 use rustix::fs::{Mode, OFlags};
 
 use super::super::settings;
 use super::{CannotRun, Prepared, Run};
+use crate::bytes::preamble;
 use crate::entrypoint::{is_named_wasm, split_function};
-use crate::{Content, Options, Precompiler, PrepareError, Process, Settings, StoreAddress, archive};
+use crate::{Content, Options, Precompiler, PrepareError, Settings, StoreAddress, archive};
 
 /// What the first argument names. A file or folder that exists goes before an image of that name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     /// An image of the store that the other options name.
     Image(String),
-    Layout(PathBuf),
+    /// A folder with an OCI layout, and the name of an image in it.
+    Layout(PathBuf, Option<String>),
     Archive(PathBuf),
     /// A wasm file, binary or text, and the export to call.
     File(PathBuf, Option<String>),
@@ -28,14 +31,20 @@ impl Subject {
         if store.is_some() {
             return Ok(Self::Image(text.to_owned()));
         }
-        if let Some(path) = text.strip_prefix("oci:") {
-            return Ok(Self::Layout(path.into()));
+        if let Some(layout) = text.strip_prefix("oci:") {
+            // As skopeo and umoci write it, the name may follow the path.
+            return Ok(match layout.rsplit_once(':') {
+                Some((path, name)) if !Path::new(layout).exists() && !name.contains('/') => {
+                    Self::Layout(path.into(), Some(name.to_owned()))
+                }
+                _ => Self::Layout(layout.into(), None),
+            });
         }
         if let Some(subject) = Self::of_path(text, None)? {
             return Ok(subject);
         }
         let (path, function) = split_function(text);
-        if function.is_some()
+        if path != text
             && let Some(subject @ Self::File(..)) = Self::of_path(path, function)?
         {
             return Ok(subject);
@@ -50,11 +59,18 @@ impl Subject {
     fn of_path(path: &str, function: Option<&str>) -> Result<Option<Self>, CannotRun> {
         let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
         if metadata.is_dir() {
-            return Ok(Some(Self::Layout(path.into())));
+            return Ok(Some(Self::Layout(path.into(), None)));
         }
-        let is_wasm = is_named_wasm(path) || starts_as_wasm(&open(path)?);
-        let function = function.map(str::to_owned);
-        Ok(Some(if is_wasm { Self::File(path.into(), function) } else { Self::Archive(path.into()) }))
+        let kind = WasmKind::of(&preamble(&open(path)?).map_err(|source| io(&format!("read {path}"), source))?);
+        let file = || Self::File(path.into(), function.map(str::to_owned));
+        match kind {
+            _ if is_named_wasm(path) => Ok(Some(file())),
+            Err(source @ PreambleError::NativeCode { .. }) => {
+                Err(CannotRun::NoProgram { path: path.to_owned(), source })
+            }
+            Err(PreambleError::NotWasm | PreambleError::Empty) => Ok(Some(Self::Archive(path.into()))),
+            _ => Ok(Some(file())),
+        }
     }
 
     pub(super) async fn prepare(self, run: &Run, engine: &dyn Engine) -> Result<Prepared, CannotRun> {
@@ -63,7 +79,9 @@ impl Subject {
                 let settings = run.store.settings().map_err(PrepareError::from)?;
                 image(run, engine, settings, Some(&name)).await
             }
-            Self::Layout(path) => image(run, engine, layout(path)?, run.image.as_deref()).await,
+            Self::Layout(path, name) => {
+                image(run, engine, layout(path)?, run.image.as_deref().or(name.as_deref())).await
+            }
             Self::Archive(path) => {
                 let unpacked = archive::unpack(&path)?;
                 // Nothing but blobs was unpacked, and nobody else can reach them.
@@ -94,7 +112,7 @@ async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<
     let process = precompiler.process(&image).await.map_err(PrepareError::from)?;
     // What containerd gives to a container whose image says nothing.
     let title = layers.first().and_then(|layer| layer.title.clone()).unwrap_or_else(|| name.clone());
-    let (mut guest, entrypoint) = run.guest.guest(process, &title, run.args());
+    let (mut guest, entrypoint) = run.guest.guest(Some(process), &title, run.args());
     let is_given = |path: &Path| guest.preopens.iter().any(|preopen| path.starts_with(&preopen.guest));
     if let Some(file) = image.data_files().map_err(PrepareError::from)?.into_iter().find(|file| !is_given(&file.path)) {
         return Err(CannotRun::Data { image: name, layer: file.digest, path: file.path });
@@ -137,7 +155,7 @@ async fn file(run: &Run, engine: &dyn Engine, path: &Path, function: Option<Stri
     let (engine, options) = options.tuned(engine, None, run.cpu.machine(), None)?;
     let program = precompiler.load_file(None, &name, file, &*engine).await?;
     let program = program.ok_or_else(|| CannotRun::NotWasm { subject: name.clone() })?;
-    let (mut guest, _) = run.guest.guest(Process::default(), &name, run.args());
+    let (mut guest, _) = run.guest.guest(None, &name, run.args());
     options.limit(&mut guest).map_err(PrepareError::from)?;
     guest.function = function.or(guest.function);
     Ok(Prepared { subject: name, program, guest })
@@ -154,12 +172,6 @@ fn open(path: impl AsRef<Path>) -> Result<File, CannotRun> {
     } else {
         Err(failed(std::io::Error::other("it is no regular file")))
     }
-}
-
-fn starts_as_wasm(file: &File) -> bool {
-    use std::os::unix::fs::FileExt as _;
-    let mut start = [0; 4];
-    file.read_exact_at(&mut start, 0).is_ok() && &start == b"\0asm"
 }
 
 fn io(action: &str, source: std::io::Error) -> CannotRun {
