@@ -372,7 +372,7 @@ pub fn chain(error: &dyn Error) -> String {
 }
 
 /// Prints an error, its causes and what can be done about it to standard error, a line each.
-pub fn report(error: &dyn Error, hint: Option<&str>) {
+pub(crate) fn report(error: &dyn Error, hint: Option<&str>) {
     let mut text = format!("error: {error}\n");
     let mut next = error.source();
     while let Some(cause) = next {

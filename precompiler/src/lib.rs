@@ -25,7 +25,7 @@ pub mod worker;
 
 pub use containerd::containerd_version;
 pub use entrypoint::{is_named_wasm, split_function};
-pub use error::{DataError, ImageError, PrepareError, chain, report};
+pub use error::{DataError, ImageError, PrepareError, chain};
 pub use image::{Content, DataFile, Image, Layer, overlap};
 pub use options::{OF_RUNC, Options, OptionsError, Place, Preopens};
 pub use precompiler::{ContainerImage, Origin, Pin, Precompiler};
@@ -35,7 +35,7 @@ pub use settings::{Settings, StoreAddress, runtime_dir};
 pub use text::one_line;
 
 // What only this crate's own commands use.
-pub(crate) use error::WorkerError;
+pub(crate) use error::{WorkerError, report};
 pub(crate) use image::{Process, Step};
 pub(crate) use inventory::{Entry, Inventory, State};
 pub(crate) use observer::{Activity, Observer};

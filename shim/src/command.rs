@@ -4,7 +4,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use prewasi_precompiler::{cli, report, worker};
+use prewasi_precompiler::{chain, cli, worker};
 
 use crate::api::args::Flags;
 use crate::api::{delete, info, start};
@@ -56,7 +56,8 @@ pub fn main(engine: EngineConstructor) -> ExitCode {
 }
 
 fn fail(error: &dyn Error, code: u8) -> ExitCode {
-    report(error, None);
+    // containerd repeats what `start` and `delete` write in its own message, which has one line.
+    eprintln!("error: {}", chain(error));
     ExitCode::from(code)
 }
 

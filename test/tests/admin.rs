@@ -267,7 +267,7 @@ async fn inspect_explains_an_index(namespace: Namespace) {
         image::import(&namespace, "indexed", |image| image.platform_index(true).layer(program.layer("demo.wasm")));
     let output = namespace.prewasi("inspect", &[&image.name]).success();
     assert!(output.stdout.contains("is taken: the first for wasm"), "{output}");
-    let broken = image::import(&namespace, "broken", |image| image.os("linux").layer(program.layer("demo.wasm")));
+    let broken = image::import(&namespace, "broken", |image| image.os("linux").layer(program.unchecked()));
     let output = namespace.prewasi("inspect", &[&broken.name]).fails_with(1);
     assert!(output.stdout.contains("platform linux/") && output.stdout.contains("it does not say wasm"), "{output}");
     output.says(&["error: ", &broken.name, "is wasm, but the config says linux/"]);

@@ -78,7 +78,7 @@ async fn unknown_import_is_refused(namespace: Namespace) {
 /// A wasm layer under a config for this machine is refused, with what the config says and what it should say.
 async fn config_without_wasm_is_refused(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
-    let image = image::import(&namespace, "config", |image| image.os("linux").layer(program.layer("demo.wasm")));
+    let image = image::import(&namespace, "config", |image| image.os("linux").layer(program.unchecked()));
     assert_refused(&namespace, &image, &[&program.digest, "config says linux/"]).await;
 }
 
