@@ -40,6 +40,7 @@ mod pods;
 mod programs;
 mod reference;
 mod refusals;
+mod replay;
 mod run;
 mod running;
 mod signals;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         refusals::cases(),
         signals::cases(),
         task_api::cases(),
+        replay::cases(),
         exec::cases(),
         terminal::cases(),
         streams::cases(),
