@@ -33,8 +33,8 @@ pub use inventory::{Entry, Inventory, State};
 pub use observer::{Activity, Miss, Observer};
 pub use options::{Options, OptionsError, Place, Preopens};
 pub use precompiler::{
-    ContainerImage, Finding, Inspection, Origin, Pin, Precompiler, Prepared, Problem, PrunePolicy, Pruned, Ready,
-    Verification,
+    ContainerImage, Finding, Inspection, Origin, Owner, Pin, Precompiler, Prepared, Problem, PrunePolicy, Pruned,
+    Ready, Verification,
 };
 pub use prewasi_cache::{ContainerRecord, Digest, Extension};
 pub use settings::{Settings, StoreAddress, runtime_dir};

@@ -11,6 +11,7 @@ mod command;
 mod container;
 mod daemon;
 mod delete;
+mod docker;
 mod entrypoint;
 mod error;
 mod events;

@@ -19,6 +19,7 @@ mod corpus;
 mod cri;
 mod damage;
 mod deploy;
+mod docker;
 mod engines;
 mod exec;
 mod faults;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         admin::cases(),
         watch::cases(),
         cri::cases(),
+        docker::cases(),
         compiles::cases(),
         collection::cases(),
         faults::cases(),

@@ -8,13 +8,15 @@ use std::path::Path;
 use libcontainer::oci_spec::runtime::Spec;
 use prewasi_engines::{Engine, Machine, Program, RunError};
 use prewasi_precompiler::{
-    ContainerImage, Content, Digest, Image, ImageError, Options, OptionsError, Pin, Precompiler, PrepareError, Settings,
+    ContainerImage, Content, Digest, Image, ImageError, Options, OptionsError, Owner, Pin, Precompiler, PrepareError,
+    Settings,
 };
 
 use super::data::{self, DataError};
 use super::stop_signal;
 use super::view::{Found, View};
 use crate::command::EngineConstructor;
+use crate::docker::{self, Noted};
 use crate::entrypoint::{self, Entrypoint};
 use crate::error::Kind;
 use crate::executor::Wasm;
@@ -59,6 +61,8 @@ pub(super) struct Prepared {
     pub(super) payload: Payload,
     /// The image that its program belongs to, if containerd had to be asked for one.
     pub(super) pin: Option<Pin>,
+    /// Whether the container's root filesystem has been mounted in its bundle, for files of the image to be mounted in it.
+    pub(super) is_taken_over: bool,
 }
 
 /// Says why a program cannot be found or prepared.
@@ -66,9 +70,15 @@ pub(super) struct Prepared {
 pub(super) enum PayloadError {
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    #[error("cannot find entrypoint {program:?} in the root filesystem of the container{}", not_seen(unseen))]
+    #[error(
+        "cannot find entrypoint {program:?} in the root filesystem of the container{}{}",
+        not_seen(unseen),
+        if *has_image { "" } else { "; the container's record names no image, whose layers could have it" }
+    )]
     NoEntrypoint {
         program: String,
+        /// Whether it is known from which image the container was made.
+        has_image: bool,
         /// Mounts in which it may lie, each with the reason why it cannot be looked into.
         unseen: Vec<String>,
     },
@@ -115,6 +125,8 @@ struct Loaded {
     stop_signal: Option<i32>,
     /// The image that it belongs to.
     pin: Option<Pin>,
+    /// Whether the root filesystem has been mounted in the bundle.
+    is_taken_over: bool,
 }
 
 /// The image of a container, and what else its record says.
@@ -125,6 +137,15 @@ struct Chosen {
     /// Whether the container is known to run this image, by an earlier note.
     is_noted: bool,
     stop_signal: Option<i32>,
+    /// What the files of a container without an image of containerd's belong to.
+    outside: String,
+}
+
+impl Chosen {
+    /// Returns with what the native code of the container's files is kept.
+    fn owner(&self) -> Owner<'_> {
+        self.image.as_ref().map_or(Owner::Outside(&self.outside), Owner::Image)
+    }
 }
 
 impl PayloadError {
@@ -176,9 +197,9 @@ impl Search<'_> {
         })?;
         drop(runtime);
         let variables = self.variables(spec);
-        let Some(Loaded { subject, program, options, stop_signal, pin }) = loaded else {
+        let Some(Loaded { subject, program, options, stop_signal, pin, is_taken_over }) = loaded else {
             tracing::Span::current().record("engine", NATIVE);
-            return Ok(Prepared { payload: Payload::Native(variables), pin: None });
+            return Ok(Prepared { payload: Payload::Native(variables), pin: None, is_taken_over: false });
         };
         tracing::debug!(subject, "program prepared");
         let mut guest = spec::guest(spec, &entrypoint, &options);
@@ -191,7 +212,7 @@ impl Search<'_> {
         }
         let timeout = options.timeout;
         let wasm = Wasm { program: program.into(), guest, kept, timeout, stop_signal };
-        Ok(Prepared { payload: Payload::Wasm(Box::new(wasm)), pin })
+        Ok(Prepared { payload: Payload::Wasm(Box::new(wasm)), pin, is_taken_over })
     }
 
     /// Returns the variables that tell of the trace, without those that the container has of its own.
@@ -217,27 +238,38 @@ impl Search<'_> {
             return Ok(None);
         }
         let precompiler = self.precompiler(options).await?;
-        let Chosen { image, pin, is_noted, stop_signal } = self.image(&precompiler).await?;
+        let chosen = self.image(spec, &precompiler).await?;
+        let Chosen { image, pin, is_noted, stop_signal, .. } = &chosen;
+        let (stop_signal, is_noted) = (*stop_signal, *is_noted);
         let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
         let load = async || -> Result<Option<Loaded>, PayloadError> {
-            if let Some(image) = &image {
-                data::mount_all(&precompiler, image, spec, self.view.root(), self.bundle).await?;
+            let mut is_taken_over = false;
+            if let Some(image) = image {
+                is_taken_over = data::mount_all(&precompiler, image, spec, self.view.root(), self.bundle).await?;
                 if let Some(program) = precompiler.load(image, Some(&entrypoint.program), &*engine).await? {
                     let subject = format!("image {}", image.name);
-                    return Ok(Some(Loaded { subject, program, options, stop_signal, pin: pin.clone() }));
+                    return Ok(Some(Loaded {
+                        subject,
+                        program,
+                        options,
+                        stop_signal,
+                        pin: pin.clone(),
+                        is_taken_over,
+                    }));
                 }
             }
             let subject = entrypoint.program.clone();
             let Some(file) = file else {
                 // It may be there when all is mounted; libcontainer looks again.
                 return if entrypoint.is_named_wasm() {
-                    Err(PayloadError::NoEntrypoint { program: subject, unseen })
+                    Err(PayloadError::NoEntrypoint { program: subject, has_image: image.is_some(), unseen })
                 } else {
                     Ok(None)
                 };
             };
-            let program = precompiler.load_file(image.as_ref(), &subject, file, &*engine).await?;
-            Ok(program.map(|program| Loaded { subject, program, options, stop_signal, pin: pin.clone() }))
+            let program = precompiler.load_file(chosen.owner(), &subject, file, &*engine).await?;
+            let pin = pin.clone();
+            Ok(program.map(|program| Loaded { subject, program, options, stop_signal, pin, is_taken_over }))
         };
         let loaded = load().await.map_err(|error| error.of_pinned(pin.as_ref().filter(|_| is_noted)))?;
         if let (Some(_), Some(pin), false) = (&loaded, &pin, is_noted)
@@ -267,16 +299,21 @@ impl Search<'_> {
         }
         let program = entrypoint.program.clone();
         let precompiler = self.precompiler(options).await?;
-        let Chosen { image, pin, is_noted, stop_signal } = match self.image(&precompiler).await {
+        let chosen = match self.image(spec, &precompiler).await {
             // A file is there although its image may be gone.
             Err(_) if file.is_some() => Chosen::default(),
             chosen => chosen?,
         };
-        let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
+        let (engine, options) = tuned(engine, spec, options, chosen.image.as_ref())?;
+        let is_taken_over = false;
         if let Some(file) = file {
-            let loaded = precompiler.load_file(image.as_ref(), &program, file, &*engine).await?;
-            return Ok(loaded.map(|loaded| Loaded { subject: program, program: loaded, options, stop_signal, pin }));
+            let loaded = precompiler.load_file(chosen.owner(), &program, file, &*engine).await?;
+            let Chosen { pin, stop_signal, .. } = chosen;
+            let loaded_as =
+                |loaded| Loaded { subject: program, program: loaded, options, stop_signal, pin, is_taken_over };
+            return Ok(loaded.map(loaded_as));
         }
+        let Chosen { image, pin, is_noted, stop_signal, .. } = chosen;
         match image {
             Some(image) if matches!(image.content, Content::Wasm(_)) => {
                 let Content::Wasm(layers) = &image.content else { return Ok(None) };
@@ -289,9 +326,11 @@ impl Search<'_> {
                 let noted = pin.as_ref().filter(|_| is_noted);
                 let loaded = loaded.map_err(|error| PayloadError::from(error).of_pinned(noted))?;
                 let subject = format!("image {}", image.name);
-                Ok(loaded.map(|program| Loaded { subject, program, options, stop_signal, pin }))
+                Ok(loaded.map(|program| Loaded { subject, program, options, stop_signal, pin, is_taken_over }))
             }
-            _ if entrypoint.is_named_wasm() => Err(PayloadError::NoEntrypoint { program, unseen }),
+            image if entrypoint.is_named_wasm() => {
+                Err(PayloadError::NoEntrypoint { program, has_image: image.is_some(), unseen })
+            }
             _ => Ok(None),
         }
     }
@@ -303,24 +342,49 @@ impl Search<'_> {
     }
 
     /// Reads the image that the container was made from, as it was then.
-    async fn image(&self, precompiler: &Precompiler) -> Result<Chosen, PayloadError> {
+    async fn image(&self, spec: &Spec, precompiler: &Precompiler) -> Result<Chosen, PayloadError> {
         let record = precompiler.container(self.id).await?;
+        let docker = docker::noted(self.id, spec);
         let known = match self.pin {
             Some(pin) => ContainerImage::Pinned(pin.clone()),
             None => ContainerImage::of(&record, self.id),
         };
         let (image, pin, is_noted) = match known {
             ContainerImage::None => {
-                let stop_signal = stop_signal::of_container(&record, None);
-                return Ok(Chosen { stop_signal, ..Chosen::default() });
+                let image = self.image_of_docker(docker.as_ref(), precompiler).await?;
+                let stop_signal = stop_signal::of_container(&record, docker.as_ref(), image.as_ref());
+                let outside = docker.map(|docker| docker.id.to_string()).unwrap_or_default();
+                return Ok(Chosen {
+                    pin: image.as_ref().map(Pin::of),
+                    image,
+                    stop_signal,
+                    outside,
+                    ..Chosen::default()
+                });
             }
             ContainerImage::Pinned(pin) => (precompiler.resolve_pinned(&pin).await, Some(pin), true),
             ContainerImage::Named(name) => (precompiler.resolve(&name).await, None, false),
         };
         let image = image.map_err(|error| PayloadError::from(PrepareError::Image(error)).of_pinned(pin.as_ref()))?;
         let pin = pin.unwrap_or_else(|| Pin::of(&image));
-        let stop_signal = stop_signal::of_container(&record, Some(&image));
-        Ok(Chosen { image: Some(image), pin: Some(pin), is_noted, stop_signal })
+        let stop_signal = stop_signal::of_container(&record, docker.as_ref(), Some(&image));
+        Ok(Chosen { image: Some(image), pin: Some(pin), is_noted, stop_signal, ..Chosen::default() })
+    }
+
+    /// Reads the image of which Docker has noted that the container runs it; `None` if containerd does not have it, because Docker has a
+    /// store of its own.
+    async fn image_of_docker(
+        &self,
+        docker: Option<&Noted>,
+        precompiler: &Precompiler,
+    ) -> Result<Option<Image>, PayloadError> {
+        let Some(docker) = docker else { return Ok(None) };
+        let record = precompiler.image_of_target(&docker.id, &docker.name).await.map_err(PrepareError::Image)?;
+        let Some(mut record) = record else { return Ok(None) };
+        if let Some(manifest) = docker.manifest.clone() {
+            (record.target, record.media_type) = (manifest.digest, manifest.media_type);
+        }
+        Ok(Some(precompiler.resolve_record(&record).await.map_err(PrepareError::Image)?))
     }
 
     /// Opens the file that the entrypoint names.
