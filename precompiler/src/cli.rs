@@ -213,7 +213,7 @@ fn conclude(command: impl Future<Output = Result<Status, PrepareError>>) -> Stat
 }
 
 /// Finds an image by its name, by the short form of its name, or by the digest that it points to.
-fn find(records: &[ImageRecord], wanted: &str) -> Option<ImageRecord> {
+pub(crate) fn find(records: &[ImageRecord], wanted: &str) -> Option<ImageRecord> {
     let candidates = [
         wanted.to_owned(),
         format!("{wanted}:latest"),

@@ -20,6 +20,7 @@ mod cgroups;
 mod kernel;
 mod modules;
 mod shims;
+mod traps;
 
 /// The oldest releases of containerd that keep wasm layers: of 1.7, and of everything later.
 const OLDEST_1_7: [u64; 3] = [1, 7, 7];
@@ -90,21 +91,27 @@ async fn containerd(address: &Path, namespace: &str) -> Vec<Check> {
             return vec![Check::failed("containerd", chain(&error), hint)];
         }
     };
-    let version = match store.version().await {
-        Ok(version) => release(&version),
-        Err(error) => Check::failed("containerd", chain(&error), "look at containerd's log"),
+    let mut checks = match store.version().await {
+        Ok(version) => [vec![release(&version)], traps::of(&numbers(&version))].concat(),
+        Err(error) => vec![Check::failed("containerd", chain(&error), "look at containerd's log")],
     };
-    vec![version, content_root(&store).await]
+    checks.push(content_root(&store).await);
+    checks
 }
 
-/// Judges containerd by the version that it gives.
-fn release(version: &str) -> Check {
-    let numbers: Vec<u64> = version
+/// Reads up to three numbers of a version.
+fn numbers(version: &str) -> Vec<u64> {
+    version
         .trim_start_matches('v')
         .split(|c: char| !c.is_ascii_digit())
         .map_while(|part| part.parse().ok())
         .take(3)
-        .collect();
+        .collect()
+}
+
+/// Judges containerd by the version that it gives.
+fn release(version: &str) -> Check {
+    let numbers = numbers(version);
     if numbers.len() < 2 {
         return Check::warn("containerd", format!("version {version:?}"), "1.7.7, 2.0 and later are known to work");
     }

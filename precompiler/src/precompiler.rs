@@ -22,12 +22,15 @@ use crate::{Content, Image, ImageError, Inventory, Layer, PrepareError, Process,
 
 mod data;
 mod inspect;
+mod keeper;
 mod own;
 mod pin;
 mod prune;
 mod ready;
 mod verify;
 
+use keeper::Keeper;
+pub use keeper::Owner;
 pub use pin::{ContainerImage, Pin};
 pub(crate) use prune::{PrunePolicy, Pruned};
 pub(crate) use verify::{Finding, Problem, Verification};
@@ -61,8 +64,10 @@ pub(crate) struct Source {
     /// Which layer of which image, or which file.
     subject: String,
     digest: Digest,
-    /// The blob that bears the labels; none if there is no image to keep the artifact with.
+    /// The blob that bears the labels; none if there is nothing to keep the artifact with.
     anchor: Option<Digest>,
+    /// The anchor, if it is one that has to be made.
+    keeper: Option<Keeper>,
     bytes: Bytes,
 }
 
@@ -126,6 +131,15 @@ impl Precompiler {
         image.process(&*self.store).await
     }
 
+    /// Finds the record of an image of which a client knows the digest of its manifest or index, and a name that it may have, perhaps a
+    /// short one. Of several records with that digest, one of that name is taken.
+    pub async fn image_of_target(&self, target: &Digest, name: &str) -> Result<Option<ImageRecord>, ImageError> {
+        let error = |source| ImageError::Store { image: name.to_owned(), source };
+        let records = self.store.images().await.map_err(error)?;
+        let records: Vec<_> = records.into_iter().filter(|record| record.target == *target).collect();
+        Ok(crate::cli::find(&records, name).or_else(|| records.into_iter().next()))
+    }
+
     /// Reads what an image record names.
     pub async fn resolve_record(&self, record: &ImageRecord) -> Result<Image, ImageError> {
         let image = Image::resolve(&*self.store, record, self.settings.platform.as_ref()).await?;
@@ -155,12 +169,12 @@ impl Precompiler {
     /// `name` is the path as its user wrote it, for messages. `None` if the file is no wasm.
     pub async fn load_file(
         &self,
-        image: Option<&Image>,
+        owner: Owner<'_>,
         name: &str,
         file: File,
         engine: &dyn Engine,
     ) -> Result<Option<Box<dyn Program>>, PrepareError> {
-        match self.source_of_file(image, name, file)? {
+        match self.source_of_file(owner, name, file)? {
             Some(source) => self.load_source(&source, engine).await.map(Some),
             None => Ok(None),
         }
@@ -182,10 +196,10 @@ impl Precompiler {
         Ok(ready)
     }
 
-    fn source_of_file(&self, image: Option<&Image>, name: &str, file: File) -> Result<Option<Source>, PrepareError> {
-        let subject = match image {
-            Some(image) => format!("{name} of image {}", image.name),
-            None => name.to_owned(),
+    fn source_of_file(&self, owner: Owner<'_>, name: &str, file: File) -> Result<Option<Source>, PrepareError> {
+        let subject = match owner {
+            Owner::Image(image) => format!("{name} of image {}", image.name),
+            Owner::Nobody | Owner::Outside(_) => name.to_owned(),
         };
         let io = |source| PrepareError::Io { subject: subject.clone(), source };
         let text = name.ends_with(".wat");
@@ -193,9 +207,16 @@ impl Precompiler {
             return Ok(None);
         }
         let digest = hash(&file).map_err(io)?;
-        // Without the manifest there is nothing to keep the artifact with; the file is compiled all the same.
-        let anchor = image.map(|image| image.manifest.clone());
-        Ok(Some(Source { subject, digest, anchor, bytes: Bytes::File { file, text } }))
+        let (anchor, keeper) = match owner {
+            Owner::Image(image) => (Some(image.manifest.clone()), None),
+            // In a layout nothing would ever go.
+            Owner::Outside(name) if self.containerd.is_some() => {
+                let keeper = Keeper::of(name);
+                (Some(keeper.digest.clone()), Some(keeper))
+            }
+            Owner::Nobody | Owner::Outside(_) => (None, None),
+        };
+        Ok(Some(Source { subject, digest, anchor, keeper, bytes: Bytes::File { file, text } }))
     }
 
     async fn prepare_source(&self, source: &Source, engine: &dyn Engine) -> Result<Prepared, PrepareError> {
@@ -303,6 +324,7 @@ impl Source {
             subject: format!("layer {} of image {}", layer.digest, image.name),
             digest: layer.digest.clone(),
             anchor: Some(layer.digest.clone()),
+            keeper: None,
             bytes: Bytes::Layer { image: image.name.clone(), labels, imports },
         }
     }
@@ -361,7 +383,7 @@ mod tests {
         let precompiler = Precompiler::connect(settings).await.unwrap();
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(MODULE, 0).unwrap();
-        let source = precompiler.source_of_file(None, "/a.wasm", file.try_clone().unwrap()).unwrap().unwrap();
+        let source = precompiler.source_of_file(Owner::Nobody, "/a.wasm", file.try_clone().unwrap()).unwrap().unwrap();
         let (opened, _) = precompiler.open(&source).await.unwrap();
         file.write_all_at(b"\x0b\x02\x01\0", MODULE.len() as u64).unwrap();
         assert_eq!(read(&opened).unwrap(), MODULE);

@@ -3,6 +3,7 @@
 pub(crate) mod calls;
 pub(crate) mod container;
 pub(crate) mod daemon;
+pub(crate) mod docker;
 pub(crate) mod entrypoint;
 pub(crate) mod folders;
 pub(crate) mod helper;

@@ -7,6 +7,7 @@ mod exec;
 mod streams;
 
 pub use builder::{Builder, RuntimeOptions};
+pub use direct::Bundle;
 pub use exec::ExecBuilder;
 use streams::Streams;
 

@@ -4,8 +4,8 @@
 //! unmounts, and deletes the folder. So nothing is left even after a SIGKILL of the test run.
 
 mod config;
+mod series;
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -21,38 +21,12 @@ use crate::eventually::eventually;
 use crate::home;
 use crate::journal::Journal;
 
+pub use series::Series;
+
 /// How long a daemon may take to serve, or to end.
 const LIMIT: Duration = Duration::from_secs(30);
 
 const REAPER: &str = include_str!("containerd/reap.sh");
-
-/// The releases of containerd that everything is tested on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Series {
-    /// Task API version 2, config version 2.
-    V1_7,
-    /// Task API version 3, config version 3.
-    V2_1,
-}
-
-impl Series {
-    /// All of them, oldest first.
-    pub const ALL: [Self; 2] = [Self::V1_7, Self::V2_1];
-
-    /// Returns the folder with its programs.
-    pub fn programs(self) -> PathBuf {
-        home::part(self.to_string()).join("bin")
-    }
-}
-
-impl fmt::Display for Series {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V1_7 => "containerd-1.7",
-            Self::V2_1 => "containerd-2.1",
-        })
-    }
-}
 
 /// A running daemon. Dropping it ends it and everything that was started through it.
 #[derive(Debug)]

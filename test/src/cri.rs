@@ -349,8 +349,8 @@ pub fn container(name: &str, image: &str, args: &[&str]) -> ContainerConfig {
 /// A network of the daemon's own: a pair of interfaces for each pod, addresses kept in the daemon's folder, ports mapped.
 fn network(series: Series, folder: &Path) -> String {
     let name = folder.file_name().and_then(|name| name.to_str()).expect("the folder was named by us");
-    // Daemons of both series run side by side, and several of one: a random /28 out of their own range.
-    let (second, random) = (if series == Series::V1_7 { 231 } else { 232 }, std::process::id() ^ crc(name));
+    // Daemons of all series run side by side, and several of one: a random /28 out of their own range.
+    let (second, random) = (231 + series.place(), std::process::id() ^ crc(name));
     let subnet = format!("10.{second}.{}.{}/28", (random >> 4) & 0xff, (random & 0xf) << 4);
     serde_json::json!({
         "cniVersion": "0.4.0",
@@ -381,18 +381,19 @@ fn with_cri(series: Series, folder: &Path, plain: &str, pause: &str, options: &s
     let enabled = plain
         .replace(r#"    "io.containerd.grpc.v1.cri","#, "")
         .replace(r#""io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime","#, "");
-    let (runtime, server, image) = match series {
-        Series::V1_7 => ("io.containerd.grpc.v1.cri", String::new(), format!("sandbox_image = \"{pause}\"")),
-        Series::V2_1 => (
+    let (runtime, server, image) = if series.is_old() {
+        ("io.containerd.grpc.v1.cri", String::new(), format!("sandbox_image = \"{pause}\""))
+    } else {
+        (
             "io.containerd.cri.v1.runtime",
             "\n[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n"
                 .to_owned()
                 + &format!("\n[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"{pause}\"\n"),
             String::new(),
-        ),
+        )
     };
     let streams =
-        if series == Series::V1_7 { "stream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n" } else { "" };
+        if series.is_old() { "stream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n" } else { "" };
     format!(
         r#"{enabled}{server}
 [plugins."{runtime}"]

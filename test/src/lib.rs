@@ -11,6 +11,7 @@ pub mod container;
 pub mod containerd;
 pub mod cri;
 pub mod dns;
+pub mod docker;
 pub mod events;
 pub mod eventually;
 pub mod faults;

@@ -19,7 +19,7 @@ use containerd_client::types::Descriptor;
 use tonic::{Code, Request, Status};
 
 use crate::container::Builder;
-use crate::containerd::{Containerd, Series};
+use crate::containerd::Containerd;
 use crate::events::Events;
 use crate::home;
 use crate::leaks;
@@ -212,7 +212,7 @@ impl Namespace {
     pub fn import(&self, tar: &Path, os: &str) {
         // With 1.7 `--all-platforms` fails for indexes that have nothing for this machine; from 2.3 on `--platform` fails for all.
         let platform = format!("--platform={os}/wasm");
-        let is_old = self.daemon().series() == Series::V1_7 && os.starts_with("wasi");
+        let is_old = self.daemon().series().is_old() && os.starts_with("wasi");
         let platform = if is_old { &platform } else { "--all-platforms" };
         self.ctr(&["images", "import", platform, &tar.to_string_lossy()]).success();
     }

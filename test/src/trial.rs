@@ -47,6 +47,8 @@ pub enum Need {
     Landlock,
     /// A tracer of system calls: `strace`.
     Strace,
+    /// The Docker that goes with the containerd.
+    Docker,
     /// What pods need besides containerd: network plugins, a registry, and a program to fill it.
     Cni,
 }
@@ -82,7 +84,7 @@ pub fn local_name(module: &str, body: &str) -> String {
 
 impl Need {
     /// Says what is missing, if it is.
-    fn missing(self) -> Option<String> {
+    fn missing(self, series: Series) -> Option<String> {
         let program = |name: &str| {
             let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
             let found = folders.iter().any(|folder| std::path::Path::new(folder).join(name).exists());
@@ -100,6 +102,10 @@ impl Need {
             Self::Busybox => program("busybox"),
             Self::Landlock => (!has_landlock()).then(|| "the kernel has no Landlock".to_owned()),
             Self::Strace => program("strace"),
+            Self::Docker => {
+                let daemon = crate::docker::part(series).join("bin/dockerd");
+                (!daemon.exists()).then(|| format!("there is no {}", daemon.display()))
+            }
             Self::Cni => {
                 let plugins = ["ptp", "host-local", "portmap"].map(|name| format!("/usr/lib/cni/{name}"));
                 let plugin = plugins.into_iter().find(|path| !std::path::Path::new(path).exists());
@@ -133,18 +139,25 @@ fn obstacle(series: Series, engine: &str, needs: &[Need]) -> Option<String> {
             "the shim of {engine} is not built; make setup-wasmedge gets what that of WasmEdge wants"
         ));
     }
-    needs.iter().find_map(|need| need.missing())
+    needs.iter().find_map(|need| need.missing(series))
 }
 
 /// The daemons that the tests share, each started when it is first asked for and ended with the last reference.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Daemons {
-    running: [tokio::sync::Mutex<Option<Arc<Containerd>>>; Series::ALL.len()],
+    /// One place for each series, in their order.
+    running: Vec<tokio::sync::Mutex<Option<Arc<Containerd>>>>,
+}
+
+impl Default for Daemons {
+    fn default() -> Self {
+        Self { running: Series::all().iter().map(|_| tokio::sync::Mutex::default()).collect() }
+    }
 }
 
 impl Daemons {
     async fn get(&self, series: Series) -> Arc<Containerd> {
-        let mut slot = self.running[series as usize].lock().await;
+        let mut slot = self.running[series.place()].lock().await;
         if slot.is_none() {
             *slot = Some(Arc::new(Containerd::start(series).await));
         }
@@ -163,7 +176,7 @@ pub fn trials(cases: &[Case], daemons: &Arc<Daemons>) -> Vec<Trial> {
     let bind = |series: Series| {
         move |case: &Case| trial(format!("{series}::{}", case.short_name()), series, DEFAULT_ENGINE, case, daemons)
     };
-    Series::ALL.into_iter().flat_map(|series| cases.iter().map(bind(series))).collect()
+    Series::all().into_iter().flat_map(|series| cases.iter().map(bind(series))).collect()
 }
 
 /// Binds cases to another engine, under its name, with the newest containerd.

@@ -25,6 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(image_that_cannot_be_read_is_an_error_that_names_it),
         case!(full_disk_costs_the_cache_and_nothing_else),
         case!(read_only_store_costs_the_cache_and_nothing_else),
+        case!(code_in_memory_cannot_be_changed),
         case!(containerd_may_restart_during_a_compile, needs BigModule),
     ]
 }
@@ -214,6 +215,37 @@ async fn read_only_store_costs_the_cache_and_nothing_else(namespace: Namespace) 
     mount(&["-o", "remount,rw"], &content);
     assert_eq!(run(&namespace, &subject).await, COLD);
     assert_eq!(run(&namespace, &subject).await, WARM);
+    finish(namespace).await;
+}
+
+/// Native code that could not be stored is run from memory: no descriptor of the container's process leads to code that can be written to, and
+/// nobody is warned that it could.
+async fn code_in_memory_cannot_be_changed(namespace: Namespace) {
+    let namespace = small_store(&namespace).await;
+    let (program, image) = demo(&namespace, "demo");
+    mount(&["-o", "remount,ro"], &content(namespace.daemon().folder()));
+    let mut container = namespace.container(&image.name).args(&["sleep", "600"]).create().await;
+    container.start().await;
+    container.prints("sleeping").await;
+    assert_eq!(namespace.daemon().journal().compiles(&program.digest).len(), 1);
+    let folder = format!("/proc/{}/fd", container.pid());
+    let mut files = 0;
+    for entry in fs::read_dir(folder).expect("it runs").flatten() {
+        if !fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file()) {
+            continue;
+        }
+        files += 1;
+        let opened = fs::File::options().append(true).open(entry.path());
+        let written = opened.and_then(|mut file| std::io::Write::write(&mut file, b"x"));
+        let error = written.expect_err("code can be changed");
+        let expected = [libc::EPERM, libc::EROFS].map(Some);
+        assert!(expected.contains(&error.raw_os_error()), "{}: {error}", entry.path().display());
+    }
+    assert!(files > 0, "the engine keeps its code open");
+    let log = namespace.daemon().log_of(namespace.name(), container.id());
+    assert!(!log.iter().any(|line| line.contains("cannot protect")), "{log:?}");
+    container.end().await;
+    mount(&["-o", "remount,rw"], &content(namespace.daemon().folder()));
     finish(namespace).await;
 }
 

@@ -19,6 +19,7 @@ mod corpus;
 mod cri;
 mod damage;
 mod deploy;
+mod docker;
 mod engines;
 mod exec;
 mod faults;
@@ -40,6 +41,7 @@ mod pods;
 mod programs;
 mod reference;
 mod refusals;
+mod replay;
 mod run;
 mod running;
 mod signals;
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         refusals::cases(),
         signals::cases(),
         task_api::cases(),
+        replay::cases(),
         exec::cases(),
         terminal::cases(),
         streams::cases(),
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         admin::cases(),
         watch::cases(),
         cri::cases(),
+        docker::cases(),
         compiles::cases(),
         collection::cases(),
         faults::cases(),

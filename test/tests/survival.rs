@@ -288,7 +288,7 @@ const RUN: &str = "PREWASI_TEST_RUN_UNTIL_KILLED";
 /// Runs a container until killed, if this process was started by [`killed_test_run_leaves_nothing`]; says whether it was.
 pub(crate) fn ran_until_killed_as_asked() -> bool {
     let Ok(series) = std::env::var(RUN) else { return false };
-    let series = Series::ALL.into_iter().find(|known| known.to_string() == series).expect("the series is known");
+    let series = Series::all().into_iter().find(|known| known.to_string() == series).expect("the series is known");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     runtime.block_on(async {
         let namespace = Namespace::create(Arc::new(Containerd::start(series).await)).await;

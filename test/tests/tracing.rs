@@ -11,7 +11,7 @@ use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Imported, Program};
 use prewasi_test::memory::regions_with;
 use prewasi_test::trial::Case;
-use prewasi_test::{Containerd, Namespace, Series, case, eventually, leaks};
+use prewasi_test::{Containerd, Namespace, case, eventually, leaks};
 use rustix::process::Signal;
 
 use crate::{busybox, running};
@@ -232,7 +232,7 @@ async fn spans_arrive_over_grpc_below_those_of_containerd(namespace: Namespace) 
     let spans = collector.wait_for(&id, &[&LIFE[..], &["compile", "load"]].concat()).await;
     let root = span(&spans, "container");
     assert_eq!((&*root.service, &*root.key), ("containerd-shim-wasmtime-v1", "1"));
-    if series == Series::V2_1 {
+    if !series.is_old() {
         eventually("containerd's own span above", LIMIT, async || {
             let all = collector.all();
             let above = all.iter().find(|span| span.id == root.parent && span.trace == root.trace);

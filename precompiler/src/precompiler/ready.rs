@@ -75,6 +75,11 @@ impl Precompiler {
             return self.compile(source, engine).await.map(Ready::unstored);
         };
         let trouble = Trouble::default();
+        if let Some(keeper) = &source.keeper
+            && let Err(error) = self.keep(keeper).await
+        {
+            self.cache_failure(&key, engine, &trouble, "keep artifacts", &error);
+        }
         if let Some(ready) = self.look_up(&key, engine, Origin::Cached, &trouble).await {
             return Ok(ready);
         }

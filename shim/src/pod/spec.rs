@@ -67,6 +67,23 @@ pub(crate) fn args(spec: &Spec) -> &[String] {
     spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default()
 }
 
+/// Where Docker mounts the init program that `docker run --init` puts in front of a container's own.
+const DOCKER_INIT: &str = "/sbin/docker-init";
+
+/// Returns the spec as it would be without the init program of Docker's; `None` if it has none. The kernel could not execute wasm for
+/// such a program, and what that does, reaping and handing on signals, the shim does for a wasm process in any case.
+pub(crate) fn without_init(spec: &Spec) -> Option<Spec> {
+    let is_mounted = spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new(DOCKER_INIT));
+    let [init, separator, own @ ..] = args(spec) else { return None };
+    if !is_mounted || init != DOCKER_INIT || separator != "--" || own.is_empty() {
+        return None;
+    }
+    let own = own.to_vec();
+    let mut spec = spec.clone();
+    spec.process_mut().as_mut()?.set_args(Some(own));
+    Some(spec)
+}
+
 /// Returns the environment in the order given. What is no `NAME=VALUE` is left out.
 pub(crate) fn env(spec: &Spec) -> Vec<(String, String)> {
     let lines = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
@@ -216,6 +233,24 @@ mod tests {
         assert_eq!(guest.env, [pair("B", "2"), pair("A", "1=1"), pair("A", ""), pair("PWD", "/w")]);
         assert_eq!((guest.cwd.as_path(), guest.function.as_deref()), (Path::new("/w"), Some("f")));
         assert_eq!(root(&spec, Path::new("/b")), Path::new("/b/rootfs"));
+    }
+
+    /// Docker's init program is seen through if Docker has mounted it, and a program of the image by its name is not.
+    #[test]
+    fn init_is_seen_through() {
+        let with = |words: &str, destination: &str| {
+            let text = format!(
+                r#"{{"ociVersion":"1.1.0","process":{{"cwd":"/","args":[{words}],"user":{{"uid":0,"gid":0}}}},
+                    "mounts":[{{"destination":"{destination}","type":"bind","source":"/usr/bin/docker-init"}}]}}"#
+            );
+            without_init(&spec(&text)).map(|spec| args(&spec).to_vec())
+        };
+        let whole = r#""/sbin/docker-init","--","/app.wasm","--","x""#;
+        assert_eq!(with(whole, DOCKER_INIT).unwrap(), ["/app.wasm", "--", "x"]);
+        assert_eq!(with(whole, "/sbin/tini"), None);
+        assert_eq!(with(r#""/sbin/docker-init","--""#, DOCKER_INIT), None);
+        assert_eq!(with(r#""/sbin/docker-init","/app.wasm""#, DOCKER_INIT), None);
+        assert_eq!(with(r#""/app.wasm","--","x""#, DOCKER_INIT), None);
     }
 
     /// Ids of a user namespace are told as those of the node.

@@ -37,7 +37,7 @@ pub struct RuntimeOptions {
 pub struct Builder {
     pub(super) namespace: Namespace,
     image: String,
-    id: Option<String>,
+    pub(super) id: Option<String>,
     runtime: String,
     args: Option<Vec<String>>,
     env: Vec<String>,

@@ -7,11 +7,10 @@ use super::Series;
 /// Returns the configuration file.
 pub(super) fn text(series: Series, folder: &Path) -> String {
     let folder = folder.display();
-    let (version, cri) = match series {
-        Series::V1_7 => (2, r#""io.containerd.grpc.v1.cri""#),
-        Series::V2_1 => {
-            (3, r#""io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime""#)
-        }
+    let (version, cri) = if series.is_old() {
+        (2, r#""io.containerd.grpc.v1.cri""#)
+    } else {
+        (3, r#""io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime""#)
     };
     format!(
         r#"version = {version}

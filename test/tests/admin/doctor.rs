@@ -19,6 +19,7 @@ async fn doctor_finds_this_node_healthy(namespace: Namespace) {
     let version = series.trim_start_matches("containerd-");
     for line in [
         format!("OK      containerd: version {version}"),
+        "OK      image import: `ctr images import` and `pull` take wasm with --all-platforms".to_owned(),
         "OK      content store: ".to_owned(),
         "OK      containerd-shim-wasmtime-v1: ".to_owned(),
         format!("OK      runtime folder: {} can be written to", namespace.daemon().runtime_dir().display()),

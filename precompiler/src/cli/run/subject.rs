@@ -12,7 +12,7 @@ use super::super::settings;
 use super::{CannotRun, Prepared, Run};
 use crate::bytes::preamble;
 use crate::entrypoint::{is_named_wasm, split_function};
-use crate::{Content, Options, Precompiler, PrepareError, Settings, StoreAddress, archive};
+use crate::{Content, Options, Owner, Precompiler, PrepareError, Settings, StoreAddress, archive};
 
 /// What the first argument names. A file or folder that exists goes before an image of that name.
 #[derive(Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ async fn file(run: &Run, engine: &dyn Engine, path: &Path, function: Option<Stri
     let precompiler = Precompiler::connect(layout(folder.path().to_owned())?).await?;
     let options = Options::of_node().map_err(PrepareError::from)?;
     let (engine, options) = options.tuned(engine, None, run.cpu.machine(), None)?;
-    let program = precompiler.load_file(None, &name, file, &*engine).await?;
+    let program = precompiler.load_file(Owner::Nobody, &name, file, &*engine).await?;
     let program = program.ok_or_else(|| CannotRun::NotWasm { subject: name.clone() })?;
     let (mut guest, _) = run.guest.guest(None, &name, run.args());
     options.limit(&mut guest).map_err(PrepareError::from)?;

@@ -68,7 +68,7 @@ impl Create {
     }
 
     fn create(&self, engine: EngineConstructor) -> Result<Report, BuildError> {
-        let spec = spec::load(&self.container.bundle)?;
+        let mut spec = spec::load(&self.container.bundle)?;
         check_cwd(spec.process().as_ref())?;
         let options = self.container.options.of_container(&spec)?;
         let runc = self.container.options.for_runc()?;
@@ -82,17 +82,26 @@ impl Create {
         if !spec::has_proc(&spec) {
             return Err(BuildError::NoProc);
         }
+        // The kernel cannot execute wasm for an init program.
+        let without_init = spec::without_init(&spec);
+        let own = without_init.as_ref().unwrap_or(&spec);
         let search = Search {
             id: &self.container.id,
             store: &self.store,
-            view: View::Planned { root, spec: &spec, bundle: &self.container.bundle },
+            view: View::Planned { root, spec: own, bundle: &self.container.bundle },
             bundle: &self.container.bundle,
             own: None,
             pin: None,
             origin: self.origin.as_ref(),
         };
-        let Prepared { payload, pin } = search.payload(&spec, &options, engine)?;
+        let Prepared { payload, pin, is_taken_over } = search.payload(own, &options, engine)?;
         claimed.image = pin;
+        if let (Some(own), adapt::Kind::Wasm) = (without_init, payload.kind()) {
+            spec = own;
+        }
+        if let (Some(root), true) = (spec.root_mut(), is_taken_over) {
+            root.set_path("rootfs".into());
+        }
         self.take_devices(&spec, payload.kind())?;
         root::make_dev(&spec::root(&spec, &self.container.bundle), &spec)?;
         check_hooks(&spec)?;

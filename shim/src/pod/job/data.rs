@@ -36,11 +36,14 @@ pub(super) enum DataError {
         path.display(), mount.display()
     )]
     Overlap { image: String, layer: String, path: PathBuf, mount: PathBuf },
-    #[error(
-        "cannot mount layer {layer} of image {image}: the root filesystem of the container is {}, and not the image's own",
-        root.display()
-    )]
-    Root { image: String, layer: String, root: PathBuf },
+    #[error("cannot mount the files of image {image}: cannot mount the root filesystem {} at {}", root.display(), place.display())]
+    Root {
+        image: String,
+        root: PathBuf,
+        place: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error(
         "cannot mount layer {layer} of image {image} at {}: a link, or what is no folder, is in the way in the image's own files",
         path.display()
@@ -61,13 +64,14 @@ impl DataError {
     pub(super) fn is_input(&self) -> bool {
         match self {
             Self::Image(error) => !matches!(error, ImageError::Store { .. }),
-            Self::Overlap { .. } | Self::Root { .. } | Self::InTheWay { .. } => true,
-            Self::Mount { .. } => false,
+            Self::Overlap { .. } | Self::InTheWay { .. } => true,
+            Self::Root { .. } | Self::Mount { .. } => false,
         }
     }
 }
 
-/// Mounts all files of an image. What has been mounted when one fails is taken away with the container.
+/// Mounts all files of an image. What has been mounted when one fails is taken away with the container. Says whether the root filesystem
+/// had to be mounted in the bundle for that.
 ///
 /// # Errors
 /// [`DataError`] names image and layer.
@@ -77,18 +81,24 @@ pub(super) async fn mount_all(
     spec: &Spec,
     root: &Path,
     bundle: &Path,
-) -> Result<(), DataError> {
+) -> Result<bool, DataError> {
     let files = image.data_files()?;
     let layer = |file: &DataFile| (image.name.clone(), file.digest.to_string());
     for file in &files {
         let (image, layer) = layer(file);
-        // Only there all mounts are taken away at the end.
-        if root != bundle.join("rootfs") {
-            return Err(DataError::Root { image, layer, root: root.to_owned() });
-        }
         if let Some(mount) = mount_in_the_way(spec, &file.path) {
             return Err(DataError::Overlap { image, layer, path: file.path.clone(), mount });
         }
+    }
+    let own = bundle.join("rootfs");
+    let is_elsewhere = !files.is_empty() && root != own;
+    if is_elsewhere {
+        take_over(root, &own).map_err(|source| DataError::Root {
+            image: image.name.clone(),
+            root: root.to_owned(),
+            place: own.clone(),
+            source,
+        })?;
     }
     for (number, file) in files.iter().enumerate() {
         let (image_name, layer) = layer(file);
@@ -104,11 +114,21 @@ pub(super) async fn mount_all(
             Some(_) => blob.file,
             None => copy(&blob.file, &bundle.join(COPIES), number).map_err(failed)?,
         };
-        let target = make_target(root, &file.path).map_err(failed)?;
+        let target = make_target(&own, &file.path).map_err(failed)?;
         mount(&source, &target).map_err(failed)?;
         tracing::debug!(layer, path = %file.path.display(), "a file of the image is mounted");
     }
-    Ok(())
+    Ok(is_elsewhere)
+}
+
+/// Mounts a root filesystem that a client has mounted elsewhere, as Docker does, in the bundle: only there all mounts are taken away at the
+/// end, and what is mounted in it does not show where the client has it.
+fn take_over(root: &Path, own: &Path) -> io::Result<()> {
+    fs::create_dir_all(own)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, root, flags)?;
+    Change { propagation: libc::MS_PRIVATE, ..Change::default() }.apply(&tree, true)?;
+    Ok(move_mount(tree.as_fd(), "", CWD, own, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Removes the copies from a bundle. That there are none is as good.

@@ -85,7 +85,9 @@ impl Exec {
         let options = self.options.of_container(&spec)?;
         let runc = self.options.for_runc()?;
         log::set_level(options.log_level);
-        let own = Entrypoint::parse(spec::args(&spec).first().map_or("", String::as_str)).program;
+        let without_init = spec::without_init(&spec);
+        let args = spec::args(without_init.as_ref().unwrap_or(&spec));
+        let own = Entrypoint::parse(args.first().map_or("", String::as_str)).program;
         let mut process = self.process.clone();
         if let Some(own) = spec.process() {
             inherit(&mut process, own);

@@ -8,7 +8,7 @@ use std::path::Path;
 use libcontainer::oci_spec::runtime::Spec;
 use prewasi_engines::{Engine, Machine, Program, RunError};
 use prewasi_precompiler::{
-    ContainerImage, Content, Digest, Image, ImageError, Options, OptionsError, Pin, Precompiler, PrepareError,
+    ContainerImage, Content, Digest, Image, ImageError, Options, OptionsError, Owner, Pin, Precompiler, PrepareError,
     Settings, StoreAddress,
 };
 
@@ -18,6 +18,7 @@ use super::view::{Found, View};
 use crate::engine::EngineConstructor;
 use crate::failure::Kind;
 use crate::node::seal::seal;
+use crate::pod::docker::{self, Noted};
 use crate::pod::entrypoint::{self, Entrypoint};
 use crate::pod::launch::Wasm;
 use crate::pod::spec;
@@ -59,6 +60,8 @@ pub(super) struct Prepared {
     pub(super) payload: Payload,
     /// The image that its program belongs to, if containerd had to be asked for one.
     pub(super) pin: Option<Pin>,
+    /// Whether the container's root filesystem has been mounted in its bundle, for files of the image to be mounted in it.
+    pub(super) is_taken_over: bool,
 }
 
 /// Says why a program cannot be found or prepared.
@@ -66,9 +69,15 @@ pub(super) struct Prepared {
 pub(super) enum PayloadError {
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    #[error("cannot find entrypoint {program:?} in the root filesystem of the container{}", not_seen(unseen))]
+    #[error(
+        "cannot find entrypoint {program:?} in the root filesystem of the container{}{}",
+        not_seen(unseen),
+        if *has_image { "" } else { "; the container's record names no image, whose layers could have it" }
+    )]
     NoEntrypoint {
         program: String,
+        /// Whether it is known from which image the container was made.
+        has_image: bool,
         /// Mounts in which it may lie, each with the reason why it cannot be looked into.
         unseen: Vec<String>,
     },
@@ -115,6 +124,8 @@ struct Loaded {
     stop_signal: Option<i32>,
     /// The image that it belongs to.
     pin: Option<Pin>,
+    /// Whether the root filesystem has been mounted in the bundle.
+    is_taken_over: bool,
 }
 
 /// The image of a container, and what else its record says.
@@ -125,6 +136,15 @@ struct Chosen {
     /// Whether the container is known to run this image, by an earlier note.
     is_noted: bool,
     stop_signal: Option<i32>,
+    /// What the files of a container without an image of containerd's belong to.
+    outside: String,
+}
+
+impl Chosen {
+    /// Returns with what the native code of the container's files is kept.
+    fn owner(&self) -> Owner<'_> {
+        self.image.as_ref().map_or(Owner::Outside(&self.outside), Owner::Image)
+    }
 }
 
 impl PayloadError {
@@ -171,9 +191,9 @@ impl Search<'_> {
         let loaded = runtime.block_on(self.load(spec, options, &entrypoint, engine))?;
         drop(runtime);
         let variables = self.variables(spec);
-        let Some(Loaded { subject, program, options, stop_signal, pin }) = loaded else {
+        let Some(Loaded { subject, program, options, stop_signal, pin, is_taken_over }) = loaded else {
             tracing::Span::current().record("engine", NATIVE);
-            return Ok(Prepared { payload: Payload::Native(variables), pin: None });
+            return Ok(Prepared { payload: Payload::Native(variables), pin: None, is_taken_over: false });
         };
         tracing::debug!(subject, "program prepared");
         let mut guest = spec::guest(spec, &entrypoint, &options);
@@ -186,7 +206,7 @@ impl Search<'_> {
         }
         let timeout = options.timeout;
         let wasm = Wasm { program: program.into(), guest, kept, timeout, stop_signal };
-        Ok(Prepared { payload: Payload::Wasm(Box::new(wasm)), pin })
+        Ok(Prepared { payload: Payload::Wasm(Box::new(wasm)), pin, is_taken_over })
     }
 
     /// Returns the variables that tell of the trace, without those that the container has of its own.
@@ -211,55 +231,62 @@ impl Search<'_> {
             return Ok(None);
         }
         let precompiler = self.precompiler(options).await?;
-        let Chosen { image, pin, is_noted, stop_signal } = match self.image(&precompiler).await {
+        let chosen = match self.image(spec, &precompiler).await {
             // A file that is executed is there although the image may be gone.
             Err(_) if self.own.is_some() && file.is_some() => Chosen::default(),
             chosen => chosen?,
         };
-        let (engine, options) = tuned(engine, spec, options, image.as_ref())?;
-        let program = self.program(&precompiler, image.as_ref(), file, spec, entrypoint, &*engine).await;
-        let program = program.map_err(|error| error.of_pinned(pin.as_ref().filter(|_| is_noted)))?;
-        let Some((subject, program)) = program else {
+        let (engine, options) = tuned(engine, spec, options, chosen.image.as_ref())?;
+        let noted = chosen.pin.as_ref().filter(|_| chosen.is_noted);
+        let is_taken_over = match (&self.own, &chosen.image) {
+            (None, Some(image)) => {
+                let mounted = data::mount_all(&precompiler, image, spec, self.view.root(), self.bundle).await;
+                mounted.map_err(|error| PayloadError::from(error).of_pinned(noted))?
+            }
+            _ => false,
+        };
+        let program = self.program(&precompiler, &chosen, file, entrypoint, &*engine).await;
+        let Some((subject, program)) = program.map_err(|error| error.of_pinned(noted))? else {
             // It may be there when all is mounted; libcontainer looks again.
             return if entrypoint.is_named_wasm() {
-                Err(PayloadError::NoEntrypoint { program: entrypoint.program.clone(), unseen })
+                let (program, has_image) = (entrypoint.program.clone(), chosen.image.is_some());
+                Err(PayloadError::NoEntrypoint { program, has_image, unseen })
             } else {
                 Ok(None)
             };
         };
-        if let (None, false, Some(pin)) = (&self.own, is_noted, &pin)
+        if let (None, false, Some(pin)) = (&self.own, chosen.is_noted, &chosen.pin)
             && let Err(error) = precompiler.pin(self.id, pin).await
         {
             // This task remembers it in any case.
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot note which image the container runs");
         }
-        Ok(Some(Loaded { subject, program, options, stop_signal, pin }))
+        let Chosen { stop_signal, pin, .. } = chosen;
+        Ok(Some(Loaded { subject, program, options, stop_signal, pin, is_taken_over }))
     }
 
-    /// Loads wasm of the image or of a file, with what it is called in messages. A container runs the wasm of its image, whatever its
-    /// entrypoint is called, and what the image has beside it is mounted first. What is executed in it is what its name says: a
-    /// file, else wasm of the image by the entrypoint or title that it has there.
+    /// Loads wasm of the image or of a file, with the name that messages have for it. A container runs the wasm of its image, whatever its
+    /// entrypoint is called. A process that is executed runs what its name says: a file, else wasm of the image by the entrypoint
+    /// or title that it has there.
     async fn program(
         &self,
         precompiler: &Precompiler,
-        image: Option<&Image>,
+        chosen: &Chosen,
         file: Option<fs::File>,
-        spec: &Spec,
         entrypoint: &Entrypoint,
         engine: &dyn Engine,
     ) -> Result<Option<(String, Box<dyn Program>)>, PayloadError> {
         let name = &entrypoint.program;
         let of_file = async |file| -> Result<_, PayloadError> {
-            let program = precompiler.load_file(image, name, file, engine).await?;
+            let program = precompiler.load_file(chosen.owner(), name, file, engine).await?;
             Ok(program.map(|program| (name.clone(), program)))
         };
         let file = match (&self.own, file) {
             (Some(_), Some(file)) => return of_file(file).await,
             (own, file) => {
-                if let Some(image) = image {
-                    match own {
-                        Some(own) => check_name(own, name, image)?,
-                        None => data::mount_all(precompiler, image, spec, self.view.root(), self.bundle).await?,
+                if let Some(image) = &chosen.image {
+                    if let Some(own) = own {
+                        check_name(own, name, image)?;
                     }
                     if let Some(program) = precompiler.load(image, Some(name), engine).await? {
                         return Ok(Some((format!("image {}", image.name), program)));
@@ -281,24 +308,49 @@ impl Search<'_> {
     }
 
     /// Reads the image that the container was made from, as it was then.
-    async fn image(&self, precompiler: &Precompiler) -> Result<Chosen, PayloadError> {
+    async fn image(&self, spec: &Spec, precompiler: &Precompiler) -> Result<Chosen, PayloadError> {
         let record = precompiler.container(self.id).await?;
+        let docker = docker::noted(self.id, spec);
         let known = match self.pin {
             Some(pin) => ContainerImage::Pinned(pin.clone()),
             None => ContainerImage::of(&record, self.id),
         };
         let (image, pin, is_noted) = match known {
             ContainerImage::None => {
-                let stop_signal = stop_signal::of_container(&record, None);
-                return Ok(Chosen { stop_signal, ..Chosen::default() });
+                let image = self.image_of_docker(docker.as_ref(), precompiler).await?;
+                let stop_signal = stop_signal::of_container(&record, docker.as_ref(), image.as_ref());
+                let outside = docker.map(|docker| docker.id.to_string()).unwrap_or_default();
+                return Ok(Chosen {
+                    pin: image.as_ref().map(Pin::of),
+                    image,
+                    stop_signal,
+                    outside,
+                    ..Chosen::default()
+                });
             }
             ContainerImage::Pinned(pin) => (precompiler.resolve_pinned(&pin).await, Some(pin), true),
             ContainerImage::Named(name) => (precompiler.resolve(&name).await, None, false),
         };
         let image = image.map_err(|error| PayloadError::from(PrepareError::Image(error)).of_pinned(pin.as_ref()))?;
         let pin = pin.unwrap_or_else(|| Pin::of(&image));
-        let stop_signal = stop_signal::of_container(&record, Some(&image));
-        Ok(Chosen { image: Some(image), pin: Some(pin), is_noted, stop_signal })
+        let stop_signal = stop_signal::of_container(&record, docker.as_ref(), Some(&image));
+        Ok(Chosen { image: Some(image), pin: Some(pin), is_noted, stop_signal, ..Chosen::default() })
+    }
+
+    /// Reads the image of which Docker has noted that the container runs it; `None` if containerd does not have it, because Docker has a
+    /// store of its own.
+    async fn image_of_docker(
+        &self,
+        docker: Option<&Noted>,
+        precompiler: &Precompiler,
+    ) -> Result<Option<Image>, PayloadError> {
+        let Some(docker) = docker else { return Ok(None) };
+        let record = precompiler.image_of_target(&docker.id, &docker.name).await.map_err(PrepareError::Image)?;
+        let Some(mut record) = record else { return Ok(None) };
+        if let Some(manifest) = docker.manifest.clone() {
+            (record.target, record.media_type) = (manifest.digest, manifest.media_type);
+        }
+        Ok(Some(precompiler.resolve_record(&record).await.map_err(PrepareError::Image)?))
     }
 
     /// Opens the file that the entrypoint names.

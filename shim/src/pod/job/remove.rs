@@ -99,7 +99,10 @@ impl Remove {
     /// Runs the hooks for the time after the end, and removes what libcontainer has left.
     fn remove_container(&self) -> Result<(), RemoveError> {
         let state = self.folder.join(&self.id);
-        if let Ok(mut container) = Container::load(state) {
+        // The library logs it as an error that there is none, as after each container that was removed by its daemon.
+        if state.join("state.json").exists()
+            && let Ok(mut container) = Container::load(state)
+        {
             container.state.bundle.clone_from(&self.bundle);
             container.state.status = ContainerStatus::Stopped;
             for folder in [container.intel_rdt_dir(), container.intel_rdt_monitoring_dir()].into_iter().flatten() {

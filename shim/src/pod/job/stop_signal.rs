@@ -5,10 +5,13 @@
 //!
 //! 1. What CRI keeps with a container: the pod's `stopSignal` for it, from containerd 2.2 on, else that of the image.
 //! 2. A label of the container, by which `ctr task kill` and `nerdctl stop` go: that of `nerdctl run --stop-signal`, else that of the image.
-//! 3. The image's config. dockerd keeps its containers' `--stop-signal` to itself.
+//! 3. What dockerd has noted of its container: that of `docker run --stop-signal`, else that of the image.
+//! 4. The image's config.
 
 use prewasi_precompiler::{ContainerRecord, Image};
 use serde::Deserialize;
+
+use crate::pod::docker::Noted;
 
 /// Under which name CRI keeps what it knows of a container.
 const CRI_METADATA: &str = "io.cri-containerd.container.metadata";
@@ -33,7 +36,7 @@ struct Metadata {
 }
 
 /// Finds the signal that stops a container. One that is not known is as none.
-pub(super) fn of_container(record: &ContainerRecord, image: Option<&Image>) -> Option<i32> {
+pub(super) fn of_container(record: &ContainerRecord, docker: Option<&Noted>, image: Option<&Image>) -> Option<i32> {
     let of_cri = || {
         let metadata = record.extensions.get(CRI_METADATA)?;
         let metadata: Versioned = serde_json::from_slice(&metadata.value).ok()?;
@@ -41,6 +44,7 @@ pub(super) fn of_container(record: &ContainerRecord, image: Option<&Image>) -> O
     };
     let said = |signal: &String| !signal.is_empty();
     let named = of_cri().filter(said).or_else(|| record.labels.get(LABEL).filter(|signal| said(signal)).cloned());
+    let named = named.or_else(|| docker.map(|docker| docker.stop_signal.clone()).filter(said));
     let named = named.or_else(|| image.and_then(|image| image.stop_signal.clone()))?;
     let number = number(&named);
     if number.is_none() {
@@ -109,10 +113,18 @@ mod tests {
             ..ContainerRecord::default()
         };
         let cri = |signal: &str| format!(r#"{{"Version":"v1","Metadata":{{"ID":"a","StopSignal":"{signal}"}}}}"#);
-        assert_eq!(of_container(&record(&cri("SIGUSR1"), "SIGINT"), None), Some(10));
-        assert_eq!(of_container(&record(&cri(""), "SIGINT"), None), Some(2));
-        assert_eq!(of_container(&record(r#"{"Version":"v1","Metadata":{}}"#, "SIGINT"), None), Some(2));
-        assert_eq!(of_container(&record("[1]", ""), None), None);
-        assert_eq!(of_container(&ContainerRecord::default(), None), None);
+        assert_eq!(of_container(&record(&cri("SIGUSR1"), "SIGINT"), None, None), Some(10));
+        assert_eq!(of_container(&record(&cri(""), "SIGINT"), None, None), Some(2));
+        assert_eq!(of_container(&record(r#"{"Version":"v1","Metadata":{}}"#, "SIGINT"), None, None), Some(2));
+        assert_eq!(of_container(&record("[1]", ""), None, None), None);
+        assert_eq!(of_container(&ContainerRecord::default(), None, None), None);
+        let docker = Noted {
+            id: prewasi_precompiler::Digest::of(b"image"),
+            manifest: None,
+            name: String::new(),
+            stop_signal: "SIGQUIT".to_owned(),
+        };
+        assert_eq!(of_container(&ContainerRecord::default(), Some(&docker), None), Some(3));
+        assert_eq!(of_container(&record(&cri("SIGUSR1"), ""), Some(&docker), None), Some(10));
     }
 }

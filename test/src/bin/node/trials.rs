@@ -60,7 +60,7 @@ pub(crate) fn run(form: Form, arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let series = if form == Form::Short { &[Series::V1_7][..] } else { &Series::ALL };
+    let series = if form == Form::Short { &[Series::V1_7][..] } else { &Series::USUAL };
     let subjects: Vec<Subject> = series.iter().flat_map(|series| subjects(*series, form, &cases)).collect();
     let shared = Arc::new(Shared {
         form,

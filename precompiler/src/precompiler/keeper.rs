@@ -1,0 +1,102 @@
+//! With what the native code of a file is kept, and a keeper for files of which the content store has no image.
+//!
+//! Such a file lies in a container whose image is elsewhere: Docker has a store of its own. Its code is kept by a small blob that is made
+//! for it and bears the labels that an image's manifest has else. A lease keeps the blob for some weeks, and each use renews it. So the
+//! code of a file that nobody runs any more is collected, and no client has to tell us when.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prewasi_cache::{Digest, NewBlob, StoreError};
+use rustix::fs::MemfdFlags;
+
+use super::Precompiler;
+use crate::Image;
+
+/// How long the code is kept after it was last used, at most. It is not renewed before half of that has passed.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The label of a keeper that says until when its lease lasts.
+const UNTIL: &str = labels::KEPT_UNTIL;
+/// The version of a keeper's form.
+const FORMAT: u32 = 1;
+
+/// With what the native code of a file is kept.
+#[derive(Debug, Clone, Copy)]
+pub enum Owner<'a> {
+    /// With nothing: it is compiled each time.
+    Nobody,
+    /// With the image whose file system the file belongs to.
+    Image(&'a Image),
+    /// With a keeper, for the store has no image of it. All files of an owner share one, and the room in it.
+    Outside(&'a str),
+}
+
+/// A blob that keeps the native code of files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Keeper {
+    bytes: Vec<u8>,
+    /// The digest of its bytes.
+    pub(super) digest: Digest,
+}
+
+impl Keeper {
+    /// Makes the keeper of an owner: the same for all containers, in all versions.
+    pub(super) fn of(owner: &str) -> Self {
+        let bytes = serde_json::json!({ "format": FORMAT, "keeps": "native code of files", "owner": owner });
+        let bytes = bytes.to_string().into_bytes();
+        Self { digest: Digest::of(&bytes), bytes }
+    }
+}
+
+impl Precompiler {
+    /// Sees to it that a keeper is in the store, and stays there for a while.
+    ///
+    /// # Errors
+    /// What the store fails with.
+    pub(super) async fn keep(&self, keeper: &Keeper) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        let info = self.store.info(&keeper.digest).await?;
+        let until = info.and_then(|info| info.labels.get(UNTIL)?.parse::<Timestamp>().ok());
+        if until.is_some_and(|until| is_enough(now, until)) {
+            return Ok(());
+        }
+        let failed = |source| StoreError::Io { action: "write", subject: "a keeper to memory".to_owned(), source };
+        let file =
+            rustix::fs::memfd_create("prewasi-keeper", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()));
+        let mut file = File::from(file?);
+        file.write_all(&keeper.bytes).map_err(failed)?;
+        let labels = [(UNTIL.to_owned(), (now + KEPT).to_string())].into();
+        // It is not given back: it ends by itself.
+        let lease = self.store.lease(KEPT).await?;
+        let size = keeper.bytes.len() as u64;
+        self.store.write(&lease, NewBlob { digest: &keeper.digest, size, file: &file, labels: &labels }).await
+    }
+}
+
+/// Says whether what is kept until then need not be renewed yet. A clock that was set back does not keep it for ever.
+fn is_enough(now: Timestamp, until: Timestamp) -> bool {
+    until > now + KEPT / 2 && until <= now + KEPT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each owner has one keeper.
+    #[test]
+    fn owners_have_keepers() {
+        assert_eq!(Keeper::of("a"), Keeper::of("a"));
+        assert_ne!(Keeper::of("a").digest, Keeper::of("").digest);
+    }
+
+    /// It is renewed in the second half of its time, and when its time is beyond what anybody has given it.
+    #[test]
+    fn time_is_renewed() {
+        let now: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
+        let enough = |until: &str| is_enough(now, until.parse().unwrap());
+        assert!(enough("2026-12-31T00:00:00Z") && enough("2026-12-17T00:00:00Z"));
+        assert!(!enough("2026-12-16T00:00:00Z") && !enough("2026-11-01T00:00:00Z") && !enough("2027-12-01T00:00:00Z"));
+    }
+}

@@ -1,0 +1,2 @@
+
+@76ec2ec00216d34d10db90a33b46430c7340e8a2b4aec94e3d5d170725648bafk8s.ioüÿÿÿÿÿÿÿÿ"2.4.0-beta.0*/tmp/pwDRYOMP/c.sock.ttrpc2/tmp/pwDRYOMP/c.sock:%/tmp/record/2.4/containerd/containerdJ/run/containerd/s
