@@ -1,8 +1,8 @@
-//! How an entrypoint says what is called: `file.wasm#function`.
+//! Parses an entrypoint: `file.wasm#function`.
 
 use std::path::Path;
 
-/// Takes an entrypoint apart: the program, and the export that is called instead of the usual entry point.
+/// Splits an entrypoint into the program, and the export to call instead of the usual entry point.
 pub fn split_function(entrypoint: &str) -> (&str, Option<&str>) {
     match entrypoint.rsplit_once('#') {
         Some((program, function)) if !program.is_empty() && !function.is_empty() => (program, Some(function)),
@@ -10,7 +10,7 @@ pub fn split_function(entrypoint: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Says whether a name alone says that a file is wasm, binary or text.
+/// Returns whether the name of a file is that of wasm, binary or text.
 pub fn is_named_wasm(program: &str) -> bool {
     Path::new(program).extension().is_some_and(|extension| extension == "wasm" || extension == "wat")
 }

@@ -1,4 +1,4 @@
-//! Finds the wasm in an image, compiles it once per node, and keeps the native code in the content store.
+//! Finds the wasm in an image, compiles it once per node, and stores the native code in the content store.
 //!
 //! The only crate that knows both content stores and engines. See `docs/architecture.md`.
 
@@ -34,7 +34,7 @@ pub use prewasi_oci::Digest;
 pub use settings::{Settings, StoreAddress, runtime_dir};
 pub use text::one_line;
 
-// What only this crate's own commands use.
+// Items for this crate's own commands.
 pub(crate) use error::WorkerError;
 pub(crate) use image::{Process, Step};
 pub(crate) use inventory::{Entry, Inventory, State};

@@ -1,4 +1,4 @@
-//! An index that names more than anybody has.
+//! Tests with an index that has too many entries.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 
-/// Makes a layout with an index of so many entries that are not there before one that is; returns what reading it leads to.
+/// Makes a layout with an index: `missing` entries whose blobs do not exist, then one that exists. Returns the result of reading it.
 async fn resolve(missing: usize) -> Result<Image, ImageError> {
     let folder = tempfile::tempdir().unwrap();
     let store = LayoutStore::create(folder.path()).unwrap();
@@ -26,7 +26,7 @@ async fn resolve(missing: usize) -> Result<Image, ImageError> {
     Image::resolve(&store, &record, None).await
 }
 
-/// The store is asked for a bounded number of an index's entries.
+/// The number of look-ups for an index's entries is limited.
 #[tokio::test]
 async fn entries_have_a_bound() {
     let found = resolve(MAX_CANDIDATES - 1).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What the guest is started with: the image's word, changed by the command line's, as container tools do it.
+//! Parameters of the guest: the image's, overridden by the command line's, as in container tools.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use prewasi_engines::{Guest, Preopen};
 use crate::Process;
 use crate::entrypoint::split_function;
 
-/// Environment that containerd gives to a container whose image names none.
+/// Environment of a container whose image has none, as containerd sets it.
 const DEFAULT_PATH: (&str, &str) = ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 
 /// What the guest is started with.
@@ -26,8 +26,8 @@ pub(super) struct GuestArgs {
 }
 
 impl GuestArgs {
-    /// Makes the guest, and returns the program's name too, by which a layer is chosen. `title` is that name if neither
-    /// the image nor the command line has one; the arguments are then the program's own.
+    /// Makes the guest's parameters; also returns the program's name, which selects a layer. `title` is that name if neither image nor
+    /// command line has one; then all arguments are the program's own.
     pub(super) fn guest(&self, process: Process, title: &str, args: &[String]) -> (Guest, String) {
         let is_silent = process.entrypoint.is_empty() && process.cmd.is_empty();
         let mut words = match &self.entrypoint {
@@ -105,7 +105,7 @@ mod tests {
     const IMAGE: &str =
         r#"{"Entrypoint": ["/a.wasm#f", "x"], "Cmd": ["y"], "Env": ["A=1", "B=2=2", "broken"], "WorkingDir": "/w"}"#;
 
-    /// Arguments take the place of the image's command and leave its entrypoint; `--entrypoint` takes the place of both.
+    /// Arguments replace the image's command but not its entrypoint; `--entrypoint` replaces both.
     #[test]
     fn arguments_replace_the_command() {
         let args = |options: &[&str], args: &[&str]| guest(options, IMAGE, args).args;
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(args(&["--entrypoint", "/b.wasm"], &["z"]), ["/b.wasm", "z"]);
     }
 
-    /// With a command and no entrypoint, arguments begin with the program; without either, its name is the layer's title.
+    /// With a command and no entrypoint, the first argument is the program; without either, the program's name is the layer's title.
     #[test]
     fn program_has_a_name() {
         let only_command = r#"{"Entrypoint": null, "Cmd": ["/c.wasm", "1"]}"#;
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(guest(&[], "{}", &["1"]).args, ["title.wasm", "1"]);
     }
 
-    /// The function stands after the last `#` of the entrypoint, and is no part of the arguments.
+    /// The function follows the last `#` of the entrypoint, and is not part of the arguments.
     #[test]
     fn functions() {
         assert_eq!(guest(&[], IMAGE, &[]).function.as_deref(), Some("f"));
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(guest(&["--entrypoint", "/b.wasm"], IMAGE, &[]).function, None);
     }
 
-    /// The command line changes single variables of the image's environment; without any there is a search path.
+    /// The command line changes single variables of the image's environment; an empty environment gets a search path.
     #[test]
     fn environment() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(guest(&[], "{}", &[]).env, [pair(DEFAULT_PATH.0, DEFAULT_PATH.1)]);
     }
 
-    /// The guest has the folders that it is given, and the image's working directory.
+    /// The guest has the named folders, and the image's working directory.
     #[test]
     fn folders() {
         let given = guest(&["--dir", ".", "--dir", "/tmp/x:/data"], IMAGE, &[]);
