@@ -1,8 +1,8 @@
 //! Traces of containers, for an OpenTelemetry collector.
 //!
-//! The daemon keeps spans that have ended as plain data. A helper sends them: no connection, and no memory for one, stays in
-//! the daemon, and nobody waits for a collector. What it does not take in time is lost, and said once. Without the variables
-//! that ask for traces nothing of all this happens.
+//! The daemon keeps ended spans as plain data. A helper sends them. So no connection, and no memory for one, stays in the daemon, and no
+//! call waits for a collector. Spans that the collector does not accept in time are lost, which is logged once. Without the variables
+//! that enable traces, nothing of this happens.
 
 mod config;
 mod context;
@@ -22,10 +22,10 @@ pub(crate) use span::{Span, Trace, now};
 
 use self::config::Sampler;
 
-/// How many spans wait at most while a collector hangs; a container has about ten.
+/// Maximum number of spans that wait while a collector hangs; a container has about ten.
 const SPANS_MAX: usize = 512;
 
-/// All traces of a daemon; clones are the same.
+/// All traces of a daemon; clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Traces(Option<Arc<Inner>>);
 
@@ -33,13 +33,13 @@ struct Inner {
     config: Config,
     waiting: Mutex<Vec<Span>>,
     wake: Notify,
-    /// How many spans have not been dealt with, those on their way too.
+    /// Number of spans that are neither sent nor lost yet, including those being sent.
     open: watch::Sender<usize>,
     told: AtomicBool,
 }
 
 impl Traces {
-    /// Keeps traces, if there is a configuration.
+    /// Collects traces, if there is a configuration.
     pub(crate) fn new(config: Option<Config>) -> Self {
         Self(config.map(|config| {
             Arc::new(Inner {
@@ -52,7 +52,7 @@ impl Traces {
         }))
     }
 
-    /// Begins the trace of a container.
+    /// Starts the trace of a container.
     pub(crate) fn begin(&self, above: Option<Context>, attributes: &[(&str, &str)]) -> Trace {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         match &self.0 {
@@ -61,7 +61,7 @@ impl Traces {
         }
     }
 
-    /// Keeps spans until the next ones are sent. When there are too many, the oldest go.
+    /// Keeps spans until the next export. Beyond the limit the oldest are dropped.
     pub(crate) fn keep(&self, spans: Vec<Span>) {
         let Some(inner) = self.0.as_ref().filter(|_| !spans.is_empty()) else { return };
         let mut waiting = inner.waiting();
@@ -76,14 +76,14 @@ impl Traces {
         }
     }
 
-    /// Has all be sent that is kept.
+    /// Starts an export of all kept spans.
     pub(crate) fn wake(&self) {
         if let Some(inner) = &self.0 {
             inner.wake.notify_one();
         }
     }
 
-    /// Waits until spans are to be sent, and returns them; `None` if nobody asked for traces. Whoever sends them calls [`Self::sent`].
+    /// Waits until spans are due, and returns them; `None` if traces are disabled. The caller sends them and then calls [`Self::sent`].
     pub(crate) async fn due(&self) -> Option<Export> {
         let inner = self.0.as_ref()?;
         loop {
@@ -95,7 +95,7 @@ impl Traces {
         }
     }
 
-    /// Takes note that `count` spans have been dealt with; `lost` says why they did not arrive.
+    /// Records that `count` spans have been handled; `lost` is the reason if they did not arrive.
     pub(crate) fn sent(&self, count: usize, lost: Option<&str>) {
         let Some(inner) = &self.0 else { return };
         if let Some(reason) = lost {
@@ -104,12 +104,12 @@ impl Traces {
         inner.open.send_modify(|open| *open -= count);
     }
 
-    /// Waits until all has been sent, but not for long.
+    /// Waits until all spans have been sent, at most until `deadline`.
     pub(crate) async fn flush(&self, deadline: Instant) {
         let Some(inner) = &self.0 else { return };
         inner.wake.notify_one();
         let mut open = inner.open.subscribe();
-        // What is not sent by then is lost.
+        // Spans that have not been sent by then are lost.
         let _ = tokio::time::timeout_at(deadline, open.wait_for(|open| *open == 0)).await;
     }
 

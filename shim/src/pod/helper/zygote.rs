@@ -1,9 +1,9 @@
 //! The zygote: the process from which all helpers are forked.
 //!
-//! A helper, and the container that it makes, begin with a copy of the memory of the process that was forked, and wasm never executes
-//! another program. So helpers are not forked from the daemon, which knows all containers of the pod. At its start, before it knows a
-//! container, the daemon forks the zygote. The zygote never receives information about containers: it gets descriptors and forks, and the
-//! helper reads its assignment from one of the descriptors.
+//! A helper, and the container that it makes, begin with a copy of the forked process's memory, and wasm never executes another program.
+//! So helpers are not forked from the daemon, which knows all containers of the pod. At its start, before it knows a container, the
+//! daemon forks the zygote. The zygote never receives information about containers: it gets descriptors and forks, and the helper reads
+//! its assignment from one of the descriptors.
 //!
 //! The zygote has one thread and no runtime. A helper is its sibling: a child of the daemon, like the processes of containers. The zygote
 //! ends with the daemon. The daemon ends with the zygote: a new fork of the daemon would know containers.

@@ -4,7 +4,7 @@
 //! propagation nor id mapping of a single mount. With cgroup v1 it also shows a container the cgroups of a wrong process: it takes the
 //! container's pid, which counts in the container's pid namespace, for a pid of the node. So the helper makes these mounts itself, with
 //! all attributes of the spec. It makes them in its own mount namespace, in a folder of the bundle. libcontainer gets a spec with these
-//! as sources, and copies each of them, with all attributes, in the order of the spec, after `/proc` or `/dev`.
+//! as sources. It copies each of them, with all attributes, in the order of the spec, after `/proc` or `/dev`.
 //!
 //! Nothing has to be unmounted: the namespace ends with the helper. Only the empty folder stays in the bundle.
 //!

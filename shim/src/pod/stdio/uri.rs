@@ -1,7 +1,7 @@
-//! What a URI of a stream says, read as containerd's own shim reads it.
+//! Parses the URI of a stream, like containerd's own shim.
 
-/// Returns the path of a `file:` URI, from what stands behind the scheme: without host, query and fragment, escapes resolved. `None` if
-/// there is none.
+/// Returns the path of a `file:` URI, from the part after the scheme: without host, query and fragment, with resolved escapes. `None`
+/// without a path.
 pub(super) fn path_of_file(uri: &str) -> Option<String> {
     let uri = uri.split_once('#').map_or(uri, |(uri, _)| uri);
     let uri = uri.split_once('?').map_or(uri, |(uri, _)| uri);
@@ -12,7 +12,7 @@ pub(super) fn path_of_file(uri: &str) -> Option<String> {
     decode(path, false).filter(|path| path.starts_with('/'))
 }
 
-/// Resolves `%20` and its like, and in a query `+` for a space. `None` if that gives no text.
+/// Resolves escapes such as `%20`, and in a query `+` as a space. `None` if the result is no valid text.
 pub(super) fn decode(text: &str, query: bool) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -35,7 +35,7 @@ pub(super) fn decode(text: &str, query: bool) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Escapes are resolved, a plus sign is one, and neither host nor query nor fragment is a part of the path.
+    /// Escapes are resolved, a plus sign stays, and host, query and fragment are no part of the path.
     #[test]
     fn paths_of_files() {
         let path = |uri| path_of_file(uri);

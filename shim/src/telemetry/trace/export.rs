@@ -1,4 +1,4 @@
-//! Sends spans to a collector: one connection, one request, in a helper of its own.
+//! Sends spans to a collector: one connection, one request, in a separate helper.
 
 use std::io;
 
@@ -23,17 +23,17 @@ use super::config::{Config, Protocol};
 use super::span::Span;
 use crate::failure::{Failure, Kind};
 
-/// Most bytes of an answer, which nobody reads.
+/// Longest response, in bytes; its content is ignored.
 const ANSWER_MAX: usize = 64 << 10;
 
-/// Send spans.
+/// A job: send spans.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Export {
     pub(crate) config: Config,
     pub(crate) spans: Vec<Span>,
 }
 
-/// Says why spans were not sent.
+/// The reason why spans were not sent.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
     #[error("cannot set up a runtime")]
@@ -57,7 +57,7 @@ enum ExportError {
 }
 
 impl Export {
-    /// Sends the spans, or gives up.
+    /// Sends the spans, without retries.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         self.send().map_err(|error| Failure::new(Kind::Unavailable, &error))
     }
@@ -140,7 +140,7 @@ impl Export {
     }
 }
 
-/// Connects to the first address of a host that takes the connection.
+/// Connects to the first address of a host that accepts the connection.
 async fn connect(host: &str, port: u16) -> Result<TcpStream, ExportError> {
     let mut failed = io::ErrorKind::NotFound.into();
     for address in prewasi_names::lookup(host).await.map_err(ExportError::LookUp)? {
@@ -152,7 +152,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, ExportError> {
     Err(ExportError::Connect(failed))
 }
 
-/// Puts a message into the frame that gRPC asks for: not compressed, its length.
+/// Wraps a message in gRPC's frame: uncompressed, with its length.
 fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     [&[0], &length.to_be_bytes()[..], message].concat()
@@ -162,7 +162,7 @@ fn accepted(response: &Response<Incoming>) -> Result<(), ExportError> {
     if response.status().is_success() { Ok(()) } else { Err(ExportError::Status(response.status())) }
 }
 
-/// Reads the status of a gRPC call, which comes last, or, without a message, first.
+/// Reads the status of a gRPC call: from the trailers or, without a message, from the headers.
 async fn grpc_status(response: Response<Incoming>) -> Result<(), ExportError> {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(ExportError::Answer)?;
