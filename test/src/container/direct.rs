@@ -1,4 +1,4 @@
-//! Containers that are made by calls to a shim itself: with metadata that not every containerd sends.
+//! Containers that are created by direct calls to a shim, with metadata that some versions of containerd do not send.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use super::{Builder, Container, remove};
 const LIMIT: Duration = Duration::from_secs(30);
 
 impl Builder {
-    /// Makes a container by calls with this metadata to the shim of another container, runs it to its end, and returns its id
-    /// and what it has printed.
+    /// Creates a container by calls with this metadata to the shim of another container, and runs it to its end. Returns its id and its
+    /// output.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     pub async fn run_beside(self, other: &Container, metadata: &[(&str, &str)]) -> (String, String) {
         let namespace = self.namespace.clone();
         let id = namespace.fresh_id("direct");
