@@ -199,7 +199,7 @@ impl ArtifactCache {
         Ok(labels)
     }
 
-    /// Verifies the stored bytes, and replaces them if they are damaged: a write leaves an existing blob as it is, even if its file was
+    /// Verifies the stored bytes, and replaces them if they are damaged. A write leaves an existing blob as it is, even if its file was
     /// damaged meanwhile.
     async fn repair(&self, lease: &Lease, blob: NewBlob<'_>) -> Result<(), StoreError> {
         match self.open_verified(blob.digest).await {

@@ -1,6 +1,6 @@
 //! An OCI image layout folder as a content store: without a daemon and without a garbage collector.
 //!
-//! The OCI image specification has a place for blobs and for image records, but none for labels of blobs: those are in the sidecar folder
+//! The OCI image specification has a place for blobs and for image records, but none for labels of blobs. Those are in the sidecar folder
 //! `.prewasi` inside the layout (`docs/cache.md` has its format). A layout is untrusted input: paths are made of checked digests only,
 //! links are not followed, and all reads have a limit.
 

@@ -37,8 +37,8 @@ pub trait ContentStore: Send + Sync {
     /// bytes do not match the digest.
     async fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError>;
 
-    /// Opens a blob as a read-only file that can be mapped: the store's own file if this process can open it, else a sealed memfd with a
-    /// copy. The digest is NOT checked.
+    /// Opens a blob as a read-only file that can be mapped. It is the store's own file if this process can open it, else a sealed memfd
+    /// with a copy. The digest is NOT checked.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without the blob; [`StoreError::Io`] if the copy cannot be made; [`StoreError::Corrupt`] if containerd

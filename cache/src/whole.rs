@@ -2,7 +2,7 @@
 
 use tracing::Instrument as _;
 
-/// Runs `work` in a separate task, which continues if the caller is dropped: between two steps the store holds objects that only the next
+/// Runs `work` in a separate task, which continues if the caller is dropped. Between two steps the store holds objects that only the next
 /// step removes.
 pub(crate) async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work.in_current_span()).await {

@@ -6,9 +6,9 @@
 //!
 //! So with a working directory other than `/`, the folder `.` comes first (descriptor 3, which other libraries take for the working
 //! directory). The folder `/` is replaced by the folders in it: `/etc`, `/data` and so on. An absolute path then finds its folder by the
-//! longest prefix, and a relative path finds `.`. Two kinds of path remain out of reach: files directly in `/`, and a relative path whose
-//! first part is also the name of a folder in `/`. A program that asks for its initial working directory (components can) and makes its
-//! paths absolute is not affected.
+//! longest prefix, and a relative path finds `.`. Two kinds of path remain out of reach. One is a file directly in `/`. The other is a
+//! relative path whose first part is also the name of a folder in `/`. A program that asks for its initial working directory (components
+//! can) and makes its paths absolute is not affected.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Tuning: the choices that a user has in how wasm is compiled and loaded.
 //!
-//! A choice that shapes native code is part of the fingerprint, so that code compiled in one way never stands in for code compiled in
-//! another. The text form (`optimize=size fuel=yes`) is passed to the compile worker, and written to the labels of the artifact.
+//! A choice that shapes native code is part of the fingerprint, so code of one tuning never stands in for code of another. The text form
+//! (`optimize=size fuel=yes`) is passed to the compile worker, and written to the labels of the artifact.
 
 use std::fmt;
 use std::str::FromStr;

@@ -27,7 +27,7 @@ pub(crate) use process::Process;
 pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// Maximum nesting of indexes.
 const MAX_INDEX_DEPTH: usize = 3;
-/// Maximum number of entries of an index that are looked up in the store: each costs a call, and an index has room for tens of thousands.
+/// Maximum number of entries of an index that are looked up in the store. Each costs a call, and an index has room for tens of thousands.
 const MAX_CANDIDATES: usize = 64;
 
 /// An image whose manifest and config have been read.

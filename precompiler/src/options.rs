@@ -8,7 +8,7 @@
 //! 4. the options of the runtime, from containerd's configuration or a client;
 //! 5. the annotations of a container.
 //!
-//! File and runtime have the same keys, in TOML. Annotations come from the author of an image or pod, not from the administrator: they
+//! File and runtime have the same keys, in TOML. Annotations come from the author of an image or pod, not from the administrator. They
 //! can set only some options, and the layers below may restrict them further. Each mistake is an error that names the place and the
 //! expected value: an ignored option must be an error.
 

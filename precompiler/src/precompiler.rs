@@ -259,7 +259,7 @@ impl Precompiler {
         }
     }
 
-    /// Opens the wasm and verifies its digest. Its bytes cannot change from then on: an artifact for one digest must not be made of other
+    /// Opens the wasm and verifies its digest. Its bytes cannot change from then on. An artifact for one digest must not be made of other
     /// bytes, and the container that the file belongs to may run already.
     async fn open(&self, source: &Source) -> Result<(File, bool), PrepareError> {
         let (file, text) = match &source.bytes {

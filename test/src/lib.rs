@@ -1,7 +1,7 @@
 //! The harness of the integration tests and benchmarks: private containerds, a client's operations on them, and the check for leaks
 //! afterwards.
 //!
-//! The harness never uses the system's own containerd: every daemon lives in its own folder, which is removed afterwards, even if the
+//! The harness never uses the system's own containerd. Every daemon lives in its own folder, which is removed afterwards, even if the
 //! test process is killed. `docs/testing.md` explains how to write a test.
 
 pub mod artifacts;

@@ -73,7 +73,8 @@ impl ImageEvents {
     /// Waits for the next event; `None` when containerd ends the subscription.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] or [`StoreError::Remote`] if the connection breaks. An event that cannot be decoded is logged and skipped.
+    /// [`StoreError::Unavailable`] or [`StoreError::Remote`] if the connection breaks. An event that cannot be decoded is logged and
+    /// skipped.
     pub async fn next(&mut self) -> Result<Option<ImageEvent>, StoreError> {
         loop {
             let next = self.stream.message().await;

@@ -35,8 +35,8 @@ fn may_be_types_alone(name: &str) -> bool {
     name.split_once('@').map_or(name, |(interface, _)| interface).ends_with("/types")
 }
 
-/// Returns the names of an interface in all versions that are compatible with the requested one: the same minor version before 1.0, the
-/// same major version from 1.0 on. A pre-release is compatible with no other version.
+/// Returns the names of an interface in all versions that are compatible with the requested one. Those have the same minor version before
+/// 1.0, and the same major version from 1.0 on. A pre-release is compatible with no other version.
 fn compatible(name: &str) -> Vec<String> {
     let Some((interface, version)) = name.split_once('@') else { return Vec::new() };
     let numbers: Vec<u64> = version.split('.').map_while(|number| number.parse().ok()).collect();

@@ -1,5 +1,5 @@
-//! The imports that a guest gets: WASI preview 1 for modules; WASI preview 2 with HTTP for components, and preview 3 for those with
-//! several concurrent tasks; nothing else.
+//! The imports that a guest gets. Modules get WASI preview 1. Components get WASI preview 2 with HTTP, and preview 3 if they have several
+//! concurrent tasks. There are no others.
 
 use wasmtime::component::{self, Component};
 use wasmtime::{Engine, ExternType, FuncType, Linker, Module, Store};

@@ -1,8 +1,8 @@
 //! From an artifact's file to a program that is ready to run.
 //!
 //! The file is mapped, never read. Code and the images of linear memories stay pages of the page cache, which all processes on the node
-//! share, and only touched pages are loaded. Loading starts no thread. It makes only memory, mappings, a descriptor and signal handlers,
-//! all of which a forked child inherits.
+//! share. Only touched pages are loaded. Loading starts no thread. It makes only memory, mappings, a descriptor and signal handlers, all
+//! of which a forked child inherits.
 
 use std::env::consts::ARCH;
 use std::fs::File;
@@ -51,7 +51,7 @@ pub(super) fn load(options: &Options, tuning: &Tuning, code: NativeCode) -> Resu
 /// Maps a component; a component that serves is mapped by an engine that reuses the memory of instances.
 fn component(options: &Options, tuning: &Tuning, path: &str) -> wasmtime::Result<Box<dyn Program>> {
     let open = |engine: &Engine, form| {
-        // SAFETY: the maker of the `NativeCode` has vouched for the file's bytes, and that they do not change; the path leads to the open
+        // SAFETY: the maker of the `NativeCode` has vouched for the file's bytes, and that they do not change. The path leads to the open
         // file itself.
         let component = unsafe { Component::deserialize_file(engine, path) }?;
         let bound = link::for_components(engine, form)?.instantiate_pre(&component)?;

@@ -1,6 +1,6 @@
 //! Runs a loaded program to its end, on the calling thread.
 //!
-//! The asynchronous runtime that WASI needs is made here, in the container, without a thread of its own: files are read and written on
+//! The asynchronous runtime that WASI needs is made here, in the container, without a thread of its own. Files are read and written on
 //! the guest's thread, which waits for them anyway. Only reading stdin uses a thread, which does not keep the process from ending.
 
 use wasmtime::component::types::ComponentItem;

@@ -292,7 +292,7 @@ mod tests {
         assert_eq!((check.health, check.hint.is_some()), (Warn, true));
     }
 
-    /// With version 2 a filter that cannot be loaded is a failure, or a warning for a user without the privilege; with version 1 the
+    /// With version 2 a filter that cannot be loaded is a failure, or a warning for a user without the privilege. With version 1 the
     /// controller counts.
     #[test]
     fn device_filters_are_judged() {

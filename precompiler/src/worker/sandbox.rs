@@ -55,8 +55,8 @@ pub(crate) fn enter(limits: Limits, parent: i32) -> Result<()> {
 }
 
 fn close_descriptors() -> Result<()> {
-    // SAFETY: no value in this process owns a descriptor from 3 on: the process has only just begun, and descriptors that it inherited by
-    // mistake are to be closed.
+    // SAFETY: no value in this process owns a descriptor from 3 on, because the process has only just begun. Descriptors that it
+    // inherited by mistake are to be closed.
     let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST_FOREIGN_DESCRIPTOR, u32::MAX, 0) };
     if result == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Container {
     /// Exec processes, by exec id.
     others: Mutex<HashMap<String, Arc<Process>>>,
     cgroup: Mutex<Option<Cgroup>>,
-    /// Locked for writing to pause or resume the container, and for reading to make a process in it: a process that enters a frozen
+    /// Locked for writing to pause or resume the container, and for reading to make a process in it. A process that enters a frozen
     /// cgroup during its creation would not come out.
     pub(crate) gate: tokio::sync::RwLock<()>,
     paused: AtomicBool,

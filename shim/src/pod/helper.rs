@@ -165,8 +165,8 @@ fn read_said(pipe: &OwnedFd) -> Option<Said> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Kills the processes that still hold the writing end under the helper's descriptor number: a process that the helper was making,
-/// already in its own session but not yet executing its program.
+/// Kills the processes that still hold the writing end under the helper's descriptor number. That is a process that the helper was
+/// making, already in its own session but not yet executing its program.
 fn kill_holders(pipe: &OwnedFd) {
     let (Ok(stat), Ok(processes)) = (rustix::fs::fstat(pipe), std::fs::read_dir("/proc")) else { return };
     let name = PathBuf::from(format!("pipe:[{}]", stat.st_ino));

@@ -1,7 +1,7 @@
 //! The file that a daemon executes, and with it all its forks: also the init of each container.
 //!
 //! `/proc/PID/exe` of such a process leads to the shim's file on the node. Root in a container could keep a descriptor of it, wait until
-//! no process runs it any more, and write to it: the next container would run that as root of the node (CVE-2019-5736). So a daemon never
+//! no process runs it any more, and write to it. The next container would run that as root of the node (CVE-2019-5736). So a daemon never
 //! executes the node's file by its own path. It executes it through a detached read-only mount. On kernels without such mounts (before
 //! Linux 5.12) it executes a sealed copy in memory. Processes that are later started from `/proc/self/exe`, for example a compile worker,
 //! run the same file, also after an upgrade has replaced it.

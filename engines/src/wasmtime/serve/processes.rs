@@ -9,7 +9,7 @@
 //! forked worker ask about its own pages.
 //!
 //! The end of the channel with connections tells a worker to stop; it also ends when the acceptor dies. In the same way the acceptor
-//! notices the death of a worker, and ends with the worker's exit code: the death of one process must not go unnoticed.
+//! notices the death of a worker, and ends with the worker's exit code. The death of one process must not go unnoticed.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -71,7 +71,7 @@ impl First {
     pub(super) fn fork(mut self, work: impl FnOnce(Given) -> u8 + Send) -> io::Result<Self> {
         let (channel, given) = UnixStream::pair()?;
         // SAFETY: the process's other threads only wait (`Program::run` requires that), so none of them holds a lock that would never be
-        // released; the worker never returns from this function.
+        // released. The worker never returns from this function.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 self.others.push(Other { pid: child, channel });

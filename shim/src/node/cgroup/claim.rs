@@ -115,7 +115,7 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Makes the cgroups of a container, with the limits and devices of its spec in force. `note` is called before a folder is made, and
-    /// again as soon as the cgroups belong to the container: if this process is killed, another one must find them.
+    /// again as soon as the cgroups belong to the container. If this process is killed, another one must find them.
     ///
     /// # Errors
     /// [`ClaimError`]; the caller removes the recorded cgroups.

@@ -1,6 +1,6 @@
 //! Limits of a container: the resources of a spec or a request, translated to cgroup files and their values.
 //!
-//! With cgroup v2 this module writes all values, when a container is made and when they change: libcgroups 0.7 converts several of them
+//! With cgroup v2 this module writes all values, when a container is made and when they change. libcgroups 0.7 converts several of them
 //! wrongly with the systemd driver. With v1 libcgroups writes the first ones.
 //!
 //! While a container runs, a request can change memory, processor time, processors, number of processes, and files of cgroup v2 by name.

@@ -69,7 +69,7 @@ pub(super) fn mount_mapped(plain: &Mount, uids: &IdMap, gids: &IdMap, rootfs: &P
 }
 
 /// Returns whether the files on disk belong to the mapped users already. That is so for a snapshot without parents, as of an image with
-/// wasm layers alone: containerd has given its folder to the container's root user, and sets the options all the same. With a second
+/// wasm layers alone. containerd has given its folder to the container's root user, and sets the options all the same. With a second
 /// mapping the folder would belong to no user.
 fn is_mapped(plain: &Mount, uids: &IdMap, gids: &IdMap) -> bool {
     let owner = fs::metadata(&plain.source).map(|source| (Some(source.uid()), Some(source.gid())));

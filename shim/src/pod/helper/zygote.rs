@@ -128,7 +128,7 @@ fn hand_over(socket: &OwnedFd, handed: &[BorrowedFd<'_>; DESCRIPTORS]) -> io::Re
     Ok(())
 }
 
-/// Separates a copy of the daemon from it: closes all descriptors except the standard ones, the socket and the log, drops secrets, and
+/// Separates a copy of the daemon from it. Closes all descriptors except the standard ones, the socket and the log. Drops secrets, and
 /// sets up signals for helpers and containers.
 fn settle(daemon: Pid, socket: &OwnedFd) -> io::Result<()> {
     // SAFETY: neither call has effects on memory, and the values that own the descriptors are never used or dropped in this

@@ -1,8 +1,8 @@
 //! Executes another process in a running container: a native program, or wasm.
 //!
-//! libcontainer's builder for such processes has two gaps, which are filled here. It does not join a user namespace: the helper joins it
-//! first, so that all later steps happen inside, and libcontainer gets a spec without it. And it drops the container's seccomp filter:
-//! the executor applies it, see [`Confinement`].
+//! libcontainer's builder for such processes has two gaps, which are filled here. It does not join a user namespace. So the helper joins
+//! it first, all later steps happen inside, and libcontainer gets a spec without it. And it drops the container's seccomp filter: the
+//! executor applies it, see [`Confinement`].
 //!
 //! libcontainer leaves a socket for each process in the folder of the container's state. So it gets a separate folder, with copies of the
 //! state and of the spec that the container was built from. That folder is removed when the process runs.

@@ -1,8 +1,8 @@
 //! AppArmor profiles and SELinux labels of processes.
 //!
-//! A process sets its label in both modules by a file in `/proc`: `exec` for the label of the next program, `current` for its own label.
-//! A wasm program is never executed, so its process changes its own label, as the last step before the guest runs; later threads inherit
-//! it. libcontainer sets the AppArmor profile of the next program, which is right for native programs, and does nothing for SELinux.
+//! In both modules a process sets a label by a file in `/proc`: `exec` for the next program's label, `current` for its own. A wasm
+//! program is never executed, so its process changes its own label, as the last step before the guest runs; later threads inherit it.
+//! libcontainer sets the AppArmor profile of the next program, which is right for native programs, and does nothing for SELinux.
 //!
 //! The container's own `/proc` may be missing, or made up by an image. So a helper opens the node's before the root changes. Through that
 //! the process opens its own file, and then closes the node's `/proc`, before the creation of its container is reported.

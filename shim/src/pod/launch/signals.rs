@@ -1,9 +1,9 @@
 //! Signals of a process that is pid 1 of its container and never executes another program.
 //!
 //! The kernel drops signals for pid 1 without a handler, in particular SIGTERM. So each signal that would end an ordinary process gets a
-//! handler that ends this one, with the exit code that a shell would report. The signals that stop a container do so unless the program
-//! handles a stop, see [`stop`]: SIGTERM, those of a terminal (SIGINT, SIGQUIT), and the signal that the container's image or pod names.
-//! SIGALRM marks the end of the program's grace period.
+//! handler that ends this one, with the exit code that a shell would report. The signals that stop a container are SIGTERM, those of a
+//! terminal (SIGINT, SIGQUIT), and the signal that the container's image or pod names. They do so unless the program handles a stop, see
+//! [`stop`]. SIGALRM marks the end of the program's grace period.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

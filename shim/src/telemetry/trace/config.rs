@@ -238,8 +238,8 @@ impl Reader<'_> {
     }
 }
 
-/// Erases the values of headers from the environment of this process, as the kernel shows it, and of all its forks: a program in a
-/// container can read it. Must be called while the process has one thread.
+/// Erases the values of headers from the environment of this process, as the kernel shows it, and of all its forks. A program in a
+/// container can read that environment. Must be called while the process has one thread.
 pub(crate) fn wipe_headers() {
     let is_secret = |name: &[u8]| name.starts_with(b"OTEL_") && name.ends_with(b"_HEADERS");
     // SAFETY: the environment is a list of strings that ends with a null pointer. No other thread can read or change it, and the standard

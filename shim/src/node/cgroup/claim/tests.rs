@@ -49,7 +49,7 @@ fn filters_hold() {
     fs::remove_dir(&folder).unwrap();
 }
 
-/// A cgroup with processes in it or below it cannot be claimed, and its processes are not harmed; an empty one can, once at a time.
+/// A cgroup with processes in it or below it cannot be claimed, and its processes are not harmed. An empty one can, once at a time.
 #[test]
 fn only_empty_cgroups_are_claimed() {
     let name = format!("/prewasi-claim-{}", std::process::id());

@@ -1,5 +1,5 @@
-//! The system calls that a guest's process may make: the recorded calls of all engines (`guard/recorded.txt`), and their equivalents for
-//! another C library, kernel or processor.
+//! The system calls that a guest's process may make. They are the recorded calls of all engines (`guard/recorded.txt`), and their
+//! equivalents for another C library, kernel or processor.
 //!
 //! The list contains allowed calls: a list of forbidden calls could not know those of future kernels. `docs/security.md` has the same
 //! list as a table.
