@@ -120,7 +120,8 @@ async fn serve(
     ended
 }
 
-/// Sets the OOM score of the daemon and its forks: the OOM killer prefers them slightly to containerd, and a container far more to them.
+/// Raises the OOM score of the daemon and its forks by one: the OOM killer chooses them slightly before containerd, and a container long
+/// before them.
 fn spare() {
     const SCORE: &str = "/proc/self/oom_score_adj";
     let adjusted = fs::read_to_string(SCORE)
