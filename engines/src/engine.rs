@@ -69,7 +69,7 @@ pub trait Engine: Send + Sync {
     /// Maps native code and makes it ready to run. Called before the process enters its container.
     ///
     /// # Errors
-    /// [`LoadError::Incompatible`] if the engine's own check of the artifact fails; [`LoadError::Io`].
+    /// [`LoadError::Incompatible`] if the engine's own check of the artifact fails, or if the engine interprets; [`LoadError::Io`].
     fn load(&self, code: NativeCode) -> Result<Box<dyn Program>, LoadError>;
 
     /// Makes wasm ready to run without native code: for engines that interpret. Engines that compile return [`LoadError::NotCompiled`],

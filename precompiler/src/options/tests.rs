@@ -200,7 +200,7 @@ fn missing_files_are_errors() {
     assert_eq!(error.to_string(), "cannot read /no/such/file.toml");
 }
 
-/// prewasi's annotations are refused if they are unknown, are no annotation's option, or are not allowed.
+/// prewasi's annotations are refused if they are unknown, set an option that annotations cannot set, or are not allowed.
 #[test]
 fn annotations_are_checked() {
     let refused = |options: &mut Options, name: &str, value: &str| {

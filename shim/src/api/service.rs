@@ -36,7 +36,7 @@ use crate::pod::options::RuntimeOptions;
 use crate::pod::stdio::StdioPaths;
 use crate::telemetry::trace::Context;
 
-/// Names of the service in containerd 1.7 and in 2.x.
+/// Names of the service: that of containerd 1.7, then that of 2.x, from which the bindings are generated.
 const NAMES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 
 /// The service that answers the calls of the task API.

@@ -37,7 +37,7 @@ pub(crate) struct Cgroup {
     /// The systemd scope that the folder belongs to.
     #[serde(default)]
     unit: Option<String>,
-    /// Folders of the container, and parents of them, that existed before it.
+    /// Folders of the container, and folders below them, that existed before it.
     #[serde(default)]
     kept: Vec<PathBuf>,
 }

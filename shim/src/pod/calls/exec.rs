@@ -152,7 +152,7 @@ impl Pod {
             return Err(TaskError::ProcessState { action: "delete", id, exec_id, state: phase.word() });
         }
         if phase == Phase::Created {
-            // Callers that wait for it get this exit; no event was published for it.
+            // Callers that wait for the process get this exit. It was never started, so no exit event is published.
             process.end(Exit::never_started());
         }
         container.others().remove(&process.exec_id);

@@ -10,7 +10,7 @@
 //! All is prepared before the container can be started, so that a signal directly after its start is not lost. A signal before the
 //! program runs ends the process soon, unless the container is started meanwhile.
 //!
-//! A program that serves needs no declaration: its engine handles the stop, closes the listening socket, and finishes the requests in
+//! A program that serves needs no declaration: its engine handles the stop, accepts no more connections, and finishes the requests in
 //! progress. Its workers hold the input as well, so that it would not end; so the engine waits for a byte.
 
 use std::fs::File;
