@@ -1,4 +1,4 @@
-//! `run`: runs a wasm program as its container would, without one: for fast development.
+//! `run`: runs a wasm program without a container, in the same way as in one, for fast development.
 //!
 //! The engine, the sandboxed compiler and the WASI set-up are those of the shim. A container's additions are missing: the guest has only
 //! the named folders and no root filesystem, and it runs in this process.

@@ -64,8 +64,9 @@ pub(super) struct Options {
     /// The change of the mount and of all mounts below it.
     pub(super) all: Change,
     pub(super) propagation: Vec<Propagation>,
-    /// Whether the container's user namespace maps ids: of the mount, and of the mounts below it.
+    /// Whether the container's user namespace maps the ids of the mount.
     pub(super) mapped: bool,
+    /// Whether the container's user namespace also maps the ids of the mounts below.
     pub(super) all_mapped: bool,
 }
 
