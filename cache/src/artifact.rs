@@ -1,7 +1,7 @@
-//! Finding and keeping artifacts by labels on the blob that they were made from.
+//! Finds and stores artifacts by labels on the blob that they were made from.
 //!
-//! The order of the steps of [`ArtifactCache::store`] is the contract: a process that dies between any two of them
-//! leaves what a look-up reports as a plain miss.
+//! The order of the steps of [`ArtifactCache::store`] is a contract: if the process dies between two of them, the next look-up reports an
+//! ordinary miss.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,15 +19,15 @@ mod label;
 
 pub use label::{AnchorLabel, Claim};
 
-/// How long what an interrupted store has left behind is kept by containerd.
+/// Lifetime of the lease of an interrupted store, after which containerd may collect its remains.
 const LEASE: Duration = Duration::from_secs(600);
 
-/// Everything that says which artifact is meant.
+/// The complete identity of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ArtifactKey {
-    /// What was compiled: the layer, or a file inside an ordinary image.
+    /// Digest of the wasm: of the layer, or of a file inside an ordinary image.
     pub source: Digest,
-    /// The blob that bears the labels: the layer itself, or the manifest of the image that the file lies in.
+    /// The blob with the labels: the layer itself, or for a file the manifest of its image.
     pub anchor: Digest,
     /// Name of the engine, e.g. `wasmtime`.
     pub engine: String,
@@ -37,61 +37,61 @@ pub struct ArtifactKey {
     pub fingerprint: String,
 }
 
-/// The answer to a look-up. A miss is a value, not an error.
+/// The result of a look-up. A miss is a value, not an error.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The artifact is there and may be trusted as far as a store can tell.
+    /// The artifact exists, and its labels and its digest have been checked.
     Hit(Artifact),
-    /// It must be made.
+    /// The artifact must be compiled.
     Miss(MissReason),
 }
 
-/// Says why there is no artifact to be used.
+/// The reason for a miss.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MissReason {
-    /// No label names one.
+    /// No label names an artifact.
     Absent,
-    /// A label names a blob that is not there, or is no digest at all.
+    /// A label names a blob that does not exist, or its value is no digest.
     Dangling,
-    /// The blob does not bear the labels that would make it ours.
+    /// The blob does not have the labels of an artifact of this key.
     Foreign,
-    /// Its bytes do not hash to its digest.
+    /// The blob's bytes hash to this digest instead of its own.
     Corrupt(Digest),
 }
 
-/// An artifact that was found or has just been stored: opened, its digest checked.
+/// An artifact that was found or has just been stored: opened, its digest verified.
 #[derive(Debug)]
 pub struct Artifact {
     /// Digest of the artifact.
     pub digest: Digest,
-    /// The opened bytes.
+    /// The open file with the bytes.
     pub blob: BlobFile,
 }
 
 impl ArtifactKey {
-    /// The label of the artifact that bears the full fingerprint, and of image records: engine and version are in
-    /// the key, so that no two of them overwrite each other.
+    /// Returns the key of the artifact's own label with the full fingerprint, which image records have too. Engine and version are in the
+    /// key, so different versions do not overwrite each other.
     pub fn label(&self) -> String {
         self.on_anchor().plain()
     }
 
-    /// The label of the anchor that names the artifact.
+    /// Returns the key of the anchor's label that names the artifact.
     pub fn anchor_label(&self) -> String {
         self.on_anchor().leading()
     }
 
-    /// The label of the anchor that keeps containerd's collector from the artifact.
+    /// Returns the key of the anchor's label that keeps the artifact from containerd's garbage collector.
     pub fn keep_label(&self) -> String {
         self.on_anchor().keeping()
     }
 
-    /// Sources that share an anchor are told apart by their digests' beginnings.
+    /// Sources that share an anchor are distinguished by the first digits of their digests.
     fn on_anchor(&self) -> AnchorLabel {
         let source = (self.anchor != self.source).then(|| self.source.short().to_owned());
         AnchorLabel { engine: self.engine.clone(), version: self.version.clone(), source }
     }
 
-    /// Says whether the artifact's own labels name this source and this fingerprint.
+    /// Returns whether the artifact's own labels name this source and this fingerprint.
     fn is_claimed_by(&self, artifact: &BlobInfo) -> bool {
         let names_source = |label: &str| artifact.labels.get(label).is_some_and(|value| value == self.source.as_str());
         artifact.labels.get(&self.label()) == Some(&self.fingerprint)
@@ -107,15 +107,15 @@ pub struct ArtifactCache {
 }
 
 impl ArtifactCache {
-    /// Keeps artifacts in `store`; notes in the folder `stamps` (mode 0700, made when needed) which were verified.
+    /// Keeps artifacts in `store`, and the stamps of verified ones in the folder `stamps` (mode 0700, created when needed).
     pub fn new(store: Arc<dyn ContentStore>, stamps: PathBuf) -> Self {
         Self { store, stamps: Stamps::new(stamps) }
     }
 
-    /// Looks for the artifact of `key`, checks it, and opens it.
+    /// Looks up the artifact of `key`, verifies it, and opens it.
     ///
     /// # Errors
-    /// Only what the store itself fails with: an artifact that cannot be used is a [`Lookup::Miss`].
+    /// Only errors of the store itself: an unusable artifact is a [`Lookup::Miss`].
     pub async fn lookup(&self, key: &ArtifactKey) -> Result<Lookup, StoreError> {
         let Some(anchor) = self.store.info(&key.anchor).await? else { return Ok(Lookup::Miss(MissReason::Absent)) };
         let Some(named) = anchor.labels.get(&key.anchor_label()) else { return Ok(Lookup::Miss(MissReason::Absent)) };
@@ -132,13 +132,13 @@ impl ArtifactCache {
         }
     }
 
-    /// Stores the `size` bytes of `file` as the artifact of `key`, with `details` as further labels, and opens it
-    /// as it then lies in the store. A damaged blob of the same digest is replaced. Once begun it is done to its end, even
-    /// if the caller stops waiting: no lease of it stays.
+    /// Stores the `size` bytes of `file` as the artifact of `key`, with `details` as further labels, and opens the stored blob. A damaged
+    /// blob of the same digest is replaced. The store runs to its end even if the caller is dropped, so that no lease stays behind.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] without the anchor; [`StoreError::Corrupt`] if a damaged blob of the same digest
-    /// cannot be got rid of, because another namespace keeps it. The caller has the bytes and can run from them.
+    /// [`StoreError::NotFound`] without the anchor. [`StoreError::Corrupt`] if a damaged blob of the same digest cannot be removed,
+    /// because another namespace keeps it. Else the errors of [`ContentStore`]'s methods. After any error the caller still has the bytes
+    /// and can run from them.
     pub async fn store(
         &self,
         key: &ArtifactKey,
@@ -182,7 +182,7 @@ impl ArtifactCache {
         self.check(key, digest).await
     }
 
-    /// The labels that make a blob the artifact of `key`.
+    /// Returns the labels that mark a blob as the artifact of `key`.
     async fn labels(
         &self,
         key: &ArtifactKey,
@@ -199,8 +199,8 @@ impl ArtifactCache {
         Ok(labels)
     }
 
-    /// Makes sure that what the store now has are the right bytes. They need not be: a blob that is there already
-    /// is left as it is by a write, even if its file was damaged meanwhile.
+    /// Verifies the stored bytes, and replaces them if they are damaged. A write leaves an existing blob as it is, even if its file was
+    /// damaged meanwhile.
     async fn repair(&self, lease: &Lease, blob: NewBlob<'_>) -> Result<(), StoreError> {
         match self.open_verified(blob.digest).await {
             Err(StoreError::Corrupt { .. }) => {}
@@ -211,7 +211,7 @@ impl ArtifactCache {
         self.open_verified(blob.digest).await.map(drop)
     }
 
-    /// First what keeps the artifact, then what leads to it: in between it is merely not found.
+    /// Sets the label that keeps the artifact, then the label that leads to it: in between a look-up reports a miss.
     async fn label_anchor(&self, key: &ArtifactKey, digest: &Digest) -> Result<(), StoreError> {
         self.store.set_label(&key.anchor, &key.keep_label(), digest.as_str()).await?;
         fault::point("kept");
@@ -220,7 +220,7 @@ impl ArtifactCache {
         Ok(())
     }
 
-    /// Finds the artifact as the next start will.
+    /// Looks the artifact up as the next start will.
     async fn check(&self, key: &ArtifactKey, digest: &Digest) -> Result<Artifact, StoreError> {
         match self.lookup(key).await? {
             Lookup::Hit(artifact) => Ok(artifact),
@@ -231,10 +231,11 @@ impl ArtifactCache {
         }
     }
 
-    /// Opens a blob of any kind and makes sure that its bytes hash to its digest: by its stamp, else by hashing them.
+    /// Opens a blob of any kind and verifies its digest: by its stamp, else by hashing.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if they do not; [`StoreError::NotFound`] without the blob.
+    /// [`StoreError::Corrupt`] if the bytes do not match the digest; [`StoreError::NotFound`] without the blob. Else the errors of
+    /// [`ContentStore::open`].
     pub async fn open_verified(&self, digest: &Digest) -> Result<BlobFile, StoreError> {
         let blob = self.store.open(digest).await?;
         match self.stamps.verify(digest, &blob).await.map_err(io_error("verify blob", digest))? {

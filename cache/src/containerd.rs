@@ -1,8 +1,8 @@
 //! containerd's content store over gRPC.
 //!
-//! Every call carries the namespace, has a time limit, and is repeated while containerd is unavailable (all of them
-//! may be done twice). Messages stay far below containerd's 16 MiB. A label is changed by its own key alone. Work on
-//! local files is done in place, so that no thread is started in a process that may fork.
+//! Every call carries the namespace and has a time limit. Every call is idempotent, and is repeated while containerd is unavailable.
+//! Messages stay far below containerd's limit of 16 MiB. An update of a label names its key alone, so other labels keep their values.
+//! Local files are read and written on the calling thread: no thread is started in a process that may fork.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,25 +37,25 @@ pub use events::{ImageChange, ImageEvent, ImageEvents};
 use link::{COLLECT, Link};
 use upload::{Failure, Outcome};
 
-/// A namespace of a containerd.
+/// The content store of one namespace of a containerd.
 pub struct ContainerdStore {
     link: Link,
     local_files: bool,
-    /// Where containerd keeps its blobs, once it has been asked.
+    /// Folder of containerd's blobs, after the first request for it.
     root: OnceCell<Option<PathBuf>>,
 }
 
 impl ContainerdStore {
-    /// Connects to the containerd behind the unix socket `address`; everything is read and written in `namespace`.
+    /// Connects to the containerd behind the unix socket `address`; all reads and writes are in `namespace`.
     ///
     /// # Errors
-    /// [`StoreError::Connect`] if nobody listens there.
+    /// [`StoreError::Connect`] if no process listens on the socket, or the namespace is not valid as gRPC metadata.
     pub async fn connect(address: &Path, namespace: &str) -> Result<Self, StoreError> {
         let link = Link::connect(address, namespace).await?;
         Ok(Self { link, local_files: true, root: OnceCell::new() })
     }
 
-    /// Never opens containerd's own files: every blob is read over gRPC, as when containerd's folder is out of reach.
+    /// Disables access to containerd's own files: every blob is read over gRPC, as when containerd's folder is out of reach.
     #[must_use]
     pub fn without_local_files(self) -> Self {
         Self { local_files: false, ..self }
@@ -64,7 +64,7 @@ impl ContainerdStore {
     /// Returns containerd's version, e.g. `2.1.9`.
     ///
     /// # Errors
-    /// As every call.
+    /// [`StoreError::Unavailable`], [`StoreError::Remote`].
     pub async fn version(&self) -> Result<String, StoreError> {
         let answer = self
             .link
@@ -78,7 +78,7 @@ impl ContainerdStore {
     /// Lists the names of all namespaces of this containerd.
     ///
     /// # Errors
-    /// As every call.
+    /// [`StoreError::Unavailable`], [`StoreError::Remote`].
     pub async fn namespaces(&self) -> Result<Vec<String>, StoreError> {
         let request = ListNamespacesRequest::default();
         let answer =
@@ -90,7 +90,7 @@ impl ContainerdStore {
         Ok(answer.namespaces.into_iter().map(|namespace| namespace.name).collect())
     }
 
-    /// Returns the folder of containerd's content store, if containerd says where it is.
+    /// Returns the folder of containerd's content store; `None` if containerd does not report it.
     pub async fn content_root(&self) -> Option<&PathBuf> {
         let ask = async || {
             let request = PluginsRequest { filters: vec!["type==io.containerd.content.v1".to_owned()] };
@@ -115,8 +115,8 @@ impl ContainerdStore {
         }
     }
 
-    /// Puts a blob that was there already under the lease and gives it its labels; `false` if it has just been
-    /// collected and must be written after all.
+    /// Adds an existing blob to the lease and sets its labels. Returns `false` if the blob has just been collected, and must be written
+    /// after all.
     async fn adopt(&self, lease: &Lease, blob: NewBlob<'_>) -> Result<bool, StoreError> {
         let subject = format!("blob {} to lease {}", blob.digest, lease.id());
         let resource = Resource { id: blob.digest.to_string(), r#type: "content".to_owned() };
@@ -286,7 +286,7 @@ impl ContentStore for ContainerdStore {
         let subject = format!("image {name}");
         check_label(&subject, key, value)?;
         let labels = [(key.to_owned(), value.to_owned())].into();
-        // The mask keeps the target from being changed; but without one in the message containerd 1.7 and 2.1 crash.
+        // The mask leaves the target alone, but containerd 1.7 and 2.1 crash on a message without one.
         let target = Some(Descriptor::default());
         let image = Image { name: name.to_owned(), labels, target, ..Image::default() };
         let request =
@@ -303,18 +303,18 @@ impl ContentStore for ContainerdStore {
 }
 
 impl ContainerdStore {
-    /// Looks at a blob that is expected to be there.
+    /// Returns size and labels of a blob that should exist.
     async fn existing(&self, digest: &Digest) -> Result<BlobInfo, StoreError> {
         self.info(digest).await?.ok_or_else(|| StoreError::NotFound { subject: format!("blob {digest}") })
     }
 }
 
-/// Limits an update to one label. containerd takes all that follows `labels.` as the key, dots and slashes included.
+/// Limits an update to one label. containerd takes the whole rest of the path after `labels.` as the key, with its dots and slashes.
 fn one_label(key: &str) -> FieldMask {
     FieldMask { paths: vec![format!("labels.{key}")] }
 }
 
-/// Tells bytes that do not fit their digest from everything else that containerd may refuse.
+/// Distinguishes bytes that do not match their digest from all other reasons of a refusal.
 fn refused(blob: NewBlob<'_>, status: Status) -> StoreError {
     if status.code() == Code::FailedPrecondition {
         match Digest::of_file(blob.file, blob.size) {

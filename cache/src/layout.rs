@@ -1,8 +1,8 @@
-//! An OCI image layout folder as a content store: no daemon, and no collector either.
+//! An OCI image layout folder as a content store: without a daemon and without a garbage collector.
 //!
-//! The specification has a place for blobs and for image records, none for labels of blobs: those lie in the
-//! sidecar folder `.prewasi` inside the layout (`docs/cache.md` has its format). A layout came from somebody else as
-//! likely as not: paths are made of checked digests only, links are not followed, and what is read has a limit.
+//! The OCI image specification has a place for blobs and for image records, but none for labels of blobs. Those are in the sidecar folder
+//! `.prewasi` inside the layout (`docs/cache.md` has its format). A layout is untrusted input: paths are made of checked digests only,
+//! links are not followed, and all reads have a limit.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -26,8 +26,8 @@ use sidecar::Sidecar;
 
 /// A folder with an OCI image layout.
 ///
-/// Leases are names without effect here, since nothing is collected but what [`ContentStore::delete`] removes.
-/// Locks and label updates are safe between processes of one machine.
+/// Leases have no effect here: only [`ContentStore::delete`] removes blobs. Locks and label updates are safe between processes of one
+/// machine.
 pub struct LayoutStore {
     root: PathBuf,
     sidecar: Sidecar,
@@ -50,10 +50,10 @@ impl LayoutStore {
         Ok(Self { root: path.to_owned(), sidecar: Sidecar::new(path) })
     }
 
-    /// Makes an empty layout in the folder `path`, which may exist; opens the layout that is already there, if any.
+    /// Makes an empty layout in the folder `path`, which may exist. A layout that exists already is opened.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if the folder cannot be written to.
+    /// [`StoreError::Io`] if the folder cannot be written to; [`StoreError::Connect`] if it holds a layout of another version.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         let blobs = path.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(io_error("create", blobs.display()))?;
@@ -65,7 +65,7 @@ impl LayoutStore {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Opens the file of a blob, if there is one.
+    /// Opens the file of a blob; `None` if there is none.
     fn find(&self, digest: &Digest) -> Result<Option<BlobFile>, StoreError> {
         let path = self.blob_path(digest);
         match open_regular(&path) {
@@ -82,7 +82,7 @@ impl LayoutStore {
         Ok(Some(BlobInfo { digest: digest.clone(), size: blob.size, labels, created }))
     }
 
-    /// Writes a blob's file: whole, with the right bytes, or not at all.
+    /// Writes a blob's file completely and with the right bytes, or not at all.
     fn write_file(&self, blob: NewBlob<'_>) -> Result<(), StoreError> {
         let path = self.blob_path(blob.digest);
         let failed = || io_error("write", path.display());
@@ -149,7 +149,7 @@ impl ContentStore for LayoutStore {
     }
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        // In this order, so that a blob which comes back later does not find old labels.
+        // In this order: a blob that comes back later does not have its old labels.
         self.sidecar.change_labels(digest, BTreeMap::clear).await?;
         let path = self.blob_path(digest);
         match fs::remove_file(&path) {
@@ -164,7 +164,7 @@ impl ContentStore for LayoutStore {
         let mut found = Vec::new();
         for entry in list().map_err(io_error("list", folder.display()))? {
             let digest = entry.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse().ok());
-            // Whatever else lies there is no blob, a link least of all.
+            // Other entries are no blobs, in particular links.
             if let Some(digest) = digest.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())) {
                 found.extend(self.blob_info(&digest)?);
             }
@@ -201,7 +201,7 @@ fn not_found(digest: &Digest) -> StoreError {
     StoreError::NotFound { subject: format!("blob {digest}") }
 }
 
-/// Copies `size` bytes of `from`, by position, and hashes them on the way.
+/// Copies `size` bytes of `from` by position, and hashes them in the same pass.
 fn copy(from: &File, size: u64, into: &mut NamedTempFile) -> io::Result<Digest> {
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; 256 * 1024];
@@ -216,7 +216,7 @@ fn copy(from: &File, size: u64, into: &mut NamedTempFile) -> io::Result<Digest> 
     Ok(hasher.finish())
 }
 
-/// Gives a finished temporary file its name, in such a way that it is there whole after a power cut, or not at all.
+/// Renames a finished temporary file. After a power cut the file is there completely, or not at all.
 fn persist(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
     temporary.as_file().sync_all()?;
     temporary.persist(path)?;

@@ -1,7 +1,7 @@
-//! A content store for artifacts: what was compiled ahead of time lies beside what it was compiled from.
+//! A content store for artifacts: native code that was compiled ahead of time is stored beside the wasm it was compiled from.
 //!
-//! This crate knows labels and leases, and names blobs by the digests of the crate `oci`; of wasm and engines it knows nothing.
-//! `docs/cache.md` states the contract that every writer keeps.
+//! This crate knows labels and leases, and names blobs by the digests of the crate `oci`. It knows neither wasm nor engines.
+//! `docs/cache.md` states the contract for every writer.
 
 mod artifact;
 mod containerd;

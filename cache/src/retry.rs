@@ -1,7 +1,6 @@
-//! Waiting for a store that is busy or starting, without all who wait coming back at the same moment.
+//! Pauses between attempts while a store is busy or starting. The pauses are jittered, so that waiters do not return at the same moment.
 //!
-//! Only what is unavailable is tried again, and only for [`PATIENCE`]. Everything that passes through here may be
-//! done twice.
+//! Only an unavailable store is asked again, and only for [`PATIENCE`]. Every call that is retried here must be idempotent.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -9,10 +8,10 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tonic::{Code, Status};
 
-/// How long in all is waited between the attempts of one call. A restarting containerd is back within it.
+/// Sum of the pauses between the attempts of one call. A restart of containerd takes less.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The pauses between attempts: doubling, jittered, [`PATIENCE`] in all.
+/// Returns the pauses between attempts: doubling, jittered, [`PATIENCE`] in total.
 pub(crate) fn pauses() -> impl backon::Backoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(20))
@@ -23,8 +22,8 @@ pub(crate) fn pauses() -> impl backon::Backoff {
         .build()
 }
 
-/// Says whether an answer means that nobody could answer: the server said so, or the connection broke. What a server
-/// says has no source; what this side makes of a broken connection has, under whatever code.
+/// Returns whether a status means that no server could answer: the server reports it, or the connection broke. A status from the server
+/// has no source. A status that this side made of a broken connection has one, whatever its code.
 pub(crate) fn is_unavailable(status: &Status) -> bool {
     status.code() == Code::Unavailable || status.source().is_some()
 }
@@ -33,7 +32,7 @@ pub(crate) fn is_unavailable(status: &Status) -> bool {
 mod tests {
     use super::*;
 
-    /// The pauses end by themselves, within the patience that is promised (each may exceed it by its own jitter).
+    /// The pauses end by themselves, within the promised patience (each pause may exceed it by its own jitter).
     #[test]
     fn ends() {
         let all: Vec<Duration> = pauses().collect();
@@ -41,7 +40,7 @@ mod tests {
         assert!(all.iter().sum::<Duration>() <= PATIENCE + Duration::from_secs(2), "{all:?}");
     }
 
-    /// A refusal is no reason to ask again; an unavailable server and a broken connection are.
+    /// A refusal is not retried; an unavailable server and a broken connection are.
     #[test]
     fn tells_refusal_from_absence() {
         assert!(is_unavailable(&Status::unavailable("starting")));

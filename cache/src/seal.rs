@@ -1,4 +1,4 @@
-//! Making a file in memory what nobody can change any more.
+//! Seals a file in memory, so that no process can change it any more.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use rustix::fs::{SealFlags, fcntl_add_seals};
 use rustix::io::Errno;
 
-/// How long, and how often, it is tried.
+/// Time limit for the attempts to seal, and pause between them.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Seals a memfd for good: neither its bytes nor its length change from now on.
 ///
-/// The kernel refuses that with EBUSY while anybody holds a page of the file, be it only the kernel itself while it looks
-/// through memory (`memfd_create(2)`, `mm/memfd.c`); that passes, and is waited for.
+/// The kernel refuses with EBUSY while a page of the file is in use, even if only the kernel itself scans memory (`memfd_create(2)`,
+/// `mm/memfd.c`). That use is short, and this function waits for its end.
 ///
 /// # Errors
-/// If somebody can still write to it through a mapping, or it is no memfd that may be sealed.
+/// The file is still mapped writable, or it is no memfd that may be sealed.
 pub fn seal(file: impl AsFd) -> io::Result<()> {
     let started = Instant::now();
     loop {
@@ -45,7 +45,7 @@ mod tests {
         memory
     }
 
-    /// What is sealed takes no further byte.
+    /// A sealed file cannot be written to.
     #[test]
     fn sealed_files_do_not_change() {
         let mut memory = memory();
@@ -54,17 +54,17 @@ mod tests {
         assert!(memory.set_len(0).is_err());
     }
 
-    /// A file that is held for a moment is sealed as soon as it is not.
+    /// A file that is in use for a moment is sealed as soon as it is free.
     #[test]
     fn busy_files_are_waited_for() {
         let memory = memory();
         let flags = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a fresh mapping of a file of our own, that nothing but the thread below knows.
+        // SAFETY: a new mapping of a file that only this test and the thread below know.
         let mapping = unsafe { mmap(ptr::null_mut(), 4096, flags, MapFlags::SHARED, &memory, 0) }.unwrap() as usize;
         assert!(fcntl_add_seals(&memory, SealFlags::WRITE).is_err(), "a writable mapping keeps it from being sealed");
         let holder = std::thread::spawn(move || {
             std::thread::sleep(PAUSE * 4);
-            // SAFETY: this is the mapping from above, of which no reference was made.
+            // SAFETY: this is the mapping made before, and no reference into it exists.
             unsafe { munmap(mapping as *mut _, 4096) }.unwrap();
         });
         seal(&memory).unwrap();

@@ -1,10 +1,8 @@
-//! Stamps that say which files were verified, so that a usual start asks the kernel about a file instead of
-//! hashing it.
+//! Stamps: records of verified files, with which a usual start calls `stat` on a file instead of hashing it.
 //!
-//! A stamp holds device, inode, size, mtime and ctime of a file whose bytes were found to hash to the digest that
-//! names the stamp. ctime cannot be set by a program, so whoever changes a byte changes the stamp's match too; a
-//! file that changed so recently that another change might bear the same time gets none. Stamps are believed only
-//! from a folder that belongs to us and that nobody else can write to.
+//! A stamp holds device, inode, size, mtime and ctime of a file whose bytes hash to the digest in the stamp's name. No program can set
+//! the ctime, so each change of a byte also invalidates the stamp. A file that changed very recently gets no stamp, because a further
+//! change might have the same time. Stamps count only in a folder that belongs to this user and that no other user can write to.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
@@ -18,17 +16,16 @@ use tempfile::NamedTempFile;
 use crate::store::open_regular;
 use crate::{BlobFile, Digest};
 
-/// The format of a stamp; one of another format counts as none.
+/// The format of a stamp; a stamp of another format is ignored.
 const FORMAT: u32 = 1;
 
-/// Two changes of a file within this time may bear the same ctime: the kernel's clock for files ticks every 1 to
-/// 10 ms.
+/// Two changes of a file within this time may have the same ctime: the kernel's clock for files ticks every 1 to 10 ms.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A stamp is a few numbers; a longer file is none.
+/// Longest valid stamp, in bytes: a stamp holds a few numbers.
 const LONGEST: u64 = 4096;
 
-/// What the kernel says about a file without reading it.
+/// The `stat` fields that identify a file's content.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     format: u32,
@@ -52,7 +49,7 @@ impl Stamp {
         })
     }
 
-    /// How long ago the file changed; `None` if that lies in the future.
+    /// Returns the time since the file's last change; `None` if that lies in the future.
     fn age(&self) -> Option<Duration> {
         let changed = Duration::new(self.ctime.0.try_into().ok()?, self.ctime.1.try_into().ok()?);
         SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(changed)
@@ -70,10 +67,10 @@ impl Stamps {
         Self { folder }
     }
 
-    /// Checks that the bytes of `blob` hash to `digest`: by its stamp, else by hashing, which then leaves a stamp.
-    /// Returns what they hash to if that is something else.
+    /// Checks that the bytes of `blob` hash to `digest`: by the stamp, else by hashing, which then writes a stamp. Returns the actual
+    /// digest if it differs.
     pub(crate) async fn verify(&self, digest: &Digest, blob: &BlobFile) -> io::Result<Option<Digest>> {
-        // A memfd is a fresh copy each time: there is nothing to recognise it by.
+        // A memfd is a new copy each time: a stamp could not identify it.
         if blob.path.is_none() {
             return Ok(Some(Digest::of_file(&blob.file, blob.size)?).filter(|actual| actual != digest));
         }
@@ -103,7 +100,7 @@ impl Stamps {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Leaves a stamp; without it the next start hashes again, and that is all.
+    /// Writes a stamp. A failure only means that the next start hashes again.
     fn write(&self, digest: &Digest, stamp: &Stamp) {
         if let Err(error) = self.try_write(digest, stamp) {
             tracing::warn!(folder = %self.folder.display(), %error, "cannot note that an artifact was verified");

@@ -1,4 +1,4 @@
-//! What every content store can do, whether containerd serves it or a folder is it.
+//! The interface of every content store, with two backends: containerd and an image layout folder.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,92 +13,126 @@ use crate::Digest;
 
 /// A place for blobs with labels, leases against its garbage collector, and image records that name manifests.
 ///
-/// All backends pass the same contract tests (`test/tests/contract.rs`). Every call is bounded in time: what is
-/// [`StoreError::Unavailable`] has already been retried with jittered back-off.
+/// All backends pass the same contract tests (`test/tests/contract.rs`). Every call has a time limit. Calls are retried with jittered
+/// back-off before they fail with [`StoreError::Unavailable`].
+///
+/// Besides the errors that a method lists, each method of a containerd store can fail with [`StoreError::Unavailable`] or
+/// [`StoreError::Remote`]. Each method of a layout can fail with [`StoreError::Io`], or with [`StoreError::Malformed`] if its index or a
+/// label file does not parse. A layout whose lock another process keeps is [`StoreError::Unavailable`].
 #[async_trait]
 pub trait ContentStore: Send + Sync {
-    /// Says for a person which store this is, e.g. `containerd at /run/containerd/containerd.sock, namespace k8s.io`.
+    /// Returns the store's name for people, e.g. `containerd at /run/containerd/containerd.sock, namespace k8s.io`.
     fn describe(&self) -> String;
 
-    /// Returns size and labels of a blob; `None` if it is not there.
+    /// Returns size and labels of a blob; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// Only those of every method, see [`ContentStore`].
     async fn info(&self, digest: &Digest) -> Result<Option<BlobInfo>, StoreError>;
 
     /// Reads a whole small blob and checks its digest.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::TooLarge`] above `limit` bytes, before anything is read;
-    /// [`StoreError::Corrupt`] if the bytes are not those of the digest.
+    /// [`StoreError::NotFound`]; [`StoreError::TooLarge`] above `limit` bytes, before anything is read; [`StoreError::Corrupt`] if the
+    /// bytes do not match the digest.
     async fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError>;
 
-    /// Opens a blob as a read-only file that can be mapped: the store's own file where it can be reached,
-    /// else a sealed memfd with a copy. The digest is NOT checked.
+    /// Opens a blob as a read-only file that can be mapped. It is the store's own file if this process can open it, else a sealed memfd
+    /// with a copy. The digest is NOT checked.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without the blob; [`StoreError::Io`] if the copy cannot be made; [`StoreError::Corrupt`] if containerd
+    /// sends fewer bytes than the blob has.
     async fn open(&self, digest: &Digest) -> Result<BlobFile, StoreError>;
 
-    /// Takes a lease: what is written under it is not collected until it is released or `ttl` has passed.
+    /// Takes a lease: blobs that are written under it are not collected until it is released or `ttl` has passed.
+    ///
+    /// # Errors
+    /// Only those of every method, see [`ContentStore`].
     async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError>;
 
-    /// Gives a lease back; one that is gone already is no error.
+    /// Releases a lease. A lease that no longer exists is no error.
+    ///
+    /// # Errors
+    /// Only those of every method, see [`ContentStore`].
     async fn release(&self, lease: Lease) -> Result<(), StoreError>;
 
-    /// Stores a blob. One that exists already is success: it is added to the lease and its labels are set one by one
-    /// (its bytes are not compared; whoever must know opens and hashes them).
+    /// Stores a blob. An existing blob counts as success: it is added to the lease, and its labels are set one by one. Its bytes are not
+    /// compared; a caller that depends on them opens the blob and hashes it.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if the bytes are not those of the digest: then nothing is stored.
+    /// [`StoreError::Corrupt`] if the bytes do not match the digest, and nothing is stored; [`StoreError::LabelTooLong`] for one of the
+    /// labels; [`StoreError::Io`] if `blob.file` cannot be read.
     async fn write(&self, lease: &Lease, blob: NewBlob<'_>) -> Result<(), StoreError>;
 
-    /// Sets one label and touches no other; an empty `value` removes the key.
+    /// Sets one label and leaves all others as they are; an empty `value` removes the key.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] without the blob; [`StoreError::LabelTooLong`] if key and value exceed 4096 bytes.
+    /// [`StoreError::NotFound`] without the blob; [`StoreError::LabelTooLong`] if key and value together exceed 4096 bytes.
     async fn set_label(&self, digest: &Digest, key: &str, value: &str) -> Result<(), StoreError>;
 
-    /// Deletes a blob and waits until its bytes are collected (in so far as nothing else keeps them); one that is
-    /// gone already is no error.
+    /// Deletes a blob and waits until its bytes are collected, unless another object keeps them. A missing blob is no error.
+    ///
+    /// # Errors
+    /// Only those of every method, see [`ContentStore`].
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError>;
 
-    /// Lists all blobs with their labels, in one pass and however many there are. Those named by a digest that is not
-    /// SHA-256 are passed over.
+    /// Lists all blobs with their labels, in one pass and without a limit. Blobs whose digest is not SHA-256 are skipped.
+    ///
+    /// # Errors
+    /// Only those of every method, see [`ContentStore`].
     async fn blobs(&self) -> Result<Vec<BlobInfo>, StoreError>;
 
     /// Lists all image records.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] if the target of a record is no digest.
     async fn images(&self) -> Result<Vec<ImageRecord>, StoreError>;
 
-    /// Returns the image record of that name, if there is one.
+    /// Returns the image record of that name; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] if the record's target is no digest.
     async fn image(&self, name: &str) -> Result<Option<ImageRecord>, StoreError>;
 
-    /// Sets one label of an image record and touches no other; an empty `value` removes the key.
+    /// Sets one label of an image record and leaves all others as they are; an empty `value` removes the key.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without the image; [`StoreError::LabelTooLong`] if key and value together exceed 4096 bytes.
     async fn set_image_label(&self, name: &str, key: &str, value: &str) -> Result<(), StoreError>;
 
-    /// Tries to take the lock called `name`; `None` while somebody else holds it. The lock is free at once when its
-    /// holder releases it, and within two seconds when it dies; a dead holder leaves nothing behind beyond an
-    /// expiring lease, and who stops waiting for the answer nothing at all. Asking in vain is cheap: it writes nothing.
+    /// Tries to take the lock called `name`; `None` while another holder has it. The lock is free at once after a release, and within two
+    /// seconds after its holder's death. A dead holder leaves at most a lease that expires; a caller that stops waiting leaves nothing. A
+    /// failed attempt is cheap: it writes nothing.
+    ///
+    /// # Errors
+    /// Only those of every method, see [`ContentStore`].
     async fn try_lock(&self, name: &str) -> Result<Option<Lock>, StoreError>;
 }
 
 /// Size and labels of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobInfo {
-    /// What the blob is called.
+    /// Digest of the blob.
     pub digest: Digest,
     /// Length in bytes.
     pub size: u64,
-    /// All labels, ours and others'.
+    /// All labels, also those of other programs.
     pub labels: BTreeMap<String, String>,
-    /// When the store first had it.
+    /// The time when the store first had it, if known. In a layout: the file's modification time.
     pub created: Option<SystemTime>,
 }
 
 /// A blob to be stored.
 #[derive(Debug, Clone, Copy)]
 pub struct NewBlob<'a> {
-    /// What its bytes hash to; the store checks.
+    /// Digest of the bytes; the store checks it.
     pub digest: &'a Digest,
     /// Length in bytes.
     pub size: u64,
-    /// The bytes, read from offset 0 by position (the descriptor's own offset is neither used nor moved).
+    /// The bytes, read from offset 0 by position (the descriptor's own offset is neither used nor changed).
     pub file: &'a File,
-    /// Labels it shall bear.
+    /// Labels that the blob gets.
     pub labels: &'a BTreeMap<String, String>,
 }
 
@@ -109,7 +143,7 @@ pub struct BlobFile {
     pub file: File,
     /// Length in bytes.
     pub size: u64,
-    /// Where the file lies; `None` for a memfd.
+    /// Path of the file; `None` for a memfd.
     pub path: Option<PathBuf>,
 }
 
@@ -126,13 +160,13 @@ pub struct ImageRecord {
     pub labels: BTreeMap<String, String>,
 }
 
-/// A lease's id. Given back with [`ContentStore::release`]; dropping it leaves it to expire.
+/// A lease's id. [`ContentStore::release`] ends the lease; a dropped value leaves it to expire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a lease is held until it is released or expires"]
 pub struct Lease(pub(crate) String);
 
 impl Lease {
-    /// Returns the id that the store knows it by.
+    /// Returns the store's id of the lease.
     pub fn id(&self) -> &str {
         &self.0
     }
@@ -140,20 +174,20 @@ impl Lease {
 
 /// A lock that is held until it is released, this value is dropped, or the process dies.
 ///
-/// Dropping it frees it too, but what has to be told to a daemon then happens in the background, and does not
-/// happen if the tokio runtime ends first; the store cleans up by itself later.
+/// A drop frees the lock too, but messages to a daemon are then sent in the background. They are lost if the tokio runtime ends first;
+/// the store cleans up by itself later.
 #[must_use = "the lock is free as soon as this is dropped"]
 pub struct Lock(pub(crate) Box<dyn Held>);
 
-/// What a backend keeps for a lock; dropping it frees the lock.
+/// A backend's part of a lock; dropping it frees the lock.
 #[async_trait]
 pub(crate) trait Held: Send + Sync {
-    /// Frees the lock and waits until nothing of it is left in the store.
+    /// Frees the lock and waits until the store has no trace of it.
     async fn release(self: Box<Self>);
 }
 
 impl Lock {
-    /// Frees the lock and waits until nothing of it is left in the store.
+    /// Frees the lock and waits until the store has no trace of it.
     pub async fn release(self) {
         self.0.release().await;
     }
@@ -165,10 +199,10 @@ impl fmt::Debug for Lock {
     }
 }
 
-/// The most bytes that containerd accepts for a label's key and value together.
+/// containerd's limit for a label's key and value together, in bytes.
 const LABEL_LIMIT: usize = 4096;
 
-/// Refuses a label that containerd would refuse, in every backend alike.
+/// Refuses, in every backend, a label that containerd would refuse.
 pub(crate) fn check_label(subject: &str, key: &str, value: &str) -> Result<(), StoreError> {
     if key.len() + value.len() <= LABEL_LIMIT {
         return Ok(());
@@ -177,7 +211,7 @@ pub(crate) fn check_label(subject: &str, key: &str, value: &str) -> Result<(), S
     Err(StoreError::LabelTooLong { subject: subject.to_owned(), key })
 }
 
-/// Opens a regular file for reading, never a link, a fifo or a device; returns its length too.
+/// Opens a regular file for reading, never a link, a fifo or a device. Also returns its length.
 pub(crate) fn open_regular(path: &Path) -> std::io::Result<(File, u64)> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -191,56 +225,56 @@ pub(crate) fn io_error(action: &'static str, subject: impl fmt::Display) -> impl
     move |source| StoreError::Io { action, subject, source }
 }
 
-/// Says what a content store could not do.
+/// The reason why an operation of a content store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Nobody answers at that address, or nothing is there.
+    /// No process listens at that address, or the folder is no store.
     #[error("cannot reach {store}")]
     Connect {
-        /// Which store.
+        /// Name of the store.
         store: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A blob, image or lease does not exist.
     #[error("cannot find {subject}")]
     NotFound {
-        /// What was asked for.
+        /// The object that was requested.
         subject: String,
     },
     /// A blob's bytes do not hash to its digest.
     #[error("cannot trust blob {digest}: its bytes hash to {actual}")]
     Corrupt {
-        /// What the blob is called.
+        /// Digest that the blob should have.
         digest: Digest,
-        /// What its bytes hash to.
+        /// Digest of its bytes.
         actual: Digest,
     },
-    /// A blob is larger than what its reader is ready to take.
+    /// A blob is larger than its reader accepts.
     #[error("cannot read blob {digest}: it has {size} bytes, at most {limit} are accepted")]
     TooLarge {
-        /// Which blob.
+        /// Digest of the blob.
         digest: Digest,
         /// Its length in bytes.
         size: u64,
-        /// The most that is accepted, in bytes.
+        /// The reader's limit, in bytes.
         limit: u64,
     },
-    /// containerd limits key and value of a label together to 4096 bytes.
+    /// Key and value of a label exceed containerd's limit of 4096 bytes together.
     #[error("cannot set label {key:?} of {subject}: key and value together exceed 4096 bytes")]
     LabelTooLong {
-        /// Which blob or image.
+        /// The blob or image.
         subject: String,
-        /// The key (shortened if it is the key that is too long).
+        /// The key, shortened if the key itself is too long.
         key: String,
     },
-    /// The store is busy or starting, and still was after the retries.
+    /// The store is busy or starting, and was so in all retries.
     #[error("cannot {action} {subject}: the store is unavailable")]
     Unavailable {
-        /// What was attempted.
+        /// The operation, as a verb.
         action: &'static str,
-        /// With which blob, image or lease.
+        /// The blob, image or lease.
         subject: String,
         /// The last answer.
         #[source]
@@ -249,31 +283,31 @@ pub enum StoreError {
     /// The store answered with another error.
     #[error("cannot {action} {subject}")]
     Remote {
-        /// What was attempted.
+        /// The operation, as a verb.
         action: &'static str,
-        /// With which blob, image or lease.
+        /// The blob, image or lease.
         subject: String,
-        /// The gRPC answer, its code and message kept.
+        /// The gRPC status with its code and message.
         #[source]
         source: Box<tonic::Status>,
     },
     /// A file of the store, or the file to be stored, cannot be read or written.
     #[error("cannot {action} {subject}")]
     Io {
-        /// What was attempted.
+        /// The operation, as a verb.
         action: &'static str,
-        /// Which file or blob.
+        /// The file or blob.
         subject: String,
-        /// Why.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
-    /// The store holds something that does not parse: an image layout's index, a digest.
+    /// The store holds a value that does not parse: an image layout's index, a digest.
     #[error("cannot understand {subject}")]
     Malformed {
-        /// Which file or answer.
+        /// The file or answer.
         subject: String,
-        /// Why.
+        /// The parse error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -1,13 +1,13 @@
-//! Work that is done as a whole, or not begun.
+//! Runs work to its end, once begun.
 
 use tracing::Instrument as _;
 
-/// Does `work` in a task of its own, which goes on when nobody waits for it any more: between two of its steps there is something in
-/// the store that only the next step removes.
+/// Runs `work` in a separate task, which continues if the caller is dropped. Between two steps the store holds objects that only the next
+/// step removes.
 pub(crate) async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work.in_current_span()).await {
         Ok(value) => value,
-        // Nobody can abort the task: it has panicked.
+        // The handle is not shared, so the task was not aborted: it has panicked.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -1,8 +1,8 @@
-//! What is written behind an artifact, so that it is told from one that another engine made.
+//! A label at the end of an artifact, which identifies the engine that made it.
 //!
-//! The artifact is an ELF image, and what some engines write into it names neither their version nor their options. So the
-//! label of the engine follows the image: its bytes, their number (4 bytes, little endian), and 8 bytes that mark the end.
-//! A reader of ELF does not look there. Being last, it also shows that the file is complete.
+//! The artifact is an ELF image, and some engines write neither their version nor their options into it. So the engine's label follows
+//! the image: its bytes, their number (4 bytes, little endian), and 8 bytes that mark the end. ELF readers ignore bytes after the image.
+//! Because the label comes last, it also shows that the file is complete.
 
 use std::fs::File;
 use std::io;
@@ -10,18 +10,18 @@ use std::os::unix::fs::FileExt as _;
 
 use crate::{Fingerprint, LoadError, NativeCode};
 
-/// The end of each artifact. The digit is the version of this format.
+/// The last bytes of each artifact. The digit is the version of this format.
 const END: [u8; 8] = *b"prewasi1";
 
-/// Longest label that is read from a file: a version and twelve digits are far below.
+/// Longest label that is read from a file, in bytes: a version and twelve digits are far shorter.
 const LONGEST_LABEL: u32 = 128;
 
-/// Returns what is written behind each artifact of an engine.
+/// Returns the label for an engine's artifacts.
 pub(crate) fn label_of(version: &str, fingerprint: &Fingerprint) -> String {
     format!("{version}-{}", fingerprint.hex())
 }
 
-/// Writes a label behind an image.
+/// Appends a label to an image.
 pub(crate) fn seal(mut image: Vec<u8>, label: &str) -> Vec<u8> {
     let length = u32::try_from(label.len()).unwrap_or(u32::MAX);
     image.extend_from_slice(label.as_bytes());
@@ -30,10 +30,10 @@ pub(crate) fn seal(mut image: Vec<u8>, label: &str) -> Vec<u8> {
     image
 }
 
-/// Checks that a file is whole and that this engine made it.
+/// Checks that a file is complete and that this engine made it.
 ///
 /// # Errors
-/// [`LoadError::Incompatible`] says in what it differs from what the engine makes.
+/// [`LoadError::Incompatible`] names the difference to the engine's own artifacts.
 pub(crate) fn check(code: &NativeCode, engine: &str, own: &str) -> Result<(), LoadError> {
     let refused = |reason| Err(LoadError::Incompatible { reason });
     let size = code.file().metadata()?.len();
@@ -47,7 +47,7 @@ pub(crate) fn check(code: &NativeCode, engine: &str, own: &str) -> Result<(), Lo
     }
 }
 
-/// Says in what a label is not the engine's own.
+/// Describes the difference between a label and the engine's own.
 fn difference(label: &str, engine: &str, own: &str) -> String {
     let parts = |label: &str| {
         let (version, fingerprint) = label.split_once('-').unwrap_or((label, ""));
@@ -62,7 +62,7 @@ fn difference(label: &str, engine: &str, own: &str) -> String {
     )
 }
 
-/// Reads the label behind an image; `None` if the file does not end as an artifact does.
+/// Reads the label after an image; `None` if the file does not end like an artifact.
 fn label(file: &File, size: u64) -> io::Result<Option<String>> {
     let mut tail = [0; 12];
     let Some(start) = size.checked_sub(tail.len() as u64) else {
@@ -91,7 +91,7 @@ mod tests {
         label(file.as_file(), bytes.len() as u64).unwrap()
     }
 
-    /// A label comes back as it was written, and from no shorter or longer file.
+    /// A written label is read back; a shorter or longer file has none.
     #[test]
     fn label_is_read_back() {
         let sealed = seal(b"image".to_vec(), "1-abc");
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(read(&[sealed.as_slice(), b"x"].concat()), None);
     }
 
-    /// A length that reaches beyond the file, or is absurd, is none.
+    /// A file with a length that exceeds the file or the limit has no label.
     #[test]
     fn wrong_lengths_are_refused() {
         for length in [6_u32, 129, u32::MAX] {

@@ -1,4 +1,4 @@
-//! The plug-in point: what every engine must be able to do, and when each of it is called.
+//! The plug-in point for engines: the methods of each engine, and when each is called.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use crate::{Fingerprint, Tuning, TuningError, Wasm, WasmKind};
 
-/// An engine, cheap to make: `compile` runs in a sandboxed child process, `load` and `run` in the process that becomes
-/// the container. Making an engine starts no thread and installs no signal handler before `load`.
+/// An engine. It is cheap to make: making one starts no thread, and installs no signal handler before `load`. `compile` runs in a
+/// sandboxed child process; `load` and `run` run in the process that becomes the container.
 pub trait Engine: Send + Sync {
-    /// Returns what the engine is, and how it was asked to work.
+    /// Returns the engine's name, version, fingerprint and tuning.
     fn identity(&self) -> &Identity;
 
     /// Returns the name used in labels, binaries and options, e.g. `wasmtime`.
@@ -26,91 +26,100 @@ pub trait Engine: Send + Sync {
         self.identity().version
     }
 
-    /// Returns everything that shapes the native code, in a written-down order.
+    /// Returns all settings that shape the native code, in a fixed order.
     fn fingerprint(&self) -> &Fingerprint {
         &self.identity().fingerprint
     }
 
-    /// Returns how the engine was asked to compile and load.
+    /// Returns the tuning with which this engine compiles and loads.
     fn tuning(&self) -> &Tuning {
         &self.identity().tuning
     }
 
-    /// Says whether the engine can compile ahead of time; one that cannot runs the wasm itself.
+    /// Returns whether the engine compiles ahead of time; if not, it interprets the wasm itself.
     fn compiles(&self) -> bool {
         true
     }
 
-    /// Says whether `compile` writes to files, for which it makes a folder where temporary files are; else it uses memory alone.
+    /// Returns whether `compile` writes files, in a folder for temporary files; if not, it uses memory alone.
     fn writes_files(&self) -> bool {
         false
     }
 
-    /// Makes an engine that compiles and loads as `tuning` says. Its fingerprint, and so its label, is that of such code.
+    /// Makes an engine that compiles and loads with `tuning`. Its fingerprint, and so its label, is that of such code.
     ///
     /// # Errors
-    /// [`TuningError`] names what cannot be chosen, and what can.
+    /// [`TuningError`] names the choice that the engine does not have, and the possible ones.
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError>;
 
-    /// Returns the first of these interfaces that the engine does not give to a component, and none if it gives them all.
-    /// They are named as a component imports them: `wasi:http/outgoing-handler@0.2.0`. Compatible versions and type-only interfaces
-    /// count as provided.
-    /// Called before an image is compiled that names its imports. An engine of core modules refuses components as such.
+    /// Returns the first of these interfaces that the engine does not provide to a component; `None` if it provides all. Interfaces are
+    /// named as a component imports them: `wasi:http/outgoing-handler@0.2.0`. Compatible versions and type-only interfaces count as
+    /// provided. Called before the compile of an image that lists its imports. An engine for core modules refuses components as such.
     fn first_unprovided<'a>(&self, interfaces: &'a [String]) -> Option<&'a str> {
         let _ = interfaces;
         None
     }
 
-    /// Compiles, and refuses what could not run anyway (an import that the engine does not provide).
+    /// Compiles wasm to native code. Refuses wasm that could not run, for example because it imports something that the engine does not
+    /// provide.
     ///
     /// # Errors
-    /// [`CompileError`] names what in the wasm is at fault.
+    /// [`CompileError`] names the fault in the wasm.
     fn compile(&self, wasm: &Wasm) -> Result<Vec<u8>, CompileError>;
 
     /// Maps native code and makes it ready to run. Called before the process enters its container.
+    ///
+    /// # Errors
+    /// [`LoadError::Incompatible`] if the engine's own check of the artifact fails, or if the engine interprets; [`LoadError::Io`].
     fn load(&self, code: NativeCode) -> Result<Box<dyn Program>, LoadError>;
 
-    /// Makes wasm ready to run without native code: for engines that interpret. Those that compile answer
-    /// [`LoadError::NotCompiled`], because an image's wasm is never compiled outside the sandbox.
+    /// Makes wasm ready to run without native code: for engines that interpret. Engines that compile return [`LoadError::NotCompiled`],
+    /// because an image's wasm is never compiled outside the sandbox.
+    ///
+    /// # Errors
+    /// [`LoadError::NotCompiled`]; [`LoadError::Wasm`] if the wasm cannot run; [`LoadError::Io`].
     fn load_wasm(&self, wasm: &Wasm) -> Result<Box<dyn Program>, LoadError> {
         let _ = wasm;
         Err(LoadError::NotCompiled { engine: self.name() })
     }
 }
 
-/// What an engine is, and how it was asked to work: all that labels and messages say of it.
+/// The identity of an engine: all its parts that labels and messages show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The name used in labels, binaries and options, e.g. `wasmtime`.
     pub name: &'static str,
     /// The version of the engine itself, e.g. `48.0.8`.
     pub version: &'static str,
-    /// Everything that shapes the native code, in a written-down order.
+    /// All settings that shape the native code, in a fixed order.
     pub fingerprint: Fingerprint,
-    /// How the engine was asked to compile and load.
+    /// The tuning with which the engine compiles and loads.
     pub tuning: Tuning,
 }
 
-/// A loaded program, shared with the process that is forked to become the container.
+/// A loaded program, shared with the forked process that becomes the container.
 pub trait Program: Send + Sync {
-    /// Checks, before the container is started, that the guest's entry function exists and can be called.
+    /// Checks that the guest's entry function exists and can be called. Called before the container is started.
     ///
     /// # Errors
-    /// [`RunError::NoSuchFunction`] and its like.
+    /// [`RunError::NoSuchFunction`], [`RunError::Setup`].
     fn check(&self, guest: &Guest) -> Result<(), RunError>;
 
-    /// Says whether the program serves until it is told to stop, by [`Guest::stop`].
+    /// Returns whether the program serves requests until [`Guest::stop`].
     fn serves(&self) -> bool {
         false
     }
 
-    /// Runs to the end on the calling thread, on the process's own stdio, and returns the guest's exit code. Called inside the container,
-    /// on a thread made for it; whatever runtime the engine needs, it makes here. A program that serves may fork processes,
-    /// which end with this one: the process's other threads must do nothing but wait.
+    /// Runs the guest to its end on the calling thread, with the process's own stdio, and returns the guest's exit code. Called inside
+    /// the container, on a thread made for it. An engine that needs a runtime makes it here. A program that serves may fork processes,
+    /// which end with this one: the other threads of the calling process must only wait.
+    ///
+    /// # Errors
+    /// [`RunError`], also for a guest that trapped.
     fn run(&self, guest: &Guest) -> Result<u8, RunError>;
 }
 
-/// A file with native code that may be loaded, i.e. executed.
+/// A file with native code that may be loaded and executed.
 #[derive(Debug)]
 pub struct NativeCode {
     file: File,
@@ -118,12 +127,11 @@ pub struct NativeCode {
 }
 
 impl NativeCode {
-    /// Vouches for a file with native code.
+    /// Vouches for a file with native code of `size` bytes.
     ///
     /// # Safety
-    /// The bytes must be what an engine of this very fingerprint compiled on this node (or what a trusted signer
-    /// vouches for), and nobody may change them while the value or a program loaded from it lives: the engine maps
-    /// and executes them.
+    /// The bytes must be the output of an engine with this very fingerprint, compiled on this node or vouched for by a trusted signer.
+    /// Nobody may change them while the value, or a program loaded from it, lives: the engine maps and executes them.
     pub unsafe fn trust(file: File, size: u64) -> Self {
         Self { file, size }
     }
@@ -139,43 +147,43 @@ impl NativeCode {
     }
 }
 
-/// What a guest program is started with. Its stdio is the process's own.
+/// The parameters of a guest program. Its stdio is the process's own.
 #[derive(Debug, Clone, Default)]
 pub struct Guest {
     /// Arguments, the program's name first.
     pub args: Vec<String>,
-    /// Environment, in the order given.
+    /// Environment, in this order.
     pub env: Vec<(String, String)>,
-    /// Working directory as the guest names it; relative paths start here.
+    /// Working directory in the guest's view: relative paths start here.
     pub cwd: PathBuf,
     /// Folders that the guest may use.
     pub preopens: Vec<Preopen>,
     /// Export to call instead of the usual entry point (`_start`, `wasi:cli/run`).
     pub function: Option<String>,
-    /// What the guest has of the process's network.
+    /// The guest's access to the process's network.
     pub network: Network,
-    /// Most bytes of linear memories, tables and collected objects, all together; without it the process's own limit counts.
+    /// Maximum size of linear memories, tables and collected objects together, in bytes. Without it only the process's own limit counts.
     pub memory_limit: Option<u64>,
-    /// How much the guest may execute, in the engine's own units; for code that was compiled to count it.
+    /// The guest's fuel, in the engine's own units; for code that was compiled to count it.
     pub fuel: Option<u64>,
-    /// How a program that serves HTTP does so.
+    /// Settings of a program that serves HTTP.
     pub http: Http,
-    /// A descriptor that can be read when a program that serves is to stop.
+    /// A descriptor that becomes readable when a program that serves must stop.
     pub stop: Option<Arc<OwnedFd>>,
 }
 
-/// How a program that serves HTTP does so.
+/// Settings of a program that serves HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
-    /// Where it listens.
+    /// The address to listen on.
     pub address: SocketAddr,
-    /// How many requests an instance answers, one after the other, before a new one takes its place.
+    /// Number of requests that an instance answers, one after the other, before a new one replaces it.
     pub instance_requests: u32,
-    /// How many requests are answered at the same time. As many again wait; more are refused.
+    /// Maximum number of requests that are answered at the same time. The same number of requests may wait; further ones are refused.
     pub concurrency: u32,
-    /// How long the guest may take until it begins to answer, and how long it may go on after its answer.
+    /// Time limit for the guest until it begins to answer, and again for its work after the answer.
     pub timeout: Duration,
-    /// Longest body of a request, bytes.
+    /// Longest body of a request, in bytes.
     pub body_limit: u64,
 }
 
@@ -198,53 +206,53 @@ pub struct Preopen {
     pub host: PathBuf,
     /// Path in the guest's view.
     pub guest: String,
-    /// Nothing in it can be changed.
+    /// Nothing in the folder can be changed.
     pub read_only: bool,
 }
 
-/// What a guest has of the process's network.
+/// A guest's access to the process's network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Network {
-    /// All of it: sockets and name lookup.
+    /// Full access: sockets and name look-up.
     #[default]
     Inherit,
-    /// Nothing: each socket call is refused, and no name is known.
+    /// No access: each socket call is refused, and no name is found.
     None,
 }
 
-/// Says why wasm cannot be compiled. The compile worker, a process of its own, reports it.
+/// The reason why wasm cannot be compiled. The compile worker, a separate process, reports it.
 #[derive(Debug, serde::Deserialize, serde::Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum CompileError {
-    /// The bytes are not valid wasm: truncated, malformed, or using what is not enabled.
+    /// The bytes are not valid wasm: truncated, malformed, or using a proposal that is not enabled.
     #[error("cannot compile invalid wasm: {reason}")]
     Invalid {
-        /// What the validator says, with the offset.
+        /// The validator's message, with the offset.
         reason: String,
     },
-    /// The wasm wants an import that this engine does not provide.
+    /// The wasm imports an item that this engine does not provide.
     #[error("cannot provide import {name:?} of {module:?}")]
     UnknownImport {
         /// Module or interface, e.g. `env`.
         module: String,
-        /// Function, global, memory or table.
+        /// Name of the function, global, memory or table.
         name: String,
     },
     /// The wasm is valid, but this engine does not run it.
     #[error("cannot compile: {reason}")]
     Unsupported {
-        /// Which feature, and what to do.
+        /// The unsupported feature, and advice.
         reason: String,
     },
 }
 
-/// Says why native code cannot be made ready to run.
+/// The reason why native code cannot be made ready to run.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The engine's own header check refuses it: another version, target, feature, option.
+    /// The engine's own check of the artifact fails: another version, target, feature or option.
     #[error("cannot load native code: {reason}")]
     Incompatible {
-        /// What differs.
+        /// The difference.
         reason: String,
     },
     /// This engine runs native code only.
@@ -253,10 +261,10 @@ pub enum LoadError {
         /// Name of the engine.
         engine: &'static str,
     },
-    /// The wasm cannot be run as it is.
+    /// The wasm cannot be interpreted.
     #[error("cannot run it as it is")]
     Wasm {
-        /// What is at fault.
+        /// The fault in the wasm.
         #[source]
         source: CompileError,
     },
@@ -265,27 +273,27 @@ pub enum LoadError {
     Io(#[from] std::io::Error),
 }
 
-/// Says why a guest did not run to its own end.
+/// The reason why a guest did not run to its own end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The export to be called does not exist or is no function without parameters.
+    /// The requested export does not exist, or is no function without parameters.
     #[error("cannot call export {function:?}: {reason}")]
     NoSuchFunction {
         /// Its name.
         function: String,
-        /// What is there instead.
+        /// The actual export.
         reason: String,
     },
     /// A preopened folder or the runtime cannot be set up.
     #[error("cannot set up the guest: {reason}")]
     Setup {
-        /// What failed, with its path.
+        /// The failed step, with its path.
         reason: String,
     },
     /// The guest trapped.
     #[error("the guest trapped: {message}")]
     Trap {
-        /// The trap and the wasm backtrace.
+        /// The trap, with the wasm backtrace.
         message: String,
     },
 }
@@ -300,11 +308,11 @@ pub fn guest_thread(name: &str) -> thread::Builder {
 
 /// Exit code of a container that cannot run what it was told to.
 pub const CANNOT_RUN: u8 = 126;
-/// Exit code of a guest that trapped, whose engine panicked, or whose time is up: that of a program that aborts.
+/// Exit code after a trap, a panic of the engine, or the time limit: that of a program that aborts.
 pub const TRAPPED: u8 = 134;
 
 impl RunError {
-    /// Returns the exit code that a container ends with.
+    /// Returns the container's exit code for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Trap { .. } => TRAPPED,
@@ -313,12 +321,12 @@ impl RunError {
     }
 }
 
-/// Returns `<version>-<first 12 hex digits of the fingerprint>`, which distinguishes all that must not be mixed.
+/// Returns `<version>-<first 12 hex digits of the fingerprint>`, the part of a label that separates incompatible artifacts.
 pub fn version_label(engine: &dyn Engine) -> String {
     format!("{}-{}", engine.version(), &engine.fingerprint().hex()[..12])
 }
 
-/// Says which entry point wasm of this kind has when no function is named.
+/// Returns the entry point of wasm of this kind, if the caller names no function.
 pub fn entry_point(kind: WasmKind) -> &'static str {
     match kind {
         WasmKind::Module => "_start",

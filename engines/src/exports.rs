@@ -1,34 +1,34 @@
-//! Which exports of a module are called, and whether they can be.
+//! The exports of a module that are called, and the check that they can be.
 
 use crate::{Guest, RunError, WasmKind, entry_point};
 
-/// An export, as far as it matters.
+/// The relevant part of an export.
 pub(crate) enum Export {
     /// A function.
     Function {
-        /// How many there are.
+        /// Number of its parameters.
         parameters: usize,
     },
     /// Anything else.
     Other,
 }
 
-/// Returns the name of the function that is called.
+/// Returns the name of the function to call.
 pub(crate) fn entry(guest: &Guest) -> &str {
     guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module))
 }
 
-/// Returns the name of the function that is called before, if there is one of that name. A command sets itself up in its entry
-/// point; only a library has a function for it.
+/// Returns the name of the function to call before, if the module exports it. A command initialises itself in its entry point; only a
+/// library has a separate function.
 pub(crate) fn initializer(guest: &Guest) -> Option<&'static str> {
     const NAME: &str = "_initialize";
     guest.function.as_deref().filter(|function| *function != NAME).map(|_| NAME)
 }
 
-/// Checks that the function can be called; `find` finds an export by its name.
+/// Checks that the function can be called; `find` looks an export up by its name.
 ///
 /// # Errors
-/// [`RunError::NoSuchFunction`] says what is there instead.
+/// [`RunError::NoSuchFunction`] names the actual export.
 pub(crate) fn check(guest: &Guest, find: impl FnOnce(&str) -> Option<Export>) -> Result<(), RunError> {
     let name = entry(guest);
     let reason = match find(name) {

@@ -1,4 +1,4 @@
-//! What shapes native code, written down in order and hashed.
+//! The settings that shape native code, listed in order and hashed.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 /// An ordered list of `name=value` lines and its SHA-256.
 ///
-/// Two artifacts may stand in for each other only if their fingerprints are equal. The list is kept so that a person
-/// can be shown in what two fingerprints differ.
+/// An artifact may replace another only if their fingerprints are equal. The list is kept, so that the difference of two fingerprints can
+/// be shown to people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
     lines: String,
@@ -15,7 +15,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Hashes `fields` in the order given. Line breaks in a value are escaped, so no value can pass for two fields.
+    /// Hashes `fields` in this order. Line breaks in a value are escaped, so that no value can look like two fields.
     pub fn new<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let mut lines = String::new();
         for (name, value) in fields {
@@ -26,17 +26,17 @@ impl Fingerprint {
         Self { lines, hex }
     }
 
-    /// Returns the SHA-256 of the lines, 64 hex digits.
+    /// Returns the SHA-256 of the lines as 64 hex digits.
     pub fn hex(&self) -> &str {
         &self.hex
     }
 
-    /// Returns the value of one field (escaped), if there is such a field.
+    /// Returns the escaped value of a field; `None` if there is no such field.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// Returns the lines that were hashed, for a person to read.
+    /// Returns the hashed lines, for people to read.
     pub fn lines(&self) -> &str {
         &self.lines
     }

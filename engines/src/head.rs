@@ -1,16 +1,15 @@
-//! What stands before a module's code, and shows already that the module could not run.
+//! Checks the sections before a module's code, which show already that a module could not run.
 //!
-//! It is read before anything is compiled, because compiling takes seconds and a container that cannot start is started
-//! again and again.
+//! They are read before the compile, because compiling takes seconds and a container that cannot start is started again and again.
 
 use wasmparser::{BinaryReaderError, FuncType, ImportSectionReader, MemorySectionReader, Parser, Payload, TypeRef};
 
 use crate::{CompileError, Wasm, WasmKind, preview1};
 
-/// Refuses what could not run: a component, an import that nobody provides, shared memory.
+/// Refuses wasm that could not run: a component, an import that the engine does not provide, shared memory.
 ///
 /// # Errors
-/// [`CompileError`] names what in the wasm is at fault.
+/// [`CompileError`] names the fault in the wasm.
 pub(crate) fn check(wasm: &Wasm, engine: &str) -> Result<(), CompileError> {
     if wasm.kind() == WasmKind::Component {
         let reason = format!("{engine} runs core modules (WASI preview 1), and this is a component; use wasmtime");
@@ -45,7 +44,7 @@ fn check_imports(section: ImportSectionReader<'_>, types: &[FuncType]) -> Result
     Ok(())
 }
 
-/// Nobody could share a memory, for there are no threads, and what it takes could not be counted.
+/// Refuses shared memories: there are no threads to share them with, and the limit of memory would not count them.
 fn check_memories(section: MemorySectionReader<'_>) -> Result<(), CompileError> {
     for memory in section {
         if memory.map_err(invalid)?.shared {
@@ -56,7 +55,7 @@ fn check_memories(section: MemorySectionReader<'_>) -> Result<(), CompileError> 
     Ok(())
 }
 
-/// Says what breaks the rules of wasm, and where.
+/// Makes the error of wasm that breaks the rules, with the offset.
 pub(crate) fn invalid(error: BinaryReaderError) -> CompileError {
     CompileError::Invalid { reason: error.to_string() }
 }

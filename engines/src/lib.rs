@@ -1,6 +1,6 @@
 //! WebAssembly engines behind one trait: compile ahead of time, load by mapping, run.
 //!
-//! Engines know bytes and how to run them; of containerd, images and labels they know nothing.
+//! Engines know bytes and how to run them. They do not know containerd, images or labels.
 
 #[cfg(any(feature = "wasmedge", feature = "wasmer"))]
 mod artifact;

@@ -1,6 +1,6 @@
-//! Machines other than this one: what to compile for, as a person says it.
+//! The machine to compile for, as a user names it.
 
-/// A machine to compile for. What is left out is this machine's own, save that another target gets its baseline CPU.
+/// A machine to compile for. A missing part is this machine's own, except that another target gets its baseline CPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Target triple, e.g. `aarch64-unknown-linux-gnu`.

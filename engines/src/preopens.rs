@@ -1,14 +1,14 @@
 //! Gives a WASI program a working directory.
 //!
-//! WASI knows none. The C library that nearly all programs carry resolves a path against its list of preopened folders:
-//! it strips leading `/` and `./` from their names and from the path, and takes the folder whose name is the longest
-//! prefix, of several the last. A relative path is thus one below `/`, and where `/` is a folder of the list, it wins.
+//! WASI itself has no working directory. The C library of nearly all programs resolves a path against its list of preopened folders. It
+//! strips leading `/` and `./` from the folders' names and from the path. Then it takes the folder whose name is the longest prefix, and
+//! of equal names the last. So a relative path means one below `/`, and if `/` is in the list, it matches.
 //!
-//! So with a working directory other than `/`, the folder `.` comes first (descriptor 3, which other libraries take for
-//! the working directory), and the folder `/` is replaced by those that lie in it: `/etc`, `/data` and so on. An absolute
-//! path then finds its folder by the longest prefix, and a relative one finds `.`. What remains out of reach: files right
-//! in `/`, and a relative path whose first part is also the name of a folder in `/`. A program that asks
-//! for its initial working directory (components can) and makes its paths absolute is not in the way of this.
+//! So with a working directory other than `/`, the folder `.` comes first (descriptor 3, which other libraries take for the working
+//! directory). The folder `/` is replaced by the folders in it: `/etc`, `/data` and so on. An absolute path then finds its folder by the
+//! longest prefix, and a relative path finds `.`. Two kinds of path remain out of reach. One is a file directly in `/`. The other is a
+//! relative path whose first part is also the name of a folder in `/`. A program that asks for its initial working directory (components
+//! can) and makes its paths absolute is not affected.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) struct Folder {
     pub(crate) host: PathBuf,
     pub(crate) guest: String,
     pub(crate) read_only: bool,
-    /// Whether the program must not run without it. Folders that were found in `/` may be closed to this user.
+    /// Whether the program must not run without it. A folder that was found in `/` may be inaccessible to this user.
     pub(crate) required: bool,
 }
 
@@ -44,16 +44,16 @@ pub(crate) fn resolve(preopens: &[Preopen], cwd: &Path) -> Vec<Folder> {
     folders
 }
 
-/// Where `/` and the folder that may be either are in the list of [`told_apart`].
+/// Indices of `/`, and of the folder that stands for either, in the list of [`told_apart`].
 #[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) const ROOT: i32 = 1;
 #[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) const EITHER: i32 = 2;
 
-/// Returns the folders to open for an engine that looks at each path itself. A guest that has all of its process's root, and works in
-/// another folder, is given that folder first, for libraries that take the first one for the working directory; then `/`, for those that
-/// make their paths absolute; and one last that may be either (see [`crate::working`]), for the C library, which takes the last of those
-/// whose names are the same to it.
+/// Returns the folders to open, for an engine that inspects each path itself. A guest that has its process's whole root, and works in
+/// another folder, gets three folders. The first is the working directory, for libraries that take the first folder for it. The second is
+/// `/`, for libraries that make their paths absolute. The last stands for either (see [`crate::working`]), for the C library, which takes
+/// the last of equal names.
 #[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) fn told_apart(guest: &crate::Guest) -> Vec<Folder> {
     if !crate::paths::has_root(&guest.preopens) || working(guest).is_none() {
@@ -65,14 +65,14 @@ pub(crate) fn told_apart(guest: &crate::Guest) -> Vec<Folder> {
     vec![folder(&guest.cwd, "."), folder(Path::new("/"), "/"), folder(&guest.cwd, ".")]
 }
 
-/// Returns how the paths of a guest are told apart that may start in its working directory or in `/`, if these are not the same.
+/// Returns how to resolve paths that may start in the working directory or in `/`; `None` if the two are the same folder.
 #[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) fn working(guest: &crate::Guest) -> Option<crate::working::Working> {
     let applies = crate::paths::has_root(&guest.preopens) && guest.cwd.is_absolute();
     applies.then(|| crate::working::Working::open(&guest.cwd)).flatten()
 }
 
-/// Finds the folder that `cwd` lies in: the one with the longest name.
+/// Finds the folder that contains `cwd`: the one with the longest name.
 fn working_folder(preopens: &[Preopen], cwd: &[&str]) -> Option<Folder> {
     let candidates = preopens.iter().filter_map(|preopen| {
         let name = parts(Path::new(&preopen.guest));
@@ -92,7 +92,7 @@ fn folders_in(root: &Preopen) -> Vec<Folder> {
     let mut folders: Vec<Folder> = entries
         .flatten()
         .filter_map(|entry| {
-            // A link must not lead out of the root, which need not be the process's own.
+            // A link must not lead out of this root, which need not be the process's own.
             let host = fs::canonicalize(entry.path()).ok().filter(|host| host.starts_with(&inside) && host.is_dir())?;
             let guest = format!("/{}", entry.file_name().to_str()?);
             Some(Folder { host, guest, read_only: root.read_only, required: false })
@@ -102,7 +102,7 @@ fn folders_in(root: &Preopen) -> Vec<Folder> {
     folders
 }
 
-/// Returns the parts of a path in the guest's view, where nothing lies above `/`.
+/// Returns the parts of a path in the guest's view. `..` at `/` stays at `/`.
 fn parts(path: &Path) -> Vec<&str> {
     let mut parts = Vec::new();
     for component in path.components() {
@@ -129,7 +129,7 @@ mod tests {
         folders.iter().map(|folder| folder.guest.as_str()).collect()
     }
 
-    /// With `/` as the working directory, the folders are opened as they are given.
+    /// With `/` as the working directory, the folders are opened unchanged.
     #[test]
     fn root_needs_nothing() {
         let given = [preopen(Path::new("/a"), "/"), preopen(Path::new("/b"), "/data")];
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Another working directory becomes `.`, and `/` gives way to the folders in it; links that lead out are left out.
+    /// Another working directory becomes `.`, and `/` is replaced by the folders in it, without links that lead out.
     #[test]
     fn root_is_expanded() {
         let root = tempfile::tempdir().unwrap();
@@ -158,7 +158,7 @@ mod tests {
         assert!(folders[1].host.ends_with("usr/bin"));
     }
 
-    /// What is made of a read-only folder is read-only too.
+    /// The folders that replace a read-only folder are read-only too.
     #[test]
     fn read_only_stays_so() {
         let root = tempfile::tempdir().unwrap();
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    /// The working directory is looked for in the folder with the longest name.
+    /// The working directory is opened in the folder with the longest matching name.
     #[test]
     fn longest_name_holds_the_working_directory() {
         let given =
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(folders[0].host, Path::new("/b/y"));
     }
 
-    /// A working directory outside all folders changes nothing, for there is nothing to open.
+    /// A working directory outside all folders changes nothing: no folder contains it.
     #[test]
     fn outside_of_all_folders() {
         let folders = resolve(&[preopen(Path::new("/a"), "/data")], Path::new("/other"));

@@ -1,11 +1,11 @@
 //! The functions of WASI preview 1 and their types: all that a guest may import.
 //!
-//! They stand here, so that imports can be checked in the sandbox of the compiler without setting up WASI there, and so that
-//! what an engine has beyond WASI is not offered.
+//! The list allows the sandboxed compiler to check imports without setting up WASI. It also keeps a guest from importing an engine's
+//! functions beyond WASI.
 
 use wasmparser::ValType;
 
-/// Name of the module that all of them are imported from.
+/// Name of the module that exports all of them.
 pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
 
 /// Name, parameters and results of each function: `i` is a 32-bit integer, `I` a 64-bit one.
@@ -58,12 +58,12 @@ pub(crate) const FUNCTIONS: [(&str, &str, &str); 46] = [
     ("sock_shutdown", "ii", "i"),
 ];
 
-/// Says whether there is such a function with such a type.
+/// Returns whether there is such a function with such a type.
 pub(crate) fn offers(module: &str, name: &str, parameters: &[ValType], results: &[ValType]) -> bool {
     module == MODULE && FUNCTIONS.contains(&(name, &letters(parameters), &letters(results)))
 }
 
-/// Writes types as the list does; those that no function there has, all alike.
+/// Writes types in the notation of the list. All types that no function there has get the same letter.
 fn letters(types: &[ValType]) -> String {
     let letter = |ty: &ValType| match ty {
         ValType::I32 => 'i',

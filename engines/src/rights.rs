@@ -1,6 +1,6 @@
-//! Rights of WASI preview 1, as far as they are about changing files and folders.
+//! Rights of WASI preview 1 that concern changes of files and folders.
 
-/// What WASI calls a right: one bit each.
+/// A set of WASI rights: one bit each.
 pub(crate) type Rights = u64;
 
 const FD_DATASYNC: Rights = 1;
@@ -20,9 +20,9 @@ pub(crate) const PATH_SYMLINK: Rights = 1 << 24;
 const PATH_REMOVE_DIRECTORY: Rights = 1 << 25;
 const PATH_UNLINK_FILE: Rights = 1 << 26;
 
-/// A file is opened for writing if one of these is asked for.
+/// A file is opened for writing if the guest requests one of these rights.
 pub(crate) const WRITE: Rights = FD_WRITE | FD_ALLOCATE | FD_FILESTAT_SET_SIZE;
-/// All that changes a file or a folder. The first one changes nothing, but lets engines open a file for writing.
+/// All rights that change a file or folder. The first one changes nothing, but makes engines open a file for writing.
 pub(crate) const CHANGE: Rights = FD_DATASYNC
     | WRITE
     | PATH_CREATE_DIRECTORY

@@ -1,4 +1,4 @@
-//! A guest's description as a library in C takes it.
+//! A guest's parameters in the form that a C library takes.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -6,22 +6,22 @@ use std::fs::File;
 use crate::preopens::Folder;
 use crate::{Guest, RunError};
 
-/// What a guest is started with.
+/// The parameters of a guest.
 pub(crate) struct Texts {
     pub(crate) args: Vec<CString>,
     /// `name=value` each.
     pub(crate) env: Vec<CString>,
-    /// As the library wants them.
+    /// In the library's own notation.
     pub(crate) folders: Vec<CString>,
-    /// Each folder, open, and whether nothing in it can be changed.
+    /// Each open folder, and whether it is read-only.
     pub(crate) opened: Vec<(File, bool)>,
 }
 
 impl Texts {
-    /// Writes it down; `mapping` writes a folder. Folders that a guest can do without are left out if they cannot be opened.
+    /// Converts the parameters; `mapping` writes a folder in the library's notation. Optional folders that cannot be opened are left out.
     ///
     /// # Errors
-    /// [`RunError::Setup`] names the folder, or the text that cannot be written.
+    /// [`RunError::Setup`] names the folder, or the text that cannot be converted.
     pub(crate) fn of(
         guest: &Guest,
         given: Vec<Folder>,
@@ -51,12 +51,12 @@ fn texts(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, RunError> 
     texts.map(text).collect()
 }
 
-/// Says that a folder cannot be given to a guest.
+/// Makes the error of a folder that cannot be given to a guest.
 pub(crate) fn refused(folder: &Folder, reason: &str) -> RunError {
     setup(format!("folder {} as {:?}: {reason}", folder.host.display(), folder.guest))
 }
 
-/// Says why a guest cannot be set up.
+/// Makes the error of a guest that cannot be set up.
 pub(crate) fn setup(reason: String) -> RunError {
     RunError::Setup { reason }
 }

@@ -1,108 +1,107 @@
-//! What a person may choose of how wasm is compiled and loaded.
+//! Tuning: the choices that a user has in how wasm is compiled and loaded.
 //!
-//! A choice that shapes native code is part of the fingerprint, so that code compiled in one way never stands in for code
-//! compiled in another. The text form (`optimize=size fuel=yes`) travels to the process that compiles, and on to the
-//! labels of the artifact.
+//! A choice that shapes native code is part of the fingerprint, so code of one tuning never stands in for code of another. The text form
+//! (`optimize=size fuel=yes`) is passed to the compile worker, and written to the labels of the artifact.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Machine;
 
-/// How to compile and load; the default is what an engine does by itself.
+/// How to compile and load. The default is the engine's own behaviour.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tuning {
-    /// Which machine to compile for.
+    /// The machine to compile for.
     pub machine: Machine,
-    /// What the compiler spends its time on.
+    /// The goal of the compiler's optimisation.
     pub optimize: Optimize,
-    /// The code counts what it executes, so that a guest can be given fuel.
+    /// The code counts executed instructions, so that a guest can get a limit of fuel.
     pub fuel: bool,
-    /// Proposals of WebAssembly that are to be taken (`name`) or refused (`-name`), other than by default.
+    /// Proposals of WebAssembly to enable (`name`) or disable (`-name`), in deviation from the default.
     pub proposals: Vec<String>,
-    /// The compiler uses one core. Shapes no code.
+    /// The compiler uses one core. Does not shape the code.
     pub serial: bool,
-    /// Stack of a guest's own calls, bytes. Shapes no code.
+    /// Stack for a guest's own calls, in bytes. Does not shape the code.
     pub stack: Option<u64>,
-    /// How many instances a program that serves has at most at the same time. Shapes no code.
+    /// Maximum number of concurrent instances of a program that serves HTTP. Does not shape the code.
     pub instances: Option<u32>,
-    /// What the container has of memory, bytes. Shapes no code.
+    /// The container's memory limit, in bytes. Does not shape the code.
     pub memory: Option<u64>,
 }
 
-/// What a compiler spends its time on.
+/// The goal of a compiler's optimisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Optimize {
     /// Fast code.
     #[default]
     Speed,
-    /// Fast code that is small, too.
+    /// Fast code that is also small.
     Size,
-    /// Nothing: the code is there soonest.
+    /// No optimisation: the compile is fastest.
     None,
 }
 
-/// Says why there is no engine with these choices. Each is a mistake of whoever chose.
+/// The reason why no engine can have this tuning. Each is a mistake of the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TuningError {
     /// The target does not exist, or this build has no compiler for it.
     #[error("cannot compile for target {target:?}: {reason}")]
     Target {
-        /// As it was asked for.
+        /// The requested target.
         target: String,
-        /// What is wrong with it.
+        /// The mistake.
         reason: String,
-        /// Targets that do work.
+        /// Targets that can be chosen.
         known: Vec<String>,
     },
-    /// The target has no such CPU level.
+    /// The target has no such CPU or CPU level.
     #[error("cannot compile for CPU {cpu:?} of target {target}: {reason}")]
     Cpu {
-        /// As it was asked for.
+        /// The requested CPU.
         cpu: String,
-        /// For which target.
+        /// The target it was requested for.
         target: String,
-        /// What is wrong with it.
+        /// The mistake.
         reason: String,
-        /// CPUs that do work for this target.
+        /// CPUs that can be chosen for this target.
         known: Vec<String>,
     },
-    /// The engine has no such proposal, or cannot do without it.
+    /// The engine does not know the proposal, or cannot switch it.
     #[error("cannot take or refuse proposal {proposal:?} with {engine}, only {}", known.join(", "))]
     Proposal {
-        /// As it was asked for.
+        /// The requested proposal.
         proposal: String,
         /// Name of the engine.
         engine: &'static str,
         /// Proposals that can be chosen.
         known: Vec<String>,
     },
-    /// No guest can have such a stack.
+    /// The requested stack is too small or too large.
     #[error("cannot give a guest a stack of {bytes} bytes, only of {} to {}", limits.0, limits.1)]
     Stack {
-        /// As it was asked for.
+        /// The requested size, in bytes.
         bytes: u64,
-        /// The least and the most.
+        /// The least and the greatest size, in bytes.
         limits: (u64, u64),
     },
-    /// The engine does it in one way only.
+    /// The engine has no choice in this point.
     #[error("cannot choose {what} with {engine}")]
     Fixed {
-        /// What cannot be chosen, e.g. `another machine`.
+        /// The point, e.g. `another machine`.
         what: &'static str,
         /// Name of the engine.
         engine: &'static str,
     },
-    /// The text form of a tuning is wrong.
+    /// The text form of a tuning does not parse.
     #[error("cannot read tuning {text:?}")]
     Text {
-        /// The part that is wrong.
+        /// The malformed part.
         text: String,
     },
 }
 
 impl TuningError {
-    /// Returns what would work instead, for a person, where the message does not say it.
+    /// Returns the values that can be chosen, for people, if the message does not list them.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Target { known, .. } => Some(format!("known targets: {}", known.join(", "))),
@@ -113,16 +112,16 @@ impl TuningError {
 }
 
 impl Tuning {
-    /// Returns the bytes of a guest's stack: those asked for, else `usual`.
+    /// Returns the size of a guest's stack, in bytes: the requested size, else `usual`.
     ///
     /// # Errors
-    /// [`TuningError::Stack`] if that is less or more than `limits` allow, the least and the most.
+    /// [`TuningError::Stack`] if the size is outside of `limits`, the least and the greatest size in bytes.
     pub fn stack_within(&self, limits: (u64, u64), usual: u64) -> Result<u64, TuningError> {
         let bytes = self.stack.unwrap_or(usual);
         if (limits.0..=limits.1).contains(&bytes) { Ok(bytes) } else { Err(TuningError::Stack { bytes, limits }) }
     }
 
-    /// Returns what of it shapes native code.
+    /// Returns the part of the tuning that shapes native code.
     #[must_use]
     pub fn shape(&self) -> Self {
         Self {
@@ -134,16 +133,16 @@ impl Tuning {
         }
     }
 
-    /// Says whether the code is what an engine makes by itself.
+    /// Returns whether the code is the same as without tuning.
     pub fn is_plain(&self) -> bool {
         self.shape() == Self::default()
     }
 }
 
-/// Reads choices of proposals, `name` or `-name`: which of those that are known, by its place, and whether it is taken.
+/// Parses choices of proposals, `name` or `-name`. Returns for each the index in the list of known ones, and whether it is enabled.
 ///
 /// # Errors
-/// [`TuningError::Proposal`] if there is none of a name.
+/// [`TuningError::Proposal`] if a name is unknown.
 #[cfg(any(feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
 pub(crate) fn proposals(
     choices: &[String],
@@ -161,7 +160,7 @@ pub(crate) fn proposals(
 }
 
 impl Optimize {
-    /// Returns its name in options.
+    /// Returns the name in options.
     pub fn name(self) -> &'static str {
         match self {
             Self::Speed => "speed",
@@ -238,7 +237,7 @@ mod tests {
         }
     }
 
-    /// The text form says all of it, and nothing of what is by default.
+    /// The text form has every choice that differs from the default, and no other.
     #[test]
     fn text_round_trips() {
         for tuning in
@@ -256,7 +255,7 @@ mod tests {
         }
     }
 
-    /// What shapes no code is no part of the shape.
+    /// Choices that do not shape the code are not part of the shape.
     #[test]
     fn shape_is_what_code_depends_on() {
         assert!(

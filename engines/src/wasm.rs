@@ -1,33 +1,33 @@
-//! Wasm bytes from an untrusted source: what they are is read from the bytes, never from a name or media type.
+//! Wasm bytes from an untrusted source: their kind is read from the bytes, never from a name or media type.
 
 use prewasi_oci::{MAGIC, PreambleError, WasmKind};
 
-/// Bytes that begin as wasm does. Only the 8-byte preamble has been read: parsing the rest is the sandboxed compiler's work.
+/// Bytes that begin like wasm. Only the 8-byte preamble has been read: parsing the rest is the sandboxed compiler's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wasm {
     bytes: Vec<u8>,
     kind: WasmKind,
 }
 
-/// Says what bytes are instead of wasm.
+/// The reason why bytes are not wasm.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WasmError {
-    /// They do not begin as wasm does.
+    /// The bytes do not begin like wasm.
     #[error(transparent)]
     Preamble(#[from] PreambleError),
-    /// It is wasm text with an error in it.
+    /// The bytes are wasm text with an error in it.
     #[error("it is no wasm text: {reason}")]
     Text {
-        /// What the parser says, with the line.
+        /// The parser's message, with the line.
         reason: String,
     },
 }
 
 impl Wasm {
-    /// Takes bytes whose preamble says that they are wasm.
+    /// Accepts bytes whose preamble is that of wasm.
     ///
     /// # Errors
-    /// [`WasmError`] says what they are instead.
+    /// [`WasmError`] names the actual format.
     pub fn new(bytes: Vec<u8>) -> Result<Self, WasmError> {
         let kind = WasmKind::of(&bytes)?;
         Ok(Self { bytes, kind })
@@ -50,7 +50,7 @@ impl Wasm {
         &self.bytes
     }
 
-    /// Returns which of the two formats it is.
+    /// Returns the kind of wasm: module or component.
     pub fn kind(&self) -> WasmKind {
         self.kind
     }

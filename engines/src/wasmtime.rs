@@ -1,9 +1,8 @@
 //! The wasmtime engine: core modules with WASI preview 1, components with WASI preview 2 or 3 that run or answer HTTP.
 //!
-//! Compiling and running never meet. `compile` uses an engine with a compiler; `load` uses one that has none, so a
-//! process that runs containers cannot compile an image's wasm even by mistake. What both must agree on is in
-//! [`options`], and the hash of it is written into each artifact's header: wasmtime itself then refuses code of another
-//! fingerprint.
+//! Compiling and running are separate. `compile` uses an engine with a compiler; `load` uses one without, so a process that runs
+//! containers cannot compile an image's wasm even by mistake. Their common settings are in [`options`], whose hash is written into each
+//! artifact's header: wasmtime itself then refuses code of another fingerprint.
 
 mod compile;
 mod failure;
@@ -29,11 +28,11 @@ use self::options::Options;
 use crate::causes;
 use crate::{CompileError, Engine, Identity, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
-/// Version of the linked crate, which does not export it. A test compares it with Cargo.lock.
+/// Version of the linked crate, which does not export it. A test compares this constant with Cargo.lock.
 const VERSION: &str = "48.0.8";
 const NAME: &str = "wasmtime";
 
-/// The wasmtime engine. Making one reads the CPU's features and hashes a page of text, nothing more.
+/// The wasmtime engine. Making one reads the CPU's features and hashes a page of text.
 #[derive(Debug, Clone)]
 pub struct Wasmtime {
     options: Options,
@@ -41,15 +40,15 @@ pub struct Wasmtime {
 }
 
 impl Wasmtime {
-    /// Makes an engine for the machine it runs on.
+    /// Makes an engine for this machine.
     pub fn new() -> Self {
         Self::with(Options::host(), Tuning::default())
     }
 
-    /// Makes an engine that compiles and loads as `tuning` says. Code for another machine is not loaded on this one.
+    /// Makes an engine that compiles and loads with `tuning`. Code for another machine is not loaded on this one.
     ///
     /// # Errors
-    /// [`TuningError`] names what cannot be chosen.
+    /// [`TuningError`] names the choice that the engine does not have.
     pub fn tuned(tuning: &Tuning) -> Result<Self, TuningError> {
         Ok(Self::with(Options::tuned(tuning)?, tuning.clone()))
     }
@@ -88,8 +87,8 @@ impl Engine for Wasmtime {
     }
 }
 
-/// Writes an error and its causes in one line. The backtrace is a context like any other, but it has many lines and is printed
-/// apart.
+/// Writes an error and its causes in one line. The backtrace is a context of the error as well, but has many lines and is printed
+/// separately.
 fn one_line(error: &wasmtime::Error) -> String {
     let causes = error.chain().map(|cause| cause.to_string());
     causes::one_line(causes.filter(|cause| !cause.starts_with("error while executing at wasm backtrace")))
@@ -100,12 +99,12 @@ mod tests {
     use super::*;
     use crate::{lock, version_label};
 
-    /// The version that labels carry is that of the linked crate, and the CPU is detected by the very compiler it uses.
+    /// The version in labels is that of the linked crate, and the CPU is detected by the compiler's own crate.
     #[test]
     fn version_is_the_linked_one() {
         let lock = lock::text();
         assert_eq!(lock::versions(&lock, "wasmtime"), [VERSION]);
-        // Another engine may link another version; what counts is that this crate and wasmtime link the same.
+        // Another engine may link another version; this crate and wasmtime must link the same.
         let linked = |package: &str, name: &str| -> Vec<&str> {
             let rest = lock.split(&format!("name = \"{package}\"\n")).nth(1).unwrap();
             let rest = rest.split("[[package]]").next().unwrap();

@@ -1,41 +1,41 @@
-//! Why a name has no addresses.
+//! Errors of look-ups.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Says why a look-up has failed.
+/// The reason why a look-up failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
-    /// It can be the name of no host.
+    /// The text cannot be a host's name.
     #[error("cannot look up {name:?}: it is no host name")]
     Invalid {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
-    /// It is not in the file of hosts, and a server says that it does not exist or has no address.
+    /// The hosts file does not have the name, and a server reports that it does not exist or has no address.
     #[error("cannot look up {name:?}: there is no such host")]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
-    /// No server has answered, or each that did has failed. It may succeed later.
+    /// No server answered, or each server that did reported a failure. A later look-up may succeed.
     #[error("cannot look up {name:?}: no name server has answered")]
     Unanswered {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
-    /// The servers do not answer such questions.
+    /// The servers refuse such queries.
     #[error("cannot look up {name:?}: the name servers refuse to answer")]
     Refused {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
-    /// A file that is there cannot be used.
+    /// An existing file cannot be used.
     #[error("cannot read {}", path.display())]
     File {
         /// Its path.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

@@ -1,4 +1,4 @@
-//! One question to one server: a datagram, and a connection if the answer does not fit into one.
+//! One query to one server: a datagram, and a TCP connection if the answer does not fit into one.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,13 +8,13 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use crate::message::{Question, Reply};
 
-/// Longest datagram that is read, bytes. A server sends 512 to those who do not ask for more.
+/// Longest datagram that is read, in bytes. Without EDNS a server sends at most 512.
 const DATAGRAM: usize = 4096;
 
-/// Asks a server, and waits for its answer for as long as the caller does.
+/// Queries a server, and waits for its answer until the caller gives up.
 ///
 /// # Errors
-/// What the system says: nobody listens there, for example. Over TCP, also an answer that is none.
+/// The system's error, for example that no process listens there. Over TCP also a malformed answer.
 pub(crate) async fn ask(server: SocketAddr, question: &Question, tcp: bool) -> io::Result<Reply> {
     let message = question.encode().map_err(io::Error::other)?;
     if !tcp {
@@ -28,7 +28,7 @@ pub(crate) async fn ask(server: SocketAddr, question: &Question, tcp: bool) -> i
 
 async fn by_datagram(server: SocketAddr, question: &Question, message: &[u8]) -> io::Result<Reply> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    // The kernel chooses a port that nobody can guess, and passes on what this server sends to it alone.
+    // The kernel chooses an unpredictable port, and a connected socket receives datagrams from this server alone.
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(message).await?;

@@ -1,4 +1,4 @@
-//! Reads the files of whoever made the root filesystem: what lies there may be a device, a pipe or of any size.
+//! Reads files of an untrusted root filesystem: a path may lead to a device, a pipe, or a file of any size.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use crate::LookupError;
 
-/// Reads a regular file, without waiting for anybody. `None` if there is none, or none that this user may read.
+/// Reads a regular file, without blocking on a pipe or device. `None` if it does not exist, or this user may not read it.
 ///
 /// # Errors
-/// [`LookupError::File`]: it is something else, too large, or cannot be read.
+/// [`LookupError::File`]: the file is not regular, too large, or cannot be read.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, LookupError> {
     let failed = |source| LookupError::File { path: path.to_owned(), source };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;

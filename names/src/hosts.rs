@@ -1,11 +1,11 @@
-//! `/etc/hosts`: an address and its names in each line.
+//! `/etc/hosts`: each line has an address and its names.
 
 use std::net::IpAddr;
 
-/// The most addresses that one name has.
+/// Maximum number of addresses of one name.
 const MOST: usize = 64;
 
-/// Returns the addresses of a host, in the order of the file. Lines that cannot be understood are passed over.
+/// Returns the addresses of a host, in the order of the file. Malformed lines are skipped.
 pub(crate) fn find(text: &[u8], host: &str) -> Vec<IpAddr> {
     let host = host.strip_suffix('.').unwrap_or(host).as_bytes();
     let lines = text.split(|byte| *byte == b'\n');
@@ -18,7 +18,7 @@ pub(crate) fn find(text: &[u8], host: &str) -> Vec<IpAddr> {
     found
 }
 
-/// Returns the address in a line that has this name.
+/// Returns the address of a line if it has this name.
 fn address_of(line: &[u8], host: &[u8]) -> Option<IpAddr> {
     let line = line.split(|byte| *byte == b'#').next().unwrap_or_default();
     let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
@@ -26,7 +26,7 @@ fn address_of(line: &[u8], host: &[u8]) -> Option<IpAddr> {
     if !words.any(|name| name.strip_suffix(b".").unwrap_or(name).eq_ignore_ascii_case(host)) {
         return None;
     }
-    // An interface behind the address is for sockets, which are given none.
+    // The zone after the address is dropped: sockets get none.
     let address = std::str::from_utf8(address).ok()?.split('%').next()?;
     Some(address.parse::<IpAddr>().ok()?.to_canonical())
 }
@@ -42,7 +42,7 @@ mod tests {
         find(TEXT, host).iter().map(ToString::to_string).collect()
     }
 
-    /// A name has the addresses of each line that names it, once; case and a dot at the end make no difference, comments do not count.
+    /// A name has the addresses of all lines with it, without duplicates; case and a final dot make no difference, comments do not count.
     #[test]
     fn names_are_found() {
         assert_eq!(found("localhost"), ["127.0.0.1", "::1"]);
@@ -55,7 +55,7 @@ mod tests {
         assert!(found("two").is_empty() && found("name").is_empty() && found("10.0.0.9").is_empty());
     }
 
-    /// A name cannot have any number of addresses.
+    /// The number of addresses of a name is limited.
     #[test]
     fn addresses_are_limited() {
         let text: String = (0..200).map(|number| format!("10.0.0.{number} many\n")).collect();

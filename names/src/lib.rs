@@ -1,9 +1,9 @@
 //! Looks up the names of hosts and users without the C library.
 //!
-//! A guest runs in its container, whose files are the image's. The C library obeys `/etc/nsswitch.conf` there and loads the libraries
-//! that it names: native code of the image, in a process of ours. Here hosts are looked up as musl and Go do it: in `/etc/hosts`,
-//! then at the servers of `/etc/resolv.conf`; users in `/etc/passwd`. The files and each answer are data from strangers: their
-//! size is limited, and nothing of them is executed. Nothing is kept between two look-ups.
+//! A guest runs in its container, whose files come from the image. There the C library obeys `/etc/nsswitch.conf` and loads the libraries
+//! that it names: native code of the image, in a process of the shim. This crate looks hosts up as musl and Go do it: in `/etc/hosts`,
+//! then at the servers of `/etc/resolv.conf`. It looks users up in `/etc/passwd`. The files and each answer are untrusted: their size is
+//! limited, and nothing in them is executed. No result is cached.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -27,17 +27,17 @@ mod users;
 pub use error::LookupError;
 pub use users::{User, user};
 
-/// Addresses of hosts that need no server.
+/// The hosts file.
 const HOSTS: &str = "/etc/hosts";
-/// Longest file of that kind that is read, bytes.
+/// Longest hosts file that is read, in bytes.
 const HOSTS_LIMIT: u64 = 4 << 20;
-/// Which servers are asked, and how.
+/// The configuration of the resolver.
 const SERVERS: &str = "/etc/resolv.conf";
-/// Longest file of that kind that is read, bytes.
+/// Longest configuration that is read, in bytes.
 const SERVERS_LIMIT: u64 = 64 << 10;
 
-/// Returns the addresses of a host, the one that should be tried first in front. An address is its own. Dropping the future ends the look-up:
-/// nothing of it goes on.
+/// Returns the addresses of a host, in the order in which they should be tried. An IP address resolves to itself. Dropping the future
+/// ends the look-up: no part of it runs on.
 ///
 /// # Errors
 /// [`LookupError`] names the host, or the file that cannot be used.
@@ -45,7 +45,7 @@ pub async fn lookup(name: &str) -> Result<Vec<IpAddr>, LookupError> {
     lookup_below(Path::new("/"), name).await
 }
 
-/// Looks up a name with the files below a folder.
+/// Looks a name up with the files below `root`.
 async fn lookup_below(root: &Path, name: &str) -> Result<Vec<IpAddr>, LookupError> {
     let host = match parse(name)? {
         Parsed::Address(address) => return Ok(vec![address]),
@@ -73,13 +73,13 @@ async fn lookup_below(root: &Path, name: &str) -> Result<Vec<IpAddr>, LookupErro
 
 enum Parsed {
     Address(IpAddr),
-    /// In ASCII and lower case, perhaps with a dot at its end.
+    /// A name in ASCII and lower case, perhaps with a dot at its end.
     Host(String),
 }
 
-/// Tells addresses from names, and refuses what is neither. A name of other letters is encoded.
+/// Distinguishes addresses from names, and refuses anything else. Non-ASCII names are encoded.
 fn parse(name: &str) -> Result<Parsed, LookupError> {
-    // Encoding is work: nothing so long becomes a name. A message does not repeat it.
+    // Encoding takes time, and no text of this length encodes to a name. An error message does not repeat it.
     const LONGEST: usize = 1024;
     let invalid = || LookupError::Invalid { name: name.chars().take(LONGEST).collect() };
     if name.len() > LONGEST {
@@ -96,7 +96,7 @@ fn parse(name: &str) -> Result<Parsed, LookupError> {
     }
 }
 
-/// Says whether a name fits into a message: its parts, its length, and nothing that is written otherwise there.
+/// Returns whether a name can be encoded in a message: by its labels, its length, and its characters.
 fn is_host(name: &str) -> bool {
     const LONGEST_NAME: usize = 253;
     const LONGEST_LABEL: usize = 63;
@@ -107,7 +107,7 @@ fn is_host(name: &str) -> bool {
     name.len() <= LONGEST_NAME && name.split('.').all(is_label)
 }
 
-/// Says whether a name always means the machine itself (RFC 6761), so that no server is asked for it.
+/// Returns whether a name always means this machine (RFC 6761), so that no server is queried.
 fn is_local(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     host == "localhost" || host.ends_with(".localhost")

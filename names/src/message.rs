@@ -1,24 +1,24 @@
-//! A question to a name server, and what an answer says.
+//! DNS messages: queries and answers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question as Asked, RCODE, SimpleDnsError, TYPE, header_buffer};
 
-/// The most addresses that are taken from an answer.
+/// Maximum number of addresses that are taken from an answer.
 const MOST: usize = 64;
-/// Shortest entries of the sections of a message, bytes.
+/// Shortest question and shortest record of a message, in bytes.
 const SHORTEST_QUESTION: usize = 5;
 const SHORTEST_RECORD: usize = 11;
 
-/// Which addresses are asked for.
+/// The address family of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
     V6,
 }
 
-/// A question, with the number by which its answer is known.
+/// A query, with the id that its answer must have.
 #[derive(Debug, Clone)]
 pub(crate) struct Question {
     pub(crate) id: u16,
@@ -26,14 +26,14 @@ pub(crate) struct Question {
     pub(crate) family: Family,
 }
 
-/// What an answer says.
+/// The content of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// The addresses of the host: none, if it has none of this family or does not exist.
+    /// The addresses of the host; empty if it has none of this family or does not exist.
     Addresses(Vec<IpAddr>),
-    /// The server cannot answer now.
+    /// The server cannot answer at present.
     Failed,
-    /// The server does not answer such questions.
+    /// The server refuses such queries.
     Refused,
     /// The answer is too long for a datagram.
     Truncated,
@@ -49,10 +49,10 @@ impl Family {
 }
 
 impl Question {
-    /// Writes it as a message.
+    /// Encodes the query as a message.
     ///
     /// # Errors
-    /// The name does not fit into one.
+    /// The name does not fit into a message.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, SimpleDnsError> {
         let mut packet = Packet::new_query(self.id);
         packet.set_flags(PacketFlag::RECURSION_DESIRED);
@@ -64,7 +64,7 @@ impl Question {
         Ok(Asked::new(Name::new(&self.name)?, self.family.record().into(), CLASS::IN.into(), false))
     }
 
-    /// Reads an answer. `None` if it is none, or one to another question.
+    /// Decodes an answer; `None` if it is malformed or answers another query.
     pub(crate) fn read(&self, message: &[u8]) -> Option<Reply> {
         let is_answer = header_buffer::has_flags(message, PacketFlag::RESPONSE).ok()?;
         if !is_answer || header_buffer::id(message).ok()? != self.id {
@@ -73,7 +73,7 @@ impl Question {
         if header_buffer::has_flags(message, PacketFlag::TRUNCATION).ok()? {
             return Some(Reply::Truncated);
         }
-        // Nothing is set aside for entries that the message has no room for.
+        // Allocates nothing for records that the message cannot hold.
         let records = [header_buffer::answers, header_buffer::name_servers, header_buffer::additional_records];
         let records = records.iter().map(|count| count(message).map_or(0, usize::from)).sum::<usize>();
         let questions = usize::from(header_buffer::questions(message).ok()?);
@@ -94,7 +94,7 @@ impl Question {
         })
     }
 
-    /// Takes the addresses out of an answer; under which name they stand there is the server's affair.
+    /// Takes the addresses from an answer, under whatever name the server lists them.
     fn addresses(&self, packet: &Packet<'_>) -> Vec<IpAddr> {
         let address = |data: &RData<'_>| -> Option<IpAddr> {
             match (data, self.family) {

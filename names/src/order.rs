@@ -1,9 +1,9 @@
-//! Which of several addresses should be tried first: RFC 6724, as far as it makes a difference to those who take the first one.
+//! Sorts addresses by RFC 6724, as far as the choice of the first address depends on it.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// Puts addresses that can be reached, and from an address of the same kind, in front.
+/// Sorts addresses: first those that can be reached, from a source address of the same kind.
 pub(crate) fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     if addresses.len() > 1 {
         addresses.sort_by_cached_key(|address| rank(*address, source(*address)));
@@ -11,16 +11,16 @@ pub(crate) fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses
 }
 
-/// Returns the address from which this machine would speak to another one. Nothing is sent.
+/// Returns the source address that this machine would use for an address. Sends nothing.
 fn source(address: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
-    // The port means nothing.
+    // The port does not matter.
     socket.connect(SocketAddr::new(address, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// Returns what addresses are compared by; the least comes first.
+/// Returns the sort key of an address; the least comes first.
 fn rank(address: IpAddr, source: Option<IpAddr>) -> (bool, bool, bool, Reverse<u8>, u8) {
     let (precedence, label) = policy(address);
     let (is_unreachable, has_other_scope, has_other_label) = match source {
@@ -30,7 +30,7 @@ fn rank(address: IpAddr, source: Option<IpAddr>) -> (bool, bool, bool, Reverse<u
     (is_unreachable, has_other_scope, has_other_label, Reverse(precedence), scope(address))
 }
 
-/// Returns precedence and label of the RFC's default policy.
+/// Returns precedence and label of the RFC's default policy table.
 fn policy(address: IpAddr) -> (u8, u8) {
     let IpAddr::V6(address) = address else { return (35, 4) };
     match address.segments() {
@@ -43,7 +43,7 @@ fn policy(address: IpAddr) -> (u8, u8) {
     }
 }
 
-/// Returns how far an address reaches.
+/// Returns the scope of an address.
 fn scope(address: IpAddr) -> u8 {
     const LINK: u8 = 2;
     const SITE: u8 = 5;
@@ -69,14 +69,14 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Sorts addresses for a machine that has these sources.
+    /// Sorts addresses for a machine with these source addresses.
     fn order(pairs: &[(&str, Option<&str>)]) -> Vec<String> {
         let mut pairs: Vec<_> = pairs.iter().map(|(to, from)| (address(to), from.map(address))).collect();
         pairs.sort_by_key(|(to, from)| rank(*to, *from));
         pairs.iter().map(|(to, _)| to.to_string()).collect()
     }
 
-    /// IPv6 comes first where it is as good; not where there is no way, or only an address of another kind to speak from.
+    /// IPv6 comes first if it is equally reachable, but not without a route, or with a source address of another kind only.
     #[test]
     fn addresses_that_can_be_reached_come_first() {
         let (v4, v6) = ("198.51.100.1", "2001:db8::1");
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(order(&[("127.0.0.1", Some("127.0.0.1")), ("::1", Some("::1"))]), ["::1", "127.0.0.1"]);
     }
 
-    /// Addresses of the same rank stay in their order, and all of them stay.
+    /// Addresses of equal rank keep their order, and none is dropped.
     #[test]
     fn order_is_kept_otherwise() {
         let addresses = ["127.0.0.9", "127.0.0.1", "127.0.0.5"].map(address).to_vec();

@@ -1,4 +1,4 @@
-//! From a name to its addresses by name servers: which names are asked for, whom, how often.
+//! Resolves a name by name servers: the candidates, the servers, the attempts.
 
 use std::net::IpAddr;
 
@@ -8,27 +8,27 @@ use crate::exchange;
 use crate::message::{Family, Question, Reply};
 use crate::servers::Servers;
 
-/// Why there are no addresses.
+/// The reason why there are no addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// There is no such host, or it has none.
+    /// The host does not exist, or has no address.
     Unknown,
-    /// No server could say.
+    /// No server could answer.
     Unanswered,
-    /// No server would say.
+    /// The servers refused to answer.
     Refused,
 }
 
-/// Why a name was not answered.
+/// The reason why a query has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
-    /// No server has said anything.
+    /// No server has responded.
     Silence,
-    /// A server has failed, or refuses.
+    /// A server has reported a failure, or refused.
     Said(Failure),
 }
 
-/// Looks up a name: those that it may stand for, one after the other, until one has an address.
+/// Looks a name up: tries its candidates one after the other, until one has an address.
 ///
 /// # Errors
 /// [`Failure`].
@@ -38,16 +38,16 @@ pub(crate) async fn resolve(servers: &Servers, host: &str) -> Result<Vec<IpAddr>
         match both(servers, &name).await {
             Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
             Ok(_) => {}
-            // A server that does not answer will not answer for the next name either.
+            // A silent server will not answer for the next candidate either.
             Err(Missing::Silence) => return Err(Failure::Unanswered),
-            // Some servers fail for domains that are none.
+            // Some servers fail for domains that do not exist.
             Err(Missing::Said(failure)) => failed = failed.or(Some(failure)),
         }
     }
     Err(failed.unwrap_or(Failure::Unknown))
 }
 
-/// Asks for the addresses of both families at once. What one of them has counts, whatever became of the other.
+/// Queries both address families at once. The result of one family counts, whatever the result of the other.
 async fn both(servers: &Servers, name: &str) -> Result<Vec<IpAddr>, Missing> {
     let (v6, v4) = tokio::join!(one(servers, name, Family::V6), one(servers, name, Family::V4));
     match (v6, v4) {
@@ -57,7 +57,7 @@ async fn both(servers: &Servers, name: &str) -> Result<Vec<IpAddr>, Missing> {
     }
 }
 
-/// Asks one server after the other, and all of them again.
+/// Queries one server after the other, for the configured number of rounds.
 async fn one(servers: &Servers, name: &str, family: Family) -> Result<Vec<IpAddr>, Missing> {
     let mut missing = Missing::Silence;
     for _ in 0..servers.attempts {

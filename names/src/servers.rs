@@ -1,38 +1,38 @@
-//! `/etc/resolv.conf`: which servers are asked, for which names, and how patiently.
+//! `/etc/resolv.conf`: name servers, search domains, timeouts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 /// The port of name servers.
 const PORT: u16 = 53;
-/// The most servers that are asked: what libc has always had.
+/// Maximum number of servers: the limit of the C library.
 const MOST_SERVERS: usize = 3;
-/// The most domains that are searched: what Kubernetes allows.
+/// Maximum number of search domains: the limit of Kubernetes.
 const MOST_DOMAINS: usize = 32;
-/// The greatest values of options; greater ones count as these.
+/// Maximum values of options; greater ones count as these.
 const MOST_DOTS: usize = 15;
 const MOST_ATTEMPTS: u32 = 5;
 const LONGEST_WAIT: u64 = 30;
 
-/// What the file says, or what holds where it says nothing.
+/// The settings of the file, or their defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Servers {
-    /// Asked in this order.
+    /// The servers, in the order in which they are queried.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Domains to which a short name may belong.
+    /// Domains that are appended to a short name.
     pub(crate) search: Vec<String>,
-    /// A name with so many dots is first asked for as it is.
+    /// A name with at least so many dots is first looked up as it is.
     pub(crate) dots: usize,
-    /// How long to wait for one answer.
+    /// Time limit for one answer.
     pub(crate) timeout: Duration,
-    /// How often each server is asked.
+    /// Number of queries to each server.
     pub(crate) attempts: u32,
-    /// Ask over TCP from the beginning.
+    /// Use TCP from the beginning.
     pub(crate) tcp: bool,
 }
 
 impl Servers {
-    /// Reads it. What cannot be understood is passed over; without a server, one on the machine itself is asked.
+    /// Parses the file. Malformed lines are skipped; without a server, the one on this machine is used.
     pub(crate) fn parse(text: &[u8]) -> Self {
         let mut servers = Self {
             addresses: Vec::new(),
@@ -53,13 +53,13 @@ impl Servers {
     }
 
     fn read_line(&mut self, line: &str) {
-        // A comment has one of these in front of its first word.
+        // A comment begins with one of these characters at the start of a word.
         let mut words = line.split_ascii_whitespace().take_while(|word| !word.starts_with(['#', ';']));
         match words.next() {
             Some("nameserver") if self.addresses.len() < MOST_SERVERS => {
                 self.addresses.extend(words.next().and_then(server));
             }
-            // The last of these counts.
+            // The last such line counts.
             Some("search") => self.search = words.filter_map(domain).take(MOST_DOMAINS).collect(),
             Some("domain") => self.search = words.take(1).filter_map(domain).collect(),
             Some("options") => words.for_each(|option| self.read_option(option)),
@@ -81,7 +81,7 @@ impl Servers {
         }
     }
 
-    /// Returns the names that a name may stand for, in the order in which they are asked for.
+    /// Returns the candidates for a name, in the order of the queries.
     pub(crate) fn candidates(&self, host: &str) -> Vec<String> {
         if let Some(whole) = host.strip_suffix('.') {
             return vec![whole.to_owned()];
@@ -94,7 +94,7 @@ impl Servers {
     }
 }
 
-/// Reads the address of a server, with the interface by which it is reached.
+/// Parses the address of a server, with the interface of a link-local one.
 fn server(word: &str) -> Option<SocketAddr> {
     if let Ok(address) = word.parse::<IpAddr>() {
         return Some(SocketAddr::new(address, PORT));
@@ -114,7 +114,7 @@ fn number_of(interface: &str) -> Option<u32> {
     netdevice::name_to_index(&socket, interface).ok()
 }
 
-/// Reads a domain to search; the one that contains all others says nothing.
+/// Parses a search domain; the root domain adds nothing and is dropped.
 fn domain(word: &str) -> Option<String> {
     let domain = word.strip_suffix('.').unwrap_or(word);
     crate::is_host(domain).then(|| domain.to_owned())
@@ -128,7 +128,7 @@ mod tests {
         Servers::parse(text.as_bytes()).addresses.iter().map(ToString::to_string).collect()
     }
 
-    /// Everything that the file may say is read; what is wrong, unknown or a comment changes nothing.
+    /// All settings of the file are parsed; malformed or unknown lines and comments have no effect.
     #[test]
     fn files_are_read() {
         let text = "; made by hand\n#nameserver 10.0.0.9\nnameserver 10.0.0.1\n  nameserver\tfd00::1 # second\nnameserver x\n\
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(servers.timeout, Duration::from_secs(3));
     }
 
-    /// An empty file, none, or one of noise means a server on the machine itself and nothing to search.
+    /// An empty, missing or senseless file means the server on this machine and no search domains.
     #[test]
     fn nothing_means_the_machine_itself() {
         for text in [&b""[..], b"\xff\xff\xff nameserver 1.1.1.1\n", b"nameserver\nsearch\noptions\n"] {
@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// Numbers beyond what is sensible count as the greatest or least that is.
+    /// A number out of range counts as the nearest valid one.
     #[test]
     fn numbers_are_limited() {
         let text = "options ndots:99 timeout:0 attempts:0\noptions ndots:18446744073709551616\n";
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(Servers::parse(text.as_bytes()).search.len(), MOST_DOMAINS);
     }
 
-    /// Short names are searched first, those with enough dots last, and those with a dot at the end not at all.
+    /// Short names are searched first, names with enough dots last, and names that end in a dot not at all.
     #[test]
     fn candidates_follow_the_dots() {
         let servers = Servers::parse(b"search a.example b.example\noptions ndots:2");

@@ -14,13 +14,13 @@ fn root(hosts: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("etc")).unwrap();
     fs::write(root.path().join("etc/hosts"), hosts).unwrap();
-    // Whoever asks it fails.
+    // A query to this server fails.
     fs::write(root.path().join("etc/resolv.conf"), "nameserver 127.0.0.1\noptions timeout:1 attempts:1 use-vc\n")
         .unwrap();
     root
 }
 
-/// An address is its own, in each of its forms, and needs neither file nor server.
+/// An address resolves to itself, in each of its forms, and needs neither file nor server.
 #[test]
 fn addresses_need_no_look_up() {
     let root = tempfile::tempdir().unwrap();
@@ -35,7 +35,8 @@ fn addresses_need_no_look_up() {
     }
 }
 
-/// The file of hosts comes first, in any case and with letters of other languages; without it the machine's own name means itself.
+/// The hosts file comes first, in any case and with non-ASCII letters; without a hosts file, `localhost` resolves to the loopback
+/// addresses.
 #[test]
 fn hosts_come_first() {
     let root = root("10.0.0.1 one\n10.0.0.2 xn--bcher-kva.example\n10.0.0.3 localhost\n");
@@ -48,7 +49,7 @@ fn hosts_come_first() {
     assert_eq!(look(empty.path(), "localhost").unwrap(), ["127.0.0.1", "::1"]);
 }
 
-/// What cannot be the name of a host is said to be none, before anybody is asked.
+/// A text that cannot be a host's name is refused before a server is queried.
 #[test]
 fn names_that_are_none() {
     let root = root("");
@@ -63,7 +64,7 @@ fn names_that_are_none() {
     }
 }
 
-/// A file that is no regular one, or too large, is named; nobody waits for what a pipe or a device has to say.
+/// A file that is not regular, or too large, is an error that names it; a pipe or device never blocks the look-up.
 #[test]
 fn odd_files_are_named() {
     for file in ["hosts", "resolv.conf"] {
@@ -88,7 +89,7 @@ fn odd_files_are_named() {
     }
 }
 
-/// A name that is in no file is asked of the server, here one that is not there.
+/// A name that is in no file is sent to the server, which does not exist here.
 #[test]
 fn servers_come_last() {
     let root = root("10.0.0.1 one\n");

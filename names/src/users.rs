@@ -1,4 +1,4 @@
-//! `/etc/passwd`: what a user is called and where it is at home.
+//! `/etc/passwd`: names and home folders of users.
 
 use std::ffi::{CStr, CString};
 use std::path::Path;
@@ -6,27 +6,27 @@ use std::path::Path;
 use crate::LookupError;
 use crate::file::read;
 
-/// Where users are listed.
+/// The list of users.
 const USERS: &str = "/etc/passwd";
-/// Longest file of that kind that is read, bytes.
+/// Longest list that is read, in bytes.
 const USERS_LIMIT: u64 = 4 << 20;
-/// Longest line of it that counts, bytes.
+/// Longest line that is parsed, in bytes.
 const LONGEST_LINE: usize = 4096;
 
-/// A user, as far as programs ask for it.
+/// A user, with the attributes that programs need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// What it is called.
+    /// Its name.
     pub name: CString,
-    /// Number of its group.
+    /// Number of its primary group.
     pub gid: u32,
-    /// Where it is at home.
+    /// Path of its home folder.
     pub home: CString,
-    /// What it is greeted by.
+    /// Path of its login shell.
     pub shell: CString,
 }
 
-/// Returns the first user with this number, if there is one.
+/// Returns the first user with this number; `None` without one.
 ///
 /// # Errors
 /// [`LookupError::File`]: the list cannot be used.
@@ -35,7 +35,7 @@ pub fn user(uid: u32) -> Result<Option<User>, LookupError> {
     Ok(find(&text, uid))
 }
 
-/// Finds a user. Lines that cannot be understood are passed over.
+/// Finds a user. Malformed lines are skipped.
 fn find(text: &[u8], uid: u32) -> Option<User> {
     let mut lines = text.split(|byte| *byte == b'\n').filter(|line| line.len() <= LONGEST_LINE);
     lines.find_map(|line| {
@@ -52,7 +52,7 @@ fn number_of(field: &[u8]) -> Option<u32> {
 }
 
 impl User {
-    /// Returns the texts that a program may ask for: name, home, shell.
+    /// Returns the user's texts: name, home, shell.
     pub fn texts(&self) -> [&CStr; 3] {
         [&self.name, &self.home, &self.shell]
     }
@@ -62,7 +62,7 @@ impl User {
 mod tests {
     use super::*;
 
-    /// The first line with the number counts; comments, lines of other forms, and lines without end do not.
+    /// The first line with the number counts; comments, malformed lines, and lines without an end are skipped.
     #[test]
     fn users_are_found() {
         let long = format!("long:x:7:7::{}:/bin/sh\n", "h".repeat(LONGEST_LINE));

@@ -9,12 +9,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Names a blob by the SHA-256 of its bytes.
+/// The name of a blob: the SHA-256 of its bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
-/// Says why a text is no digest.
+/// The reason why a text is no digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
     /// The algorithm is not SHA-256, the only one that containerd's content store uses by default.
@@ -33,20 +33,20 @@ impl Digest {
         hasher.finish()
     }
 
-    /// Hashes everything that `reader` yields, in pieces, and counts its bytes.
+    /// Hashes the whole output of `reader`, in pieces, and counts its bytes.
     ///
     /// # Errors
-    /// Whatever the reader fails with.
+    /// The reader's error.
     pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
         let mut hasher = Hasher::new();
         let size = io::copy(&mut reader, &mut hasher)?;
         Ok((hasher.finish(), size))
     }
 
-    /// Hashes the first `size` bytes of `file`, read by position: its own offset is neither used nor moved.
+    /// Hashes the first `size` bytes of `file`, read by position: the file's own offset is neither used nor changed.
     ///
     /// # Errors
-    /// Whatever reading fails with; a shorter file is [`io::ErrorKind::UnexpectedEof`].
+    /// The file cannot be read. A shorter file is [`io::ErrorKind::UnexpectedEof`].
     pub fn of_file(file: &File, size: u64) -> io::Result<Self> {
         let mut hasher = Hasher::new();
         let mut buffer = vec![0; 256 * 1024];
@@ -60,7 +60,7 @@ impl Digest {
         Ok(hasher.finish())
     }
 
-    /// Returns the whole text, `sha256:` included.
+    /// Returns the whole text, with `sha256:`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -70,23 +70,23 @@ impl Digest {
         &self.0["sha256:".len()..]
     }
 
-    /// Returns where the blob lies in an OCI image layout.
+    /// Returns the path of the blob in an OCI image layout.
     pub fn blob_path(&self) -> String {
         format!("blobs/sha256/{}", self.hex())
     }
 
-    /// Returns the first 12 hex digits: enough for a person, too few for a machine.
+    /// Returns the first 12 hex digits: enough for people, too few for machines.
     pub fn short(&self) -> &str {
         &self.hex()[..12]
     }
 }
 
-/// Hashes in pieces what does not fit into memory at once.
+/// Hashes data in pieces, for data that need not fit into memory at once.
 #[derive(Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Starts with nothing hashed.
+    /// Makes a hasher without data.
     pub fn new() -> Self {
         Self::default()
     }
@@ -96,7 +96,7 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// Returns the digest of all that was added.
+    /// Returns the digest of all added bytes.
     pub fn finish(self) -> Digest {
         let hex = self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         Digest(format!("sha256:{hex}"))
@@ -159,7 +159,7 @@ impl fmt::Debug for Digest {
 mod tests {
     use super::*;
 
-    /// The digest of nothing is the well-known one, whole or in pieces.
+    /// The digest of empty data is the well-known one, hashed at once or in pieces.
     #[test]
     fn hashes() {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

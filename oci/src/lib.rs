@@ -1,7 +1,7 @@
-//! What OCI documents and the first bytes of a layer mean. The packer, the cache, the engines and the precompiler all ask here, so
-//! that none of them knows a type, a key or a digest that another one does not.
+//! The meaning of OCI documents and of the first bytes of a layer. The packer, the cache, the engines and the precompiler share this
+//! crate, so they agree on media types, keys and digests.
 //!
-//! Nothing here reads a store or a network, and nothing is trusted: every function takes what an image claims.
+//! This crate reads neither a store nor a network. It trusts no input: every function takes the claims of an image.
 
 pub mod annotation;
 mod digest;

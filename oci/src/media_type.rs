@@ -1,4 +1,5 @@
-//! Media types: which are written, and what a layer, manifest or config of a type is.
+//! Media types: those that the packer writes, and the classification of any media type. The names are those of the OCI image
+//! specification and of CNCF wasm artifacts.
 
 /// A manifest of an image or artifact.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -10,48 +11,48 @@ pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
 /// A wasm module or component.
 pub const WASM: &str = "application/wasm";
-/// A component, as older tools name it.
+/// A component, as older tools write it.
 pub const COMPONENT: &str = "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm";
 /// An uncompressed tar of files.
 pub const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 /// A file of any kind.
 pub const DATA: &str = "application/octet-stream";
 
-/// Docker's names of a manifest and an index.
+/// Docker's media types of a manifest and of an index.
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-/// What the names of compressed archives end in.
+/// Suffixes of the media types of compressed archives.
 const COMPRESSED: [&str; 3] = ["+gzip", "+zstd", ".gzip"];
 
-/// Says whether a document of this type is an index.
+/// Returns whether a document of this type is an index.
 pub fn is_index(media_type: &str) -> bool {
     [INDEX, DOCKER_INDEX].contains(&media_type)
 }
 
-/// Says whether a document of this type is a manifest.
+/// Returns whether a document of this type is a manifest.
 pub fn is_manifest(media_type: &str) -> bool {
     [MANIFEST, DOCKER_MANIFEST].contains(&media_type)
 }
 
-/// Says whether a layer of this type is wasm: it has the plain type, or one of the names with the suffix `+wasm` that registries have.
+/// Returns whether a layer of this type is wasm: the plain type, or any type with the suffix `+wasm`.
 pub fn is_wasm(media_type: &str) -> bool {
     media_type == WASM || media_type.ends_with("+wasm")
 }
 
-/// Says whether containerd unpacks layers of this type into a root filesystem, and expects a diff id for each: the rule of
-/// `images.IsLayerType` of containerd 1.7 to 2.4.
+/// Returns whether containerd unpacks layers of this type into a root filesystem, and expects a diff id for each. The rule is that of
+/// `images.IsLayerType` in containerd 1.7 to 2.4.
 pub fn is_unpacked(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.oci.image.layer.")
         || media_type.starts_with("application/vnd.docker.image.rootfs.")
 }
 
-/// Says whether a layer of this type is an archive of files, compressed or not.
+/// Returns whether a layer of this type is an archive of files, compressed or not.
 pub fn is_archive(media_type: &str) -> bool {
     let before = uncompressed(media_type).strip_suffix("tar");
     before.is_some_and(|before| before.ends_with(['.', '-', '+', '/']))
 }
 
-/// Says whether the name says that the bytes are compressed.
+/// Returns whether the media type names a compression.
 pub fn is_compressed(media_type: &str) -> bool {
     uncompressed(media_type) != media_type
 }
@@ -60,7 +61,7 @@ fn uncompressed(media_type: &str) -> &str {
     COMPRESSED.iter().find_map(|suffix| media_type.strip_suffix(suffix)).unwrap_or(media_type)
 }
 
-/// Says whether it has the form `type/subtype` (RFC 6838, section 4.2).
+/// Returns whether the text has the form `type/subtype` (RFC 6838, section 4.2).
 pub fn is_valid(media_type: &str) -> bool {
     let is_name = |name: &str| {
         name.len() <= 127
@@ -76,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// Names that the specification has are spelled as the specification's own crate does.
+    /// The constants equal those of the specification's own crate.
     #[test]
     fn names_are_those_of_the_specification() {
         let spelled = [
@@ -102,7 +103,7 @@ mod tests {
         }
     }
 
-    /// Wasm types are those that end in `+wasm` and the plain one.
+    /// Wasm types are the plain type and all that end in `+wasm`.
     #[test]
     fn wasm_types() {
         for wasm in
@@ -115,7 +116,7 @@ mod tests {
         }
     }
 
-    /// Archives are told from what only sounds like one; compressed ones from others.
+    /// Archives are distinguished from types with similar names, compressed archives from others.
     #[test]
     fn archives() {
         for (archive, compressed) in [
@@ -133,7 +134,7 @@ mod tests {
         }
     }
 
-    /// A media type has two names that are joined by one slash.
+    /// A media type consists of two names, joined by one slash.
     #[test]
     fn valid_types() {
         for valid in [WASM, TAR, "a/b", "text/x.y-z+json"] {

@@ -1,36 +1,36 @@
-//! Where a layer that is data may be mounted.
+//! Paths at which a data layer may be mounted.
 
-/// The most bytes that Linux takes as a path, and as a name in it.
+/// Linux's longest path, and longest name in a path, in bytes.
 const MAX_PATH: usize = 4095;
 const MAX_NAME: usize = 255;
 
-/// Says why a path is none at which a file can be mounted.
+/// The reason why no file can be mounted at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MountPathError {
-    /// It does not begin with `/`.
+    /// The path does not begin with `/`.
     #[error("it is not absolute")]
     Relative,
-    /// It is `/`.
+    /// The path is `/`.
     #[error("it is the root")]
     Root,
-    /// It, or a name in it, is longer than Linux takes.
+    /// The path, or a name in it, is longer than Linux allows.
     #[error("it is too long")]
     TooLong,
-    /// It would change the terminal or the log that shows it.
+    /// The path contains control characters, which would affect a terminal or a log that shows it.
     #[error("it has a control character")]
     Control,
-    /// It leads up.
+    /// The path contains `..`.
     #[error("it has a part \"..\"")]
     Parent,
-    /// It has a part that names nothing.
+    /// The path contains an empty name or `.`.
     #[error("it has an empty part, or a part \".\"")]
     Empty,
 }
 
-/// Takes the paths that a file can be mounted at: absolute, of plain names alone.
+/// Checks that a file can be mounted at a path: it must be absolute, and consist of plain names alone.
 ///
 /// # Errors
-/// [`MountPathError`] says what is wrong.
+/// [`MountPathError`] names the reason.
 pub fn check_mount_path(path: &str) -> Result<(), MountPathError> {
     let below = path.strip_prefix('/').ok_or(MountPathError::Relative)?;
     let has = |wrong: &[&str]| below.split('/').any(|name| wrong.contains(&name));
@@ -53,7 +53,7 @@ pub fn check_mount_path(path: &str) -> Result<(), MountPathError> {
 mod tests {
     use super::*;
 
-    /// Plain absolute paths are taken.
+    /// Plain absolute paths are accepted.
     #[test]
     fn plain_paths() {
         for path in ["/model.bin", "/data/a", "/data/a b/ü", "/..data", &format!("/{}", "a".repeat(MAX_NAME))] {
@@ -61,7 +61,7 @@ mod tests {
         }
     }
 
-    /// A path that is none, or that leads elsewhere, is refused for its reason.
+    /// Each kind of unusable path is refused for its reason.
     #[test]
     fn odd_paths() {
         use MountPathError::{Control, Empty, Parent, Relative, Root, TooLong};

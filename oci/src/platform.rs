@@ -1,4 +1,4 @@
-//! What an image is for: an operating system and an architecture.
+//! Platforms of images: an operating system and an architecture.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 /// The architecture of wasm.
 const WASM: &str = "wasm";
-/// The operating systems of wasm that are met: one for each version of WASI, and one that leaves it open.
+/// The operating systems of wasm: `wasi` without a version of WASI, and the versioned ones.
 const WASM_SYSTEMS: [&str; 3] = ["wasi", "wasip1", "wasip2"];
 
-/// What an image is for. A config says it, of images and of CNCF wasm artifacts alike, and so does an entry of an index.
+/// The platform of an image. The config of an image or CNCF wasm artifact names it, and so does an index entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
     /// `wasm` or `amd64`, for example.
@@ -22,12 +22,12 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Returns the platform of wasm for an operating system such as `wasip1`.
+    /// Returns the wasm platform for an operating system such as `wasip1`.
     pub fn wasm(os: &str) -> Self {
         Self { architecture: WASM.to_owned(), os: os.to_owned() }
     }
 
-    /// Returns the platform of native programs for this machine, spelled as OCI does.
+    /// Returns the platform of native programs for this machine, in OCI's spelling.
     pub fn host() -> Self {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -37,13 +37,13 @@ impl Platform {
         Self { architecture: architecture.to_owned(), os: "linux".to_owned() }
     }
 
-    /// Says whether an image of this platform is wasm. Builders leave out one of the two now and then, so one suffices.
+    /// Returns whether a config with this platform is one for wasm. Builders sometimes omit one of the two parts, so one suffices.
     pub fn says_wasm(&self) -> bool {
         self.architecture == WASM || WASM_SYSTEMS.contains(&self.os.as_str())
     }
 
-    /// Says whether an entry of an index for this platform is the one for wasm. Another entry may be for an architecture alone, so
-    /// both must say it.
+    /// Returns whether an index entry for this platform is the one for wasm. Another entry may match in its architecture alone, so both
+    /// parts must match.
     pub fn is_wasm(&self) -> bool {
         self.architecture == WASM && WASM_SYSTEMS.contains(&self.os.as_str())
     }
@@ -76,7 +76,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// What is asked for has two parts, and is shown as it was asked for.
+    /// A platform has two parts, and is displayed as it was written.
     #[test]
     fn parses() {
         assert_eq!(platform("wasip1/wasm"), Platform::wasm("wasip1"));
@@ -86,7 +86,7 @@ mod tests {
         }
     }
 
-    /// A config says wasm by either part, an entry of an index by both.
+    /// For a config one of the two parts suffices; an index entry needs both.
     #[test]
     fn wasm() {
         for (text, says, is) in [

@@ -1,12 +1,13 @@
-//! What bytes are, by how they begin. Names and media types are claims; this is what a layer or file is taken for.
+//! The format of bytes, by their beginning. Names and media types are only claims; the beginning decides what a layer or file is treated
+//! as.
 
-/// How wasm in binary form begins.
+/// The first bytes of wasm in binary form.
 pub const MAGIC: [u8; 4] = *b"\0asm";
 /// The four bytes after [`MAGIC`], little endian.
 const MODULE: u32 = 1;
 const COMPONENT: u32 = 0x0001_000d;
 
-/// Executables, and the artifacts of engines, by how they begin.
+/// First bytes of executables and of engines' artifacts, with the name of each format.
 const NATIVE: [(&[u8], &str); 8] = [
     (b"\x7fELF", "ELF"),
     (b"MZ", "PE"),
@@ -27,40 +28,40 @@ pub enum WasmKind {
     Component,
 }
 
-/// Says what bytes are instead of wasm.
+/// The reason why bytes are not wasm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PreambleError {
     /// There are no bytes.
     #[error("it is empty")]
     Empty,
-    /// It is an executable, a shared object or an artifact of an engine.
+    /// The bytes are an executable, a shared object or an artifact of an engine.
     #[error("it is native code ({format}), which is never loaded from an image")]
     NativeCode {
         /// Name of the format, e.g. `ELF`.
         format: &'static str,
     },
-    /// It begins as wasm does, but is shorter than the preamble.
+    /// The bytes begin like wasm, but are shorter than the preamble.
     #[error("it is truncated after {size} bytes")]
     Truncated {
         /// Length in bytes.
         size: usize,
     },
-    /// It is wasm of a version that nobody runs.
+    /// The bytes are wasm of an unknown version.
     #[error("it is wasm of unknown version {version:#x}")]
     Version {
         /// The four bytes after the magic number, little endian.
         version: u32,
     },
-    /// It is something else.
+    /// The bytes are of another format.
     #[error("it is not wasm")]
     NotWasm,
 }
 
 impl WasmKind {
-    /// Reads the kind from the first bytes: 8 suffice for wasm, 16 to name what it is instead.
+    /// Reads the kind from the first bytes: 8 suffice for wasm, 16 to name another format.
     ///
     /// # Errors
-    /// [`PreambleError`] says what they are instead.
+    /// [`PreambleError`] names the actual format.
     pub fn of(start: &[u8]) -> Result<Self, PreambleError> {
         if start.is_empty() {
             return Err(PreambleError::Empty);
@@ -82,7 +83,7 @@ impl WasmKind {
         }
     }
 
-    /// Returns the `os` that an image of it has.
+    /// Returns the `os` of an image with wasm of this kind.
     pub fn os(self) -> &'static str {
         match self {
             Self::Module => "wasip1",
@@ -95,14 +96,14 @@ impl WasmKind {
 mod tests {
     use super::*;
 
-    /// Both formats are told apart by their preamble.
+    /// The preamble distinguishes the two formats.
     #[test]
     fn recognises_wasm() {
         assert_eq!(WasmKind::of(b"\0asm\x01\0\0\0"), Ok(WasmKind::Module));
         assert_eq!(WasmKind::of(b"\0asm\x0d\0\x01\0rest"), Ok(WasmKind::Component));
     }
 
-    /// Everything else is refused under its own name.
+    /// Each other format is refused with its name.
     #[test]
     fn refuses_the_rest() {
         assert_eq!(WasmKind::of(b""), Err(PreambleError::Empty));

@@ -1,8 +1,8 @@
 //! OCI archives: an image layout in a tar, unpacked into a private folder.
 //!
-//! The tar is hostile. Of its entries only the three kinds that a layout consists of are looked at, by their exact names;
-//! they must be regular files, they have limits, and a blob's bytes must hash to its name. Nothing is written under a name
-//! that the tar chose freely, and nothing in it is a label.
+//! The tar is hostile. Only three kinds of entries are unpacked, those of a layout, by their exact names. They must be regular files,
+//! they have limits, and a blob's bytes must match the digest in its name. No file gets a name that the tar chooses freely, and no file
+//! of the tar is read as a label.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
@@ -14,72 +14,72 @@ use prewasi_oci::{Digest, Hasher};
 use tar::EntryType;
 use tempfile::TempDir;
 
-/// `index.json` and `oci-layout` are read whole later on.
+/// Longest `index.json` or `oci-layout`, in bytes: both are later read as a whole.
 const DOCUMENT_LIMIT: u64 = 4 << 20;
-/// The most that is unpacked in all; more is no wasm program.
+/// Maximum size of all unpacked files, in bytes; a larger archive holds no wasm program.
 const TOTAL_LIMIT: u64 = 4 << 30;
-/// The most entries that are looked at.
+/// Maximum number of entries.
 const ENTRY_LIMIT: usize = 10_000;
 /// The documents that make a folder a layout.
 const DOCUMENTS: [&str; 2] = ["oci-layout", "index.json"];
 
-/// Says why an archive is not unpacked.
+/// The reason why an archive is not unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
-    /// It cannot be read, or is no tar.
+    /// The archive cannot be read, or is no tar.
     #[error("cannot read archive {}", path.display())]
     Read {
         /// The archive.
         path: PathBuf,
-        /// Where and why.
+        /// The system's or the parser's error.
         #[source]
         source: io::Error,
     },
-    /// It is compressed.
+    /// The archive is compressed.
     #[error("cannot read archive {}: it is compressed", path.display())]
     Compressed {
         /// The archive.
         path: PathBuf,
     },
-    /// It is no image layout.
+    /// The archive holds no image layout.
     #[error("cannot use archive {}: it has no {missing}", path.display())]
     NotALayout {
         /// The archive.
         path: PathBuf,
-        /// The document that is not there.
+        /// The missing document.
         missing: &'static str,
     },
-    /// An entry is not what its name promises.
+    /// An entry does not match its name.
     #[error("cannot use archive {}: {entry} {reason}", path.display())]
     Entry {
         /// The archive.
         path: PathBuf,
         /// Name of the entry.
         entry: String,
-        /// What is wrong with it.
+        /// The mismatch.
         reason: String,
     },
-    /// It has more entries or bytes than any program needs.
+    /// The archive has more entries or bytes than allowed.
     #[error("cannot use archive {}: it has more than {limit}", path.display())]
     TooLarge {
         /// The archive.
         path: PathBuf,
-        /// The limit.
+        /// The exceeded limit.
         limit: String,
     },
-    /// The folder for it cannot be written to.
+    /// The folder for the layout cannot be written to.
     #[error("cannot unpack archive {}", path.display())]
     Write {
         /// The archive.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
 impl ArchiveError {
-    /// Says what can be done about it.
+    /// Returns advice for the user.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Compressed { .. } => Some("decompress it first"),
@@ -91,7 +91,7 @@ impl ArchiveError {
     }
 }
 
-/// Unpacks an OCI archive into a folder that only this user can enter, and that is removed when the value is dropped.
+/// Unpacks an OCI archive into a folder that only this user can enter, and that is removed on drop.
 ///
 /// # Errors
 /// [`ArchiveError`] names the archive and the entry at fault.
@@ -109,7 +109,7 @@ pub(crate) fn unpack(path: &Path) -> Result<TempDir, ArchiveError> {
 /// Makes a temporary folder that only this user can enter.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn private_folder() -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("prewasi-").permissions(Permissions::from_mode(0o700)).tempdir()
 }
@@ -127,7 +127,7 @@ impl Unpacking<'_> {
             return Err(ArchiveError::Compressed { path: self.path.to_owned() });
         }
         let mut archive = tar::Archive::new(file);
-        // Without the extensions: they may hold long names, which none of ours is, and cost memory.
+        // Without extensions: they may hold long names, which no file of a layout has, and cost memory.
         let entries = archive.entries().map_err(|source| self.read_error(source))?.raw(true);
         for (number, entry) in entries.enumerate() {
             if number >= ENTRY_LIMIT {

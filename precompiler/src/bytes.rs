@@ -1,5 +1,4 @@
-//! Reading files that somebody else may own, and may be changing: with a limit, by position, and where it matters from a copy that
-//! nobody can change.
+//! Reads files that another user may own and change: with a limit, by position, and if the content must not change, from a sealed copy.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -9,23 +8,23 @@ use prewasi_cache::seal;
 use prewasi_oci::{Digest, Hasher};
 use rustix::fs::MemfdFlags;
 
-/// No wasm file is larger in earnest; what is read into memory or hashed must have a bound.
+/// Longest wasm file, in bytes. Every file that is read into memory or hashed needs a limit.
 pub(crate) const WASM_LIMIT: u64 = 1 << 30;
 
-/// Reads what says which kind of wasm it is.
+/// Reads the bytes that identify the kind of wasm.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn preamble(file: &File) -> io::Result<Vec<u8>> {
     let mut start = [0; 16];
     let length = file.read_at(&mut start, 0)?;
     Ok(start[..length].to_vec())
 }
 
-/// Hashes a whole file of wasm.
+/// Hashes a whole wasm file.
 ///
 /// # Errors
-/// What the system says, or that it is larger than [`WASM_LIMIT`].
+/// The system's error, or a file larger than [`WASM_LIMIT`].
 pub(crate) fn hash(file: &File) -> io::Result<Digest> {
     let mut hasher = Hasher::new();
     for_each_piece(file, WASM_LIMIT, |piece| {
@@ -35,10 +34,10 @@ pub(crate) fn hash(file: &File) -> io::Result<Digest> {
     Ok(hasher.finish())
 }
 
-/// Reads a whole file of wasm.
+/// Reads a whole wasm file.
 ///
 /// # Errors
-/// What the system says, or that it is larger than [`WASM_LIMIT`].
+/// The system's error, or a file larger than [`WASM_LIMIT`].
 pub(crate) fn read(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for_each_piece(file, WASM_LIMIT, |piece| {
@@ -48,10 +47,10 @@ pub(crate) fn read(file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Copies a file into memory that nobody can change any more, and makes sure that the copy has the bytes of `digest`.
+/// Copies a file into a sealed memfd, and checks that the copy's bytes match `digest`.
 ///
 /// # Errors
-/// What the system says, that the file is larger than `limit`, or that it has other bytes.
+/// The system's error, a file larger than `limit` bytes, or other bytes.
 pub(crate) fn sealed_copy(file: &File, digest: &Digest, limit: u64) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut copy = File::from(rustix::fs::memfd_create("prewasi-copy", flags)?);
@@ -70,10 +69,10 @@ pub(crate) fn sealed_copy(file: &File, digest: &Digest, limit: u64) -> io::Resul
     Ok(copy)
 }
 
-/// Reads by position, because the descriptor may be shared with a worker.
+/// Reads by position, because a worker may share the descriptor.
 fn for_each_piece(file: &File, limit: u64, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let too_large = || io::Error::other(format!("it has more than {limit} bytes"));
-    // A file of holes takes as long to read as one of bytes.
+    // A sparse file takes as long to read as a full one.
     if file.metadata()?.len() > limit {
         return Err(too_large());
     }
@@ -98,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// A copy has the bytes of its digest, cannot be changed, and is not made of other bytes or of too many.
+    /// A copy has the bytes of its digest and cannot be changed; other bytes, or too many, are refused.
     #[test]
     fn copies_are_what_was_hashed() {
         let mut file = tempfile::tempfile().unwrap();
@@ -117,7 +116,7 @@ mod tests {
         assert_eq!(long, "it has more than 4 bytes");
     }
 
-    /// A huge file of holes is refused by its length, and not read.
+    /// A huge sparse file is refused by its length, without reading it.
     #[test]
     fn holes_are_not_read() {
         let file = tempfile::tempfile().unwrap();

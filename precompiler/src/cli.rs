@@ -1,4 +1,4 @@
-//! The commands of `prewasi`, one file each; the shim binaries answer some of them too.
+//! The commands of `prewasi`, one file each; the shim binaries have some of them too.
 //!
 //! Every command ends with a [`Status`]. Errors are printed once, here, with their whole chain.
 
@@ -29,18 +29,18 @@ mod watch;
 pub use precompile::Precompile;
 pub use run::Run;
 
-/// How a command ended, and thereby the process's exit code.
+/// The result of a command, which becomes the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// All was done: 0.
+    /// Success: 0.
     Done,
-    /// The input is wrong, an image for example: 1.
+    /// The input is at fault, for example an image: 1.
     Input,
-    /// Something else went wrong, containerd does not answer for example: 2.
+    /// Another error, for example a containerd that does not answer: 2.
     Unexpected,
     /// The command line is wrong: 64.
     Usage,
-    /// A guest ran, or could not: its own exit code, 134 for a trap, 126 for what cannot run.
+    /// A guest ran, or could not: its own exit code, 134 for a trap, 126 for a program that cannot run.
     Guest(u8),
 }
 
@@ -133,7 +133,7 @@ impl StoreArgs {
     }
 }
 
-/// Returns the settings for a store, with the limits that this node's file names.
+/// Returns the settings for a store, with the limits of the node's file.
 fn settings(store: StoreAddress) -> Result<Settings, OptionsError> {
     let mut settings = Settings::for_store(store);
     Options::of_node()?.apply(&mut settings);
@@ -154,7 +154,7 @@ pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     }
     match Prewasi::try_parse_from(args) {
         Ok(Prewasi { command }) => {
-            // A command says what it does itself; a service has nobody to show it to.
+            // A command prints its own result; a service has only its log.
             log(if matches!(command, Command::Watch(_)) { "info" } else { "warn" });
             command.execute(engines).into()
         }
@@ -162,28 +162,28 @@ pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     }
 }
 
-/// Says whether this is one of the verbs that [`main`] knows: those of `prewasi` and, for its own engine, those of each shim.
+/// Returns whether [`main`] knows this verb. `prewasi` has these verbs; each shim has them for its own engine.
 pub fn knows(verb: &str) -> bool {
     Prewasi::command().find_subcommand(verb).is_some()
 }
 
-/// Sends the library's messages to standard error: those of `level`, or what `PREWASI_LOG` asks for.
+/// Sends the library's log to standard error: from `level` on, or as `PREWASI_LOG` says.
 fn log(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PREWASI_LOG")
-        // What other libraries have to say is for whoever asks for it; a guest of `run` has the same standard error.
+        // Messages of other libraries appear only on request; a guest of `run` shares the standard error.
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("prewasi={level}")));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
-    // No colours: another crate of a build may have switched them on. A second call in one process, as tests make it, is no harm.
+    // No colours: another crate of a build may have enabled them. A second call in one process, as in tests, has no effect.
     let _ = subscriber.with_ansi(false).try_init();
 }
 
 fn usage(error: &clap::Error) -> Status {
-    // Standard output may be closed; there is nobody to tell then.
+    // Standard output may be closed; then there is no way to report it.
     let _ = error.print();
     if error.use_stderr() { Status::Usage } else { Status::Done }
 }
 
-/// Says what can be done about an error that a user is likely to meet.
+/// Returns advice for a common error.
 fn hint(error: &PrepareError) -> Option<&'static str> {
     match error {
         PrepareError::Store(prewasi_cache::StoreError::Connect { .. }) => {
@@ -197,7 +197,7 @@ fn hint(error: &PrepareError) -> Option<&'static str> {
     }
 }
 
-/// Runs a command to its end, and prints the error that it ends with, if any.
+/// Runs a command to its end, and prints its error, if any.
 fn conclude(command: impl Future<Output = Result<Status, PrepareError>>) -> Status {
     match block_on(command) {
         Ok(Ok(status)) => status,
@@ -229,13 +229,13 @@ pub(crate) fn find(records: &[ImageRecord], wanted: &str) -> Option<ImageRecord>
         .cloned()
 }
 
-/// Finds the image that a command is about.
+/// Finds the image that a command names.
 async fn find_image(precompiler: &Precompiler, wanted: &str) -> Result<ImageRecord, PrepareError> {
     let records = precompiler.store().images().await?;
     Ok(find(&records, wanted).ok_or_else(|| ImageError::NotFound { image: wanted.to_owned() })?)
 }
 
-/// Runs a future on a runtime of its own, in this one thread.
+/// Runs a future on a new runtime in this thread.
 fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
 }

@@ -1,7 +1,7 @@
 //! Compiling in a child process: the parent's side.
 //!
-//! The worker is this same binary under another name of command. It gets the wasm and an empty memfd as descriptors, and
-//! nothing else; its output is only ever touched after it has ended, and sealed before anybody trusts it.
+//! The worker is this same binary, started with a hidden command. It gets only the wasm and an empty memfd as descriptors. Its output is
+//! read only after its end, and sealed before it is trusted.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,10 +18,10 @@ use tokio::io::unix::AsyncFd;
 use crate::worker::{self, Report};
 use crate::{Settings, WorkerError};
 
-/// The most that is kept of what a crashing worker said, bytes.
+/// Longest message of a crashed worker that is kept, in bytes.
 const MESSAGE_LIMIT: u64 = 64 << 10;
 
-/// What is said, by Rust, by the system, by C++ and by LLVM, when there is no memory.
+/// Messages of Rust, the system, C++ and LLVM about a lack of memory.
 const OUT_OF_MEMORY: [&str; 4] =
     ["memory allocation of", "Cannot allocate memory", "std::bad_alloc", "LLVM ERROR: out of memory"];
 
@@ -33,15 +33,15 @@ const THREAD_MEMORY: u64 = 256 << 20;
 pub(crate) struct Compiled {
     /// The artifact, a sealed memfd.
     pub(crate) file: File,
-    /// Length in bytes.
+    /// Length of the artifact in bytes.
     pub(crate) size: u64,
-    /// Wall clock.
+    /// Duration, wall clock.
     pub(crate) elapsed: Duration,
-    /// Memory of the worker at its highest, bytes.
+    /// Peak memory of the worker, in bytes.
     pub(crate) peak_memory: u64,
 }
 
-/// Says why there is no artifact: the wasm is at fault, or the worker.
+/// The reason why there is no artifact: the wasm is at fault, or the worker.
 #[derive(Debug)]
 pub(crate) enum CompileFailure {
     Refused(CompileError),
@@ -50,9 +50,9 @@ pub(crate) enum CompileFailure {
 
 /// The input of a compile.
 pub(crate) struct Input<'a> {
-    /// The wasm, read from offset 0.
+    /// The file with the wasm, read from offset 0.
     pub(crate) file: &'a File,
-    /// It is wasm text.
+    /// The file is wasm text.
     pub(crate) text: bool,
 }
 
@@ -148,7 +148,7 @@ impl Worker {
         }
     }
 
-    /// Waits for the end, at most `limit`.
+    /// Waits for the end of the worker, at most for `limit`.
     async fn wait(&mut self, limit: Duration) -> Result<ExitStatus, CompileFailure> {
         match tokio::time::timeout(limit, self.pidfd.readable()).await {
             Ok(ready) => {
@@ -160,11 +160,11 @@ impl Worker {
         }
     }
 
-    /// Returns what the worker wrote to its standard error; call it after its end.
+    /// Returns the worker's standard error. Call this after the worker's end.
     fn said(&mut self) -> String {
         let mut bytes = Vec::new();
         if let Some(stderr) = self.child.stderr.take() {
-            // A pipe holds no more than this anyway; what cannot be read is not worth an error of its own.
+            // A pipe holds no more than the limit anyway; a failed read is not worth an error.
             let _ = stderr.take(MESSAGE_LIMIT).read_to_end(&mut bytes);
         }
         String::from_utf8_lossy(&bytes).into_owned()
@@ -184,11 +184,11 @@ fn pidfd(child: &Child) -> std::io::Result<AsyncFd<OwnedFd>> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| std::io::Error::other("the worker has no process id"))?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-    // SAFETY: an `OwnedFd` answers with the same open descriptor for as long as it lives.
+    // SAFETY: an `OwnedFd` refers to the same open descriptor as long as it lives.
     Ok(unsafe { AsyncFd::register(pidfd) }?)
 }
 
-/// Reads the worker's last line, or says how it died without one.
+/// Parses the worker's last line; without one, returns how the worker died.
 fn report(settings: &Settings, status: ExitStatus, said: &str) -> Result<Report, CompileFailure> {
     let last = said.lines().next_back().unwrap_or_default();
     if status.code().is_some()

@@ -1,14 +1,14 @@
-//! What must be known of a containerd before there is anything to prepare.
+//! Questions to a containerd that come before any other work.
 
 use std::path::Path;
 use std::time::Duration;
 
 use prewasi_cache::ContainerdStore;
 
-/// How long a containerd may take to say which it is; it is about to wait for us.
+/// Time limit for containerd's answer: containerd itself waits for this process.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Asks the containerd at `address` for its version, e.g. `2.1.9`; `None` if it does not say in time.
+/// Asks the containerd at `address` for its version, e.g. `2.1.9`; `None` without a timely answer.
 pub fn containerd_version(address: &Path) -> Option<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let ask = async {

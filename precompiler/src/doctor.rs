@@ -1,8 +1,8 @@
-//! Whether a node has what prewasi needs: containerd, its files, the shims, the kernel's means against hostile wasm, and what
-//! containers are confined and measured by.
+//! Checks whether a node has what prewasi needs: containerd, its files, the shims, the kernel's support for the sandbox and for
+//! containers.
 //!
-//! Each check stands alone and answers even if another fails. Nothing is changed, and what is tried is tried for real: the
-//! sandbox by compiling in it, the runtime folder by writing to it, device filters by loading one.
+//! Each check is independent and gives a result even if another fails. No check changes the node. Checks try the real operation: a
+//! compile in the sandbox, a write to the runtime folder, loading a device filter.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -22,15 +22,15 @@ mod modules;
 mod shims;
 mod traps;
 
-/// The oldest releases of containerd that keep wasm layers: of 1.7, and of everything later.
+/// The oldest releases of containerd that keep wasm layers: of 1.7, and of all later versions.
 const OLDEST_1_7: [u64; 3] = [1, 7, 7];
 const OLDEST: [u64; 3] = [2, 0, 0];
 
-/// How a check ended.
+/// The verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Health {
-    /// As it should be.
+    /// The node is as it should be.
     Ok,
     /// Containers run, but not as well as they could.
     Warn,
@@ -41,13 +41,13 @@ pub(crate) enum Health {
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
-    /// What was looked at.
+    /// The subject of the check.
     pub name: String,
-    /// How it is.
+    /// The verdict.
     pub health: Health,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What to do about it.
+    /// Advice for the administrator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
@@ -66,7 +66,7 @@ impl Check {
     }
 }
 
-/// Makes every check. `path` is what programs are looked for in, usually `PATH`.
+/// Runs every check. `path` is the search path for programs, usually `PATH`.
 pub(crate) async fn examine(settings: &Settings, engines: &[&dyn Engine], path: &str) -> Vec<Check> {
     let mut checks = match &settings.store {
         StoreAddress::Containerd { address, namespace } => containerd(address, namespace).await,
@@ -144,7 +144,7 @@ async fn content_root(store: &ContainerdStore) -> Check {
     }
 }
 
-/// Looks for a folder that can be written to, without leaving anything there but the folder.
+/// Checks that the runtime folder can be written to; leaves only the folder itself.
 fn runtime_folder(folder: &Path) -> Check {
     const NAME: &str = "runtime folder";
     let file = folder.join(format!(".doctor-{}", std::process::id()));
@@ -163,7 +163,7 @@ fn runtime_folder(folder: &Path) -> Check {
     }
 }
 
-/// Compiles the smallest module there is, the way that every module is compiled.
+/// Compiles the smallest possible module, in the same way as every module.
 async fn sandbox(settings: &Settings, engine: &dyn Engine) -> Check {
     const EMPTY_MODULE: &[u8] = b"\0asm\x01\0\0\0";
     let name = format!("compile with {}", engine.name());
@@ -187,7 +187,7 @@ async fn sandbox(settings: &Settings, engine: &dyn Engine) -> Check {
 mod tests {
     use super::*;
 
-    /// Releases that drop wasm layers fail, later ones pass, and what is no version is a warning.
+    /// Releases that drop wasm layers fail, later ones pass, and an unreadable version is a warning.
     #[test]
     fn releases_are_judged() {
         for version in ["1.7.7", "v1.7.24", "1.7.24~ds1", "2.0.0", "2.1.9+unknown", "v2.0.0-rc.1", "3.0"] {
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// A folder that can be written to passes and is left empty; a file in its place fails.
+    /// A writable folder passes and is left empty; a file in its place fails.
     #[test]
     fn runtime_folder_is_tried() {
         let dir = tempfile::tempdir().expect("temp dir");

@@ -1,4 +1,4 @@
-//! How an entrypoint says what is called: `file.wasm#function`.
+//! Parses an entrypoint: `file.wasm#function`.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub fn split_function(entrypoint: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Says whether a name alone says that a file is wasm, binary or text.
+/// Returns whether the name of a file is that of wasm, binary or text.
 pub fn is_named_wasm(program: &str) -> bool {
     Path::new(program).extension().is_some_and(|extension| extension == "wasm" || extension == "wat")
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between an image's name and a program that is ready to run.
+//! Errors between an image's name and a program that is ready to run.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -12,133 +12,133 @@ use prewasi_oci::{Digest, DigestError, MountPathError};
 
 use crate::{OptionsError, visible};
 
-/// At most so many files of an image are mounted: each is a mount of the container.
+/// Maximum number of files of an image that are mounted: each is a mount of the container.
 pub(crate) const MAX_FILES: usize = 64;
-/// At most so many bytes of an image are mounted: all of it is hashed when the image is first run.
+/// Maximum size of all files of an image that are mounted, in bytes: all are hashed when the image is first run.
 pub(crate) const MAX_BYTES: u64 = 16 << 30;
 
-/// Says why an image cannot be understood. Every message names the image, and the blob at fault by its digest.
+/// The reason why an image cannot be read or used. Every message names the image, and the blob at fault by its digest.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// No image record has that name.
     #[error("cannot find image {image}")]
     NotFound {
-        /// As it was asked for.
+        /// The requested name.
         image: String,
     },
-    /// The store cannot be asked.
+    /// The store failed.
     #[error("cannot read image {image}")]
     Store {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// Why.
+        /// The store's error.
         #[source]
         source: StoreError,
     },
-    /// The record points to something that is neither manifest nor index.
+    /// The record refers to a blob that is neither manifest nor index.
     #[error("cannot use image {image}: {digest} is neither a manifest nor an index but {media_type:?}")]
     NotAnImage {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// What its record points to.
+        /// Digest of the record's target.
         digest: Digest,
-        /// The type that the record gives.
+        /// Media type of the record's target.
         media_type: String,
     },
-    /// Indexes in indexes.
+    /// Indexes are nested too deeply.
     #[error("cannot use image {image}: its indexes are nested more than {limit} deep")]
     TooDeep {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// The most that is followed.
+        /// Maximum depth.
         limit: usize,
     },
-    /// An index without an entry for wasm or this machine.
+    /// The index has no entry for wasm or this machine.
     #[error("cannot use image {image}: index {index} has no manifest for wasm or for this machine")]
     NoPlatform {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// The index.
+        /// Digest of the index.
         index: Digest,
     },
-    /// Nothing for the platform that was asked for.
+    /// The image has nothing for the requested platform.
     #[error("cannot use image {image}: {digest} has nothing for platform {wanted}")]
     OtherPlatform {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// The index or config at fault.
+        /// Digest of the index or config at fault.
         digest: Digest,
-        /// The platform that was asked for.
+        /// The requested platform.
         wanted: String,
     },
     /// A blob that the image needs was never pulled or has been removed.
     #[error("cannot use image {image}: {what} {digest} is not in the content store; pull the image again")]
     MissingBlob {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// What the blob is: manifest, config, layer.
+        /// Kind of the blob: manifest, config, layer.
         what: &'static str,
-        /// Its digest.
+        /// Digest of the blob.
         digest: Digest,
     },
     /// A document does not parse.
     #[error("cannot use image {image}: {what} {digest} is malformed")]
     Malformed {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// What the blob is.
+        /// Kind of the document.
         what: &'static str,
-        /// Its digest.
+        /// Digest of the document.
         digest: Digest,
-        /// Where and why.
+        /// The parser's error, with the position.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A digest of another algorithm, or none at all.
+    /// A digest has another algorithm, or is malformed.
     #[error("cannot use image {image}")]
     Digest {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// The digest and what is wrong with it.
+        /// The digest and its fault.
         #[source]
         source: DigestError,
     },
     /// A layer that is neither wasm nor a file system.
     #[error("cannot use image {image}: layer {layer} has the unknown type {media_type:?}")]
     UnknownLayer {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// The layer's digest.
+        /// Digest of the layer.
         layer: String,
-        /// Its type.
+        /// Media type of the layer.
         media_type: String,
     },
-    /// The config promises wasm, and there is no layer at all that could hold it.
+    /// The config is one for wasm, and no layer could hold wasm.
     #[error("cannot use image {image}: its config says {platform}, but it has no layer with wasm")]
     NoWasm {
-        /// Which image.
+        /// Name of the image.
         image: String,
         /// `os/architecture` of the config.
         platform: String,
     },
-    /// There is a wasm layer, and the config says that the image is for something else.
+    /// There is a wasm layer, and the config names another platform.
     #[error(
         "cannot use image {image}: layer {layer} is wasm, but the config says {platform}; pack it with architecture wasm"
     )]
     ConfigNotWasm {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// The wasm layer.
+        /// Digest of the wasm layer.
         layer: Digest,
         /// `os/architecture` of the config.
         platform: String,
     },
-    /// Several wasm layers, none of them titled like the entrypoint.
+    /// There are several wasm layers, and none has the entrypoint as its title.
     #[error("cannot choose a wasm layer of image {image}: entrypoint {entrypoint:?} is none of {titles}")]
     Ambiguous {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// What the container shall run.
+        /// The container's entrypoint.
         entrypoint: String,
         /// The titles (or digests) of the layers.
         titles: String,
@@ -146,105 +146,105 @@ pub enum ImageError {
     /// A layer of a wasm image is neither wasm nor a file that can be mounted.
     #[error("cannot mount layer {layer} of image {image}")]
     Data {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// The layer's digest.
+        /// Digest of the layer.
         layer: Digest,
-        /// Why, and what to do.
+        /// The reason, with advice.
         #[source]
         source: DataError,
     },
-    /// The config says that the wasm wants what the engine does not give.
+    /// The config names an import that the engine does not provide.
     #[error(
         "cannot run image {image}: its config names the import {import:?}, which {engine} does not provide; build the \
          component without it, or leave it out of the config's `component.imports` if it has types alone"
     )]
     Unprovided {
-        /// Which image.
+        /// Name of the image.
         image: String,
-        /// The interface, as the config names it.
+        /// The interface, as the config spells it.
         import: String,
         /// Name of the engine.
         engine: &'static str,
     },
 }
 
-/// Says why an image, or a file in one, cannot be made ready to run.
+/// The reason why an image, or a file in one, cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// What is configured cannot be used.
+    /// The configured options cannot be used.
     #[error(transparent)]
     Options(#[from] OptionsError),
-    /// An engine cannot compile or load as the options say.
+    /// The engine does not support the options.
     #[error("cannot run {subject} with its options")]
     Tuning {
-        /// Which image or file.
+        /// The image or file.
         subject: String,
-        /// What cannot be had.
+        /// The unsupported choice.
         #[source]
         source: TuningError,
     },
     /// The image itself is at fault, or cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// containerd cannot be asked.
+    /// The store failed.
     #[error("cannot ask containerd")]
     Store(#[from] StoreError),
-    /// The bytes are not what may be run.
+    /// The bytes are not wasm.
     #[error("cannot run {subject}")]
     NotWasm {
-        /// Which layer of which image.
+        /// The layer with its image, or the file.
         subject: String,
-        /// What the bytes are instead.
+        /// The actual format.
         #[source]
         source: WasmError,
     },
     /// The wasm cannot be compiled; its author has to change it.
     #[error("cannot compile {subject}")]
     Compile {
-        /// Which layer of which image.
+        /// The layer with its image, or the file.
         subject: String,
-        /// What is at fault.
+        /// The fault in the wasm.
         #[source]
         source: CompileError,
     },
-    /// The compile did not come to an end of its own.
+    /// The compile worker neither compiled nor refused the wasm.
     #[error("cannot compile {subject}")]
     Worker {
-        /// Which layer of which image.
+        /// The layer with its image, or the file.
         subject: String,
-        /// What happened to the worker.
+        /// The worker's end.
         #[source]
         source: WorkerError,
     },
     /// Code that has just been compiled cannot be loaded.
     #[error("cannot load {subject}")]
     Load {
-        /// Which layer of which image.
+        /// The layer with its image, or the file.
         subject: String,
-        /// Why.
+        /// The engine's error.
         #[source]
         source: LoadError,
     },
     /// A file in a container's root cannot be read.
     #[error("cannot read {subject}")]
     Io {
-        /// Which file.
+        /// The file.
         subject: String,
-        /// Why.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl PrepareError {
-    /// An artifact that could not be stored is of no use to whoever prepares images for others.
+    /// Makes the error of an artifact that could not be stored, for callers that only prepare images.
     pub(crate) fn unstored(layer: &Digest) -> Self {
         let source = std::io::Error::other("the content store failed, as the warning above says");
         Self::Io { subject: format!("back the native code of layer {layer}"), source }
     }
 
-    /// Says whether the image is at fault (its author or user must act), rather than the node.
+    /// Returns whether the image is at fault, so that its author or user must act, rather than the node.
     pub fn is_input(&self) -> bool {
         match self {
             Self::Image(error) => !matches!(error, ImageError::Store { .. }),
@@ -256,68 +256,68 @@ impl PrepareError {
     }
 }
 
-/// Says why a layer cannot be mounted.
+/// The reason why a layer cannot be mounted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DataError {
-    /// Nothing says where.
+    /// The layer has no mount path.
     #[error(
         "it is {media_type}, which is no wasm, and has no annotation {MOUNT} that says where to mount it; \
          pack it with `oci-tar-builder --data FILE=/PATH`"
     )]
     NoPath {
-        /// Its type.
+        /// Media type of the layer.
         media_type: String,
     },
-    /// It is an archive.
+    /// The layer is an archive.
     #[error("it is an archive ({media_type}), and only single files can be mounted; pack each of its files as a layer")]
     Archive {
-        /// Its type.
+        /// Media type of the layer.
         media_type: String,
     },
-    /// The path is none that a file can be mounted at.
+    /// No file can be mounted at the path.
     #[error(
         "cannot mount it at {path:?}, the path in its annotation {MOUNT}: {reason}; use an absolute path, such as /data/model.bin"
     )]
     Path {
-        /// The path.
+        /// The path in the annotation.
         path: String,
-        /// What is wrong with it.
+        /// The fault of the path.
         reason: MountPathError,
     },
-    /// Two layers are in each other's way.
+    /// The paths of two layers are equal, or one lies below the other.
     #[error("its path {} is in the way of {}, where another layer is mounted; give each a path of its own", path.display(), other.display())]
     Overlap {
-        /// The path.
+        /// The layer's path.
         path: PathBuf,
-        /// The other one's.
+        /// The other layer's path.
         other: PathBuf,
     },
-    /// There are too many.
+    /// There are too many layers to mount.
     #[error("the image has {count} layers of data, at most {MAX_FILES} are mounted")]
     TooMany {
-        /// How many.
+        /// Number of the layers.
         count: usize,
     },
-    /// They are too large.
+    /// The layers to mount are too large together.
     #[error("the image's layers of data are too large: at most {} GiB are mounted, all together", MAX_BYTES >> 30)]
     TooLarge,
-    /// The blob has another length than the manifest says.
+    /// The blob's length differs from the manifest's.
     #[error("it has {actual} bytes, and the manifest says {claimed}; pack the image again")]
     Size {
-        /// What the store has.
+        /// The blob's length in bytes.
         actual: u64,
-        /// What the manifest says.
+        /// The manifest's length in bytes.
         claimed: u64,
     },
-    /// The blob was changed.
+    /// The blob's bytes do not match its digest.
     #[error("its bytes were changed, they hash to {actual}; remove the image and pull it again")]
     Corrupt {
-        /// What the bytes hash to.
+        /// Digest of the bytes.
         actual: Digest,
     },
 }
 
-/// Says how a compile worker ended that neither compiled nor refused.
+/// The end of a compile worker that neither compiled nor refused.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// It took too long.
@@ -338,26 +338,26 @@ pub enum WorkerError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// It died.
+    /// The worker died.
     #[error("the compiler crashed ({status}): {message}")]
     Crash {
         /// Signal or exit code.
         status: String,
-        /// The last it said.
+        /// The end of its standard error.
         message: String,
     },
-    /// It cannot be started or talked to.
+    /// The worker cannot be started or communicated with.
     #[error("cannot {action} the compile worker")]
     Io {
-        /// What was attempted.
+        /// The failed operation, as a verb.
         action: &'static str,
-        /// Why.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Joins an error and its causes to one line. A cause that the text before it already ends with is not repeated.
+/// Joins an error and its causes to one line. A cause that the text so far already ends with is not repeated.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -382,7 +382,7 @@ pub(crate) fn report(error: &dyn Error, hint: Option<&str>) {
     if let Some(hint) = hint {
         text.push_str(&format!("hint: {hint}\n"));
     }
-    // If standard error is gone nobody can be told.
+    // Without standard error there is no way to report it.
     let _ = std::io::stderr().write_all(visible(&text).as_bytes());
 }
 
@@ -390,7 +390,7 @@ pub(crate) fn report(error: &dyn Error, hint: Option<&str>) {
 mod tests {
     use super::*;
 
-    /// Each cause is told once.
+    /// Each cause is printed once.
     #[test]
     fn causes_are_told_once() {
         #[derive(Debug, thiserror::Error)]

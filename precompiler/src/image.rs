@@ -1,7 +1,7 @@
 //! From an image's name to the wasm in it: record → (index → manifest) → config → layers.
 //!
-//! Everything read here comes from an image and is hostile: sizes are bounded before a byte is read, digests are checked,
-//! nesting is bounded. What an image *is* follows from its config and the layers' types; the bytes are looked at later.
+//! All documents read here come from an image and are hostile: sizes are limited before a byte is read, digests are checked, nesting is
+//! limited. The config and the types of the layers decide what an image *is*; the bytes are inspected later.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -23,11 +23,11 @@ pub(crate) use data::cut;
 pub use data::{DataFile, overlap};
 pub(crate) use process::Process;
 
-/// Documents are read whole; registries and containerd itself accept no manifest above 4 MiB.
+/// Longest document, in bytes. Documents are read as a whole; registries and containerd itself accept no manifest above 4 MiB.
 pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
-/// An index may name indexes. Nobody nests deeper in earnest.
+/// Maximum nesting of indexes.
 const MAX_INDEX_DEPTH: usize = 3;
-/// How many entries of an index are looked for in the store: each costs a call, and an index has room for ten thousands.
+/// Maximum number of entries of an index that are looked up in the store. Each costs a call, and an index has room for tens of thousands.
 const MAX_CANDIDATES: usize = 64;
 
 /// An image whose manifest and config have been read.
@@ -37,34 +37,34 @@ pub struct Image {
     pub name: String,
     /// Labels of the image record.
     pub labels: BTreeMap<String, String>,
-    /// Digest of the manifest that was chosen.
+    /// Digest of the chosen manifest.
     pub manifest: Digest,
     /// Media type of the manifest.
     pub media_type: String,
-    /// Whether it is what a container was once created from, whatever its name stands for by now.
+    /// Whether a container is pinned to this manifest, whatever its image's name refers to now.
     pub pinned: bool,
-    /// Digest of its config.
+    /// Digest of the config.
     pub config: Digest,
-    /// What the manifest says of itself.
+    /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
-    /// What it holds.
+    /// The kind of content, with the wasm layers.
     pub content: Content,
     /// Layers of a wasm image that are not wasm; see [`Image::data_files`].
     pub data: Vec<DataLayer>,
-    /// What the wasm imports, as the config of a CNCF wasm artifact says.
+    /// Imports of the wasm, from the config of a CNCF wasm artifact.
     pub imports: Vec<String>,
-    /// The signal that stops a container, by name or number, if the config says one.
+    /// The signal that stops a container, by name or number, if the config names one.
     pub stop_signal: Option<String>,
 }
 
-/// What an image holds.
+/// The content of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// Wasm layers, at least one.
     Wasm(Vec<Layer>),
     /// File system layers only; the entrypoint may still be a wasm file in one of them.
     Files {
-        /// `os/architecture` as its config says.
+        /// `os/architecture` of the config.
         platform: String,
     },
 }
@@ -74,28 +74,28 @@ pub enum Content {
 pub struct Layer {
     /// Digest of the blob.
     pub digest: Digest,
-    /// Length in bytes, as claimed.
+    /// Length in bytes, according to the manifest.
     pub size: u64,
-    /// Name of the file it was made from, if the packer noted one.
+    /// Name of the file it was made from, if the packer recorded one.
     pub title: Option<String>,
 }
 
-/// One decision on the way from a name to a program, for people who want to know why.
+/// One decision on the way from a name to a program, for people who ask for the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// What was decided on: `record`, `index`, `manifest`, `config`, `layer`, `look-up`, `start`.
+    /// The subject of the decision: `record`, `index`, `manifest`, `config`, `layer`, `look-up`, `start`.
     pub step: &'static str,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What follows from it, and why.
+    /// The conclusion, with its reason.
     pub therefore: String,
 }
 
 impl Image {
-    /// Reads what an image record names.
+    /// Reads the image that a record refers to. With `wanted`, only that platform is accepted.
     ///
     /// # Errors
-    /// [`ImageError`], with the image and the blob at fault.
+    /// [`ImageError`] names the image and the blob at fault.
     pub async fn resolve(
         store: &dyn ContentStore,
         record: &ImageRecord,
@@ -104,7 +104,7 @@ impl Image {
         Resolver::new(store, &record.name, wanted).image(record).await
     }
 
-    /// Does the same, and tells each decision up to the end or the error.
+    /// Reads the image as [`Self::resolve`] does, and returns each decision up to the end or the error.
     pub(crate) async fn explain(
         store: &dyn ContentStore,
         record: &ImageRecord,
@@ -117,7 +117,11 @@ impl Image {
 }
 
 impl Content {
-    /// Picks the layer that a container with this entrypoint runs: the only one, else the one titled like it.
+    /// Returns the layer that a container with this entrypoint runs: the only one, else the one with that title. `None` if the image has
+    /// no wasm layer. `image` is the image's name, for messages.
+    ///
+    /// # Errors
+    /// [`ImageError::Ambiguous`] if no layer of several has that title.
     pub fn entry<'a>(&'a self, image: &str, entrypoint: Option<&str>) -> Result<Option<&'a Layer>, ImageError> {
         let layers = match self {
             Self::Files { .. } => return Ok(None),
@@ -190,7 +194,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// Follows indexes until a manifest is reached.
+    /// Follows indexes to a manifest.
     async fn manifest(&self, record: &ImageRecord) -> Result<(Digest, String, ImageManifest), ImageError> {
         let mut digest = record.target.clone();
         let mut media_type = record.media_type.clone();
@@ -212,8 +216,8 @@ impl<'a> Resolver<'a> {
         Err(ImageError::TooDeep { image: self.image.to_owned(), limit: MAX_INDEX_DEPTH })
     }
 
-    /// Chooses the manifest for wasm, else the one for this machine; among several, the first, as the OCI image index
-    /// specification has it. A manifest whose blob was never pulled is passed over while there is another.
+    /// Chooses the manifest for wasm, else the one for this machine. Of several the first counts, as in the OCI image index
+    /// specification. A manifest whose blob was never pulled is skipped while there is another.
     async fn choose<'i>(&self, digest: &Digest, index: &'i ImageIndex) -> Result<&'i Descriptor, ImageError> {
         let mut candidates: Vec<(u8, &Descriptor)> =
             index.manifests().iter().filter_map(|m| rank(m, self.wanted).map(|rank| (rank, m))).collect();
@@ -240,7 +244,7 @@ impl<'a> Resolver<'a> {
         Err(ImageError::MissingBlob { image: self.image.to_owned(), what: "manifest", digest: self.digest(first)? })
     }
 
-    /// Reads what the image is for, which must be what is wanted, and what else its config says.
+    /// Reads the config. Its platform must be the wanted one.
     async fn config(&self, manifest: &ImageManifest, config: &Digest) -> Result<Config, ImageError> {
         let read: Config = self.document("config", config).await?;
         let platform = &read.platform;
@@ -256,8 +260,8 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Decides what the image holds. Beside wasm, layers that containerd unpacks are the root filesystem, as in any image; all
-    /// others are data. An artifact has no root filesystem.
+    /// Decides the content of the image. Beside wasm, layers that containerd unpacks are the root filesystem, as in any image; all others
+    /// are data. An artifact has no root filesystem.
     fn content(&self, manifest: &ImageManifest, platform: &Platform) -> Result<(Content, Vec<DataLayer>), ImageError> {
         let image = || self.image.to_owned();
         let described = platform.to_string();
@@ -340,13 +344,13 @@ fn is_artifact(manifest: &ImageManifest) -> bool {
     manifest.config().media_type().as_ref() == media_type::WASM_CONFIG
 }
 
-/// Says whether blobs of this type name further blobs, and may be read as a whole.
+/// Returns whether blobs of this type refer to further blobs, and may be read as a whole.
 pub(crate) fn is_document(media_type: &str) -> bool {
     media_type::is_index(media_type) || media_type::is_manifest(media_type)
 }
 
-/// Orders an index's entries: 0 for wasm, 1 for this machine, none for other machines and attestations. If one platform
-/// is wanted, only that counts.
+/// Ranks an index's entry: 0 for wasm, 1 for this machine, `None` for other machines and attestations. With a wanted platform only that
+/// counts.
 fn rank(descriptor: &Descriptor, wanted: Option<&Platform>) -> Option<u8> {
     let attestation = descriptor
         .annotations()

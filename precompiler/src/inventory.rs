@@ -1,8 +1,8 @@
-//! Which artifacts a store has, whose they are, and whether they are of use.
+//! The artifacts of a store, their images, and whether a start would use them.
 //!
-//! One listing of all blobs and one of all image records, joined in memory: nothing is asked per artifact. containerd labels
-//! the blobs of an image with what they refer to, so no manifest is read there; in an image layout they are.
-//! Only labels are looked at here. Whether the bytes are right is for `verify`.
+//! One list of all blobs and one of all image records are joined in memory: there is no request per artifact. containerd labels the blobs
+//! of an image with their references, so no manifest is read there; in an image layout they are read. Only labels are checked here.
+//! `verify` checks the bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -13,46 +13,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{DOCUMENT_LIMIT, is_document};
 
-/// Of what use an artifact is.
+/// The use of an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Of an engine of this binary, in the very version that a start looks for.
+    /// Of an engine of this binary, in the version that a start looks for.
     Current,
-    /// The same, compiled with options that some runtime or image asks for.
+    /// Of an engine of this binary, in the version that a start looks for, and compiled with options of a runtime or image.
     Tuned,
     /// Of an engine of this binary, in another version.
     Superseded,
     /// Of an engine of this binary, for a machine that was named on the command line, with `--target` or `--cpu`.
     Elsewhere,
-    /// A label that names no blob.
+    /// A label whose value names no existing blob.
     Dangling,
-    /// A label that is not ours, or leads to a blob that does not bear it out: left alone, never trusted.
+    /// A label of another program, or one that its blob does not confirm: left alone, never trusted.
     Foreign,
 }
 
-/// An artifact, or a label that should lead to one.
+/// An artifact, or a label that should name one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Of what use it is.
+    /// The use of the artifact.
     pub state: State,
     /// The blob with the label.
     pub anchor: Digest,
-    /// The key of the label that leads, or should lead, to the artifact.
+    /// The key of the label that names, or should name, the artifact.
     pub key: String,
-    /// What the key says, if it is one of ours.
+    /// The parsed key, if it is one of prewasi's.
     pub label: Option<AnchorLabel>,
-    /// What the label names, if it is a digest.
+    /// The value of the label, if it is a digest.
     pub artifact: Option<Digest>,
-    /// What the artifact says that it was compiled from, if it is ours.
+    /// The source that the artifact's own label names, if the artifact is prewasi's.
     pub source: Option<Digest>,
-    /// Length of the artifact in bytes, if it is there.
+    /// Length of the artifact in bytes, if it exists.
     pub size: Option<u64>,
-    /// When the store first had it.
+    /// The time when the store first had it, if known.
     pub created: Option<SystemTime>,
-    /// The leading label is there.
+    /// The anchor has the label that names the artifact.
     pub is_linked: bool,
-    /// The label is there that keeps the artifact from the collector.
+    /// The anchor has the label that keeps the artifact from the garbage collector.
     pub is_kept: bool,
     /// Names of the images that the anchor belongs to.
     pub images: Vec<String>,
@@ -67,10 +67,10 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Lists what is there, as these engines see it.
+    /// Lists the artifacts, with their state for these engines.
     ///
     /// # Errors
-    /// What the store fails with.
+    /// Those of the store.
     pub async fn take(store: &dyn ContentStore, engines: &[&dyn Engine]) -> Result<Self, StoreError> {
         let images = store.images().await?;
         let blobs: BTreeMap<_, _> = store.blobs().await?.into_iter().map(|blob| (blob.digest.clone(), blob)).collect();
@@ -83,7 +83,7 @@ impl Inventory {
         Ok(Self { entries, blobs })
     }
 
-    /// Says whether a label other than those listed (anchor and key) names a blob.
+    /// Returns whether a label outside of `removed` (anchor and key) names a blob.
     pub(crate) fn is_named_beside(&self, artifact: &Digest, removed: &BTreeSet<(Digest, String)>) -> bool {
         self.blobs.values().any(|blob| {
             blob.labels.iter().any(|(key, value)| {
@@ -95,7 +95,7 @@ impl Inventory {
     }
 }
 
-/// An engine, as labels know it.
+/// An engine with the parts that labels contain.
 struct Known<'a> {
     engine: &'a dyn Engine,
     name: &'static str,
@@ -113,8 +113,7 @@ impl<'a> Known<'a> {
         self.name == label.engine && self.version == label.version
     }
 
-    /// Says of what use code is that was not compiled as the engine does by itself; `None` if a start with the same options
-    /// looks for another version.
+    /// Returns the state of code that was compiled with tuning; `None` if a start with the same options looks for another version.
     fn state_of_tuned(&self, label: &AnchorLabel, fingerprint: &str, tuning: &str) -> Option<State> {
         let tuning: Tuning = tuning.parse().ok()?;
         if tuning.machine != Machine::default() {
@@ -126,13 +125,13 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Which labels of ours name what.
+/// Returns the blobs that prewasi's labels on this blob name.
 fn named(blob: &BlobInfo) -> Vec<Digest> {
     let ours = |key: &str| AnchorLabel::is_leading(key) || AnchorLabel::is_keeping(key);
     blob.labels.iter().filter(|(key, _)| ours(key)).filter_map(|(_, value)| value.parse().ok()).collect()
 }
 
-/// Makes an entry of each label on `blob` that leads, or should lead, to an artifact.
+/// Makes an entry for each label on `blob` that names, or should name, an artifact.
 fn entries_of(
     blob: &BlobInfo,
     blobs: &BTreeMap<Digest, BlobInfo>,
@@ -199,7 +198,7 @@ fn entry(
     }
 }
 
-/// Which images a blob belongs to.
+/// The images that each blob belongs to.
 struct Owners(BTreeMap<Digest, Vec<String>>);
 
 impl Owners {
@@ -226,7 +225,7 @@ impl Owners {
     }
 }
 
-/// Returns what a blob of an image refers to, and which of it is a document that refers to more.
+/// Returns the blobs that a blob of an image refers to, and whether each is a document with further references.
 async fn children(store: &dyn ContentStore, blob: &BlobInfo, document: bool) -> Vec<(Digest, bool)> {
     let references =
         blob.labels.iter().filter(|(key, _)| key.starts_with(labels::REFERENCE) && !AnchorLabel::is_keeping(key));
@@ -236,14 +235,14 @@ async fn children(store: &dyn ContentStore, blob: &BlobInfo, document: bool) -> 
     if !document || !labelled.is_empty() {
         return labelled;
     }
-    // A document that cannot be read belongs to an image that cannot be used; whoever uses it is told why.
+    // An unreadable document belongs to an unusable image; a start of that image reports the reason.
     let bytes = store.read(&blob.digest, DOCUMENT_LIMIT).await.unwrap_or_default();
     let parsed: Document = serde_json::from_slice(&bytes).unwrap_or_default();
     let all = parsed.manifests.into_iter().chain(parsed.config).chain(parsed.layers);
     all.filter_map(|child| Some((child.digest.parse().ok()?, is_document(&child.media_type)))).collect()
 }
 
-/// What indexes and manifests say of other blobs.
+/// The references in an index or manifest.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Document {

@@ -1,8 +1,8 @@
 //! The journal: one JSON line for every compile and every failure of the cache, in the runtime folder.
 //!
-//! Shims, the service and the command line all append to the same file, each line with a single write, so that what a node
-//! compiled can be counted although the processes that did it are gone. It is a convenience: nothing ever waits for it or
-//! fails because of it, and it is cut at [`ROTATE_AT`] bytes.
+//! Shims, the service and the command line all append to the same file, each line with a single write. So the compiles of a node can be
+//! counted although the processes that made them have ended. The journal is a convenience: no operation waits for it or fails because of
+//! it. It is rotated at [`ROTATE_AT`] bytes.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -14,36 +14,36 @@ use serde::Serialize;
 /// Size in bytes at which the journal becomes `journal.jsonl.1` and a new one begins.
 const ROTATE_AT: u64 = 1 << 20;
 
-/// Appends to the journal of one runtime folder.
+/// The journal of one runtime folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Journal {
     path: PathBuf,
 }
 
-/// What is worth a line.
+/// An event with a line in the journal.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event<'a> {
     /// A compile worker ended.
     Compile {
-        /// What was compiled.
+        /// Digest of the wasm.
         source: &'a str,
-        /// By which engine.
+        /// Name of the engine.
         engine: &'a str,
-        /// Engine version and fingerprint.
+        /// Version of the engine, with its fingerprint.
         version: &'a str,
         /// `ok` or `failed`.
         outcome: &'static str,
-        /// Wall clock.
+        /// Duration, wall clock.
         seconds: f64,
-        /// Memory of the worker at its highest, bytes; 0 if unknown.
+        /// Peak memory of the worker, in bytes; 0 if unknown.
         peak_memory: u64,
     },
     /// The store failed, and a container was started (or an image prepared) without it.
     CacheFailure {
-        /// What was to be looked up or stored.
+        /// Digest of the wasm whose artifact was looked up or stored.
         source: &'a str,
-        /// The whole chain.
+        /// The error with its whole chain of causes.
         error: String,
     },
 }
@@ -60,7 +60,7 @@ impl Journal {
         Self { path: runtime_dir.join("journal.jsonl") }
     }
 
-    /// Appends a line; whatever goes wrong is said at debug level and forgotten.
+    /// Appends a line; an error is logged at debug level and otherwise ignored.
     pub(crate) fn note(&self, event: &Event<'_>) {
         if let Err(error) = self.append(event) {
             tracing::debug!(path = %self.path.display(), %error, "cannot append to the journal");
@@ -101,7 +101,7 @@ mod tests {
         assert!(lines[0]["time"].is_string());
     }
 
-    /// A journal that has grown is put aside once, and the new one begins with the new line.
+    /// A large journal is renamed once, and the new one begins with the new line.
     #[test]
     fn rotates() {
         let dir = tempfile::tempdir().expect("temp dir");

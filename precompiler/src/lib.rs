@@ -1,4 +1,4 @@
-//! Finds the wasm in an image, compiles it once per node, and keeps the native code in the content store.
+//! Finds the wasm in an image, compiles it once per node, and stores the native code in the content store.
 //!
 //! The only crate that knows both content stores and engines. See `docs/architecture.md`.
 

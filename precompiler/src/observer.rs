@@ -1,44 +1,45 @@
-//! Telling those who count what a precompiler does. The journal is for people and tests; this is for the process itself.
+//! Reports a precompiler's activities to an observer that counts them. The journal is for people and tests; this is for the process
+//! itself.
 
 use prewasi_cache::MissReason;
 
-/// Something worth counting.
+/// An activity to count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activity {
-    /// An artifact was there.
+    /// A look-up found the artifact.
     Hit,
-    /// There was none that can be used.
+    /// A look-up found no usable artifact.
     Miss(Miss),
-    /// A compile has ended well.
+    /// A compile has succeeded.
     Compiled {
-        /// Wall clock.
+        /// Duration in seconds, wall clock.
         seconds: f64,
-        /// Length of the artifact.
+        /// Length of the artifact in bytes.
         bytes: u64,
     },
     /// A compile has failed.
     CompileFailed,
-    /// The store failed, and the work went on without it.
+    /// The store failed, and the work continued without it.
     CacheFailed,
 }
 
-/// Why there was no artifact.
+/// The reason of a miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Miss {
-    /// Nothing has been compiled yet.
+    /// No artifact is stored yet.
     Absent,
-    /// What the label names is not there.
+    /// The blob that the label names does not exist.
     Dangling,
-    /// What the label names is not ours.
+    /// The blob that the label names does not confirm the label.
     Foreign,
-    /// Its bytes are not those of its digest.
+    /// Its bytes do not match its digest.
     Corrupt,
-    /// The store could not be asked.
+    /// The store could not be read.
     Unavailable,
 }
 
 impl Miss {
-    /// Returns the word for it.
+    /// Returns the reason as a word, for labels of metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -61,13 +62,13 @@ impl From<&MissReason> for Miss {
     }
 }
 
-/// Hears of everything as it happens; must not wait for anything.
+/// Receives every activity when it happens; must not block.
 pub trait Observer: Send + Sync {
     /// `engine` is the name of the engine that the work is done for.
     fn observe(&self, engine: &'static str, activity: Activity);
 }
 
-/// Hears nothing.
+/// An observer that ignores all activities.
 pub(crate) struct Nobody;
 
 impl Observer for Nobody {

@@ -1,10 +1,16 @@
-//! What an administrator or the author of a pod may set, and in which order it counts.
+//! The options that an administrator or the author of a pod may set, and their precedence.
 //!
-//! Five layers, each over the one before: what is built in; the annotations of the image; the node's file,
-//! `/etc/prewasi/config.toml`; the options of the runtime, from containerd's configuration or a client; the annotations of a
-//! container. File and runtime have the same keys, in TOML. Annotations are the author's word, not the administrator's: only what has an annotation can be set by one, and
-//! the layers below may allow fewer. Each thing that is wrong is an error that says where, and what would be right: an
-//! option that is not heard must not look as if it were.
+//! There are five layers, each overriding the one before:
+//!
+//! 1. the built-in values;
+//! 2. the annotations of the image;
+//! 3. the node's file, `/etc/prewasi/config.toml`;
+//! 4. the options of the runtime, from containerd's configuration or a client;
+//! 5. the annotations of a container.
+//!
+//! File and runtime have the same keys, in TOML. Annotations come from the author of an image or pod, not from the administrator. They
+//! can set only some options, and the layers below may restrict them further. Each mistake is an error that names the place and the
+//! expected value: an ignored option must be an error.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,11 +34,11 @@ pub(crate) use value::duration;
 
 use self::keys::{KEYS, Key};
 
-/// Where the node's file is, unless [`VARIABLE`] says otherwise.
+/// Path of the node's file, unless [`VARIABLE`] names another one.
 const FILE: &str = "/etc/prewasi/config.toml";
-/// Names another file, which must be there; empty for none.
+/// Variable with the path of another file, which must exist; empty for no file.
 const VARIABLE: &str = "PREWASI_CONFIG";
-/// The variable by which a container says where its server listens.
+/// Variable with the address on which a container's server listens.
 const ADDRESS: &str = "PREWASI_HTTP_ADDRESS";
 
 /// Options of runc, which distributions and guides write into the table of any runtime. The shim reads them.
@@ -52,26 +58,26 @@ pub const OF_RUNC: [&str; 13] = [
     "TaskApiVersion",
 ];
 
-/// All that can be set. Fields that are `None` leave what [`Settings`] has, or have no limit.
+/// All options. A field that is `None` keeps the value of [`Settings`], or sets no limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Folders that a wasm program may use.
     pub preopens: Preopens,
-    /// What a wasm program has of the container's network.
+    /// The wasm program's access to the container's network.
     pub network: Network,
-    /// Most memory that a wasm program may take for itself, bytes.
+    /// Maximum memory that a wasm program may allocate, in bytes.
     pub memory_limit: Option<u64>,
-    /// How long a wasm program may run, wall clock.
+    /// Time limit of a wasm program, wall clock.
     pub timeout: Option<Duration>,
-    /// How much a wasm program may execute.
+    /// Fuel of a wasm program, in the engine's units.
     pub fuel: Option<u64>,
-    /// How a wasm program answers HTTP requests.
+    /// Settings of a wasm program that answers HTTP requests.
     pub http: Http,
     optimize: Optimize,
     wasm_proposals: Vec<String>,
     stack_limit: Option<u64>,
     compile_parallel: bool,
-    /// Least level of what a shim logs.
+    /// Least level of a shim's log.
     pub log_level: Option<tracing::Level>,
     compile_memory: Option<u64>,
     compile_timeout: Option<Duration>,
@@ -80,7 +86,7 @@ pub struct Options {
     lock_deadline: Option<Duration>,
     /// Names of options that annotations may set.
     allowed_annotations: Vec<&'static str>,
-    /// Names of options that somebody has set.
+    /// Names of options that a layer has set.
     set: BTreeSet<&'static str>,
 }
 
@@ -110,10 +116,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Takes what is built in, and over it the node's file. Without a file what is built in counts alone.
+    /// Takes the built-in values, and over them the node's file, if it exists.
     ///
     /// # Errors
-    /// [`OptionsError`]; also if there is no file where the variable `PREWASI_CONFIG` says.
+    /// [`OptionsError`]; also if the file in the variable `PREWASI_CONFIG` does not exist.
     pub fn of_node() -> Result<Self, OptionsError> {
         let mut options = Self::default();
         match std::env::var_os(VARIABLE).map(PathBuf::from) {
@@ -127,7 +133,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Sets what a file says.
+    /// Sets the options of a file.
     ///
     /// # Errors
     /// [`OptionsError`] names the file.
@@ -138,14 +144,14 @@ impl Options {
         }
     }
 
-    /// Sets what a document in TOML says; `place` is where it stands, for messages. Options of runc are passed over in containerd's
-    /// configuration of a runtime.
+    /// Sets the options of a TOML document; `place` names it in messages. Options of runc are ignored in containerd's configuration of a
+    /// runtime.
     ///
     /// # Errors
-    /// [`OptionsError`] names the key.
+    /// [`OptionsError`] names the key; then no option has changed.
     pub fn set_toml(&mut self, text: &str, place: &Place) -> Result<(), OptionsError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| OptionsError::syntax(place, text, &error))?;
-        // All of it counts, or nothing.
+        // All options of the document are set, or none.
         let mut new = self.clone();
         let of_runc = |name: &str| *place == Place::Runtime && OF_RUNC.contains(&name);
         for (name, value) in table.iter().filter(|(name, _)| !of_runc(name)) {
@@ -159,7 +165,7 @@ impl Options {
         Ok(())
     }
 
-    /// Sets what annotations say; those that are not ours are passed over.
+    /// Sets the options in annotations; annotations of other programs are skipped.
     ///
     /// # Errors
     /// [`OptionsError`] names the annotation; also one that is not allowed.
@@ -190,7 +196,7 @@ impl Options {
         Ok(())
     }
 
-    /// Sets what an image says of itself, where nobody else has said anything.
+    /// Sets the options in an image's annotations, unless another layer has set them.
     ///
     /// # Errors
     /// [`OptionsError`] names the image and the annotation.
@@ -203,7 +209,7 @@ impl Options {
                 return Err(unknown_annotation(place, name, KEYS.iter().filter(|key| key.image)));
             };
             if before.contains(key.name) {
-                // Somebody who counts more has said so; it must be a value all the same.
+                // A layer with precedence has set the option; the image's value must be valid all the same.
                 self.clone().set(key, &Value::String(value.clone()), &place)?;
             } else {
                 self.set(key, &Value::String(value.clone()), &place)?;
@@ -212,11 +218,11 @@ impl Options {
         Ok(())
     }
 
-    /// Adds what an image says of itself, and makes the engine that a start with all of it takes; what that is for is known by
-    /// the caller alone: the machine, and how much memory the container has.
+    /// Adds the options of an image, and makes the engine that a start with all options uses. The caller provides the machine, and the
+    /// container's memory limit in bytes.
     ///
     /// # Errors
-    /// [`PrepareError`] names what the image may not say, or what cannot be had.
+    /// [`PrepareError`] names the option that the image may not set, or that the engine does not support.
     pub fn tuned(
         &self,
         engine: &dyn Engine,
@@ -236,7 +242,7 @@ impl Options {
         Ok((engine, options))
     }
 
-    /// Returns how wasm is to be compiled and loaded.
+    /// Returns the tuning for compiling and loading.
     fn tuning(&self) -> Tuning {
         Tuning {
             optimize: self.optimize,
@@ -249,10 +255,10 @@ impl Options {
         }
     }
 
-    /// Gives a guest its limits, and its address if it serves: what its environment says, else what the options do.
+    /// Sets a guest's limits, and the address of a server: from the guest's environment, else from the options.
     ///
     /// # Errors
-    /// [`OptionsError`]: the environment names no address.
+    /// [`OptionsError`]: the address in the environment is malformed.
     pub fn limit(&self, guest: &mut Guest) -> Result<(), OptionsError> {
         guest.network = self.network;
         guest.memory_limit = self.memory_limit;

@@ -1,7 +1,7 @@
-//! Look up, else compile and store: the one way by which an image or a file gets ready to run.
+//! Look up, else compile and store: the only way in which an image or a file is prepared.
 //!
-//! A cache that fails never fails the caller: what was compiled is handed over from memory, with one warning and one line
-//! in the journal. An image that is at fault always does, with the image and the layer in the message.
+//! A failed cache never fails the caller: the compiled code is used from memory, with one warning and one line in the journal. A faulty
+//! image always fails the caller, with the image and the layer in the message.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,17 +41,17 @@ pub(crate) use ready::Ready;
 /// Prepares the images of one store and namespace for engines.
 pub struct Precompiler {
     store: Arc<dyn ContentStore>,
-    /// The same store, if it is a containerd, for what only a containerd can tell.
+    /// The same store, if it is a containerd, for requests that only a containerd can answer.
     containerd: Option<Arc<ContainerdStore>>,
     cache: ArtifactCache,
     journal: Journal,
-    /// What of a layout is our own; none for a containerd, where it is all ours.
+    /// Records of this user's own compiles, for a layout; `None` for a containerd, whose artifacts are all trusted.
     provenance: Option<Provenance>,
     settings: Settings,
     observer: Arc<dyn Observer>,
 }
 
-/// What an engine loads.
+/// The input of an engine's load.
 enum Prepared {
     /// Native code that may be loaded.
     Native(NativeCode),
@@ -59,9 +59,9 @@ enum Prepared {
     Wasm(Wasm),
 }
 
-/// Wasm to be prepared: where its bytes are, and how it is called in messages and in the cache.
+/// Wasm to be prepared: the bytes, and their names in messages and in the cache.
 pub(crate) struct Source {
-    /// Which layer of which image, or which file.
+    /// The layer with its image, or the file.
     subject: String,
     digest: Digest,
     /// The blob that bears the labels; none if there is nothing to keep the artifact with.
@@ -72,7 +72,7 @@ pub(crate) struct Source {
 }
 
 enum Bytes {
-    /// A layer, opened when it is needed: on a hit it never is. `labels` are those of the image record, if that is about this image.
+    /// A layer, opened only on a miss. `labels` are those of the image record, if it refers to this image.
     Layer { image: String, labels: Option<BTreeMap<String, String>>, imports: Vec<String> },
     /// A file of a container's root.
     File { file: File, text: bool },
@@ -80,6 +80,9 @@ enum Bytes {
 
 impl Precompiler {
     /// Connects to the store of `settings`.
+    ///
+    /// # Errors
+    /// [`PrepareError::Store`] if the store cannot be opened.
     pub async fn connect(settings: Settings) -> Result<Self, PrepareError> {
         let (store, containerd): (Arc<dyn ContentStore>, _) = match &settings.store {
             StoreAddress::Containerd { address, namespace } => {
@@ -94,13 +97,16 @@ impl Precompiler {
         Ok(Self { store, containerd, cache, journal, provenance, settings, observer: Arc::new(Nobody) })
     }
 
-    /// Tells `observer` of hits, misses and compiles from now on.
+    /// Reports hits, misses and compiles to `observer` from now on.
     #[must_use]
     pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
         Self { observer, ..self }
     }
 
-    /// Returns what containerd has noted of a container. A layout has noted nothing.
+    /// Returns containerd's record of a container. With a layout the record is empty.
+    ///
+    /// # Errors
+    /// [`PrepareError::Store`], also without such a container.
     pub async fn container(&self, id: &str) -> Result<ContainerRecord, PrepareError> {
         match &self.containerd {
             Some(containerd) => Ok(containerd.container(id).await?),
@@ -113,12 +119,18 @@ impl Precompiler {
         &*self.store
     }
 
-    /// Lists the artifacts of the store, as these engines see them.
+    /// Lists the artifacts of the store, with their state for these engines.
+    ///
+    /// # Errors
+    /// Those of the store.
     pub async fn inventory(&self, engines: &[&dyn Engine]) -> Result<Inventory, StoreError> {
         Inventory::take(&*self.store, engines).await
     }
 
-    /// Reads what the image of that name holds.
+    /// Reads the image of that name.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`] without a record of that name; else [`ImageError`] names the blob at fault.
     pub async fn resolve(&self, name: &str) -> Result<Image, ImageError> {
         let error = |source| ImageError::Store { image: name.to_owned(), source };
         let record = self.store.image(name).await.map_err(error)?;
@@ -126,7 +138,10 @@ impl Precompiler {
         self.resolve_record(&record).await
     }
 
-    /// Reads how a container of an image starts.
+    /// Reads the process settings of an image.
+    ///
+    /// # Errors
+    /// [`ImageError`] if the config is missing or malformed.
     pub async fn process(&self, image: &Image) -> Result<Process, ImageError> {
         image.process(&*self.store).await
     }
@@ -143,16 +158,16 @@ impl Precompiler {
     /// Reads what an image record names.
     pub async fn resolve_record(&self, record: &ImageRecord) -> Result<Image, ImageError> {
         let image = Image::resolve(&*self.store, record, self.settings.platform.as_ref()).await?;
-        // Whoever works for a container has a field for it.
+        // The span of a container has a field for it.
         tracing::Span::current().record("image", image.manifest.as_str());
         Ok(image)
     }
 
-    /// Prepares the wasm of an image, the only wasm layer or the one titled like `entrypoint`, and loads it; `None` if it is no wasm
-    /// image: its entrypoint may still be a wasm file in the root filesystem.
+    /// Prepares and loads the wasm of an image: the only wasm layer, or the one with the title `entrypoint`. `None` if the image has no
+    /// wasm layer: its entrypoint may still be a wasm file in the root filesystem.
     ///
     /// # Errors
-    /// [`PrepareError`] names image and layer. A cache that fails is no error.
+    /// [`PrepareError`] names image and layer. A failed cache is no error.
     pub async fn load(
         &self,
         image: &Image,
@@ -165,8 +180,11 @@ impl Precompiler {
         }
     }
 
-    /// Prepares and loads a file of an ordinary image's root filesystem, binary or text (`name` ends in `.wat`).
-    /// `name` is the path as its user wrote it, for messages. `None` if the file is no wasm.
+    /// Prepares and loads a file of an ordinary image's root filesystem, binary or text (`name` ends in `.wat`). `name` is the path as
+    /// its user wrote it, for messages. `None` if the file is not wasm.
+    ///
+    /// # Errors
+    /// [`PrepareError`] names the file. A failed cache is no error.
     pub async fn load_file(
         &self,
         owner: Owner<'_>,
@@ -180,7 +198,10 @@ impl Precompiler {
         }
     }
 
-    /// Prepares one wasm layer of an image that has been resolved.
+    /// Prepares one wasm layer of an image, without loading it.
+    ///
+    /// # Errors
+    /// [`PrepareError`] names image and layer. A failed cache is no error.
     pub async fn prepare_layer(
         &self,
         image: &Image,
@@ -248,7 +269,7 @@ impl Precompiler {
         }
     }
 
-    /// Checks what can be checked before anybody waits for a turn to compile.
+    /// Makes the checks that do not need the turn to compile.
     async fn check(&self, source: &Source) -> Result<(), PrepareError> {
         match &source.bytes {
             Bytes::File { file, text } => source.check_preamble(file, *text),
@@ -256,8 +277,8 @@ impl Precompiler {
         }
     }
 
-    /// Opens the wasm and checks that its bytes are what they should be. Nobody can change them from then on: what is kept
-    /// for one digest must not be made of other bytes, and the container that a file lies in may run already.
+    /// Opens the wasm and verifies its digest. Its bytes cannot change from then on. An artifact for one digest must not be made of other
+    /// bytes, and the container that the file belongs to may run already.
     async fn open(&self, source: &Source) -> Result<(File, bool), PrepareError> {
         let (file, text) = match &source.bytes {
             Bytes::File { file, text } => {
@@ -284,13 +305,13 @@ impl Precompiler {
             return Err(store_error(StoreError::Corrupt { digest: digest.clone(), actual }).into());
         }
         match &self.provenance {
-            // A layout is a folder of anybody's.
+            // Any user may have made the layout.
             Some(_) => unchangeable(blob.file, digest).map_err(source.io_failed()),
             None => Ok(blob.file),
         }
     }
 
-    /// Reads the wasm for an engine that keeps nothing of it.
+    /// Reads the wasm for an engine that does not compile.
     async fn read_wasm(&self, source: &Source) -> Result<Wasm, PrepareError> {
         let (bytes, text) = match &source.bytes {
             Bytes::File { file, text } => (read(file), *text),
@@ -301,8 +322,8 @@ impl Precompiler {
         wasm.map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error.into() })
     }
 
-    /// Notes on the image record, for people who read `ctr images ls`, which artifact belongs to it. Writing costs containerd
-    /// a transaction, so a usual start finds the note in the `labels` that it has read and leaves it.
+    /// Writes the artifact's digest to a label of the image record, for people who read `ctr images ls`. A write costs containerd a
+    /// transaction, so it is skipped if the `labels` that were read have the value already.
     async fn mark_image(&self, image: &str, labels: &BTreeMap<String, String>, engine: &dyn Engine, artifact: &Digest) {
         let key = format!("runwasi.io/precompiled/{}/{}", engine.name(), version_label(engine));
         if labels.get(&key).is_some_and(|noted| noted == artifact.as_str()) {
@@ -316,7 +337,7 @@ impl Precompiler {
 
 impl Source {
     fn layer(image: &Image, layer: &Layer) -> Self {
-        // Of several layers nobody knows which one the config is about.
+        // With several layers it is not known which one the config describes.
         let is_alone = matches!(&image.content, Content::Wasm(layers) if layers.len() == 1);
         let imports = if is_alone { image.imports.clone() } else { Vec::new() };
         let labels = (!image.pinned).then(|| image.labels.clone());
@@ -353,17 +374,17 @@ impl Source {
     }
 }
 
-/// Vouches for native code. The only place that does.
+/// Vouches for native code. This is the only place that does.
 fn trust(ready: Ready) -> NativeCode {
     let Ready { file, size, .. } = ready;
-    // SAFETY: a `Ready` is made in two ways (see `ready.rs`): from a look-up, which reached the artifact through our
-    // label on its source, found the artifact's own labels to name that source and the engine's full fingerprint, and
-    // checked its digest; or from the output of our own compile worker, sealed. Images cannot set labels. Blobs of
-    // containerd's store are files that only root can change. What a layout has went through `Precompiler::own`.
+    // SAFETY: a `Ready` is made in two ways (see `ready.rs`). The first is a look-up. It reached the artifact through prewasi's label on
+    // its source. The artifact's own labels name that source and the engine's full fingerprint, and its digest was verified. The second
+    // is the sealed output of this program's own compile worker. Images cannot set labels. Only root can change the files of containerd's
+    // blobs. Artifacts of a layout went through `Precompiler::own`.
     unsafe { NativeCode::trust(file, size) }
 }
 
-/// How often a waiter looks whether somebody else's compile is done.
+/// Interval at which a waiter checks whether another process's compile is done.
 const POLL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -374,7 +395,7 @@ mod tests {
 
     const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
-    /// A file that is changed after it was hashed is not compiled under the digest of what it was.
+    /// A file that is changed after it was hashed is not compiled under its former digest.
     #[tokio::test]
     async fn changed_files_are_not_compiled() {
         let folder = tempfile::tempdir().unwrap();

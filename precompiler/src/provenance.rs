@@ -1,9 +1,9 @@
-//! Which native code of a layout is this user's own.
+//! Identifies the native code in a layout that this user has compiled.
 //!
-//! containerd's labels are local to a node, and only root can change its blobs. A layout is a folder that anybody may have
-//! made: its labels lead to native code of their author's choice. So what lies there is run only if a note in the private
-//! part of the runtime folder says that a compile worker of this user made it here, or if the user vouches for the whole
-//! layout. And it is run from a file that nobody else can change, else from a sealed copy.
+//! containerd's labels are local to a node, and only root can change its blobs. A layout is a folder of any author: its labels may name
+//! native code of the author's choice. So an artifact of a layout runs only if a compile worker of this user made it here. A record in
+//! the private part of the runtime folder confirms that. `--trust-layout` skips this check for a whole layout. The artifact runs from a
+//! file that no other user can change, else from a sealed copy.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -14,7 +14,7 @@ use prewasi_cache::{ArtifactKey, Digest};
 
 use crate::bytes::sealed_copy;
 
-/// Notes of what was compiled here.
+/// Records of the artifacts that were compiled here.
 #[derive(Debug)]
 pub(crate) struct Provenance {
     folder: PathBuf,
@@ -25,7 +25,7 @@ impl Provenance {
         Self { folder: runtime_dir.join("compiled") }
     }
 
-    /// Notes that `artifact` was compiled here from the source of `key`. Without the note it is compiled again, no more.
+    /// Records that `artifact` was compiled here from the source of `key`. Without the record it would be compiled again.
     pub(crate) fn note(&self, key: &ArtifactKey, artifact: &Digest) {
         if let Err(error) = self.try_note(key, artifact) {
             tracing::debug!(folder = %self.folder.display(), %error, "cannot note that native code was compiled here");
@@ -38,13 +38,13 @@ impl Provenance {
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map(drop)
     }
 
-    /// Says whether there is such a note.
+    /// Returns whether there is such a record.
     pub(crate) fn knows(&self, key: &ArtifactKey, artifact: &Digest) -> bool {
         is_private(&self.folder) && fs::symlink_metadata(self.folder.join(name(key, artifact))).is_ok()
     }
 }
 
-/// All that must be the same, in one word.
+/// Returns the name of the record: a hash of all identifying parts.
 fn name(key: &ArtifactKey, artifact: &Digest) -> String {
     let ArtifactKey { source, engine, version, fingerprint, anchor: _ } = key;
     Digest::of(format!("{source}\n{engine}\n{version}\n{fingerprint}\n{artifact}").as_bytes()).hex().to_owned()
@@ -53,23 +53,23 @@ fn name(key: &ArtifactKey, artifact: &Digest) -> String {
 /// Makes a folder for this user alone.
 ///
 /// # Errors
-/// What the system says, or that it is there and somebody else's, or open to others.
+/// The system's error, or a folder that exists and belongs to another user or is open to others.
 pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if is_private(folder) { Ok(()) } else { Err(io::Error::other("the folder is not ours alone")) }
 }
 
-/// Says whether a folder (no link to one) is this user's, and nobody else's may enter it.
+/// Returns whether a folder (no link to one) belongs to this user, and no other user may enter it.
 fn is_private(folder: &Path) -> bool {
     fs::symlink_metadata(folder).is_ok_and(|metadata| {
         metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0
     })
 }
 
-/// Returns `file` if only this user or root can change it, else a sealed copy whose bytes hash to `digest`.
+/// Returns `file` if only this user or root can change it, else a sealed copy whose bytes match `digest`.
 ///
 /// # Errors
-/// If the file cannot be read, or has other bytes.
+/// The file cannot be read, or its bytes do not match.
 pub(crate) fn unchangeable(file: File, digest: &Digest) -> io::Result<File> {
     let metadata = file.metadata()?;
     let owner = metadata.uid();
@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    /// What was noted is known, and nothing else: not for another source, fingerprint or artifact.
+    /// A recorded artifact is known; another source, fingerprint or artifact is not.
     #[test]
     fn knows_what_was_noted() {
         let dir = tempfile::tempdir().expect("temp dir");
@@ -112,7 +112,7 @@ mod tests {
         assert!(!provenance.knows(&ArtifactKey { fingerprint: "3".repeat(64), ..key(b"a") }, &artifact));
     }
 
-    /// Notes in a folder that others can enter, or that is a link, are not believed.
+    /// Records in a folder that others can enter, or that is a link, are ignored.
     #[test]
     fn believes_private_folders_only() {
         let dir = tempfile::tempdir().expect("temp dir");
@@ -130,7 +130,7 @@ mod tests {
         assert!(!provenance.knows(&key(b"a"), &artifact));
     }
 
-    /// A file that others can write to is copied and sealed; a changed one is refused.
+    /// A file that other users can write to is copied and sealed; a changed one is refused.
     #[test]
     fn copies_what_others_can_change() {
         let dir = tempfile::tempdir().expect("temp dir");

@@ -1,4 +1,4 @@
-//! Where things are and what the limits are.
+//! Settings: paths and limits.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::provenance::make_private;
 
-/// Where artifacts are kept, and images are read from.
+/// The address of a content store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreAddress {
-    /// A containerd, by its gRPC socket.
+    /// A containerd and one of its namespaces.
     Containerd {
-        /// Path of the socket.
+        /// Path of its gRPC socket.
         address: PathBuf,
         /// containerd namespace, e.g. `k8s.io`.
         namespace: String,
@@ -22,38 +22,38 @@ pub enum StoreAddress {
     Layout(PathBuf),
 }
 
-/// What a precompiler needs to know before it does anything.
+/// The settings of a precompiler.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where images are and artifacts go.
+    /// The store of images and artifacts.
     pub store: StoreAddress,
-    /// The only platform of images that counts; without one wasm comes first, then this machine's.
+    /// The only accepted platform of images. Without one, wasm has precedence over this machine's platform.
     pub platform: Option<Platform>,
-    /// Folder for what is forgotten at a reboot: stamps, compile slots, the journal. See [`runtime_dir`].
+    /// Folder for state that is lost at a reboot: stamps, compile slots, the journal. See [`runtime_dir`].
     pub runtime_dir: PathBuf,
-    /// Native code that lies in a layout is run although this user did not compile it.
+    /// Native code in a layout may run although this user did not compile it.
     pub trust_layout: bool,
-    /// The binary that becomes the compile worker: this one, unless a test says otherwise.
+    /// Path of the binary that becomes the compile worker: this program, except in tests.
     pub worker: PathBuf,
-    /// How long a compile may take, wall clock.
+    /// Time limit of a compile, wall clock.
     pub compile_timeout: Duration,
-    /// How much processor time a compile may take, all threads together.
+    /// Limit of a compile's processor time, summed over all threads.
     pub compile_cpu_time: Duration,
-    /// How much memory a compile may use, bytes.
+    /// Memory limit of a compile, in bytes.
     pub compile_memory: u64,
-    /// How many layers are compiled at the same time on this node.
+    /// Maximum number of concurrent compiles on this node.
     pub compile_slots: usize,
-    /// How long to wait for somebody else who compiles the same layer, before compiling without the lock.
+    /// Time to wait for another process that compiles the same layer, before compiling without the lock.
     pub lock_deadline: Duration,
 }
 
 impl Settings {
-    /// Takes the defaults for a containerd socket and namespace.
+    /// Returns the default settings for a containerd socket and namespace.
     pub fn new(address: impl Into<PathBuf>, namespace: impl Into<String>) -> Self {
         Self::for_store(StoreAddress::Containerd { address: address.into(), namespace: namespace.into() })
     }
 
-    /// Takes the defaults for a store.
+    /// Returns the default settings for a store.
     pub fn for_store(store: StoreAddress) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -61,7 +61,7 @@ impl Settings {
             platform: None,
             runtime_dir: runtime_dir(),
             trust_layout: false,
-            // Names the running binary even if an upgrade has replaced its file.
+            // This path is the running binary even if an upgrade has replaced its file.
             worker: PathBuf::from("/proc/self/exe"),
             compile_timeout: Duration::from_secs(300),
             compile_cpu_time: Duration::from_secs(900),
@@ -72,9 +72,9 @@ impl Settings {
     }
 }
 
-/// Returns the folder for what is forgotten at a reboot: what `PREWASI_RUNTIME_DIR` names, else `/run/prewasi`, which is
-/// root's. Other users have `$XDG_RUNTIME_DIR/prewasi`, else `/tmp/prewasi-<uid>`; it is made for them alone, and if
-/// somebody else was there first it is not used. (Then there is no such folder, which costs speed and nothing else.)
+/// Returns the folder for state that is lost at a reboot: the value of `PREWASI_RUNTIME_DIR`, else `/run/prewasi`, which is root's. Other
+/// users have `$XDG_RUNTIME_DIR/prewasi`, else `/tmp/prewasi-<uid>`, created for them alone. If another user has created that folder
+/// first, it is not used: everything works without it, only slower.
 pub fn runtime_dir() -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(folder) = variable("PREWASI_RUNTIME_DIR") {

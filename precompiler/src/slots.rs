@@ -1,6 +1,6 @@
-//! A node compiles at most so many layers at the same time, whoever asks.
+//! Slots: they limit how many layers a node compiles at the same time, in all processes.
 //!
-//! A slot is an advisory lock on a file in the runtime folder: it is free again when its holder ends, however it ends.
+//! A slot is an advisory lock on a file in the runtime folder: it is free when its holder ends, however it ends.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,15 +10,15 @@ use rustix::fs::FlockOperation;
 
 use crate::Settings;
 
-/// How often a waiter looks for a free slot.
+/// Interval at which a waiter tries to get a slot.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A slot, free again when this is dropped.
+/// A slot, released on drop.
 pub(crate) struct Slot {
     _file: File,
 }
 
-/// Waits for a slot. If the runtime folder cannot be used there is no limit: that must not keep a container from starting.
+/// Waits for a slot. If the runtime folder cannot be used there is no limit, so that a container can start.
 pub(crate) async fn acquire(settings: &Settings) -> Option<Slot> {
     let folder = settings.runtime_dir.join("slots");
     if let Err(error) = std::fs::create_dir_all(&folder) {
@@ -53,7 +53,7 @@ pub(crate) async fn acquire(settings: &Settings) -> Option<Slot> {
 mod tests {
     use super::*;
 
-    /// With two slots the third asker waits until one is given back.
+    /// With two slots the third caller waits until a slot is released.
     #[tokio::test]
     async fn limits() {
         let dir = tempfile::tempdir().expect("temp dir");

@@ -1,12 +1,12 @@
-//! Text that an image, a guest or a compiler may have written, on its way to a terminal or into somebody's log.
+//! Makes untrusted text of an image, a guest or a compiler safe for a terminal or a log.
 
-/// Makes characters visible that would do something to a terminal or pretend to be another line: control characters, and those that
-/// turn the direction of writing. They become `\u001b`, as JSON has it, so that a document stays one. Lines and tabs stay.
+/// Escapes characters that would control a terminal or imitate another line: control characters, and those that change the direction of
+/// writing. They become `\u001b`, as in JSON, so that a JSON document stays valid. Line breaks and tabs stay.
 pub(crate) fn visible(text: &str) -> String {
     escaped(text, |character| character.is_control() && !matches!(character, '\n' | '\t'))
 }
 
-/// Does the same to lines and tabs, too, for whoever takes a line for a record.
+/// Escapes line breaks and tabs as well, for output in which a line is a record.
 pub fn one_line(text: &str) -> String {
     escaped(text, char::is_control)
 }
@@ -25,7 +25,7 @@ fn escaped(text: &str, is_hidden: impl Fn(char) -> bool) -> String {
     shown
 }
 
-/// Says whether a character changes the direction of what follows.
+/// Returns whether a character changes the direction of the text after it.
 fn turns(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -34,7 +34,7 @@ fn turns(character: char) -> bool {
 mod tests {
     use super::*;
 
-    /// What a terminal obeys is shown instead, and other text is left as it is.
+    /// Control characters are shown escaped, and other text stays unchanged.
     #[test]
     fn nothing_is_hidden() {
         assert_eq!(
@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(one_line("plain \"ß\" {}"), "plain \"ß\" {}");
     }
 
-    /// A JSON document says the same afterwards.
+    /// An escaped JSON document has the same content.
     #[test]
     fn documents_stay_documents() {
         let document = serde_json::json!({ "title": "a\u{7f}\u{85}\u{202e}\n" });

@@ -1,8 +1,8 @@
 //! The service that compiles images before a pod asks for them.
 //!
-//! It listens to containerd's image events ([`follow`]), looks at each image it hears of, and compiles what has no native
-//! code yet, the most urgent first ([`queue`]). Everything happens in one thread; compiles are child processes. A failure is
-//! said and counted, and the rest goes on: this service saves time, and nothing depends on it.
+//! It listens to containerd's image events ([`follow`]), inspects each image with an event, and compiles images without native code, the
+//! most urgent first ([`queue`]). Everything happens in one thread; compiles are child processes. A failure is logged and counted, and
+//! the service continues: it saves time, and nothing depends on it.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -33,69 +33,69 @@ use follow::{Follower, News};
 use metrics::Metrics;
 use queue::{Key, Queue, Urgency};
 
-/// How much may be heard before it has been dealt with. containerd keeps the rest.
+/// Capacity of the channel of events. containerd keeps the rest.
 const UNHEARD: usize = 256;
-/// How many manifests are remembered that cannot be compiled; hostile ones must not fill the memory.
+/// Maximum number of remembered manifests that cannot be compiled; hostile ones must not fill the memory.
 const MOST_REFUSED: usize = 10_000;
 
-/// How many looks a compile waits for at the most: events that never end must not keep everything waiting.
+/// Maximum number of inspections that a compile waits for: a flood of events must not block all compiles.
 const MOST_LOOKS: usize = 2_000;
 
-/// How long the end waits for what is still being said to containerd.
+/// Time limit at the end for pending messages to containerd.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// What the service is to do.
+/// The configuration of the service.
 #[derive(Debug, Clone)]
 pub(crate) struct Watch {
     /// Socket of containerd.
     pub(crate) address: PathBuf,
     /// Namespaces to watch; all if there are none.
     pub(crate) namespaces: Vec<String>,
-    /// How many images are compiled at the same time.
+    /// Maximum number of images that are compiled at the same time.
     pub(crate) jobs: usize,
-    /// Label of image records whose number says which is compiled first, lowest first.
+    /// Label of image records with a number: images with lower numbers are compiled first.
     pub(crate) rank_label: Option<String>,
     /// Limits of a compile. The store in it does not count.
     pub(crate) settings: Settings,
-    /// The options of each runtime that images are made ready for.
+    /// The options of each runtime for which images are prepared.
     pub(crate) options: Vec<Options>,
 }
 
-/// What there is to do for an image.
+/// The image to compile.
 type Work = Rc<Image>;
 type Busy<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + 'a>>>;
 
-/// Something that was being done has ended.
+/// The end of an inspection or compile.
 enum Ended {
     Looked(Key, Result<Option<(Urgency, Work)>, PrepareError>),
     Worked(Key, Work, Result<(), PrepareError>),
 }
 
-/// The service at work.
+/// The running service.
 struct Service<'a> {
     watch: Watch,
     engines: Vec<&'a dyn Engine>,
     metrics: Arc<Metrics>,
     precompilers: RefCell<HashMap<String, Rc<Precompiler>>>,
-    /// Manifests that are at fault themselves: another event does not make them better.
+    /// Manifests that are at fault themselves: a further event does not change that.
     refused: RefCell<HashSet<Digest>>,
 }
 
-/// What goes on at the moment.
+/// The current work.
 #[derive(Default)]
 struct Going {
     looks: usize,
     compiles: usize,
-    /// Looks that have ended since a compile was last started.
+    /// Number of inspections that have ended since the last start of a compile.
     looked: usize,
-    /// What ends a compile when it is dropped.
+    /// Senders for each compile; dropping one cancels the compile.
     wanted: HashMap<Key, oneshot::Sender<()>>,
 }
 
-/// Watches until `stop` resolves; whatever is being compiled then is ended. `listener` is for whoever reads the metrics.
+/// Watches until `stop` resolves; running compiles are cancelled then. `listener` serves the metrics.
 ///
 /// # Errors
-/// If containerd cannot be reached at the start. Later it may come and go.
+/// containerd cannot be reached at the start. Later failures of containerd are retried.
 pub(crate) async fn run(
     watch: Watch,
     engines: &[&dyn Engine],
@@ -121,7 +121,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Lets locks that were held tell containerd that they are not any more.
+/// Waits until released locks have informed containerd.
 async fn tidy_up() {
     let tasks = tokio::runtime::Handle::current().metrics();
     let done = async {
@@ -181,7 +181,7 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Starts what may be started: looks first, since they say what is urgent.
+    /// Starts the next work: inspections first, since they determine the urgency.
     fn start(&'a self, queue: &mut Queue<Work>, going: &mut Going, busy: &Busy<'a>) {
         if going.looks == 0
             && let Some(key) = queue.next_unseen()
@@ -203,7 +203,7 @@ impl<'a> Service<'a> {
             busy.push(Box::pin(async move {
                 let worked = tokio::select! {
                     worked = self.compile(&key, &work) => worked,
-                    // Ends the worker; the store does to its end what it has begun, so that nothing is left there.
+                    // Cancelling ends the worker; a store in progress runs to its end, so that it leaves nothing behind.
                     _ = unwanted => Ok(()),
                 };
                 Ended::Worked(key, work, worked)
@@ -259,7 +259,7 @@ impl<'a> Service<'a> {
         refused.insert(manifest.clone());
     }
 
-    /// Finds out what there is to compile of an image, and how urgent it is.
+    /// Determines the images to compile and their urgency.
     async fn look(&self, key: &Key) -> Result<Option<(Urgency, Work)>, PrepareError> {
         let precompiler = self.precompiler(&key.namespace).await?;
         let Some(record) = precompiler.store().image(&key.image).await? else { return Ok(None) };
@@ -286,7 +286,7 @@ impl<'a> Service<'a> {
         Ok(Some((Urgency { rank: rank.unwrap_or(i64::MAX), size }, Rc::new(image))))
     }
 
-    /// Prepares every wasm layer of an image for every engine and runtime. One that has been removed meanwhile is no failure.
+    /// Prepares every wasm layer of an image for every engine and runtime. An image that has been removed meanwhile is no failure.
     async fn compile(&self, key: &Key, image: &Image) -> Result<(), PrepareError> {
         let precompiler = self.precompiler(&key.namespace).await?;
         let mut result = Ok(());
@@ -335,8 +335,8 @@ impl<'a> Service<'a> {
     }
 }
 
-/// Says whether an image cannot be read because nobody has pulled what there would be to compile: it is for other machines, or a pull has
-/// left its index behind alone, as CRI does when it finds nothing for the node's own platform. Once it is pulled there is another event.
+/// Returns whether an image cannot be read only because its wasm was never pulled. It is for other machines, or a pull has stored only
+/// its index, as CRI does without a match for the node's platform. A later pull sends another event.
 fn is_of_no_concern(error: &ImageError, record: &ImageRecord) -> bool {
     match error {
         ImageError::NoPlatform { .. } => true,
@@ -345,7 +345,7 @@ fn is_of_no_concern(error: &ImageError, record: &ImageRecord) -> bool {
     }
 }
 
-/// Tells systemd, if it listens.
+/// Notifies systemd, if it listens.
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(error = &error as &dyn Error, "cannot tell systemd");

@@ -1,7 +1,7 @@
 //! The compile worker: a child process that turns hostile wasm into native code and can do nothing else.
 //!
-//! Standard input is the wasm (a file), standard output the artifact (a file), standard error the report: one line of JSON,
-//! the last. The worker enters its sandbox before it reads the first byte of wasm. It dies with the process that started it.
+//! Standard input is the wasm (a file), standard output the artifact (a file), standard error the report: one line of JSON, the last
+//! line. The worker enters its sandbox before it reads the first byte of wasm. It dies with the process that started it.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -48,7 +48,7 @@ pub(crate) struct WorkerArgs {
 pub(crate) enum Report {
     /// The artifact has been written.
     Compiled {
-        /// Memory at its highest, bytes.
+        /// Peak memory, in bytes.
         peak_memory: u64,
     },
     /// The wasm cannot be compiled.
@@ -57,7 +57,7 @@ pub(crate) enum Report {
     Io { reason: String },
 }
 
-/// Runs the worker if the command line asks for it; `args` is the whole of it, the program's name first.
+/// Runs the worker if the command line asks for it; `args` is the whole command line, the program's name first.
 pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     let report = match WorkerArgs::try_parse_from(&args[1..]) {
         Ok(args) => work(engines, &args),
@@ -66,7 +66,7 @@ pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     let compiled = matches!(report, Report::Compiled { .. });
     if let Ok(mut line) = serde_json::to_vec(&report) {
         line.push(b'\n');
-        // Nobody is left to be told if this fails.
+        // If this fails, there is no way to report it.
         let _ = std::io::stderr().write_all(&line);
     }
     if compiled { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -121,7 +121,7 @@ fn write(output: BorrowedFd<'_>, mut artifact: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns the most memory this process ever had resident, in bytes; 0 if the kernel does not say.
+/// Returns the peak resident memory of this process, in bytes; 0 if the kernel does not report it.
 fn peak_memory() -> u64 {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
     usage.ok().and_then(|usage| u64::try_from(usage.max_rss()).ok()).map_or(0, |kib| kib << 10)

@@ -1,4 +1,4 @@
-//! What containerd asks of a shim, and how it is answered: arguments, the start of a daemon, the task API, events, errors.
+//! The interface to containerd: arguments, the start of a daemon, the task API, events, errors.
 
 pub(crate) mod args;
 pub(crate) mod bootstrap;

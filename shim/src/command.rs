@@ -14,10 +14,10 @@ use crate::telemetry::log;
 
 /// Exit code for a command line that is wrong.
 const USAGE: u8 = 64;
-/// Exit code of a hook that cannot be run, as a shell has it.
+/// Exit code of a hook that cannot be run: what a shell returns for a missing command.
 const NO_HOOK: u8 = 127;
 
-/// Runs a shim binary: does what its command line says, and says how it ended.
+/// Runs a shim binary: executes its command line and turns the result into an exit code.
 pub fn main(engine: EngineConstructor) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|command| command.to_str()) {
@@ -28,7 +28,7 @@ pub fn main(engine: EngineConstructor) -> ExitCode {
                 Err(error) => fail(&error, NO_HOOK),
             };
         }
-        // containerd begins with flags, and does not wait for all verbs to be looked through.
+        // containerd's calls begin with flags: they must not pay for building the table of verbs.
         Some(verb) if !verb.starts_with('-') && cli::knows(verb) => return cli::main(&[&*engine()], &args),
         _ => {}
     }

@@ -1,32 +1,32 @@
-//! How what is done for a call fails: a kind for the client's program, and a text for its user.
+//! A failed job: a kind for the client's program, and a text for its user.
 
 use std::error::Error;
 
 use prewasi_precompiler::chain;
 use serde::{Deserialize, Serialize};
 
-/// Why a call fails, as far as a client must be able to tell cases apart.
+/// The kind of a failure, as finely as a client must distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// The request, the image or the spec is wrong.
     Invalid,
-    /// What is asked for is not there, or no more.
+    /// The requested object does not exist, or no longer exists.
     NotFound,
-    /// There already is one.
+    /// An object of that name exists already.
     Exists,
-    /// Not possible in the state that the container is in.
+    /// The container's state does not permit the operation.
     State,
-    /// Whoever asked for it wants it no more.
+    /// The client cancelled the operation.
     GivenUp,
-    /// The shim does not do that.
+    /// The shim does not implement the operation.
     Unsupported,
-    /// containerd or the node does not answer now.
+    /// containerd or the node does not respond at present.
     Unavailable,
     /// Something else went wrong.
     Internal,
 }
 
-/// Says why a helper process did not do its job; it crosses the process boundary as JSON.
+/// The reason why a helper process failed; it crosses the process boundary as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
@@ -37,12 +37,12 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Makes the failure of what was stopped on request.
+    /// Makes the failure of an operation that was stopped on request.
     pub(crate) fn given_up() -> Self {
         Self { kind: Kind::GivenUp, message: "it was stopped before it was done".to_owned() }
     }
 
-    /// Takes an error with all its reasons.
+    /// Converts an error with its whole chain of reasons.
     pub(crate) fn new(kind: Kind, error: &dyn Error) -> Self {
         Self { kind, message: chain(error) }
     }

@@ -1,4 +1,4 @@
-//! What a pod has of its node: cgroups, figures, mounts, processes, keys.
+//! The node's side of a pod: cgroups, metrics, mounts, processes, keys.
 
 pub(crate) mod cgroup;
 pub(crate) mod keyring;

@@ -1,4 +1,4 @@
-//! What the shim tells of itself: log lines, traces, and the reasons of failures in processes that cannot answer.
+//! Telemetry of the shim: log lines, traces, and the failure reasons of processes that cannot report them.
 
 pub(crate) mod log;
 pub(crate) mod observe;

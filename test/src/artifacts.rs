@@ -1,4 +1,4 @@
-//! Many images with native code, written as `prewasi precompile` would have left them, without compiling anything.
+//! Writes many images with native code, as `prewasi precompile` would leave them, without compiling.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -17,12 +17,12 @@ use crate::namespace::Namespace;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-/// How many images are written at the same time.
+/// Maximum number of images that are written at the same time.
 const AT_ONCE: usize = 8;
-/// How long what has been written is kept before its image record keeps it.
+/// Lifetime of the lease that keeps blobs until the image record does.
 const LEASE: Duration = Duration::from_secs(600);
 
-/// Writes `count` images, each with a layer of its own and with an artifact of this build's wasmtime.
+/// Writes `count` images, each with its own layer and an artifact of this build's wasmtime.
 ///
 /// # Panics
 /// If containerd refuses.
@@ -109,7 +109,7 @@ impl Filler {
     }
 }
 
-/// Writes a blob. Its descriptor has the type of a manifest, the only blob whose type is asked for here.
+/// Writes a blob. Its descriptor has the media type of a manifest, because only a manifest's type matters here.
 async fn write<const N: usize>(
     store: &ContainerdStore,
     lease: &Lease,

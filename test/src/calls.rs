@@ -1,6 +1,6 @@
-//! The system calls of a guest's process, as `strace` sees them: those that it makes once its guard is in force.
+//! The system calls of a guest's process after its guard is applied, recorded by `strace`.
 //!
-//! With [`VARIABLE`] in the environment of the tests, every container is traced; [`merged_as_asked`] makes the table of it.
+//! With [`VARIABLE`] in the environment of the tests, every container is traced; [`merged_as_asked`] makes a table of the traces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,24 +10,24 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Names the folder for the traces of all containers.
+/// Variable with the folder for the traces of all containers.
 pub const VARIABLE: &str = "PREWASI_RECORD_CALLS";
-/// Has the test program print the table of the traces in a folder, and do nothing else.
+/// Variable that makes the test program print the table of the traces in a folder, and do nothing else.
 const MERGE: &str = "PREWASI_MERGE_CALLS";
-/// How the guard is loaded: what comes after that is the guest's.
+/// The call that loads the guard: all later calls are the guest's.
 const GUARD: &str = "seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, ";
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Calls by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// Those that the kernel has, whatever it answered.
+    /// Calls that the kernel has, whatever their result.
     pub made: BTreeSet<String>,
-    /// Those that were answered with ENOSYS, as the guard does.
+    /// Calls with the result ENOSYS, as the guard returns it.
     pub unknown: BTreeSet<String>,
 }
 
-/// Traces a process and all that come of it, until they have ended.
+/// Traces a process and its descendants, until they have ended.
 #[derive(Debug)]
 pub struct Tracer {
     file: PathBuf,
@@ -35,7 +35,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Begins.
+    /// Starts the trace.
     ///
     /// # Panics
     /// If there is no `strace`, or it cannot trace the process.
@@ -56,7 +56,7 @@ impl Tracer {
         Self { file: file.to_owned(), strace }
     }
 
-    /// Waits for the end of all that is traced, and returns the guest's calls.
+    /// Waits for the end of all traced processes, and returns the guest's calls.
     ///
     /// # Panics
     /// If the guard was never loaded.
@@ -69,7 +69,7 @@ impl Tracer {
 }
 
 impl Calls {
-    /// Reads what `strace` has written: `PID name(arguments) = result`, in the order of time.
+    /// Parses the output of `strace`: `PID name(arguments) = result`, in the order of time.
     fn read(text: &str) -> Self {
         let mut calls = Self::default();
         for line in text.lines().skip_while(|line| !line.contains(GUARD)).skip(1) {
@@ -79,10 +79,10 @@ impl Calls {
             let (name, rest) = match (resumed, call.split_once('(')) {
                 (Some(resumed), _) => resumed,
                 (None, Some(begun)) => begun,
-                // How something ended.
+                // A line about the end of a process.
                 (None, None) => continue,
             };
-            // `???` is a call of a process that ended before it could be asked which.
+            // `???` is a call of a process that ended before strace could read its name.
             if rest.contains("<unfinished ...>") || name == "???" {
                 continue;
             }
@@ -98,7 +98,7 @@ impl Calls {
     }
 }
 
-/// Reads the table: `engine: calls`, and `engine, unknown: calls`.
+/// Parses the table: `engine: calls`, and `engine, unknown: calls`.
 pub fn table(text: &str) -> BTreeMap<String, Calls> {
     let mut table: BTreeMap<String, Calls> = BTreeMap::new();
     for (head, names) in text.lines().filter_map(|line| line.split_once(": ")) {
@@ -111,7 +111,7 @@ pub fn table(text: &str) -> BTreeMap<String, Calls> {
     table
 }
 
-/// Prints the table of all traces in a folder, if the environment asks for that.
+/// Prints the table of all traces in a folder, if the environment asks for it. Returns whether it does.
 pub fn merged_as_asked() -> bool {
     let Some(folder) = std::env::var_os(MERGE) else { return false };
     let mut table: BTreeMap<String, Calls> = BTreeMap::new();
@@ -141,7 +141,7 @@ mod tests {
         names.iter().map(String::as_str).collect()
     }
 
-    /// Calls count from the guard on, once they have an answer, whatever thread makes them.
+    /// Calls of all threads are recorded from the guard on, once they have a result.
     #[test]
     fn traces_are_read() {
         let text = format!(

@@ -1,4 +1,4 @@
-//! A collector of traces: takes spans over gRPC and over HTTP, as OpenTelemetry's protocol has it, and keeps them.
+//! A collector of traces: receives spans over gRPC and HTTP, by OpenTelemetry's protocol, and keeps them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,31 +21,31 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::eventually;
 
-/// How long spans may take to arrive.
+/// Time limit for spans to arrive.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A span as it has arrived.
+/// A received span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     /// Name of the service.
     pub service: String,
     /// Name of the span.
     pub name: String,
-    /// Number of the trace, in hexadecimal digits.
+    /// Id of the trace, in hexadecimal digits.
     pub trace: String,
-    /// Number of the span.
+    /// Id of the span.
     pub id: String,
-    /// Number of the span above, or empty.
+    /// Id of the parent span, or empty.
     pub parent: String,
-    /// What others have noted of the trace.
+    /// The `tracestate`.
     pub state: String,
-    /// Nanoseconds between its begin and its end; negative if they are the wrong way round.
+    /// Nanoseconds between its start and its end; negative if the end comes first.
     pub length: i128,
     /// Its attributes, and those of its resource.
     pub attributes: BTreeMap<String, String>,
-    /// Why what it stands for has failed, or empty.
+    /// The error of the failed operation, or empty.
     pub error: String,
-    /// Value of the header `x-key` of its request, or empty.
+    /// Value of the request's header `x-key`, or empty.
     pub key: String,
 }
 
@@ -61,10 +61,10 @@ pub struct Collector {
 struct Spans(Arc<Mutex<Vec<Received>>>);
 
 impl Collector {
-    /// Starts one on two ports of the loopback interface.
+    /// Starts a collector on two ports of the loopback interface.
     ///
     /// # Panics
-    /// If there are no ports.
+    /// If no ports are free.
     pub async fn start() -> Self {
         let listen = async || TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = |listener: &TcpListener| listener.local_addr().expect("it is bound");
@@ -79,31 +79,31 @@ impl Collector {
         Self { grpc: addresses.0, http: addresses.1, spans, _servers: servers }
     }
 
-    /// Returns where it takes spans over gRPC.
+    /// Returns the address for spans over gRPC.
     pub fn grpc(&self) -> String {
         format!("http://{}", self.grpc)
     }
 
-    /// Returns where it takes spans over HTTP.
+    /// Returns the address for spans over HTTP.
     pub fn http(&self) -> String {
         format!("http://{}", self.http)
     }
 
-    /// Returns the spans of a container that have arrived.
+    /// Returns the received spans of a container.
     pub fn of(&self, container: &str) -> Vec<Received> {
         let is_of = |span: &&Received| span.attributes.get("container").is_some_and(|id| id == container);
         self.all().iter().filter(is_of).cloned().collect()
     }
 
-    /// Returns all spans that have arrived.
+    /// Returns all received spans.
     pub fn all(&self) -> Vec<Received> {
         self.spans.0.lock().expect("no holder panics").clone()
     }
 
-    /// Waits until a container has all of these spans, and returns what it has.
+    /// Waits until all named spans of a container have arrived, and returns all its spans.
     ///
     /// # Panics
-    /// If they do not come.
+    /// If they do not arrive in time.
     pub async fn wait_for(&self, container: &str, names: &[&str]) -> Vec<Received> {
         eventually(&format!("spans {names:?} of {container}"), LIMIT, async || {
             let spans = self.of(container);
@@ -159,13 +159,13 @@ async fn serve(listener: TcpListener, spans: Spans) {
         let spans = spans.clone();
         connections.spawn(async move {
             let service = service_fn(move |request| take(request, spans.clone()));
-            // How a client leaves is its own affair.
+            // How a client disconnects does not matter.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-/// Takes one request; what is not of the protocol is refused with the status that says why.
+/// Handles one request; a request that violates the protocol gets an error status.
 async fn take(request: hyper::Request<Incoming>, spans: Spans) -> Result<Response<Empty<Bytes>>, Infallible> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (kind, key) = (header("content-type").to_owned(), header("x-key").to_owned());

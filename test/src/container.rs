@@ -33,18 +33,18 @@ use crate::eventually::eventually;
 use crate::namespace::Namespace;
 use crate::stdio::Stream;
 
-/// How long a container may take to end by itself: the compile of a big module is not in it.
+/// Time limit for a container to end by itself, without the compile of a big module.
 const LIMIT: Duration = Duration::from_secs(30);
 const SNAPSHOTTER: &str = "overlayfs";
 
-/// A container with a task, created and perhaps started; or another process of one, see [`Container::exec`].
+/// A container with a task, created and perhaps started; or an exec process of one, see [`Container::exec`].
 pub struct Container {
     namespace: Namespace,
     id: String,
     /// Empty for the container's first process.
     exec_id: String,
     pid: u32,
-    /// The process as its specification has it.
+    /// The process in its specification.
     process: Value,
     stdin: Option<File>,
     stdout: Stream,
@@ -52,14 +52,14 @@ pub struct Container {
     waiter: Option<JoinHandle<Result<WaitResponse, Status>>>,
 }
 
-/// How a container ended.
+/// The result of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exited {
     /// Exit status as containerd reports it.
     pub code: u32,
-    /// Everything on standard output.
+    /// The whole standard output.
     pub stdout: String,
-    /// Everything on standard error.
+    /// The whole standard error.
     pub stderr: String,
 }
 
@@ -80,7 +80,7 @@ impl Container {
         &self.id
     }
 
-    /// Returns the process id that the shim gave.
+    /// Returns the pid that the shim has reported.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -91,7 +91,7 @@ impl Container {
         state.join(self.namespace.name()).join(&self.id)
     }
 
-    /// Starts the task; from then on somebody waits for its end.
+    /// Starts the task; from then on its end is waited for.
     ///
     /// # Panics
     /// If the shim refuses.
@@ -99,10 +99,10 @@ impl Container {
         self.try_start().await.unwrap_or_else(|status| panic!("cannot start {}: {status}", self.id));
     }
 
-    /// Starts the task; from then on somebody waits for its end.
+    /// Starts the task; from then on its end is waited for.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn try_start(&mut self) -> Result<(), Status> {
         self.wait_again();
         if let Some(folder) = std::env::var_os(calls::VARIABLE)
@@ -116,7 +116,7 @@ impl Container {
         Ok(())
     }
 
-    /// Begins to wait for the end of the task: when it is started, and when a restart of containerd has ended the wait.
+    /// Starts to wait for the end of the task: after its start, and after a restart of containerd has ended the wait.
     pub fn wait_again(&mut self) {
         let request = WaitRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         let (mut client, request) = (self.namespace.client().tasks(), self.namespace.request(request));
@@ -140,25 +140,25 @@ impl Container {
     /// Sends a signal.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn kill(&self, signal: Signal) -> Result<(), Status> {
         self.kill_with(signal.as_raw().cast_unsigned(), false).await
     }
 
-    /// Sends a signal by number, to all processes of the container if so wanted.
+    /// Sends a signal by number; with `all`, to all processes of the container.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn kill_with(&self, signal: u32, all: bool) -> Result<(), Status> {
         let request = KillRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone(), signal, all };
         self.namespace.client().tasks().kill(self.namespace.request(request)).await?;
         Ok(())
     }
 
-    /// Returns what containerd knows of the task's process.
+    /// Returns containerd's description of the task's process.
     ///
     /// # Errors
-    /// What containerd or the shim answers.
+    /// containerd's or the shim's error.
     pub async fn state(&self) -> Result<Process, Status> {
         self.state_of(&self.exec_id).await
     }
@@ -166,27 +166,27 @@ impl Container {
     /// Lists the processes in the container.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn pids(&self) -> Result<Vec<ProcessInfo>, Status> {
         let request = ListPidsRequest { container_id: self.id.clone() };
         let answer = self.namespace.client().tasks().list_pids(self.namespace.request(request)).await?;
         Ok(answer.into_inner().processes)
     }
 
-    /// Returns the container's figures.
+    /// Returns the container's metrics.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn metrics(&self) -> Result<Vec<Metric>, Status> {
         let request = MetricsRequest { filters: vec![format!("id=={}", self.id)] };
         let answer = self.namespace.client().tasks().metrics(self.namespace.request(request)).await?;
         Ok(answer.into_inner().metrics)
     }
 
-    /// Writes on the container's standard input.
+    /// Writes to the container's standard input.
     ///
     /// # Panics
-    /// If it has none, or nobody reads and the pipe is full.
+    /// If it has none, or no process reads and the pipe is full.
     pub fn write(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("the container was made with standard input");
         stdin.write_all(text.as_bytes()).expect("the pipe has room");
@@ -195,33 +195,33 @@ impl Container {
     /// Ends the container's standard input.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn close_stdin(&mut self) -> Result<(), Status> {
         self.stdin = None;
         self.end_stdin_by_call().await
     }
 
-    /// Closes this side of the container's standard input, and tells nobody.
+    /// Closes this side of the container's standard input, without a call.
     pub fn drop_stdin(&mut self) {
         self.stdin = None;
     }
 
-    /// Says that no more input will come, and leaves the fifo as it is.
+    /// Calls `CloseIO`, and leaves the fifo as it is.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn end_stdin_by_call(&self) -> Result<(), Status> {
         let request = CloseIoRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone(), stdin: true };
         self.namespace.client().tasks().close_io(self.namespace.request(request)).await?;
         Ok(())
     }
 
-    /// Returns what was printed on standard output so far.
+    /// Returns the standard output so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// Returns what was printed on standard error so far.
+    /// Returns the standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
@@ -238,10 +238,10 @@ impl Container {
         .await;
     }
 
-    /// Deletes the task, leaves the container.
+    /// Deletes the task, and keeps the container.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn delete_task(&self) -> Result<DeleteResponse, Status> {
         if !self.exec_id.is_empty() {
             return self.delete_exec().await;
@@ -272,12 +272,12 @@ impl Container {
         deleted
     }
 
-    /// Deletes task and container as far as that is possible: until the task is gone, but not for ever.
+    /// Deletes task and container as far as possible; retries until the task is gone, with a time limit.
     pub async fn try_delete(self) {
         for _ in 0..100 {
             match self.delete_task().await {
                 Err(status) if status.code() != tonic::Code::NotFound => {
-                    // It may run still.
+                    // The task may still run.
                     let _ = self.kill_with(9, true).await;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -300,6 +300,6 @@ async fn remove(namespace: &Namespace, id: &str) {
     let request = DeleteContainerRequest { id: id.to_owned() };
     namespace.client().containers().delete(namespace.request(request)).await.expect("a container can be deleted");
     let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.to_owned() };
-    // Without the container nothing keeps the snapshot: a collection may have been faster.
+    // Without the container nothing keeps the snapshot: containerd may have collected it already.
     let _ = namespace.client().snapshots().remove(namespace.request(request)).await;
 }

@@ -1,7 +1,7 @@
-//! A private containerd: own root, state and sockets in one folder, the workspace's shims first in its PATH.
+//! A private containerd: root, state and sockets in one folder, the workspace's shims first in its PATH.
 //!
-//! A second process, the reaper, waits until this one has stopped the daemon or died, and then ends what still runs,
-//! unmounts, and deletes the folder. So nothing is left even after a SIGKILL of the test run.
+//! A second process, the reaper, waits until this process has stopped the daemon or died. Then it ends the remaining processes, unmounts,
+//! and deletes the folder. So nothing is left even after a SIGKILL of the test run.
 
 mod config;
 mod series;
@@ -33,7 +33,7 @@ const REAPER: &str = include_str!("containerd/reap.sh");
 pub struct Containerd {
     series: Series,
     folder: PathBuf,
-    /// What is in its environment besides.
+    /// Further variables of its environment.
     variables: Vec<(String, String)>,
     daemon: Mutex<Child>,
     reaper: Child,
@@ -48,7 +48,7 @@ impl Containerd {
         Self::start_with(series, &[], |_| ()).await
     }
 
-    /// Starts a daemon in a folder that somebody has prepared, and waits until it serves.
+    /// Starts a daemon in a folder that `prepare` has filled, and waits until it serves.
     ///
     /// # Panics
     /// If it does not, with the end of its log.
@@ -56,12 +56,12 @@ impl Containerd {
         Self::start_with(series, &[], prepare).await
     }
 
-    /// Starts a daemon with further variables in its environment, in a folder that somebody has prepared.
+    /// Starts a daemon with further environment variables, in a folder that `prepare` has filled.
     ///
     /// # Panics
     /// If it does not serve, with the end of its log.
     pub async fn start_with(series: Series, variables: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
-        // The paths of unix sockets end at 107 bytes: no long prefix here. The reaper deletes the folder.
+        // The path of a unix socket has at most 107 bytes, so the prefix is short. The reaper deletes the folder.
         let folder = TempDir::with_prefix_in("pw", "/tmp").expect("/tmp is writable").keep();
         fs::create_dir(folder.join("run")).expect("the folder is new");
         fs::write(folder.join("config.toml"), config::text(series, &folder)).expect("the folder is writable");
@@ -74,7 +74,7 @@ impl Containerd {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Ctrl-C ends the tests, not the one who cleans up after them.
+            // Ctrl-C must end the tests, not the reaper.
             .process_group(0)
             .spawn()
             .expect("/bin/sh starts");
@@ -87,7 +87,7 @@ impl Containerd {
         this
     }
 
-    /// Ends the daemon with `signal` and starts it again on the same folder; what runs below it goes on.
+    /// Ends the daemon with `signal` and starts it again on the same folder; its containers continue.
     ///
     /// # Panics
     /// If it does not end or does not serve again.
@@ -95,7 +95,7 @@ impl Containerd {
         self.restart_after(signal, || ()).await;
     }
 
-    /// Ends the daemon with `signal`, does what is to be done while it is away, and starts it again on the same folder.
+    /// Ends the daemon with `signal`, calls `meanwhile` while it is down, and starts it again on the same folder.
     ///
     /// # Panics
     /// If it does not end or does not serve again.
@@ -114,17 +114,17 @@ impl Containerd {
         self.serves().await;
     }
 
-    /// Returns which release this is.
+    /// Returns the release.
     pub fn series(&self) -> Series {
         self.series
     }
 
-    /// Returns the daemon's own folder; everything of it lies below.
+    /// Returns the daemon's own folder, which contains all its files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Returns a short name that no other daemon has: every namespace of this one begins with it.
+    /// Returns a short name that is unique among daemons: every namespace of this daemon begins with it.
     pub fn id(&self) -> &str {
         self.folder.file_name().and_then(|name| name.to_str()).expect("the folder was named by us")
     }
@@ -134,12 +134,12 @@ impl Containerd {
         self.folder.join("c.sock")
     }
 
-    /// Returns the runtime folder of the shims and programs that belong to this daemon.
+    /// Returns the runtime folder of this daemon's shims and programs.
     pub fn runtime_dir(&self) -> PathBuf {
         self.folder.join("run")
     }
 
-    /// Returns the path of the node's options for shims and programs; the file is there, and empty.
+    /// Returns the path of the node's options for shims and programs; the file exists and is empty.
     pub fn options(&self) -> PathBuf {
         options(&self.folder)
     }
@@ -150,19 +150,19 @@ impl Containerd {
         self.folder.join("root/io.containerd.content.v1.content/blobs").join(algorithm).join(hex)
     }
 
-    /// Returns what was compiled under this daemon.
+    /// Returns the journal of compiles under this daemon.
     pub fn journal(&self) -> Journal {
         Journal::new(&self.runtime_dir())
     }
 
-    /// Makes a command whose environment is that of the daemon: its PATH, its runtime folder.
+    /// Makes a command with the daemon's environment: its PATH, its runtime folder.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         set_environment(&mut command, self.series, &self.folder);
         command
     }
 
-    /// Returns how long the log is now, so that [`Self::log_since`] can begin here.
+    /// Returns the current length of the log in bytes, for [`Self::log_since`].
     pub fn log_length(&self) -> usize {
         fs::metadata(log(&self.folder)).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(usize::MAX))
     }
@@ -176,7 +176,7 @@ impl Containerd {
         String::from_utf8_lossy(&text).lines().filter(is_of).map(str::to_owned).collect()
     }
 
-    /// Returns the last lines of the log behind a position, those that only debug left out.
+    /// Returns the last `lines` lines of the log after a position, without debug lines.
     pub fn log_since(&self, position: usize, lines: usize) -> String {
         let text = fs::read(log(&self.folder)).unwrap_or_default();
         let text = String::from_utf8_lossy(text.get(position..).unwrap_or_default()).into_owned();
@@ -203,10 +203,10 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // The end of its input is the reaper's signal; it kills the daemon too.
+        // The end of its input tells the reaper to work; it kills the daemon too.
         drop(self.reaper.stdin.take());
         let daemon = self.daemon.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // Both are our children, and there is nobody to tell if waiting fails.
+        // Both are children of this process, and a failed wait cannot be reported.
         let _ = daemon.wait();
         let _ = self.reaper.wait();
     }

@@ -1,4 +1,4 @@
-//! A containerd as Kubernetes drives it: with its CRI plugin, CNI networks of its own, and a registry on loopback to pull from.
+//! A containerd as Kubernetes uses it: with its CRI plugin, its own CNI networks, and a registry on loopback.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -24,10 +24,10 @@ use tonic::transport::Channel;
 use crate::image::files;
 use crate::{Containerd, Series, eventually, home, leaks, process};
 
-/// Handler by which containerd 2.1 takes the shim for runc's: only such a one it asks for its features.
+/// A runtime handler that containerd 2.1 treats like runc's shim: only from such a handler it requests the features.
 pub const LIKE_RUNC: &str = "like-runc";
 
-/// How long a step may take.
+/// Time limit for a step.
 const LIMIT: Duration = Duration::from_secs(60);
 const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
 
@@ -35,20 +35,20 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
 pub struct Cri {
     /// The daemon.
     pub daemon: Containerd,
-    /// Everything about pods and containers.
+    /// The CRI service for pods and containers.
     pub runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
     registry: Registry,
 }
 
-/// A registry with nothing in it at first; dropping it ends it.
+/// A registry that is empty at first; dropping it ends it.
 struct Registry {
     process: Child,
     port: u16,
     _folder: tempfile::TempDir,
 }
 
-/// A pod, and what it was described by.
+/// A pod and its description.
 #[derive(Debug, Clone)]
 pub struct Pod {
     /// Id of its sandbox.
@@ -57,10 +57,10 @@ pub struct Pod {
 }
 
 impl Cri {
-    /// Starts everything. `busybox` is the program of the pause container; `options` are those of the runtime, in TOML.
+    /// Starts the daemon and the registry. `busybox` is the program of the pause container; `options` are the runtime's, in TOML.
     ///
     /// # Panics
-    /// If something does not start.
+    /// If a part does not start.
     pub async fn start(series: Series, busybox: &[u8], options: &str) -> Self {
         let registry = Registry::start();
         let pause = format!("localhost:{}/pause:1", registry.port);
@@ -100,7 +100,7 @@ impl Cri {
         reference
     }
 
-    /// Pulls an image; returns the id under which the runtime knows it.
+    /// Pulls an image; returns the runtime's id of it.
     ///
     /// # Panics
     /// If it cannot be pulled.
@@ -108,17 +108,17 @@ impl Cri {
         self.try_pull(reference).await.unwrap_or_else(|status| panic!("cannot pull {reference}: {status}"))
     }
 
-    /// Pulls an image; returns the id under which the runtime knows it.
+    /// Pulls an image; returns the runtime's id of it.
     ///
     /// # Errors
-    /// What the runtime answers.
+    /// The runtime's error.
     pub async fn try_pull(&self, reference: &str) -> Result<String, Status> {
         let image = Some(ImageSpec { image: reference.to_owned(), ..Default::default() });
         let pulled = self.images.clone().pull_image(PullImageRequest { image, ..Default::default() }).await?;
         Ok(pulled.into_inner().image_ref)
     }
 
-    /// Describes a pod whose containers' logs lie below the daemon's folder.
+    /// Describes a pod whose containers' logs are below the daemon's folder.
     pub fn pod_config(&self, name: &str) -> PodSandboxConfig {
         let metadata = PodSandboxMetadata {
             name: name.to_owned(),
@@ -127,7 +127,7 @@ impl Cri {
             attempt: 0,
         };
         let linux = LinuxPodSandboxConfig {
-            // By this name cgroups that are left are found.
+            // The check for leaks finds cgroups by this name.
             cgroup_parent: format!("/{}-cri", self.daemon.id()),
             ..Default::default()
         };
@@ -161,7 +161,7 @@ impl Cri {
     /// Creates a container in a pod.
     ///
     /// # Errors
-    /// What the runtime answers.
+    /// The runtime's error.
     pub async fn create(&self, pod: &Pod, config: ContainerConfig) -> Result<String, Status> {
         let request = CreateContainerRequest {
             pod_sandbox_id: pod.id.clone(),
@@ -174,7 +174,7 @@ impl Cri {
     /// Starts a created container.
     ///
     /// # Errors
-    /// What the runtime answers.
+    /// The runtime's error.
     pub async fn start_container(&self, id: &str) -> Result<(), Status> {
         let request = StartContainerRequest { container_id: id.to_owned() };
         self.runtime.clone().start_container(request).await.map(drop)
@@ -190,20 +190,20 @@ impl Cri {
         id
     }
 
-    /// Returns what the runtime says of a container.
+    /// Returns the runtime's status of a container.
     ///
     /// # Panics
-    /// If it says nothing.
+    /// If the runtime does not return one.
     pub async fn status(&self, id: &str) -> ContainerStatus {
         let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
         let answer = self.runtime.clone().container_status(request).await.expect("the container is known");
         answer.into_inner().status.expect("an answer has a status")
     }
 
-    /// Returns the process id of a running container's init.
+    /// Returns the pid of a running container's init.
     ///
     /// # Panics
-    /// If the runtime does not say it.
+    /// If the runtime does not report it.
     pub async fn pid(&self, id: &str) -> u32 {
         let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
         let answer = self.runtime.clone().container_status(request).await.expect("the container is known");
@@ -223,7 +223,7 @@ impl Cri {
         .await
     }
 
-    /// Stops a container, with so many seconds of grace.
+    /// Stops a container, with a grace period in seconds.
     ///
     /// # Panics
     /// If it cannot be stopped.
@@ -269,10 +269,10 @@ impl Cri {
         .await;
     }
 
-    /// Stops and removes every pod, and waits until nothing of any is left.
+    /// Stops and removes every pod, and waits until there are no leaks.
     ///
     /// # Panics
-    /// With what is left.
+    /// With the list of leaks.
     pub async fn finish(self) {
         let mut runtime = self.runtime.clone();
         let pods = runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.expect("the runtime answers");
@@ -293,7 +293,7 @@ impl Cri {
         .await;
     }
 
-    /// Returns the addresses that pods have.
+    /// Returns the files with the addresses of pods.
     fn networks(&self) -> Vec<PathBuf> {
         let folder = self.daemon.folder().join("ipam").join(self.daemon.id());
         let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -321,7 +321,7 @@ impl Registry {
             let (_, rest) = line.split_once("listening on 127.0.0.1:")?;
             rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
         });
-        // Nobody must be kept waiting for a reader.
+        // The registry must not block on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Self { process, port: port.unwrap_or_else(|| panic!("the registry does not listen: {said}")), _folder: folder }
     }
@@ -334,7 +334,7 @@ impl Drop for Registry {
     }
 }
 
-/// Describes a container of an image, with a log of its name.
+/// Describes a container of an image, with a log of the same name.
 pub fn container(name: &str, image: &str, args: &[&str]) -> ContainerConfig {
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
@@ -346,7 +346,7 @@ pub fn container(name: &str, image: &str, args: &[&str]) -> ContainerConfig {
     }
 }
 
-/// A network of the daemon's own: a pair of interfaces for each pod, addresses kept in the daemon's folder, ports mapped.
+/// Describes a CNI network of this daemon: a pair of interfaces for each pod, addresses kept in the daemon's folder, mapped ports.
 fn network(series: Series, folder: &Path) -> String {
     let name = folder.file_name().and_then(|name| name.to_str()).expect("the folder was named by us");
     // Daemons of all series run side by side, and several of one: a random /28 out of their own range.
@@ -375,7 +375,7 @@ fn crc(name: &str) -> u32 {
     name.bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
-/// Turns the configuration of a plain containerd into that of one with its CRI plugin.
+/// Extends the configuration of a plain containerd by the CRI plugin.
 fn with_cri(series: Series, folder: &Path, plain: &str, pause: &str, options: &str) -> String {
     let folder = folder.display();
     let enabled = plain

@@ -1,4 +1,4 @@
-//! A name server: it answers from a table, and notes what it is asked.
+//! A name server that answers from a table, and records its queries.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
@@ -12,23 +12,23 @@ use simple_dns::{CLASS, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
 /// The port of name servers.
 const PORT: u16 = 53;
-/// How often to look whether the server is to end.
+/// Interval of the check whether the server must end.
 const TICK: Duration = Duration::from_millis(20);
-/// The most bytes of an answer in a datagram.
+/// Longest answer in a datagram, in bytes.
 const DATAGRAM: usize = 512;
 
-/// What is answered for a name.
+/// The answer for a name.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// Its addresses.
     Addresses(Vec<IpAddr>),
-    /// Another code than success.
+    /// A code other than success.
     Code(RCODE),
-    /// Nothing at all.
+    /// No answer.
     Silence,
 }
 
-/// A server at an address of its own, over UDP and TCP. It ends when it is dropped.
+/// A server at its own address, over UDP and TCP. It ends on drop.
 pub struct Server {
     address: Ipv4Addr,
     shared: Arc<Shared>,
@@ -42,10 +42,10 @@ struct Shared {
 }
 
 impl Server {
-    /// Starts one on this machine's loopback. Names that are not in the table do not exist.
+    /// Starts a server on this machine's loopback. Names that are not in the table do not exist.
     ///
     /// # Panics
-    /// If there is no address left.
+    /// If no address is free.
     pub fn start(table: &[(&str, Answer)]) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let (address, udp, tcp) = (0..100)
@@ -64,12 +64,12 @@ impl Server {
         Self { address, shared, threads }
     }
 
-    /// Returns a `resolv.conf` that names it.
+    /// Returns a `resolv.conf` that names the server.
     pub fn resolv_conf(&self, more: &str) -> String {
         format!("nameserver {}\n{more}", self.address)
     }
 
-    /// Returns the names that have been asked for, each once, as `name over udp` or `name over tcp`.
+    /// Returns the queried names, each once, as `name over udp` or `name over tcp`.
     pub fn asked(&self) -> Vec<String> {
         let mut asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         asked.sort();

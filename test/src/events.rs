@@ -11,9 +11,9 @@ use tokio::task::JoinHandle;
 use crate::eventually::eventually;
 use crate::namespace::Namespace;
 
-/// How long an event may take.
+/// Time limit for an event to arrive.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Topic of the event by which a subscriber learns that it is one.
+/// Topic of the event that confirms the subscription.
 const READY: &str = "/prewasi-test/ready";
 
 /// A subscription that lasts until it is dropped.
@@ -24,7 +24,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Subscribes to everything in a namespace, and waits until the subscription stands.
+    /// Subscribes to all events of a namespace, and waits until the subscription stands.
     ///
     /// # Panics
     /// If containerd refuses.
@@ -35,7 +35,7 @@ impl Events {
         let reader = tokio::spawn({
             let seen = seen.clone();
             async move {
-                // Answered with the first event, not before.
+                // containerd answers with the first event, not before.
                 let stream = client.subscribe(SubscribeRequest { filters }).await;
                 let mut stream = stream.expect("containerd takes subscribers").into_inner();
                 while let Ok(Some(envelope)) = stream.message().await {
@@ -55,10 +55,10 @@ impl Events {
         this
     }
 
-    /// Waits until an event of this topic has arrived, and returns it.
+    /// Waits for an event of this topic, and returns it.
     ///
     /// # Panics
-    /// If none comes in time, or it is no `M`.
+    /// If none arrives in time, or its type is not `M`.
     pub async fn next<M: Message + Default>(&self, topic: &str) -> M {
         eventually(&format!("an event {topic}"), LIMIT, async || {
             let seen = self.seen.lock().expect("no holder panics");
@@ -76,7 +76,7 @@ impl Events {
     /// Returns all events of this topic, in the order of their arrival.
     ///
     /// # Panics
-    /// If one is no `M`.
+    /// If the type of one is not `M`.
     pub fn all<M: Message + Default>(&self, topic: &str) -> Vec<M> {
         let seen = self.seen.lock().expect("no holder panics");
         let events =

@@ -1,14 +1,14 @@
-//! Bounded waits that say what they waited for, and for how long.
+//! Waits with a time limit, whose failure names the condition and the time.
 
 use std::time::{Duration, Instant};
 
-/// Time between two looks: short beside anything a person notices, long beside a look.
+/// Time between two polls: too short for a person to notice, and long compared to a poll.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits until `probe` yields a value.
 ///
 /// # Panics
-/// When `limit` has passed, with `what` was waited for and what the last look saw.
+/// After `limit`, with the condition `what` and the result of the last poll.
 pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {

@@ -1,7 +1,7 @@
-//! What stands between a containerd and those who call it, and answers some calls with an error of its own.
+//! A proxy between a containerd and its clients, which answers some calls with an error.
 //!
-//! containerd's socket is moved aside and another put into its place; whoever connects from then on is passed through, call by
-//! call. It is for faults that a real containerd shows only when something else is broken as well.
+//! containerd's socket is moved aside and replaced; every new connection passes through the proxy, call by call. It is for faults that a
+//! real containerd shows only when another part is broken as well.
 
 use std::convert::Infallible;
 use std::fs;
@@ -23,7 +23,7 @@ use crate::Containerd;
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// Faults between a containerd and its clients, as long as this lives.
+/// Faults between a containerd and its clients, as long as this value lives.
 #[derive(Debug)]
 pub struct Faults {
     planned: Arc<Mutex<Vec<Fault>>>,
@@ -44,7 +44,7 @@ struct Fault {
 }
 
 impl Faults {
-    /// Steps in between; nothing changes yet. Connections that stand already go on without.
+    /// Inserts the proxy; no call fails yet. Existing connections bypass it.
     ///
     /// # Panics
     /// If the socket cannot be moved.
@@ -70,8 +70,7 @@ impl Faults {
         Self { planned, socket, aside, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Answers the next `times` calls of `method` (`Content/Info`) with `code`; with `about` only those whose message
-    /// contains that.
+    /// Answers the next `times` calls of `method` (`Content/Info`) with `code`; with `about` only calls whose message contains that text.
     ///
     /// # Panics
     /// Never.
@@ -80,7 +79,7 @@ impl Faults {
         self.planned.lock().expect("no holder panics").push(fault);
     }
 
-    /// Ends all faults, and returns how many calls met one.
+    /// Ends all faults, and returns the number of calls that met one.
     ///
     /// # Panics
     /// Never.
@@ -93,7 +92,7 @@ impl Drop for Faults {
     fn drop(&mut self) {
         drop(self.stop.take());
         let _ = self.thread.take().map(JoinHandle::join);
-        // The folder goes with the daemon in any case.
+        // The folder is removed with the daemon in any case.
         let _ = fs::rename(&self.aside, &self.socket);
     }
 }
@@ -104,7 +103,7 @@ async fn accept(listener: std::os::unix::net::UnixListener, aside: &Path, planne
     while let Ok((stream, _)) = listener.accept().await {
         let (aside, planned) = (aside.to_owned(), planned.clone());
         tokio::spawn(async move {
-            // A containerd that is away is for the client to notice.
+            // A containerd that is down is left for the client to notice.
             let Ok(real) = UnixStream::connect(&aside).await else { return };
             let Ok((sender, connection)) =
                 client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(real)).await
@@ -142,7 +141,7 @@ async fn pass(
     }
 }
 
-/// Finds the fault that a call meets, and counts it.
+/// Finds the fault for a call, and counts it.
 fn met(planned: &Mutex<Vec<Fault>>, path: &str, message: &[u8]) -> Option<Code> {
     let mut planned = planned.lock().expect("no holder panics");
     let is_about = |about: &Option<String>| {
@@ -155,7 +154,7 @@ fn met(planned: &Mutex<Vec<Fault>>, path: &str, message: &[u8]) -> Option<Code> 
     Some(fault.code)
 }
 
-/// An answer that consists of an error alone.
+/// Makes an answer that contains only an error.
 fn refusal(code: Code) -> Response<Body> {
     let answer = Response::builder()
         .header("content-type", "application/grpc")

@@ -1,4 +1,4 @@
-//! What shims say that containers use, field by field, so that two shims can be compared.
+//! Metrics of containers as shims report them, field by field, so that two shims can be compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,34 +11,34 @@ use containerd_shim_protos::protobuf::{Message, MessageDyn, UnknownValueRef};
 /// One field of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Figure {
-    /// There is a message.
+    /// The message exists.
     Present,
     /// A number.
     Number(u64),
-    /// A share of time.
+    /// A fraction of time.
     Share(f64),
     /// A name.
     Text(String),
 }
 
-/// All fields of all messages that are there, also those that are zero, by path: `memory.usage.limit`.
+/// All fields of all existing messages, including those that are zero, by path: `memory.usage.limit`.
 pub type Figures = BTreeMap<String, Figure>;
 
-/// How far the numbers of two containers with the same work may lie apart.
+/// The allowed difference between the numbers of two containers with the same work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tolerance {
-    /// Not at all.
+    /// No difference.
     Same,
-    /// The larger is at most so many times the smaller. Zero is like nothing but zero.
+    /// The larger is at most this many times the smaller. Zero equals only zero.
     Times(u64),
-    /// At most so much; zero is like any small number.
+    /// The difference is at most this; zero equals any small number.
     Within(u64),
 }
 
-/// Reads an answer of containerd.
+/// Reads the metrics in an answer of containerd.
 ///
 /// # Panics
-/// If it has no message that containerd's clients know.
+/// If its message has no type that containerd's clients know.
 pub fn read(metric: &Metric) -> Figures {
     let data = metric.data.as_ref().expect("there are figures");
     let mut figures = Figures::new();
@@ -54,8 +54,8 @@ pub fn read(metric: &Metric) -> Figures {
     figures
 }
 
-/// Adds the fields of a message, by number if its type does not know them. Of numbers that are a list the count and the sum are taken: which processor does the work is
-/// chance.
+/// Adds the fields of a message, by number if its type lacks them. Of a list of numbers, the count and the sum are added: the
+/// distribution over processors is random.
 fn collect(path: &str, message: &dyn MessageDyn, figures: &mut Figures) {
     for field in message.descriptor_dyn().fields() {
         let path = if path.is_empty() { field.name().to_owned() } else { format!("{path}.{}", field.name()) };
@@ -100,12 +100,12 @@ fn add(path: &str, value: ReflectValueRef<'_>, figures: &mut Figures) {
     figures.insert(path.to_owned(), figure);
 }
 
-/// Names the fields that only one side has, or that lie further apart than they may.
+/// Returns the names of fields that only one side has, or whose difference exceeds the tolerance.
 pub fn differences(own: &Figures, other: &Figures, tolerance: fn(&str) -> Tolerance) -> Vec<String> {
     let paths: BTreeSet<&String> = own.keys().chain(other.keys()).collect();
     let differ = |path: &&String| match (own.get(*path), other.get(*path)) {
         (Some(Figure::Number(own)), Some(Figure::Number(other))) => !tolerance(path).holds(*own, *other),
-        // Averages of the last seconds: no two runs have the same.
+        // Averages over the last seconds differ in each run.
         (Some(Figure::Share(_)), Some(Figure::Share(_))) => false,
         (own, other) => own != other,
     };
@@ -133,7 +133,7 @@ mod tests {
         numbers.iter().map(|(path, number)| ((*path).to_owned(), Figure::Number(*number))).collect()
     }
 
-    /// A field that one side lacks, and zero where the other has counted, are differences.
+    /// A field that one side lacks, and zero against a count, are differences.
     #[test]
     fn differences_are_found() {
         let tolerance = |path: &str| if path == "a" { Tolerance::Times(3) } else { Tolerance::Same };
@@ -146,7 +146,7 @@ mod tests {
         assert!(Tolerance::Within(2).holds(0, 2) && !Tolerance::Within(2).holds(3, 0));
     }
 
-    /// All fields are read, in messages that are there.
+    /// All fields of existing messages are read.
     #[test]
     fn all_fields_are_read() {
         let mut metrics = v1::Metrics::default();

@@ -1,5 +1,5 @@
-//! The programs that tests run as containers, built from the sources in `guests/`: `demo.wasm` from C, the others from
-//! it or from WAT. No binary of them is kept in the repository.
+//! Guest programs of the tests, built from the sources in `guests/`: `demo.wasm` from C, the others from it or from WAT. The repository
+//! contains no binaries of them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,30 +16,30 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata, 
 
 use crate::home;
 
-/// The demo program, a module. Without arguments it prints a line a second; `greet` is an export of it.
+/// The demo program, a module. Without arguments it prints a line each second; it exports `greet`.
 pub const DEMO: &str = "demo.wasm";
-/// The demo program as a component, which keeps its exit codes.
+/// The demo program as a component that preserves exit codes.
 pub const DEMO_COMPONENT: &str = "demo-component.wasm";
-/// A component that tries to use the network, and prints how that went.
+/// A component that tries to use the network, and prints the results.
 pub const NETWORK: &str = "network-component.wasm";
-/// A component that answers HTTP requests; each path is a case of its own, see `guests/web.c`.
+/// A component that answers HTTP requests; each path is a separate case, see `guests/web.c`.
 pub const WEB: &str = "web-component.wasm";
 /// Cases of WASI preview 1, see `guests/wasi/main.c`.
 pub const WASI: &str = "wasi.wasm";
 /// A component of WASI preview 3 that answers HTTP requests, see `guests/web3.c`.
 pub const WEB3: &str = "web3-component.wasm";
-/// Calls what takes a path, see `guests/paths.c`: a module, a component, and a program of this machine.
+/// A module that calls the functions with paths, see `guests/paths.c`.
 pub const PATHS: &str = "paths.wasm";
-/// The same as a component.
+/// The same program as a component.
 pub const PATHS_COMPONENT: &str = "paths-component.wasm";
-/// The same for this machine.
+/// The same program for this machine.
 pub const PATHS_NATIVE: &str = "paths";
-/// A module that imports what no engine offers.
+/// A module with an import that no engine provides.
 pub const UNKNOWN_IMPORT: &str = "unknown-import.wasm";
 /// A module with a table of 100,000 entries, which exits with 42.
 pub const LARGE_TABLE: &str = "large-table.wasm";
 
-/// Says why a guest could not be made.
+/// The reason why a guest could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// The script that compiles the C sources failed.
@@ -47,7 +47,7 @@ pub enum GuestError {
     Build {
         /// The script.
         script: PathBuf,
-        /// What it printed.
+        /// The script's output.
         reason: String,
     },
     /// A file cannot be read or written.
@@ -55,7 +55,7 @@ pub enum GuestError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A WAT source has an error.
@@ -63,21 +63,21 @@ pub enum GuestError {
     Text {
         /// The source.
         path: PathBuf,
-        /// What the parser says.
+        /// The parser's error.
         source: wat::Error,
     },
-    /// A module cannot be made a component.
+    /// A module cannot be converted to a component.
     #[error("cannot make a component of the module: {reason}")]
     Componentize {
-        /// What the encoder says.
+        /// The encoder's error.
         reason: String,
     },
 }
 
-/// Returns the path of a guest. All of them are built when the first is asked for.
+/// Returns the path of a guest. The first call builds all of them.
 ///
 /// # Panics
-/// If they cannot be built: no test can do without them.
+/// If they cannot be built: every test needs them.
 pub fn path(name: &str) -> PathBuf {
     static FOLDER: LazyLock<Result<PathBuf, GuestError>> = LazyLock::new(|| {
         let folder = home::home().join("guests");
@@ -86,10 +86,10 @@ pub fn path(name: &str) -> PathBuf {
     FOLDER.as_ref().expect("the guests can be built").join(name)
 }
 
-/// Builds all guests into `folder`. Other processes may do so at the same time.
+/// Builds all guests into `folder`. Other processes may do the same at the same time.
 ///
 /// # Errors
-/// [`GuestError`] says which step failed.
+/// [`GuestError`] names the failed step.
 pub fn build(folder: &Path) -> Result<(), GuestError> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests");
     let script = sources.join("build");
@@ -120,14 +120,14 @@ pub fn build(folder: &Path) -> Result<(), GuestError> {
     Ok(())
 }
 
-/// Makes a component that serves of a module: WASI preview 1 is translated by wasmtime's adapter for libraries, and the world
-/// of that name in `wit` says what else the module imports and exports.
+/// Converts a module to a component that serves: wasmtime's adapter for libraries translates WASI preview 1. `wit` is the text with the
+/// world `world`, which lists the module's other imports and exports.
 ///
 /// # Errors
-/// [`GuestError::Componentize`] if module and world do not fit together.
+/// [`GuestError::Componentize`] if the module does not match the world.
 fn service(module: &[u8], wit: &str, world: &str) -> Result<Vec<u8>, GuestError> {
     let encode = || {
-        // The adapter's world brings the packages that the text builds on.
+        // The adapter's world has the packages that the text imports.
         let (_, mut known) = metadata::decode(WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?;
         let package = known.resolve.push_str("guest.wit", wit)?;
         let world = known.resolve.select_world(&[package], Some(world))?;
@@ -139,20 +139,20 @@ fn service(module: &[u8], wit: &str, world: &str) -> Result<Vec<u8>, GuestError>
             .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?
             .encode()
     };
-    // The encoder's error is not one of the standard library's.
+    // The encoder's error does not implement the standard library's trait.
     encode().map_err(|error| GuestError::Componentize { reason: format!("{error:#}") })
 }
 
-/// Makes a command component of a module: WASI preview 1 is translated to preview 2 by wasmtime's adapter. Functions of
-/// preview 2 may be imported too, under the version that the adapter has.
+/// Converts a module to a command component: wasmtime's adapter translates WASI preview 1 to preview 2. The module may also import
+/// functions of preview 2, in the adapter's version.
 ///
 /// # Errors
-/// [`GuestError::Componentize`] if the module is none, or imports something else than WASI.
+/// [`GuestError::Componentize`] if the bytes are no module, or it imports functions outside of WASI.
 pub fn componentize(module: &[u8]) -> Result<Vec<u8>, GuestError> {
     let encode = || {
-        // The world of the adapter without `run` is all that a command may import.
+        // A command may import the adapter's world without `run`.
         let (_, mut imports) = metadata::decode(WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?;
-        // Both adapters' worlds have the same name, under which two different ones cannot be merged.
+        // Both adapters' worlds have the same name, and two different worlds of one name cannot be merged.
         if let Some(package) = imports.resolve.worlds[imports.world].package {
             imports.resolve.packages[package].name.name = "guest".to_owned();
         }
@@ -164,16 +164,16 @@ pub fn componentize(module: &[u8]) -> Result<Vec<u8>, GuestError> {
             .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER)?
             .encode()
     };
-    // The encoder's error is not one of the standard library's.
+    // The encoder's error does not implement the standard library's trait.
     encode().map_err(|error| GuestError::Componentize { reason: format!("{error:#}") })
 }
 
-/// Writes a file that appears when it is complete.
+/// Writes a file atomically.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), GuestError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let prefix = path.file_name().unwrap_or(OsStr::new("guest"));
     let write = || {
-        // Tests run as root may build what others run later.
+        // Tests of root may build guests that other users run later.
         let permissions = fs::Permissions::from_mode(0o644);
         let mut file = tempfile::Builder::new().prefix(prefix).permissions(permissions).tempfile_in(folder)?;
         file.write_all(bytes)?;
@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// Every guest is valid, of the format that its name promises.
+    /// Every guest is valid, and has the format of its name.
     #[test]
     fn guests_are_valid() {
         for (name, kind) in [
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// The component is a command and needs nothing that a command's world does not have.
+    /// The component is a command and imports only a command's world.
     #[test]
     fn component_is_a_command() {
         let layer = Layer::read(media_type::WASM, &path(DEMO_COMPONENT)).unwrap();
@@ -218,7 +218,7 @@ mod tests {
         assert!(foreign.is_empty(), "{foreign:?}");
     }
 
-    /// The engine offers all that the guests import, save the one that is made to want more.
+    /// The engine provides all imports of the guests, except of the guest that is made to fail.
     #[test]
     fn engine_takes_the_guests() {
         let engine = Wasmtime::new();
@@ -241,7 +241,7 @@ mod tests {
         let native = engine.compile(&Wasm::new(fs::read(path(name)).unwrap()).unwrap()).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&native).unwrap();
-        // SAFETY: this very engine compiled it a moment ago, into a file that nobody else can reach.
+        // SAFETY: the same engine has just compiled it, into a file that no other process can reach.
         let code = unsafe { NativeCode::trust(file, native.len() as u64) };
         let guest = Guest {
             args: [&["demo"], args].concat().iter().map(|&arg| arg.to_owned()).collect(),
@@ -252,7 +252,7 @@ mod tests {
         std::thread::spawn(move || engine.load(code).unwrap().run(&guest)).join().unwrap()
     }
 
-    /// Module and component end with the code that they are told to, or with their own for wrong usage and failure.
+    /// Module and component end with the requested exit code, or with their own codes for wrong usage and failure.
     #[test]
     fn guests_end_with_their_codes() {
         let folder = tempfile::tempdir().unwrap();
@@ -273,7 +273,7 @@ mod tests {
         assert!(matches!(run(LARGE_TABLE, &[], folder.path()), Ok(42)));
     }
 
-    /// Module and component write the file that they are told to.
+    /// Module and component write the requested file.
     #[test]
     fn guests_write_files() {
         let folder = tempfile::tempdir().unwrap();
@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// What is no module becomes no component.
+    /// Bytes that are no module are not converted.
     #[test]
     fn only_modules_become_components() {
         let error = componentize(b"\x7fELF").unwrap_err();

@@ -1,9 +1,9 @@
-//! Where `test/setup` has put the parts, and cargo the programs.
+//! Paths of the parts that `test/setup` installs, and of the programs that cargo builds.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Returns the folder for everything that is kept between runs: `PREWASI_HOME`, else `~/.cache/prewasi`.
+/// Returns the folder of files that are kept between runs: `PREWASI_HOME`, else `~/.cache/prewasi`.
 pub fn home() -> PathBuf {
     env::var_os("PREWASI_HOME").map_or_else(
         || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache/prewasi"),
@@ -11,15 +11,15 @@ pub fn home() -> PathBuf {
     )
 }
 
-/// Returns the path of a part that `test/setup` fetches, whether it is there or not.
+/// Returns the path of a part that `test/setup` fetches, whether it exists or not.
 pub fn part(name: impl AsRef<Path>) -> PathBuf {
     home().join("parts").join(name)
 }
 
-/// Returns the folder with the programs of this workspace, built in the same profile as the running one.
+/// Returns the folder with the programs of this workspace, built in the same profile as the running program.
 ///
 /// # Panics
-/// If the running program does not lie where cargo puts it.
+/// If the running program is not in cargo's build folder.
 pub fn programs() -> PathBuf {
     let exe = env::current_exe().expect("the running program has a path");
     let folder = exe.parent().expect("a program lies in a folder");
@@ -35,7 +35,7 @@ pub fn program(name: &str) -> PathBuf {
     programs().join(name)
 }
 
-/// Says whether every part has to be there, so that a missing one is a failure.
+/// Returns whether every part is required, so that a missing one is a failure.
 pub fn is_ci() -> bool {
     env::var_os("CI").is_some_and(|value| value == "true")
 }

@@ -1,4 +1,4 @@
-//! Asking for a page, as a probe does.
+//! HTTP requests, like those of a probe.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -8,21 +8,21 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-/// Finds a port of this machine that is free.
+/// Finds a free port of this machine.
 ///
 /// # Panics
-/// If there is none.
+/// If none is free.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port can be had").port()
 }
 
-/// How long an answer may take.
+/// Time limit for a response.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks for a page; returns the status code and the body.
+/// Requests a page; returns the status code and the body.
 ///
 /// # Errors
-/// If nobody answers, or not with HTTP.
+/// No server responds, or the response is not HTTP.
 pub fn get(address: &str, path: &str) -> Result<(u16, String), String> {
     let ask = || {
         let mut stream = TcpStream::connect(address)?;
@@ -38,7 +38,7 @@ pub fn get(address: &str, path: &str) -> Result<(u16, String), String> {
     Ok((status.ok_or_else(|| format!("no status: {head:?}"))?, body.to_owned()))
 }
 
-/// An answer to a request.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     /// Status code.
@@ -61,7 +61,7 @@ impl Connection {
     /// Connects with HTTP/1.1.
     ///
     /// # Errors
-    /// If nobody listens.
+    /// No process listens at the address.
     pub async fn open(address: &str) -> Result<Self, String> {
         let stream = connect(address).await?;
         let (sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(text)?;
@@ -72,7 +72,7 @@ impl Connection {
     /// Connects with HTTP/2.
     ///
     /// # Errors
-    /// If nobody listens.
+    /// No process listens at the address.
     pub async fn open_two(address: &str) -> Result<Self, String> {
         let stream = connect(address).await?;
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
@@ -81,10 +81,10 @@ impl Connection {
         Ok(Self::Two(sender))
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads the response.
     ///
     /// # Errors
-    /// If the connection ends before the answer does.
+    /// The connection ends before the response does.
     pub async fn ask(&mut self, path: &str, body: &[u8]) -> Result<Answer, String> {
         let method = if body.is_empty() { "GET" } else { "POST" };
         let body = Full::new(Bytes::copy_from_slice(body));
@@ -101,10 +101,10 @@ impl Connection {
     }
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a new connection.
 ///
 /// # Errors
-/// If nobody answers.
+/// No server responds.
 pub async fn ask(address: &str, path: &str, body: &[u8]) -> Result<Answer, String> {
     Connection::open(address).await?.ask(path, body).await
 }

@@ -13,14 +13,14 @@ use sha2::{Digest as _, Sha256};
 use crate::guests;
 use crate::namespace::Namespace;
 
-/// Name of the part that is a big wasm module: the Yosys synthesis suite, which prints its version for `-V`.
+/// Name of the part with a big wasm module: the Yosys synthesis suite, which prints its version for `-V`.
 pub const BIG_MODULE: &str = "yosys.wasm";
-/// File name of the part that solves formulas.
+/// File name of the part with a solver of formulas.
 pub const SOLVER: &str = "boolector.wasm";
-/// File name of the part that is a component made of `guests/web.js`.
+/// File name of the part with a component made from `guests/web.js`.
 pub const JAVASCRIPT: &str = "web-js.wasm";
 
-/// An image that has been imported.
+/// An imported image.
 #[derive(Debug, Clone)]
 pub struct Imported {
     /// Name of its record.
@@ -63,17 +63,17 @@ pub fn import_as(
     Imported { name: image.reference().to_string(), digest: image.digest().to_string() }
 }
 
-/// A wasm program of which nobody else has the very same bytes: tests count compiles by digest.
+/// A wasm program with unique bytes: tests count compiles by digest.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// The wasm.
     pub bytes: Vec<u8>,
-    /// Its digest, which is that of the layer it becomes.
+    /// Digest of the wasm, and of the layer made from it.
     pub digest: String,
 }
 
 impl Program {
-    /// Reads one of the [`guests`] and marks it as the namespace's own.
+    /// Reads one of the [`guests`] and makes its bytes unique to the namespace.
     ///
     /// # Panics
     /// If it cannot be built.
@@ -81,7 +81,7 @@ impl Program {
         Self::file(namespace, &guests::path(name))
     }
 
-    /// Reads a file and marks it as the namespace's own.
+    /// Reads a file and makes its bytes unique to the namespace.
     ///
     /// # Panics
     /// If it cannot be read.
@@ -90,21 +90,21 @@ impl Program {
         Self::new(marked(&wasm, namespace.name()))
     }
 
-    /// Takes bytes as they are.
+    /// Takes bytes unchanged.
     pub fn new(bytes: Vec<u8>) -> Self {
         let digest = digest(&bytes);
         Self { bytes, digest }
     }
 
-    /// Makes a wasm layer of it, with the title `name`.
+    /// Makes a wasm layer with the title `name`.
     ///
     /// # Panics
-    /// If it is not valid.
+    /// If the program is not valid.
     pub fn layer(&self, name: &str) -> Layer {
         Layer::from_bytes(media_type::WASM, name, self.bytes.clone()).expect("the program is valid wasm")
     }
 
-    /// Makes a wasm layer of it whatever it is.
+    /// Makes a wasm layer without checking the bytes.
     pub fn unchecked(&self) -> Layer {
         Layer::unchecked(media_type::WASM, self.bytes.clone())
     }
@@ -148,8 +148,8 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// Appends a section that names the program, which changes the digest of the wasm and that of its native code, and
-/// nothing else: containerd keeps equal bytes of all namespaces in one file, and some tests damage it.
+/// Appends a section that names the program. It changes the digest of the wasm and of its native code, and nothing else. containerd keeps
+/// equal bytes of all namespaces in one file, which some tests damage.
 pub fn marked(wasm: &[u8], mark: &str) -> Vec<u8> {
     let section: &[u8] = if wasm.get(4) == Some(&1) { b"name" } else { b"component-name" };
     let name = [&[byte(mark.len())], mark.as_bytes()].concat();

@@ -1,20 +1,20 @@
-//! The precompiler's journal: what was compiled on this node, by whomever.
+//! Reads the precompiler's journal: the compiles of this node, by all processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// Reads the journal of one runtime folder.
+/// The journal of one runtime folder.
 #[derive(Debug, Clone)]
 pub struct Journal {
     path: PathBuf,
 }
 
-/// A compile that came to an end.
+/// A completed compile.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Compile {
-    /// Digest of what was compiled.
+    /// Digest of the wasm.
     pub source: String,
     /// Name of the engine.
     pub engine: String,
@@ -22,9 +22,9 @@ pub struct Compile {
     pub version: String,
     /// `ok` or `failed`.
     pub outcome: String,
-    /// From the start of the worker until its output was sealed.
+    /// Time from the start of the worker until its output was sealed.
     pub seconds: f64,
-    /// The most memory that the worker had resident, bytes.
+    /// Peak resident memory of the worker, in bytes.
     pub peak_memory: u64,
 }
 
@@ -40,7 +40,7 @@ enum Line {
 }
 
 impl Journal {
-    /// Names the journal in a runtime folder.
+    /// Makes the reader for a runtime folder.
     pub fn new(runtime_dir: &Path) -> Self {
         Self { path: runtime_dir.join("journal.jsonl") }
     }
@@ -53,7 +53,7 @@ impl Journal {
         self.all().into_iter().filter(|compile| compile.source == source).collect()
     }
 
-    /// Returns every compile so far, in the order in which they ended.
+    /// Returns every compile so far, in the order of their ends.
     ///
     /// # Panics
     /// If a line is no JSON object with an event.
@@ -65,7 +65,7 @@ impl Journal {
         self.lines().into_iter().filter_map(compile).collect()
     }
 
-    /// Returns how often the cache has failed for one source.
+    /// Returns the number of failures of the cache for one source.
     ///
     /// # Panics
     /// If a line is no JSON object with an event.

@@ -1,4 +1,4 @@
-//! What must not be left behind by containers and compiles.
+//! Finds the remains of containers and compiles.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub async fn of_namespace(namespace: &Namespace) -> Vec<String> {
     left
 }
 
-/// Lists processes, mounts, cgroups and sockets that outlive all namespaces of a daemon.
+/// Lists processes, mounts, cgroups and sockets that are left after all namespaces of a daemon are gone.
 pub fn of_daemon(daemon: &Containerd) -> Vec<String> {
     let processes = processes(&daemon.runtime_dir()).filter(|process| !process.command.contains("containerd --config"));
     let mut left: Vec<String> = processes.map(|process| process.to_string()).collect();
@@ -37,7 +37,7 @@ pub fn of_daemon(daemon: &Containerd) -> Vec<String> {
     left
 }
 
-/// Lists what is left of a daemon that has ended, its folder too.
+/// Lists the remains of a daemon that has ended, including its folder.
 pub fn of_folder(folder: &Path) -> Vec<String> {
     let mut left: Vec<String> = processes(&folder.join("run")).map(|process| process.to_string()).collect();
     left.extend(mounts(&format!("{}/", folder.display())));
@@ -47,8 +47,7 @@ pub fn of_folder(folder: &Path) -> Vec<String> {
     left
 }
 
-/// Lists what is there of a container, by its id, which nobody else has: processes in its cgroups, cgroups, mounts, and its folder below the
-/// runtime folder.
+/// Lists the parts of a container, by its unique id: processes in its cgroups, cgroups, mounts, and its folder below the runtime folder.
 pub fn of_container(daemon: &Containerd, id: &str) -> Vec<String> {
     let mut left: Vec<String> = processes(&daemon.runtime_dir())
         .filter(|process| process.cgroup.split(['/', '\n', ':']).any(|name| name == id))
@@ -64,14 +63,14 @@ pub fn of_container(daemon: &Containerd, id: &str) -> Vec<String> {
     left
 }
 
-/// Returns the process ids in a container's cgroups.
+/// Returns the pids of the processes in a container's cgroups.
 pub fn processes_of_container(daemon: &Containerd, id: &str) -> Vec<u32> {
     let processes = processes(&daemon.runtime_dir());
     let inside = processes.filter(|process| process.cgroup.split(['/', '\n', ':']).any(|name| name == id));
     inside.map(|process| process.id).collect()
 }
 
-/// Returns the process ids of the shim daemons of a pod, by the id of its sandbox.
+/// Returns the pids of the shim daemons of a pod, by the id of its sandbox.
 pub fn daemons_of_pod(daemon: &Containerd, pod: &str) -> Vec<u32> {
     let alike = processes(&daemon.runtime_dir()).filter(|process| process.command.trim_end().ends_with(" daemon"));
     let alike: Vec<u32> = alike.filter(|process| process.mentions(pod)).map(|process| process.id).collect();
@@ -79,17 +78,17 @@ pub fn daemons_of_pod(daemon: &Containerd, pod: &str) -> Vec<u32> {
     alike.iter().copied().filter(|id| !is_forked(id)).collect()
 }
 
-/// Returns the process ids of a namespace's shim daemons, which are the parents of its containers.
+/// Returns the pids of a namespace's shim daemons, which are the parents of its containers.
 pub fn daemons(namespace: &Namespace) -> Vec<u32> {
     shims(namespace).into_iter().filter(|(_, is_forked)| !is_forked).map(|(id, _)| id).collect()
 }
 
-/// Returns the process ids of the zygotes of a namespace's daemons, and of helpers that are at work.
+/// Returns the pids of the zygotes of a namespace's daemons, and of running helpers.
 pub fn zygotes(namespace: &Namespace) -> Vec<u32> {
     shims(namespace).into_iter().filter(|(_, is_forked)| *is_forked).map(|(id, _)| id).collect()
 }
 
-/// Lists what looks like a daemon, and says whether it was forked from one.
+/// Lists processes with the command line of a daemon, and whether each was forked from a daemon.
 fn shims(namespace: &Namespace) -> Vec<(u32, bool)> {
     let shims = processes(&namespace.daemon().runtime_dir()).filter(|process| process.mentions(namespace.name()));
     let alike = shims.filter(|process| process.command.trim_end().ends_with(" daemon"));
@@ -99,13 +98,13 @@ fn shims(namespace: &Namespace) -> Vec<(u32, bool)> {
     with_parents.map(|(id, parent)| (id, alike.contains(&parent))).collect()
 }
 
-/// Returns the parent of a process; none if that has ended.
+/// Returns the parent of a process; `None` if the process has ended.
 fn parent(id: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// Says whether a name is that of a namespace of the daemon called `id`.
+/// Returns whether a name is that of a namespace of the daemon `id`.
 fn is_of(name: &str, id: &str) -> bool {
     name.strip_prefix(id).is_some_and(|rest| rest.starts_with('-'))
 }
@@ -125,7 +124,7 @@ async fn of_api(namespace: &Namespace) -> Vec<String> {
     left
 }
 
-/// An expired lease is no leak: its owner was killed, and the next collection removes it.
+/// Returns whether a lease has expired. That is no leak: its owner was killed, and the next collection removes it.
 fn is_expired(labels: &std::collections::HashMap<String, String>) -> bool {
     let expiry = labels.get("containerd.io/gc.expire").and_then(|text| text.parse::<jiff::Timestamp>().ok());
     expiry.is_some_and(|expiry| expiry < jiff::Timestamp::now())
@@ -147,7 +146,7 @@ fn mounts(part: &str) -> Vec<String> {
     points.filter(|point| point.contains(part)).map(|point| format!("mount {point}")).collect()
 }
 
-/// Lists what lies below the cgroups whose name is a namespace of interest. That cgroup itself stays, as with runc.
+/// Lists the cgroups below those whose name is a matching namespace. The namespace's cgroup itself stays, as with runc.
 fn cgroups(is_namespace: impl Fn(&str) -> bool) -> Vec<String> {
     let mut left = Vec::new();
     let mut pending = vec![(PathBuf::from("/sys/fs/cgroup"), false)];
@@ -206,14 +205,14 @@ impl std::fmt::Display for Process {
     }
 }
 
-/// Lists the processes with a daemon's runtime folder in their environment, and those in cgroups of its namespaces: a
-/// container's process shows the container's environment.
+/// Lists the processes with a daemon's runtime folder in their environment, and those in cgroups of its namespaces: a container's process
+/// shows the container's environment.
 fn processes(runtime_dir: &Path) -> impl Iterator<Item = Process> + use<> {
     let mark = format!("PREWASI_RUNTIME_DIR={}", runtime_dir.display());
     let daemon = runtime_dir.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let ids = entries(Path::new("/proc")).filter_map(|path| path.file_name()?.to_str()?.parse::<u32>().ok());
     ids.filter_map(move |id| {
-        // A process that ends while it is looked at is none.
+        // A process that ends during the look-up is skipped.
         let environment = fs::read(format!("/proc/{id}/environ")).ok()?;
         let cgroup = fs::read_to_string(format!("/proc/{id}/cgroup")).unwrap_or_default();
         let is_marked = environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
@@ -223,7 +222,7 @@ fn processes(runtime_dir: &Path) -> impl Iterator<Item = Process> + use<> {
         let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         if command.is_empty() {
-            // It has ended, and somebody else is to wait for it.
+            // A zombie: its parent has to reap it.
             return None;
         }
         Some(Process { id, command, cgroup })

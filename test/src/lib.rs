@@ -1,8 +1,8 @@
-//! The harness of the integration tests and benchmarks: private containerds, what a client does with them, and what must be
-//! left when it is done.
+//! The harness of the integration tests and benchmarks: private containerds, a client's operations on them, and the check for leaks
+//! afterwards.
 //!
-//! Nothing here touches the system's own containerd: every daemon lives in a folder of its own, which is gone afterwards
-//! even if the test process is killed. `docs/testing.md` tells how a test is written.
+//! The harness never uses the system's own containerd. Every daemon lives in its own folder, which is removed afterwards, even if the
+//! test process is killed. `docs/testing.md` explains how to write a test.
 
 pub mod artifacts;
 pub mod calls;

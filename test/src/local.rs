@@ -1,4 +1,4 @@
-//! `prewasi` without a containerd: archives, layouts and files in a folder of the test's own, and a runtime folder there.
+//! `prewasi` without a containerd: archives, layouts, files and the runtime folder are in the test's own folder.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -15,7 +15,7 @@ use crate::home;
 use crate::journal::Journal;
 use crate::process::{self, Output};
 
-/// The longest that a program may take: it compiles a small guest on a busy machine.
+/// Time limit for a program: it may compile a small guest on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A folder for a test.
@@ -25,7 +25,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Makes the folder, which everybody may look into.
+    /// Makes the folder, which every user may read.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -52,7 +52,7 @@ impl Local {
         Journal::new(&self.runtime_dir())
     }
 
-    /// Writes a file that everybody may read.
+    /// Writes a file that every user may read.
     ///
     /// # Panics
     /// If it cannot be written.
@@ -86,7 +86,7 @@ impl Local {
         path
     }
 
-    /// Returns the command `prewasi`, with a runtime folder in this one.
+    /// Returns the command `prewasi`, with its runtime folder in this folder.
     pub fn command(&self) -> Command {
         let mut command = Command::new(home::program("prewasi"));
         command
@@ -96,8 +96,8 @@ impl Local {
         command
     }
 
-    /// Returns the command `prewasi` for another user, who has no runtime folder yet. The program is copied: the build
-    /// folder may be closed to others.
+    /// Returns the command `prewasi` for another user, who has no runtime folder yet. The program is copied, because other users may have
+    /// no access to the build folder.
     ///
     /// # Panics
     /// If this is not root, or the program cannot be copied.
@@ -124,7 +124,7 @@ impl Local {
         path
     }
 
-    /// Runs `prewasi` to its end.
+    /// Runs `prewasi`, and waits for its end.
     pub fn prewasi<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
         run(self.command().args(args))
     }
@@ -136,7 +136,7 @@ impl Default for Local {
     }
 }
 
-/// Runs a program to its end.
+/// Runs a program, and waits for its end.
 pub fn run(command: &mut Command) -> Output {
     process::run(command, LIMIT)
 }

@@ -1,4 +1,4 @@
-//! Images as no packer makes them: manifests written by hand, for what a hostile registry may serve.
+//! Images that no packer makes: manifests written by hand, as a hostile registry may serve them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,21 +8,21 @@ use serde_json::json;
 use crate::image::digest;
 use crate::namespace::Namespace;
 
-/// A blob and what the manifest says of it.
+/// A blob, and its description in the manifest.
 #[derive(Debug, Clone)]
 pub struct Blob {
-    /// Its type.
+    /// Its media type.
     pub media_type: String,
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Length in bytes, as the manifest says.
+    /// Length in bytes that the manifest claims.
     pub size: u64,
     /// Annotations of its descriptor.
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Blob {
-    /// Takes bytes as they are.
+    /// Takes bytes unchanged.
     pub fn new(media_type: &str, bytes: &[u8]) -> Self {
         let (media_type, bytes, size) = (media_type.to_owned(), bytes.to_vec(), bytes.len() as u64);
         Self { media_type, bytes, size, annotations: BTreeMap::new() }
@@ -43,7 +43,7 @@ impl Blob {
     }
 }
 
-/// Imports an image of this config and these layers; returns its name. Nothing of it is unpacked.
+/// Imports an image with this config and these layers; returns its name. Nothing is unpacked.
 ///
 /// # Panics
 /// If it cannot be written or imported.

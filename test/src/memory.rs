@@ -1,12 +1,12 @@
-//! What stands in the memory of processes, as somebody sees it who has got into one.
+//! Searches the memory of processes, as an attacker inside of one would see it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 
-/// Lists the regions of a process's memory in which a text stands.
+/// Lists the regions of a process's memory that contain a text.
 ///
 /// # Panics
-/// If the process is not there, or heap and stack cannot be read.
+/// If the process does not exist, or heap and stack cannot be read.
 pub fn regions_with(pid: u32, text: &str) -> Vec<String> {
     const CHUNK: usize = 1 << 20;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process is there");
@@ -15,14 +15,14 @@ pub fn regions_with(pid: u32, text: &str) -> Vec<String> {
     for region in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with('r'))) {
         let range = region.split(' ').next().and_then(|range| range.split_once('-')).expect("a region has a range");
         let [start, end] = [range.0, range.1].map(|at| u64::from_str_radix(at, 16).expect("an address"));
-        // A text that lies across two chunks is seen in the second.
+        // The end of a chunk is kept, so that a text across two chunks is found.
         let mut chunk = Vec::new();
         for at in (start..end).step_by(CHUNK) {
             let kept = chunk.len().saturating_sub(text.len());
             chunk.drain(..kept);
             let old = chunk.len();
             chunk.resize(old + usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK), 0);
-            // What the kernel itself has mapped cannot be read, nor what lies behind the end of a file.
+            // The kernel's own mappings cannot be read, nor pages beyond the end of a file.
             if memory.read_exact_at(&mut chunk[old..], at).is_err() {
                 chunk.clear();
                 continue;

@@ -1,4 +1,4 @@
-//! A containerd namespace of one test's own: images, blobs and their labels, programs run on it.
+//! A containerd namespace for one test: images, blobs and their labels, programs that run on it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -25,15 +25,15 @@ use crate::home;
 use crate::leaks;
 use crate::process::{self, Output};
 
-/// How long a program may take that works on the namespace; a big module may be compiled by it.
+/// Time limit for a program that works on the namespace; it may compile a big module.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(240);
-/// The reference that [`Namespace::collect_garbage`] makes and removes.
+/// The image that [`Namespace::collect_garbage`] makes and removes.
 const UNRELATED: &str = "localhost/unrelated:latest";
 
-/// The engine of containers for which none is named.
+/// The engine of containers that name none.
 pub const DEFAULT_ENGINE: &str = "wasmtime";
 
-/// A namespace; clones are the same one.
+/// A namespace; clones share it.
 #[derive(Clone)]
 pub struct Namespace {
     inner: Arc<Inner>,
@@ -49,7 +49,7 @@ struct Inner {
 }
 
 impl Namespace {
-    /// Makes a namespace that nobody else uses.
+    /// Makes a namespace that no other test uses.
     ///
     /// # Panics
     /// If containerd cannot be reached.
@@ -63,7 +63,7 @@ impl Namespace {
         Self { inner: Arc::new(inner), engine: DEFAULT_ENGINE }
     }
 
-    /// Takes the shim of another engine for its containers.
+    /// Uses the shim of another engine for the namespace's containers.
     #[must_use]
     pub fn with_engine(self, engine: &'static str) -> Self {
         Self { engine, ..self }
@@ -84,12 +84,12 @@ impl Namespace {
         &self.inner.name
     }
 
-    /// Returns the containerd it lies in.
+    /// Returns the namespace's containerd.
     pub fn daemon(&self) -> &Containerd {
         &self.inner.daemon
     }
 
-    /// Returns a folder of the test's own.
+    /// Returns the test's own folder.
     pub fn folder(&self) -> &Path {
         &self.inner.folder
     }
@@ -107,21 +107,21 @@ impl Namespace {
         &self.inner.client
     }
 
-    /// Puts a message into a request on this namespace.
+    /// Wraps a message in a request on this namespace.
     pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("containerd-namespace", self.name().parse().expect("the name is ASCII"));
         request
     }
 
-    /// Puts a message into a request on this namespace, under a lease.
+    /// Wraps a message in a request on this namespace, under a lease.
     pub fn leased<T>(&self, lease: &str, message: T) -> Request<T> {
         let mut request = self.request(message);
         request.metadata_mut().insert("containerd-lease", lease.parse().expect("the id is ASCII"));
         request
     }
 
-    /// Takes a lease that lasts until it is given back.
+    /// Takes a lease that lasts until it is released.
     ///
     /// # Panics
     /// If containerd refuses.
@@ -132,7 +132,7 @@ impl Namespace {
         id
     }
 
-    /// Gives a lease back.
+    /// Releases a lease.
     ///
     /// # Panics
     /// If containerd refuses.
@@ -141,7 +141,7 @@ impl Namespace {
         self.client().leases().delete(self.request(request)).await.expect("a lease can be given back");
     }
 
-    /// Returns an id that nothing else in this namespace has.
+    /// Returns an id that is unique in this namespace.
     pub fn fresh_id(&self, kind: &str) -> String {
         format!("{kind}-{}", self.inner.containers.fetch_add(1, Ordering::Relaxed))
     }
@@ -158,7 +158,7 @@ impl Namespace {
 
     // --- Programs ---------------------------------------------------------------------------------------------------
 
-    /// Runs the daemon's own `ctr` on this namespace to its end.
+    /// Runs the daemon's own `ctr` on this namespace, and waits for its end.
     pub fn ctr(&self, args: &[&str]) -> Output {
         let program = self.daemon().series().programs().join("ctr");
         let mut command = self.daemon().command(program);
@@ -172,12 +172,12 @@ impl Namespace {
         self.ctr(&[&["run", "--rm", "--runtime", self.runtime().as_str(), image, id.as_str()], args].concat())
     }
 
-    /// Runs `prewasi VERB` on this namespace to its end; with another engine, the same verb of its shim.
+    /// Runs `prewasi VERB` on this namespace, and waits for its end; with another engine it runs the same verb of that engine's shim.
     pub fn prewasi(&self, verb: &str, args: &[&str]) -> Output {
         process::run(&mut self.command(self.administrator(), verb, args), PROGRAM_LIMIT)
     }
 
-    /// Returns the program that knows the verbs of `prewasi` for this namespace's engine.
+    /// Returns the program that has the verbs of `prewasi` for this namespace's engine.
     pub fn administrator(&self) -> PathBuf {
         match self.engine {
             DEFAULT_ENGINE => home::program("prewasi"),
@@ -185,14 +185,14 @@ impl Namespace {
         }
     }
 
-    /// Runs `prewasi VERB` as [`Self::prewasi`] does, with further environment.
+    /// Runs `prewasi VERB` like [`Self::prewasi`], with further environment variables.
     pub fn prewasi_with(&self, verb: &str, args: &[&str], environment: &[(&str, &str)]) -> Output {
         let mut command = self.command(self.administrator(), verb, args);
         command.envs(environment.iter().copied());
         process::run(&mut command, PROGRAM_LIMIT)
     }
 
-    /// Runs a verb of one of the workspace's programs on this namespace to its end.
+    /// Runs a verb of one of the workspace's programs on this namespace, and waits for its end.
     pub fn program(&self, program: &str, verb: &str, args: &[&str]) -> Output {
         process::run(&mut self.command(home::program(program), verb, args), PROGRAM_LIMIT)
     }
@@ -210,7 +210,7 @@ impl Namespace {
     /// # Panics
     /// If `ctr` fails.
     pub fn import(&self, tar: &Path, os: &str) {
-        // With 1.7 `--all-platforms` fails for indexes that have nothing for this machine; from 2.3 on `--platform` fails for all.
+        // With 1.7 `--all-platforms` fails for indexes without an entry for this machine; since 2.3 `--platform` fails for all.
         let platform = format!("--platform={os}/wasm");
         let is_old = self.daemon().series().is_old() && os.starts_with("wasi");
         let platform = if is_old { &platform } else { "--all-platforms" };
@@ -227,7 +227,7 @@ impl Namespace {
         answer.and_then(|answer| answer.into_inner().image)
     }
 
-    /// Removes an image and waits until everything that it alone kept is collected.
+    /// Removes an image and waits until the blobs that only it kept are collected.
     ///
     /// # Panics
     /// If containerd refuses.
@@ -236,7 +236,7 @@ impl Namespace {
         self.client().images().delete(self.request(request)).await.expect("an image can be removed");
     }
 
-    /// Has containerd collect its garbage, and waits for it: an unrelated image is made and removed.
+    /// Makes containerd collect garbage, and waits for that: makes and removes an unrelated image.
     ///
     /// # Panics
     /// If containerd refuses.
@@ -255,7 +255,7 @@ impl Namespace {
 
     // --- Content ----------------------------------------------------------------------------------------------------
 
-    /// Returns what containerd knows of a blob.
+    /// Returns containerd's information about a blob.
     ///
     /// # Panics
     /// If containerd answers with an error other than `NotFound`.
@@ -264,10 +264,10 @@ impl Namespace {
         found(self.client().content().info(self.request(request)).await).and_then(|answer| answer.into_inner().info)
     }
 
-    /// Returns the labels of a blob that has to be there.
+    /// Returns the labels of an existing blob.
     ///
     /// # Panics
-    /// If it is not.
+    /// If the blob does not exist.
     pub async fn labels(&self, digest: &str) -> BTreeMap<String, String> {
         let info = self.blob(digest).await.unwrap_or_else(|| panic!("blob {digest} is not there"));
         info.labels.into_iter().collect()
@@ -286,7 +286,7 @@ impl Namespace {
         self.client().content().update(self.request(request)).await.expect("a label can be set");
     }
 
-    /// Deletes a blob, whoever refers to it.
+    /// Deletes a blob, even if other objects refer to it.
     ///
     /// # Panics
     /// If containerd refuses.
@@ -312,7 +312,7 @@ impl Namespace {
         let containers = self.client().containers().list(self.request(ListContainersRequest::default())).await;
         for container in containers.map(|answer| answer.into_inner().containers).unwrap_or_default() {
             let request = DeleteContainerRequest { id: container.id };
-            // What cannot be removed is found by the check for leaks.
+            // The check for leaks finds objects that cannot be removed.
             let _ = self.client().containers().delete(self.request(request)).await;
         }
         let images = self.client().images().list(self.request(ListImagesRequest::default())).await;
@@ -324,7 +324,7 @@ impl Namespace {
         }
     }
 
-    /// Returns the process id of a container's task.
+    /// Returns the pid of a container's task.
     ///
     /// # Panics
     /// If it has none.
@@ -341,7 +341,7 @@ impl Namespace {
             let mut client = self.client().tasks();
             let wait = WaitRequest { container_id: container_id.clone(), exec_id: String::new() };
             let kill = KillRequest { container_id: container_id.clone(), signal: 9, all: true, ..Default::default() };
-            // A task that never ran or has ended cannot be killed, and is deleted all the same.
+            // A task that never ran or has ended cannot be killed, but is deleted all the same.
             if client.kill(self.request(kill)).await.is_ok() {
                 let _ = tokio::time::timeout(Duration::from_secs(5), client.wait(self.request(wait))).await;
             }
@@ -349,10 +349,10 @@ impl Namespace {
         }
     }
 
-    /// Waits until nothing is left of any container of this namespace, nor of any write to its content store.
+    /// Waits until no container of this namespace, and no write to its content store, has left anything behind.
     ///
     /// # Panics
-    /// With what is left, if it does not go.
+    /// With the list of leaks, if they stay.
     pub async fn assert_clean(&self) {
         crate::eventually("a clean namespace", Duration::from_secs(10), async || {
             let left = leaks::of_namespace(self).await;

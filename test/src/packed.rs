@@ -1,4 +1,4 @@
-//! The packer packs nothing that the runtime does not know.
+//! The packer packs only what the runtime knows.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use prewasi_cache::{ContentStore as _, LayoutStore};
 use prewasi_oci::media_type;
 use prewasi_precompiler::{Content, Image};
 
-/// What media types are made of: names that are met, names that sound like them, and what may stand behind.
+/// Parts of generated media types: known names, similar names, and suffixes.
 const NAMES: [&str; 15] = [
     media_type::WASM,
     "application/vnd.wasm.content.layer.v1",
@@ -27,8 +27,8 @@ const NAMES: [&str; 15] = [
 ];
 const SUFFIXES: [&str; 6] = ["", "+wasm", "+gzip", "+zstd", ".gzip", "+json"];
 
-/// Whatever layer the packer takes, alone or beside wasm, as an image or an artifact, mounted or not: the runtime reads the image, takes
-/// for wasm what the packer checked as wasm, and mounts what shall be mounted.
+/// The runtime understands every layer that the packer accepts: alone or beside wasm, in an image or an artifact, mounted or not. It runs
+/// as wasm what the packer has checked as wasm, and mounts what the packer has marked.
 #[tokio::test]
 async fn packer_packs_what_the_runtime_knows() {
     let wasm = b"\0asm\x01\0\0\0".to_vec();
@@ -53,7 +53,7 @@ async fn packer_packs_what_the_runtime_knows() {
     assert!(packed > 50 && refused > 500, "{packed} packed, {refused} refused");
 }
 
-/// Packs a layer, beside wasm if that is given; `None` if the packer refuses.
+/// Packs a layer, beside wasm if given; `None` if the packer refuses.
 fn pack(
     format: Format,
     beside: Option<&Vec<u8>>,

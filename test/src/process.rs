@@ -1,4 +1,4 @@
-//! Running programs to their end, in bounded time, with everything they print and what they cost.
+//! Runs programs with a time limit, and collects their output and their cost.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// How a program ended and what it printed.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Output {
     command: String,
@@ -21,9 +21,9 @@ pub struct Output {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
-    /// From the start to the end of the process.
+    /// Time from the start to the end of the process.
     pub elapsed: Duration,
-    /// The most memory that the process had resident, bytes.
+    /// Peak resident memory of the process, in bytes.
     pub peak_memory: u64,
 }
 
@@ -33,20 +33,20 @@ impl Output {
         self.status.code().unwrap_or(-1)
     }
 
-    /// Returns the output of a program that must have succeeded.
+    /// Returns the output of a program that must succeed.
     ///
     /// # Panics
-    /// If it did not, with everything it printed.
+    /// If it failed, with its whole output.
     #[track_caller]
     pub fn success(self) -> Self {
         assert!(self.status.success(), "expected success of {self}");
         self
     }
 
-    /// Returns the output of a program that must have ended with this exit code.
+    /// Returns the output of a program that must end with this exit code.
     ///
     /// # Panics
-    /// If it did not, with everything it printed.
+    /// If it ended with another code, with its whole output.
     #[track_caller]
     pub fn fails_with(self, code: i32) -> Self {
         assert_eq!(self.code(), code, "expected exit code {code} of {self}");
@@ -56,7 +56,7 @@ impl Output {
     /// Asserts that standard error contains each of `parts`.
     ///
     /// # Panics
-    /// If one is missing, with everything the program printed.
+    /// If a part is missing, with the program's whole output.
     #[track_caller]
     pub fn says(self, parts: &[&str]) -> Self {
         for part in parts {
@@ -72,16 +72,16 @@ impl fmt::Display for Output {
     }
 }
 
-/// Runs a program to its end and collects what it prints.
+/// Runs a program, waits for its end, and collects its output.
 ///
 /// # Panics
-/// If it cannot be started, or has not ended when `limit` has passed (it is killed then).
+/// If it cannot be started, or does not end within `limit` (it is killed then).
 #[track_caller]
 pub fn run(command: &mut Command, limit: Duration) -> Output {
     run_into(command.stdout(Stdio::piped()), limit)
 }
 
-/// Runs a program as [`run`] does, with the standard output that the command has been given.
+/// Runs a program like [`run`], with the command's own standard output.
 ///
 /// # Panics
 /// As [`run`].
@@ -108,7 +108,7 @@ pub fn run_into(command: &mut Command, limit: Duration) -> Output {
     Output { command: describe(command), status, stdout: text(stdout), stderr: text(stderr), elapsed, peak_memory }
 }
 
-/// Waits for the end of a child without reaping it; `false` if that does not come in time.
+/// Waits for the end of a child without reaping it; `false` if the time limit has passed.
 fn ends_within(child: &Child, limit: Duration) -> bool {
     let pid = Pid::from_child(child);
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a child that was not waited for is there");
@@ -124,14 +124,14 @@ fn ends_within(child: &Child, limit: Duration) -> bool {
     }
 }
 
-/// Reaps a child and asks the kernel how much memory it had resident at most.
+/// Reaps a child and returns its peak resident memory, in bytes.
 fn reap(child: &Child) -> io::Result<(ExitStatus, u64)> {
     let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
     // SAFETY: both pointers lead to variables that outlive the call.
     if unsafe { libc::wait4(child.id().cast_signed(), &raw mut status, 0, usage.as_mut_ptr()) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a `rusage` is numbers only, for which zeros are fine; the kernel has written over them.
+    // SAFETY: a `rusage` contains only numbers, for which zeros are valid; the kernel has overwritten them.
     let usage = unsafe { usage.assume_init() };
     Ok((ExitStatus::from_raw(status), u64::try_from(usage.ru_maxrss).unwrap_or(0) << 10))
 }
@@ -139,7 +139,7 @@ fn reap(child: &Child) -> io::Result<(ExitStatus, u64)> {
 fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What could be read until then is still worth showing.
+        // A part of the output is still useful.
         let _ = stream.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })

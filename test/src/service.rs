@@ -1,4 +1,4 @@
-//! `prewasi watch` beside a containerd: started, asked over HTTP, ended.
+//! `prewasi watch` for a containerd: starting it, requests over HTTP, ending it.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Containerd, Namespace, eventually, http};
 
-/// How long the service may take to do what a test waits for; a big module may be compiled meanwhile.
+/// Time limit for the service to reach a state; it may compile a big module meanwhile.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A running service; dropping it kills it.
@@ -59,20 +59,20 @@ impl Service {
         this
     }
 
-    /// Returns the process id.
+    /// Returns the pid.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// Returns what it has written to standard error.
+    /// Returns its standard error so far.
     pub fn said(&self) -> String {
         self.said.lock().expect("no holder panics").clone()
     }
 
-    /// Asks for a page; returns the status code and the body.
+    /// Requests a page; returns the status code and the body.
     ///
     /// # Errors
-    /// If the service does not answer.
+    /// The service does not respond.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
         let said = self.said();
         let address = said.lines().find_map(|line| line.split_once("address=")?.1.split_whitespace().next());
@@ -80,10 +80,10 @@ impl Service {
         http::get(address, path)
     }
 
-    /// Returns a figure, all its labels together; 0 if there is none of that name.
+    /// Returns a metric, summed over all its labels; 0 if there is none of that name.
     ///
     /// # Panics
-    /// If the service does not answer.
+    /// If the service does not respond.
     pub fn figure(&self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics").expect("the service answers");
         let values = text.lines().filter_map(|line| {
@@ -93,10 +93,10 @@ impl Service {
         values.sum()
     }
 
-    /// Waits until a figure is at least `least`.
+    /// Waits until a metric is at least `least`.
     ///
     /// # Panics
-    /// If it does not become so.
+    /// If it does not reach that value in time.
     pub async fn reaches(&self, name: &str, least: f64) {
         eventually(&format!("{name} to be {least}"), LIMIT, async || match self.figure(name) {
             value if value >= least => Ok(()),
@@ -105,10 +105,10 @@ impl Service {
         .await;
     }
 
-    /// Waits until there is nothing to do.
+    /// Waits until the service has no work.
     ///
     /// # Panics
-    /// If there always is.
+    /// If it has work for too long.
     pub async fn is_idle(&self) {
         eventually("an empty queue", LIMIT, async || match self.figure("prewasi_queue_length") {
             0.0 => Ok(()),
@@ -117,7 +117,7 @@ impl Service {
         .await;
     }
 
-    /// Ends it with a signal and returns its exit code and what it has said.
+    /// Ends the service with a signal and returns its exit code and its standard error.
     ///
     /// # Panics
     /// If it does not end.
@@ -134,7 +134,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended; there is nobody to tell if it cannot be killed.
+        // The service may have ended; a failed kill cannot be reported.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,17 +1,17 @@
-//! The runtime specification of a container, as close to that of `ctr run` as a test needs it.
+//! The runtime specification of a container, as similar to that of `ctr run` as tests need it.
 
 use std::collections::BTreeMap;
 
 use prost_types::Any;
 use serde_json::{Value, json};
 
-/// Packs a document of the runtime specification under the name by which containerd knows its type.
+/// Packs a document of the runtime specification, with containerd's name for its type.
 pub(crate) fn pack(kind: &str, document: &Value) -> Any {
     let value = serde_json::to_vec(document).expect("JSON can be written");
     Any { type_url: format!("types.containerd.io/opencontainers/runtime-spec/1/{kind}"), value }
 }
 
-/// Merges a change into a document: objects by their names, everything else as a whole.
+/// Merges a change into a document: objects by key; other values replace the old ones.
 pub(crate) fn merge(document: &mut Value, change: &Value) {
     match (document, change) {
         (Value::Object(members), Value::Object(changes)) => {
@@ -23,7 +23,7 @@ pub(crate) fn merge(document: &mut Value, change: &Value) {
     }
 }
 
-/// What differs from container to container.
+/// The parts that differ between containers.
 #[derive(Debug)]
 pub(crate) struct Spec {
     pub(crate) args: Vec<String>,
@@ -36,7 +36,7 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
-    /// Writes it down.
+    /// Writes the specification.
     pub(crate) fn json(&self) -> Value {
         let mut mounts = default_mounts();
         mounts.extend_from_slice(&self.mounts);
@@ -50,7 +50,7 @@ impl Spec {
                 "capabilities": {
                     "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES,
                 },
-                // Lower than what everybody has, because raising a hard limit takes CAP_SYS_RESOURCE.
+                // Lower than the usual limit, because raising a hard limit needs CAP_SYS_RESOURCE.
                 "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
                 "noNewPrivileges": true,
             },
@@ -91,7 +91,7 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-/// Returns the mounts that every container gets.
+/// Returns the mounts of every container.
 pub fn default_mounts() -> Vec<Value> {
     let mount = |kind: &str, destination: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     vec![

@@ -1,4 +1,4 @@
-//! Standard streams of a container, as fifos that are read all the time.
+//! Standard streams of a container, as fifos that are read continuously.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 /// Makes the fifo of a standard input and opens it for writing.
 pub(crate) fn input(path: &Path) -> File {
     fifo(path);
-    // Opened for reading too, so that it opens before the container does.
+    // Opened for reading too, so that the open does not wait for the container.
     File::options()
         .read(true)
         .write(true)
@@ -26,7 +26,7 @@ fn fifo(path: &Path) {
     rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("the folder is ours");
 }
 
-/// Reads one stream of a container.
+/// A reader of one stream of a container.
 #[derive(Debug)]
 pub(crate) struct Stream {
     path: PathBuf,
@@ -41,7 +41,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Takes what is in the pipe now.
+    /// Reads the data that is in the pipe now.
     fn drain(&self, read: impl Fn(&mut [u8]) -> io::Result<usize>) {
         let mut buffer = [0; 8192];
         let mut bytes = self.bytes.lock().expect("no holder panics");
@@ -56,10 +56,10 @@ impl Shared {
 }
 
 impl Stream {
-    /// Makes the fifo and begins to read.
+    /// Makes the fifo and starts to read.
     pub(crate) fn open(path: PathBuf) -> Self {
         fifo(&path);
-        // Opened for writing too, so that the pipe never is at its end: containers come and go.
+        // Opened for writing too, so that the pipe has no end when a container closes it.
         let pipe = OpenOptions::new().read_write(true).open_receiver(&path).expect("the fifo is there");
         let shared = Arc::new(Shared { pipe, bytes: Mutex::default() });
         let reader = tokio::spawn({
@@ -77,9 +77,9 @@ impl Stream {
         &self.path
     }
 
-    /// Returns everything that was written so far.
+    /// Returns the whole output so far.
     pub(crate) fn text(&self) -> String {
-        // Not by tokio, which does not try before its driver has seen that there is something.
+        // Without tokio, which reads only after its driver has seen data.
         self.shared.drain(|buffer| Ok(rustix::io::read(&self.shared.pipe, buffer)?));
         String::from_utf8_lossy(&self.shared.bytes.lock().expect("no holder panics")).into_owned()
     }

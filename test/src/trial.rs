@@ -1,4 +1,4 @@
-//! From async test functions to the trials of one test binary: each test on each containerd.
+//! Makes trials of one test binary from async test functions: each test with each containerd.
 
 use std::any::Any;
 use std::fs::File;
@@ -15,18 +15,18 @@ use crate::home;
 use crate::namespace::DEFAULT_ENGINE;
 use crate::{Containerd, Namespace, Series};
 
-/// The longest that any test may take: the compile of a big module on a busy machine fits in.
+/// Time limit for each test: the compile of a big module on a busy machine fits in.
 const LIMIT: Duration = Duration::from_secs(300);
 
 type Body = fn(Namespace) -> Pin<Box<dyn Future<Output = ()>>>;
 
-/// A test that has not been bound to a containerd yet. [`case!`](crate::case) makes it.
+/// A test without a containerd yet. [`case!`](crate::case) makes it.
 pub struct Case {
     /// Module and function.
     pub name: &'static str,
-    /// What is run.
+    /// The test function.
     pub body: Body,
-    /// What must be there beyond containerd.
+    /// Requirements beyond containerd.
     pub needs: &'static [Need],
 }
 
@@ -39,7 +39,7 @@ pub enum Need {
     Solver,
     /// The component of JavaScript.
     JavaScript,
-    /// An interpreter of processes: `runc`.
+    /// A native runtime: `runc`.
     Runc,
     /// A shell without libraries: `busybox`.
     Busybox,
@@ -65,7 +65,7 @@ macro_rules! case {
     };
 }
 
-/// Makes trials of functions that need no containerd, under `local::` and the name of their module.
+/// Makes trials from functions that need no containerd, under `local::` and the name of their module.
 #[macro_export]
 macro_rules! local_trials {
     ($($body:ident),* $(,)?) => {
@@ -77,7 +77,7 @@ macro_rules! local_trials {
 }
 pub use local_trials;
 
-/// Names a test that needs no containerd.
+/// Returns the name of a test that needs no containerd.
 pub fn local_name(module: &str, body: &str) -> String {
     format!("local::{}::{body}", module.split_once("::").map_or(module, |(_, module)| module))
 }
@@ -116,7 +116,7 @@ impl Need {
     }
 }
 
-/// Asks the kernel for its version of Landlock.
+/// Returns whether the kernel has Landlock.
 fn has_landlock() -> bool {
     const VERSION: libc::c_uint = 1;
     // SAFETY: with this flag the call reads and writes no memory.
@@ -124,7 +124,7 @@ fn has_landlock() -> bool {
     version > 0
 }
 
-/// Says why this machine can run no container at all, or none with this containerd or this engine.
+/// Returns the reason why this machine cannot run containers at all, or not with this containerd or engine.
 fn obstacle(series: Series, engine: &str, needs: &[Need]) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("containers need root".to_owned());
@@ -164,14 +164,14 @@ impl Daemons {
         slot.clone().expect("it has just been filled")
     }
 
-    /// Ends all of them and says what the tests have left behind.
+    /// Ends all daemons and returns the list of leaks.
     pub fn finish(self) -> Vec<String> {
         let daemons = self.running.into_iter().filter_map(tokio::sync::Mutex::into_inner);
         daemons.flat_map(|daemon| crate::leaks::of_daemon(&daemon)).collect()
     }
 }
 
-/// Binds each case to each containerd, with the default engine.
+/// Makes a trial of each case with each containerd, with the default engine.
 pub fn trials(cases: &[Case], daemons: &Arc<Daemons>) -> Vec<Trial> {
     let bind = |series: Series| {
         move |case: &Case| trial(format!("{series}::{}", case.short_name()), series, DEFAULT_ENGINE, case, daemons)
@@ -179,7 +179,7 @@ pub fn trials(cases: &[Case], daemons: &Arc<Daemons>) -> Vec<Trial> {
     Series::all().into_iter().flat_map(|series| cases.iter().map(bind(series))).collect()
 }
 
-/// Binds cases to another engine, under its name, with the newest containerd.
+/// Makes trials of cases with another engine, under its name, with the newest containerd.
 pub fn engine_trials<'a>(
     engine: &'static str,
     cases: impl Iterator<Item = &'a Case>,
@@ -201,10 +201,10 @@ fn trial(name: String, series: Series, engine: &'static str, case: &Case, daemon
     })
 }
 
-/// Names a file to which each test adds a line: its seconds and its name.
+/// Variable with the path of a file to which each test adds a line: its seconds and its name.
 const TIMES: &str = "PREWASI_TEST_TIMES";
 
-/// Does something, and notes how long that took if somebody wants to know.
+/// Runs `action`, and records its time if the environment asks for it.
 pub fn timed<R>(title: &str, action: impl FnOnce() -> R) -> R {
     let start = Instant::now();
     let done = action();
@@ -217,13 +217,13 @@ pub fn timed<R>(title: &str, action: impl FnOnce() -> R) -> R {
 }
 
 impl Case {
-    /// Returns the name of its module and its own.
+    /// Returns the name of the module and of the function.
     pub fn short_name(&self) -> &'static str {
         self.name.split_once("::").map_or(self.name, |(_, name)| name)
     }
 }
 
-/// Runs a test in a fresh namespace; whatever happens, the namespace is emptied, and must then be empty.
+/// Runs a test in a fresh namespace. The namespace is emptied after any result, and must then be empty.
 fn run(series: Series, engine: &'static str, body: Body, daemons: &Weak<Daemons>) -> Result<(), Failed> {
     let daemons = daemons.upgrade().expect("the daemons outlive the trials");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -235,7 +235,7 @@ fn run(series: Series, engine: &'static str, body: Body, daemons: &Weak<Daemons>
         let test = body(namespace.clone());
         async { tokio::time::timeout(LIMIT, test).await.expect("the test ends in time") }
     }));
-    // A failed test is cleaned up after, but what it leaves is not its own failure.
+    // A failed test is cleaned up as well, but its leaks are not a further failure.
     let cleared = caught(Box::pin({
         let (namespace, passed) = (namespace.clone(), outcome.is_ok());
         async move {

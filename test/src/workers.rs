@@ -1,4 +1,4 @@
-//! Compile workers: found by their command line, because their environment is empty.
+//! Finds compile workers by their command line, because their environment is empty.
 
 use std::fs;
 
@@ -6,28 +6,28 @@ use rustix::process::Pid;
 
 use crate::Namespace;
 
-/// A compile worker that runs.
+/// A running compile worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Worker {
-    /// Its process id.
+    /// Its pid.
     pub pid: i32,
-    /// The process that wants the result: a shim's daemon or its helper, or `prewasi`.
+    /// The pid of its parent: a shim's helper, or `prewasi`.
     pub parent: i32,
 }
 
 impl Worker {
-    /// Returns the id of the process that wants the result.
+    /// Returns the pid of its parent.
     ///
     /// # Panics
-    /// Never: it is a process.
+    /// Never: the pid is valid.
     pub fn owner(self) -> Pid {
         Pid::from_raw(self.parent).expect("a process has an id")
     }
 
-    /// Returns a line of `/proc/PID/status` without its name.
+    /// Returns the value of a line in `/proc/PID/status`.
     ///
     /// # Errors
-    /// If the worker has ended, or there is no such line.
+    /// The worker has ended, or there is no such line.
     pub fn status(self, name: &str) -> Result<String, String> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).map_err(|error| error.to_string())?;
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -35,7 +35,7 @@ impl Worker {
     }
 }
 
-/// Lists the workers of those who name the namespace on their command line.
+/// Lists the workers whose parent's command line names the namespace.
 pub fn of_namespace(namespace: &Namespace) -> Vec<Worker> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let workers = processes.filter_map(|entry| {

@@ -1,38 +1,38 @@
-//! The keys of the labels by which artifacts are found and kept, with engine and version in them.
+//! Keys of the labels that name and keep artifacts. They contain engine and version.
 
 use crate::labels::{FURTHER_SOURCE, KEEP_ARTIFACT, SOURCE};
 use crate::{BlobInfo, Digest};
 
-/// How many digits of a digest or a fingerprint stand in a label's key.
+/// Number of hex digits of a digest or a fingerprint in a label's key.
 const SHORT: usize = 12;
 
-/// What the keys of the labels on an anchor say: which engine and version, and of several sources, which.
+/// The parts of the keys of an anchor's labels: engine, version, and the source if the anchor has more than one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AnchorLabel {
     /// Name of the engine.
     pub engine: String,
     /// `<engine version>-<first 12 hex digits of the fingerprint>`.
     pub version: String,
-    /// First 12 hex digits of the source, where the anchor is not the source.
+    /// First 12 hex digits of the source's digest, if the anchor is not the source.
     pub source: Option<String>,
 }
 
-/// What an artifact says of itself by its own labels.
+/// The identity in an artifact's own labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// What it was compiled from.
+    /// Digest of the wasm that it was compiled from.
     pub source: Digest,
     /// Full fingerprint, 64 hex digits.
     pub fingerprint: String,
 }
 
 impl AnchorLabel {
-    /// Returns the key of the artifact's own label, and of image records.
+    /// Returns the key of the label on the artifact and on image records.
     pub fn plain(&self) -> String {
         format!("{SOURCE}/{}/{}", self.engine, self.version)
     }
 
-    /// Returns the key of the label that leads to the artifact.
+    /// Returns the key of the anchor's label that names the artifact.
     pub fn leading(&self) -> String {
         match &self.source {
             Some(source) => format!("{}/{source}", self.plain()),
@@ -40,7 +40,7 @@ impl AnchorLabel {
         }
     }
 
-    /// Returns the key of the label that keeps containerd's collector from the artifact.
+    /// Returns the key of the anchor's label that keeps the artifact from containerd's garbage collector.
     pub fn keeping(&self) -> String {
         let label = format!("{KEEP_ARTIFACT}.{}.{}", self.engine, self.version);
         match &self.source {
@@ -49,24 +49,24 @@ impl AnchorLabel {
         }
     }
 
-    /// Says whether a key has the beginning of a leading label, be it well formed or not.
+    /// Returns whether a key begins like a leading label, well-formed or not.
     pub fn is_leading(key: &str) -> bool {
         key.strip_prefix(SOURCE).is_some_and(|rest| rest.starts_with('/'))
     }
 
-    /// Says whether a key has the beginning of a keeping label.
+    /// Returns whether a key begins like a keeping label.
     pub fn is_keeping(key: &str) -> bool {
         key.strip_prefix(KEEP_ARTIFACT).is_some_and(|rest| rest.starts_with('.'))
     }
 
-    /// Reads the key of a leading label; `None` if we would not have written it so.
+    /// Parses the key of a leading label; `None` if prewasi would not write this key.
     pub fn parse_leading(key: &str) -> Option<Self> {
         let mut parts = key.strip_prefix(SOURCE)?.strip_prefix('/')?.split('/');
         let (engine, version, source) = (parts.next()?, parts.next()?, parts.next());
         (parts.next().is_none()).then(|| Self::checked(engine, version, source)).flatten()
     }
 
-    /// Reads the key of a keeping label; `None` if we would not have written it so.
+    /// Parses the key of a keeping label; `None` if prewasi would not write this key.
     pub fn parse_keeping(key: &str) -> Option<Self> {
         let (engine, rest) = key.strip_prefix(KEEP_ARTIFACT)?.strip_prefix('.')?.split_once('.')?;
         Self::checked(engine, rest, None).or_else(|| {
@@ -87,8 +87,8 @@ impl AnchorLabel {
         })
     }
 
-    /// Returns what an artifact's own labels say, if they bear this label of `anchor` out: a fingerprint of this
-    /// version, and a source that is the anchor or, where several share an anchor, the one that this label means.
+    /// Returns the claim of an artifact if it confirms this label of `anchor`; else `None`. The fingerprint must be one of this version.
+    /// The source must be the anchor or, if several sources share the anchor, the one in this label.
     pub fn claim(&self, anchor: &Digest, artifact: &BlobInfo) -> Option<Claim> {
         let fingerprint = artifact.labels.get(&self.plain())?;
         let (_, short) = self.version.rsplit_once('-')?;
@@ -107,7 +107,7 @@ impl AnchorLabel {
     }
 }
 
-/// The label by which an artifact names a further source that compiled to the very same bytes.
+/// Returns the key of the label with which an artifact names a further source that compiled to the same bytes.
 pub(super) fn further_source(source: &Digest) -> String {
     format!("{FURTHER_SOURCE}/{}", source.hex())
 }
@@ -125,7 +125,7 @@ mod tests {
         AnchorLabel { engine, version, source: source.map(str::to_owned) }
     }
 
-    /// What is written is read back, with and without a source in the key.
+    /// A written key parses to the same parts, with and without a source.
     #[test]
     fn comes_back() {
         for label in [label(None), label(Some("ba9876543210"))] {
@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    /// Keys that other programs may have written in the same place are not ours.
+    /// Similar keys of other programs are not parsed.
     #[test]
     fn others_are_not_ours() {
         for rest in
@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// An artifact bears a label out only if its source and its fingerprint are those that the label means.
+    /// An artifact confirms a label only if its source and its fingerprint match the label.
     #[test]
     fn claims_are_checked() {
         let (anchor, other) = (Digest::of(b"anchor"), Digest::of(b"other"));

@@ -38,7 +38,7 @@ impl Bench {
         self.store.info(digest).await.unwrap().unwrap().labels
     }
 
-    /// What a look-up comes to: the artifact's bytes, or the reason for their absence.
+    /// Returns the result of a look-up: the artifact's bytes, or the reason for the miss.
     async fn lookup(&self, key: &ArtifactKey) -> Result<Vec<u8>, MissReason> {
         match self.cache.lookup(key).await.unwrap() {
             Lookup::Hit(artifact) => Ok(bytes(&artifact)),
@@ -78,7 +78,7 @@ fn key(source: &Digest, engine: &str, version: &str) -> ArtifactKey {
     }
 }
 
-/// What was stored is found, and source and artifact bear exactly the labels of the contract.
+/// A stored artifact is found, and source and artifact have exactly the labels of the contract.
 #[tokio::test]
 async fn stores_and_finds() {
     let bench = Bench::new();
@@ -106,7 +106,7 @@ fn owned(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
     labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// A source that nobody compiled, and one that is not even there, have no artifact.
+/// A source without an artifact is a miss, and so is a source that does not exist.
 #[tokio::test]
 async fn absent() {
     let bench = Bench::new();
@@ -115,7 +115,7 @@ async fn absent() {
     assert_eq!(bench.lookup(&key(&Digest::of(b"gone"), "wasmtime", "1-a")).await, Err(MissReason::Absent));
 }
 
-/// A label that names no blob, or is no digest, is a miss; storing repairs it.
+/// A label that names a missing blob, or no digest, is a miss; storing repairs it.
 #[tokio::test]
 async fn dangling() {
     let bench = Bench::new();
@@ -131,7 +131,7 @@ async fn dangling() {
     assert_eq!(bench.lookup(&key).await, Err(MissReason::Dangling));
 }
 
-/// A blob that our label leads to, but that does not itself name this source and this fingerprint, is not used.
+/// A blob that the anchor's label names is not used if its own labels do not name this source and this fingerprint.
 #[tokio::test]
 async fn foreign() {
     let bench = Bench::new();
@@ -150,7 +150,7 @@ async fn foreign() {
     assert_eq!(bench.lookup(&key).await, Err(MissReason::Foreign));
 }
 
-/// A byte changed in place is noticed although the artifact was verified before, and storing replaces the blob.
+/// A byte changed in place is noticed although the artifact was verified before; storing replaces the blob.
 #[tokio::test]
 async fn corrupt() {
     let bench = Bench::new();
@@ -164,7 +164,7 @@ async fn corrupt() {
     assert_eq!(bench.lookup(&key).await, Ok(b"code".to_vec()));
 }
 
-/// Engines and versions lie side by side: storing one leaves the others as they were.
+/// Artifacts of different engines and versions coexist: storing one does not change the others.
 #[tokio::test]
 async fn side_by_side() {
     let bench = Bench::new();
@@ -179,7 +179,7 @@ async fn side_by_side() {
     }
 }
 
-/// Files of one image, all anchored on its manifest, do not overwrite each other.
+/// Files of one image, which share its manifest as anchor, do not overwrite each other.
 #[tokio::test]
 async fn several_files_of_one_image() {
     let bench = Bench::new();
@@ -198,7 +198,7 @@ async fn several_files_of_one_image() {
     assert!(labels.contains_key(&format!("containerd.io/gc.ref.content.precompiled.e.1-a.{short}")), "{labels:?}");
 }
 
-/// Two sources that compile to the very same bytes share the artifact; neither evicts the other.
+/// Two sources that compile to the same bytes share the artifact; neither evicts the other.
 #[tokio::test]
 async fn same_code_of_two_sources() {
     let bench = Bench::new();

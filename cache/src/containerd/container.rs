@@ -1,7 +1,7 @@
-//! Container records: what a container was made from, and what we note of it there.
+//! Container records: the image of a container, and prewasi's notes.
 //!
-//! A note is an *extension* of the record. Labels of a record are no place for it: clients copy an image's own labels there. Extensions
-//! are written by clients of containerd alone, who are root.
+//! A note is an *extension* of the record, not a label: clients copy an image's own labels to the record. Only clients of containerd,
+//! which are root, write extensions.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +12,23 @@ use super::ContainerdStore;
 use crate::store::check_label;
 use crate::{Digest, StoreError, labels};
 
-/// A container's record, as far as it concerns us.
+/// The relevant part of a container's record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerRecord {
-    /// Name of the image that it was made from.
+    /// Name of the image that the container was made from.
     pub image: Option<String>,
-    /// Its labels; clients copy those of the image there.
+    /// The record's labels; clients copy those of the image here.
     pub labels: BTreeMap<String, String>,
-    /// Extensions that clients keep with it, by their names.
+    /// Extensions that clients store with the record, by name.
     pub extensions: BTreeMap<String, Extension>,
 }
 
-/// A message that a client keeps with a container.
+/// A message that a client stores with a container: a protobuf `Any`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extension {
-    /// Type of the message.
+    /// Type URL of the message.
     pub type_url: String,
-    /// The bytes.
+    /// The encoded message.
     pub value: Vec<u8>,
 }
 
@@ -36,7 +36,7 @@ impl ContainerdStore {
     /// Returns the record of the container `id`.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if there is no such container.
+    /// [`StoreError::NotFound`] if there is no such container; [`StoreError::Unavailable`], [`StoreError::Remote`].
     pub async fn container(&self, id: &str) -> Result<ContainerRecord, StoreError> {
         let subject = format!("container {id}");
         let request = GetContainerRequest { id: id.to_owned() };
@@ -53,10 +53,11 @@ impl ContainerdStore {
         })
     }
 
-    /// Sets one extension of a container's record, and lets the record keep the blob `keeps`. Touches nothing else of it.
+    /// Sets one extension of a container's record, and a label with which the record keeps the blob `keeps` from collection. Other fields
+    /// stay unchanged.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] without the container.
+    /// [`StoreError::NotFound`] without the container; [`StoreError::Unavailable`], [`StoreError::Remote`].
     pub async fn note_container(
         &self,
         id: &str,

@@ -1,4 +1,4 @@
-//! What happens to image records, as containerd tells it while one listens.
+//! Events about image records, from a subscription to containerd.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,44 +15,46 @@ use tonic::{Response, Status, Streaming};
 use super::link::{ANSWER, Link, failure, within};
 use crate::StoreError;
 
-/// containerd answers a subscriber with the first event, so the subscription stands once an event of our own comes back.
+/// Topic of the probes. containerd does not confirm a subscription before its first event. So the subscriber publishes probes: once a
+/// probe arrives, the subscription stands.
 const PROBE_TOPIC: &str = "/prewasi/watch";
-/// How often one is sent. The first may be too early.
+/// Interval between probes. The first ones may be published too early.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
-/// What is said of itself in containerd's metadata with a probe; no such namespace comes to be.
+/// The namespace in a probe's metadata; containerd does not create it.
 const PROBE_NAMESPACE: &str = "prewasi";
 
-/// What happened to an image record.
+/// A change of an image record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageChange {
-    /// It is there: created, or changed.
+    /// The record was created or changed.
     Present,
-    /// It is gone.
+    /// The record was deleted.
     Removed,
 }
 
-/// Something that happened to an image record.
+/// An event about an image record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageEvent {
     /// containerd namespace of the record.
     pub namespace: String,
     /// Name of the record.
     pub image: String,
-    /// What happened.
+    /// The change.
     pub change: ImageChange,
 }
 
-/// A subscription to what happens to image records in all namespaces of a containerd. It lasts as long as the connection.
+/// A subscription to events about image records in all namespaces of a containerd. It lasts as long as the connection.
 pub struct ImageEvents {
     stream: Streaming<Envelope>,
     description: String,
 }
 
 impl ImageEvents {
-    /// Subscribes at the containerd behind the unix socket `address`; returns once nothing can be missed any more.
+    /// Subscribes at the containerd behind the unix socket `address`. Every change after the return of this function is reported.
     ///
     /// # Errors
-    /// [`StoreError::Connect`] if nobody listens there, [`StoreError::Unavailable`] and its like if containerd refuses.
+    /// [`StoreError::Connect`] if no process listens on the socket; [`StoreError::Unavailable`], [`StoreError::Remote`] if containerd
+    /// refuses.
     pub async fn subscribe(address: &Path) -> Result<Self, StoreError> {
         let link = Link::connect(address, PROBE_NAMESPACE).await?;
         let filters = vec!["topic~=\"^/images/\"".to_owned(), format!("topic==\"{PROBE_TOPIC}\"")];
@@ -71,7 +73,8 @@ impl ImageEvents {
     /// Waits for the next event; `None` when containerd ends the subscription.
     ///
     /// # Errors
-    /// If the connection breaks.
+    /// [`StoreError::Unavailable`] or [`StoreError::Remote`] if the connection breaks. An event that cannot be decoded is logged and
+    /// skipped.
     pub async fn next(&mut self) -> Result<Option<ImageEvent>, StoreError> {
         loop {
             let next = self.stream.message().await;
@@ -90,7 +93,7 @@ impl ImageEvents {
     }
 }
 
-/// Sends probes until this is dropped; returns if containerd does not take them.
+/// Sends probes until this is dropped; returns if containerd refuses one.
 async fn probe(link: &Link) -> Status {
     let mut client: EventsClient<Channel> = link.events();
     let mut every = tokio::time::interval(PROBE_EVERY);
@@ -104,7 +107,7 @@ async fn probe(link: &Link) -> Status {
     }
 }
 
-/// Reads an event; `None` for one of other kinds.
+/// Decodes an event; `None` for events about other objects.
 fn image_event(envelope: &Envelope) -> Result<Option<ImageEvent>, DecodeError> {
     let bytes = envelope.event.as_ref().map(|event| event.value.as_slice()).unwrap_or_default();
     let (image, change) = match envelope.topic.as_str() {
@@ -125,8 +128,7 @@ mod tests {
         Envelope { timestamp: None, namespace: "k8s.io".to_owned(), topic: topic.to_owned(), event }
     }
 
-    /// Created and updated images are present, deleted ones are gone; other topics are none of ours, and what does not parse is
-    /// an error.
+    /// Created and updated images are present, deleted ones are removed; other topics are skipped, and a malformed event is an error.
     #[test]
     fn events_are_read() {
         let name = || "localhost/a:v1".to_owned();

@@ -1,4 +1,4 @@
-//! Reading blobs: containerd's own file where this process can reach it, else a copy over gRPC.
+//! Reads blobs: from containerd's own file if this process can open it, else as a copy over gRPC.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::retry::{is_unavailable, pauses};
 use crate::store::{io_error, open_regular};
 use crate::{BlobFile, Digest, StoreError, seal};
 
-/// Opens the blob's file under containerd's `root`; `None` if it is out of reach or cannot be the right one.
+/// Opens the blob's file under containerd's `root`; `None` if it cannot be opened or has the wrong length.
 pub(super) fn local(root: &Path, digest: &Digest, size: u64) -> Option<BlobFile> {
     let path = root.join("blobs/sha256").join(digest.hex());
     match open_regular(&path) {
@@ -38,7 +38,7 @@ pub(super) async fn bytes(link: &Link, digest: &Digest, size: u64) -> Result<Vec
     if actual == *digest { Ok(bytes) } else { Err(StoreError::Corrupt { digest: digest.clone(), actual }) }
 }
 
-/// Copies a blob of `size` bytes into a memfd that nobody can change any more.
+/// Copies a blob of `size` bytes into a sealed memfd.
 pub(super) async fn memfd(link: &Link, digest: &Digest, size: u64) -> Result<BlobFile, StoreError> {
     let copy_error = || io_error("copy into memory blob", digest);
     let name = format!("blob-{}", digest.short());
@@ -51,13 +51,12 @@ pub(super) async fn memfd(link: &Link, digest: &Digest, size: u64) -> Result<Blo
         return Err(StoreError::Corrupt { digest: digest.clone(), actual });
     }
     seal(&memory).map_err(copy_error())?;
-    // A descriptor of its own, so that it is read-only like that of a file, with an offset of 0.
+    // A separate descriptor: read-only like that of a file, with offset 0.
     let file = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd())).map_err(copy_error())?;
     Ok(BlobFile { file, size, path: None })
 }
 
-/// Hands at most `size` bytes of the blob to `sink`, in pieces; returns how many there were. After an interruption
-/// the rest is asked for.
+/// Passes at most `size` bytes of the blob to `sink`, in pieces, and returns their number. After an interruption it requests the rest.
 async fn copy(
     link: &Link,
     digest: &Digest,

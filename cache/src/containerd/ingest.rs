@@ -1,4 +1,4 @@
-//! A write stream to an ingest: bytes on their way into the store under a ref that one writer at a time may hold.
+//! A write stream to an ingest: bytes on their way into the store, under a ref that only one writer at a time may hold.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tonic::{Code, Status, Streaming};
 use super::link::{ANSWER, Link, within};
 use crate::Lease;
 
-/// An open write stream. While it is open, nobody else can write to the same ref; when this value goes, or the
-/// process does, the ref is free and what was written waits there for a successor or the garbage collector.
+/// An open write stream. While it is open, no other writer can use the ref. When this value is dropped or the process ends, the ref is
+/// free. The written bytes then wait for a successor or the garbage collector.
 pub(super) struct Ingest {
     reference: String,
     requests: mpsc::Sender<WriteContentRequest>,
@@ -20,11 +20,11 @@ pub(super) struct Ingest {
 }
 
 impl Ingest {
-    /// Opens the ingest that `first` names (its action is to be `Stat`).
+    /// Opens the ingest that `first` names (its action must be `Stat`).
     pub(super) async fn open(link: &Link, lease: Option<&Lease>, first: WriteContentRequest) -> Result<Self, Status> {
         let reference = first.r#ref.clone();
         let (requests, receiver) = mpsc::channel(1);
-        // containerd answers the call itself only when it has something to say to the first message.
+        // containerd answers the call only after it has the first message.
         requests.try_send(first).map_err(|_| Status::internal("a fresh channel is full"))?;
         let mut client = link.content();
         let request = link.request(ReceiverStream::new(receiver), lease);
@@ -34,13 +34,12 @@ impl Ingest {
         Ok(ingest)
     }
 
-    /// Returns how many bytes have been appended.
+    /// Returns the number of bytes that have been appended.
     pub(super) fn offset(&self) -> i64 {
         self.offset
     }
 
-    /// Appends `data` to what this stream has written. The first bytes are written at offset 0, which truncates what
-    /// an earlier writer may have left.
+    /// Appends `data`. The first bytes are written at offset 0, which truncates the bytes of an earlier writer.
     pub(super) async fn append(&mut self, data: Vec<u8>, limit: Duration) -> Result<(), Status> {
         let (action, length) = (WriteAction::Write.into(), i64::try_from(data.len()).unwrap_or(i64::MAX));
         let request = WriteContentRequest { action, offset: self.offset, data, ..Default::default() };
@@ -49,13 +48,13 @@ impl Ingest {
         Ok(())
     }
 
-    /// Sends one message and waits for the answer to it.
+    /// Sends one message and waits for its answer.
     pub(super) async fn exchange(
         &mut self,
         request: WriteContentRequest,
         limit: Duration,
     ) -> Result<WriteContentResponse, Status> {
-        // If the stream has ended, the reason comes as the answer.
+        // If the stream has ended, the answer has the reason.
         let _ = within(limit, async { Ok(self.requests.send(request).await) }).await?;
         self.answer(limit).await
     }
@@ -64,7 +63,7 @@ impl Ingest {
         within(limit, self.responses.message()).await?.ok_or_else(|| Status::unavailable("the write stream ended"))
     }
 
-    /// Removes what was written, while the ref is still held, so that it cannot be a successor's bytes.
+    /// Removes the written bytes while the ref is held, so that they cannot belong to a successor.
     pub(super) async fn abort(&self, link: &Link, lease: Option<&Lease>) -> Result<(), Status> {
         let request = link.request(AbortRequest { r#ref: self.reference.clone() }, lease);
         match within(ANSWER, link.content().abort(request)).await {
@@ -76,17 +75,17 @@ impl Ingest {
     /// Ends the stream and waits until the ref is free.
     pub(super) async fn close(mut self) {
         drop(self.requests);
-        // The stream's end is sent after the ref is free; how it ended does not matter.
+        // containerd ends the stream after it has freed the ref; the status does not matter.
         while let Ok(Some(_)) = within(ANSWER, self.responses.message()).await {}
     }
 }
 
-/// Makes the message that asks how far an ingest is, which is also what takes hold of it.
+/// Makes the message that requests the state of an ingest, which also takes the ref.
 pub(super) fn stat(reference: String) -> WriteContentRequest {
     WriteContentRequest { action: WriteAction::Stat.into(), r#ref: reference, ..Default::default() }
 }
 
-/// Says whether somebody else holds the ref, in contrast to a containerd that is not available.
+/// Returns whether another writer holds the ref, in contrast to a containerd that is unavailable.
 pub(super) fn is_locked(status: &Status) -> bool {
     status.code() == Code::Unavailable && status.message().contains("locked")
 }

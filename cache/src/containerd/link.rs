@@ -1,4 +1,4 @@
-//! The connection to a containerd: metadata, time limits and repetition of its calls, in one place.
+//! The connection to a containerd: metadata, time limits and retries of its calls, in one place.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -20,14 +20,14 @@ use tonic::{Code, Request, Response, Status};
 use crate::retry::{is_unavailable, pauses};
 use crate::{Lease, StoreError, labels};
 
-/// How long a usual answer may take.
+/// Time limit for an ordinary answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
-/// How long containerd may take to flush a blob to the disk or to collect garbage.
+/// Time limit for containerd to flush a blob to disk or to collect garbage.
 pub(super) const COLLECT: Duration = Duration::from_secs(120);
-/// The longest message that is taken; containerd sends none that is longer.
+/// The longest message that is accepted, in bytes: containerd's own limit for what it sends.
 const LONGEST_MESSAGE: usize = 16 << 20;
 
-/// A connection, and the namespace that is spoken of on it.
+/// A connection, and the namespace of its calls.
 #[derive(Clone)]
 pub(super) struct Link {
     channel: Channel,
@@ -83,7 +83,7 @@ impl Link {
         VersionClient::new(self.channel.clone())
     }
 
-    /// Wraps a message with the namespace and, if there is one, the lease that is to hold what comes of it.
+    /// Wraps a message with the namespace and, if there is one, the lease that shall hold the created objects.
     pub(super) fn request<M>(&self, message: M, lease: Option<&Lease>) -> Request<M> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
@@ -93,7 +93,7 @@ impl Link {
         request
     }
 
-    /// Sends `message` with `send` until somebody answers it, within [`ANSWER`] for each attempt.
+    /// Sends `message` with `send`, and repeats it while containerd is unavailable. Each attempt is limited by [`ANSWER`].
     pub(super) async fn call<C, M, R, F>(
         &self,
         action: &'static str,
@@ -143,7 +143,7 @@ impl Link {
         loop {
             match self.create_lease(&lease, ttl).await {
                 Ok(()) => return Ok(lease),
-                // Nobody else draws the same id: it is this call's own first attempt, whose answer got lost.
+                // The id is random, so the lease is this call's own: an earlier attempt succeeded, and its answer was lost.
                 Err(status) if status.code() == Code::AlreadyExists => return Ok(lease),
                 Err(status) => match pauses.next().filter(|_| is_unavailable(&status)) {
                     Some(pause) => tokio::time::sleep(pause).await,
@@ -153,7 +153,7 @@ impl Link {
         }
     }
 
-    /// Creates a lease that ends by itself after `ttl`; once, whatever the answer.
+    /// Creates a lease that expires after `ttl`, without retries.
     pub(super) async fn create_lease(&self, lease: &Lease, ttl: Duration) -> Result<(), Status> {
         let expires = Timestamp::try_from(SystemTime::now() + ttl)
             .map_err(|error| Status::invalid_argument(format!("a lease cannot last {ttl:?}: {error}")))?;
@@ -162,7 +162,7 @@ impl Link {
         within(ANSWER, self.leases().create(request)).await.map(drop)
     }
 
-    /// Deletes a lease, which may be gone; once, whatever the answer.
+    /// Deletes a lease, without retries. A missing lease is no error.
     pub(super) async fn delete_lease(&self, lease: &Lease) -> Result<(), Status> {
         let request = self.request(DeleteRequest { id: lease.id().to_owned(), sync: false }, None);
         match within(ANSWER, self.leases().delete(request)).await {
@@ -171,7 +171,7 @@ impl Link {
         }
     }
 
-    /// Deletes a lease; with `collect`, returns when the garbage collector has run.
+    /// Deletes a lease; with `collect`, returns after a run of the garbage collector.
     pub(super) async fn end_lease(&self, lease: Lease, collect: bool) -> Result<(), StoreError> {
         let subject = format!("lease {}", lease.id());
         let request = DeleteRequest { id: lease.0, sync: collect };
@@ -187,7 +187,7 @@ impl Link {
     }
 }
 
-/// Waits for an answer, but not for ever.
+/// Waits for an answer, within a time limit.
 pub(super) async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => answer,
@@ -195,7 +195,7 @@ pub(super) async fn within<T>(limit: Duration, answer: impl Future<Output = Resu
     }
 }
 
-/// Turns an answer that is final into the store's error.
+/// Converts a final status to the store's error.
 pub(super) fn failure(action: &'static str, subject: &str, status: Status) -> StoreError {
     let subject = subject.to_owned();
     match status.code() {

@@ -1,10 +1,10 @@
-//! Locks: an ingest ref held open. containerd lets one stream at a time have a ref, and frees it when the connection
-//! ends, however the process ended.
+//! Locks: an ingest ref held open. containerd lets one stream at a time hold a ref, and frees it when the connection ends, however the
+//! process ended.
 //!
-//! That alone keeps two holders apart; all else here is for those who wait. Asking for a ref that is held is dear:
-//! containerd 1.7 answers after half a second, in which nobody can write to its database. So the holder first takes a
-//! lease named after the lock, which containerd decides at once, and then shows that it lives by adding a byte to the
-//! ingest now and then. Who asks reads that, and goes on to the ref itself only if there has been no sign for a while.
+//! The ref alone keeps two holders apart; the rest of this module serves the waiters. A request for a held ref is expensive: containerd
+//! 1.7 answers after half a second, and its database is blocked for writers meanwhile. So the holder first takes a lease named after the
+//! lock, which containerd grants or refuses at once. The holder then adds a byte to the ingest from time to time, as a sign of life. A
+//! waiter reads the time of that sign, and requests the ref itself only after a period without one.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,20 +21,19 @@ use crate::store::Held;
 use crate::whole::whole;
 use crate::{Digest, Lease, Lock, StoreError};
 
-/// How long containerd keeps the trace of a holder that was killed, if nobody asks for the lock again. The lock itself
-/// outlives its lease.
+/// Lifetime of the lease of a holder that was killed, if no process requests the lock again. The lock itself may outlast its lease.
 const TTL: Duration = Duration::from_secs(1800);
 
-/// How often a holder shows that it lives.
+/// Interval between the holder's signs of life.
 const BEAT: Duration = Duration::from_millis(300);
 
-/// How long without a sign of life until it is worth asking for the ref itself.
+/// Time without a sign of life after which a waiter requests the ref itself.
 const SILENCE: Duration = Duration::from_millis(1500);
 
-/// Those who notice the silence ask one after the other, spread over this time; the first one clears up for all.
+/// Waiters that notice the silence request the ref one after the other, spread over this time; the first one cleans up for all.
 const SPREAD: Duration = Duration::from_millis(500);
 
-/// A task that holds the stream until it is told, or sees, that the lock is no longer wanted.
+/// A task that holds the stream until the lock is released or dropped.
 struct Holder {
     wanted: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -50,15 +49,15 @@ impl Held for Holder {
     }
 }
 
-/// Tries to take the lock `name`. A lock that nobody waits for any more when it is had is freed at once.
+/// Tries to take the lock `name`. If the caller has stopped waiting when the lock is obtained, the lock is freed at once.
 pub(super) async fn try_lock(link: &Link, name: &str) -> Result<Option<Lock>, StoreError> {
     let (link, name) = (link.clone(), name.to_owned());
     whole(async move { ask(link, &name).await }).await
 }
 
-/// Asks until containerd has said yes or no.
+/// Repeats the request until containerd grants or refuses it.
 async fn ask(link: Link, name: &str) -> Result<Option<Lock>, StoreError> {
-    // A name may be longer than a ref should be, or hold what a ref should not. Ref and lease are called the same.
+    // A name may be too long for a ref, or contain characters that a ref does not allow. Ref and lease have the same name.
     let lease = Lease(format!("prewasi-lock-{}", Digest::of(name.as_bytes()).hex()));
     let mut pauses = pauses();
     loop {
@@ -82,7 +81,7 @@ async fn ask(link: Link, name: &str) -> Result<Option<Lock>, StoreError> {
 async fn attempt(link: &Link, lease: &Lease) -> Result<Option<Ingest>, Status> {
     loop {
         let Some(sign) = last_sign(link, lease).await? else { return take(link, lease).await };
-        // A sign from the future is as good as none: the clock was set.
+        // A sign of life in the future does not count: the clock was changed.
         if SystemTime::now().duration_since(sign).is_ok_and(|silence| silence < SILENCE) {
             return Ok(None);
         }
@@ -94,7 +93,7 @@ async fn attempt(link: &Link, lease: &Lease) -> Result<Option<Ingest>, Status> {
     }
 }
 
-/// When the holder last showed that it lives; `None` if there is no trace of one.
+/// Returns the time of the holder's last sign of life; `None` without a trace of a holder.
 async fn last_sign(link: &Link, lease: &Lease) -> Result<Option<SystemTime>, Status> {
     let request = link.request(StatusRequest { r#ref: lease.id().to_owned() }, None);
     let updated = match within(ANSWER, link.content().status(request)).await {
@@ -110,7 +109,7 @@ async fn last_sign(link: &Link, lease: &Lease) -> Result<Option<SystemTime>, Sta
     Ok(Some(updated.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH)))
 }
 
-/// Takes the lease, and with it the right to ask for the ref; `None` if another was faster.
+/// Takes the lease, and with it the right to request the ref; `None` if another process was faster.
 async fn take(link: &Link, lease: &Lease) -> Result<Option<Ingest>, Status> {
     match link.create_lease(lease, TTL).await {
         Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
@@ -125,13 +124,13 @@ async fn take(link: &Link, lease: &Lease) -> Result<Option<Ingest>, Status> {
     }
 }
 
-/// Removes what a holder has left that is dead; one that lives answers "locked".
+/// Removes the remains of a dead holder; for a living holder containerd answers "locked".
 async fn bury(link: &Link, lease: &Lease) -> Result<(), Status> {
     let ingest = Ingest::open(link, None, stat(lease.id().to_owned())).await?;
     clear(link, lease, None, ingest).await
 }
 
-/// Removes ingest and lease while the ref is held, so that they cannot be a successor's; then lets go of the ref.
+/// Removes ingest and lease while the ref is held, so that neither can belong to a successor; then frees the ref.
 async fn clear(link: &Link, lease: &Lease, under: Option<&Lease>, ingest: Ingest) -> Result<(), Status> {
     let aborted = ingest.abort(link, under).await;
     let deleted = link.delete_lease(lease).await;
@@ -140,7 +139,7 @@ async fn clear(link: &Link, lease: &Lease, under: Option<&Lease>, ingest: Ingest
 }
 
 async fn hold(link: Link, lease: Lease, mut ingest: Ingest, mut unwanted: oneshot::Receiver<()>) {
-    // Both ways for the sender to go, release and drop, end the wait in the same way.
+    // Release and drop of the sender end the wait in the same way.
     while tokio::time::timeout(BEAT, &mut unwanted).await.is_err() {
         if let Err(status) = ingest.append(vec![0], ANSWER).await {
             tracing::debug!(%status, "a lock was lost");

@@ -1,4 +1,4 @@
-//! Writing one blob: an ingest named after its digest, filled from offset 0, committed against the digest.
+//! Writes one blob: an ingest named after its digest, filled from offset 0, committed against the digest.
 
 use std::os::unix::fs::FileExt as _;
 
@@ -13,17 +13,17 @@ use crate::{Lease, NewBlob, StoreError};
 /// Bytes per message; containerd takes up to 16 MiB.
 const CHUNK: usize = 1 << 20;
 
-/// What became of a blob that was to be written.
+/// The result of an upload.
 pub(super) enum Outcome {
-    /// It is in the store, with its labels and under the lease.
+    /// The blob is in the store, with its labels and under the lease.
     Committed,
-    /// It was there already; labels and lease are the caller's to see to.
+    /// The blob existed already; the caller has to add it to the lease and set its labels.
     Exists,
 }
 
-/// Why a blob could not be written.
+/// The reason why a blob could not be written.
 pub(super) enum Failure {
-    /// containerd said no, or nothing.
+    /// containerd refused, or did not answer.
     Remote(Status),
     /// The bytes cannot be read.
     Local(StoreError),
@@ -35,9 +35,9 @@ impl From<Status> for Failure {
     }
 }
 
-/// Writes `blob` once. After a failure nothing of it is left, unless another writer is at the same blob.
+/// Writes `blob`, without retries. A failure leaves no bytes in the store, unless another writer writes the same blob.
 pub(super) async fn upload(link: &Link, lease: &Lease, blob: NewBlob<'_>) -> Result<Outcome, Failure> {
-    // The output's digest names the ingest: whoever finds the same ref writes the same bytes.
+    // The ingest is named after the output's digest: two writers with the same ref write the same bytes.
     let reference = format!("prewasi-{}", blob.digest);
     let size = i64::try_from(blob.size).unwrap_or(i64::MAX);
     let expected = blob.digest.to_string();
@@ -72,7 +72,7 @@ async fn fill(ingest: &mut Ingest, blob: NewBlob<'_>, size: i64) -> Result<(), F
         action: WriteAction::Commit.into(),
         total: size,
         expected: blob.digest.to_string(),
-        // At any other offset than the end, committing would truncate.
+        // A commit at any other offset than the end would truncate.
         offset: ingest.offset(),
         labels: blob.labels.clone().into_iter().collect(),
         ..Default::default()
@@ -81,8 +81,8 @@ async fn fill(ingest: &mut Ingest, blob: NewBlob<'_>, size: i64) -> Result<(), F
     Ok(())
 }
 
-/// Removes what a failed write has left. A refusal has ended the stream: then the ref is taken once more, so that
-/// what is removed cannot be the bytes of a writer who came after.
+/// Removes the remains of a failed write. A refusal has ended the stream: then this function takes the ref again, because the bytes could
+/// otherwise be those of a later writer.
 async fn abandon(link: &Link, lease: &Lease, reference: String, ingest: Ingest, failure: &Failure) {
     let held = match failure {
         Failure::Local(_) => Ok(ingest),

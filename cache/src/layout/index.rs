@@ -1,6 +1,6 @@
 //! `oci-layout` and `index.json`: the layout's version and its image records.
 //!
-//! A change keeps everything in `index.json` that this crate does not know.
+//! A change keeps all fields of `index.json` that this crate does not know.
 
 use std::error::Error;
 use std::fs::Permissions;
@@ -15,10 +15,10 @@ use super::persist;
 use crate::store::{io_error, open_regular};
 use crate::{ImageRecord, StoreError};
 
-/// The longest file that is parsed, against a layout that is made to fill the memory.
+/// Longest file that is parsed, in bytes: protects against a layout that is made to fill the memory.
 const LONGEST: u64 = 16 << 20;
 
-/// Where a descriptor says which image it is, in the order in which it is believed.
+/// Annotations with the image's name on a descriptor, in order of precedence: containerd's, then the OCI specification's.
 const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
 /// Checks that `root` is an image layout of version 1.
@@ -30,12 +30,12 @@ pub(super) fn check_version(root: &Path) -> Result<(), Box<dyn Error + Send + Sy
     }
 }
 
-/// Writes what makes a folder an image layout, unless it is there.
+/// Writes the files that make a folder an image layout, unless they exist.
 pub(super) fn create(root: &Path) -> Result<(), StoreError> {
     let index = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [],
     });
-    // The version comes last: a folder that bears it is complete.
+    // The version comes last: a folder with a version is complete.
     for (name, content) in [("index.json", index), ("oci-layout", json!({"imageLayoutVersion": "1.0.0"}))] {
         let path = root.join(name);
         if !path.exists() {
@@ -110,7 +110,7 @@ pub(super) fn malformed(subject: impl ToString, error: impl Error + Send + Sync 
     StoreError::Malformed { subject: subject.to_string(), source: Box::new(error) }
 }
 
-/// Reads a small file that somebody else may have put there.
+/// Reads a small file that may come from an untrusted author.
 pub(super) fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     let (file, size) = open_regular(path)?;
     if size > LONGEST {
@@ -121,7 +121,7 @@ pub(super) fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Replaces the file at `path` in one step.
+/// Replaces the file at `path` atomically.
 pub(super) fn write_json(mut temporary: NamedTempFile, path: &Path, content: &Value) -> Result<(), StoreError> {
     let write = || {
         temporary.write_all(format!("{content:#}\n").as_bytes())?;

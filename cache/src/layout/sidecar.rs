@@ -1,7 +1,7 @@
 //! The folder `.prewasi` in a layout: labels of blobs, locks, and files that are being written.
 //!
-//! Labels lie in one JSON file per blob, replaced in one step, changed under an advisory lock on `.prewasi/lock`.
-//! Locks are files that are locked, not files that exist: the kernel frees them when their holder dies.
+//! Each blob has one JSON file with its labels. The file is replaced atomically, under an advisory lock on `.prewasi/lock`. Locks are
+//! locked files, not existing files: the kernel frees them when their holder dies.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ use crate::retry::pauses;
 use crate::store::{Held, io_error};
 use crate::{Digest, Lock, StoreError};
 
-/// The format of a label file, to be raised when older readers would misunderstand it.
+/// The format of a label file. To be raised when older readers would misread a file.
 const FORMAT: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -38,13 +38,13 @@ impl Sidecar {
         Self { root: layout.join(".prewasi") }
     }
 
-    /// Makes a file that disappears unless it gets its name.
+    /// Makes a file that is deleted unless it gets its final name.
     pub(super) fn temporary_file(&self) -> Result<NamedTempFile, StoreError> {
         let folder = self.folder("tmp")?;
         NamedTempFile::new_in(&folder).map_err(io_error("create a file in", folder.display()))
     }
 
-    /// Returns the labels of a blob; none if there is no file for it.
+    /// Returns the labels of a blob; without a file the map is empty.
     pub(super) fn labels(&self, digest: &Digest) -> Result<BTreeMap<String, String>, StoreError> {
         let path = self.label_path(digest);
         let bytes = match read_limited(&path) {
@@ -60,7 +60,7 @@ impl Sidecar {
         Ok(file.labels)
     }
 
-    /// Changes the labels of a blob; nobody else changes any meanwhile.
+    /// Changes the labels of a blob, under the lock: no other process changes labels meanwhile.
     pub(super) async fn change_labels(
         &self,
         digest: &Digest,
@@ -81,7 +81,7 @@ impl Sidecar {
         }
     }
 
-    /// Waits for the lock on all that is changed by reading and writing back.
+    /// Waits for the lock on all files that are changed by reading and writing back.
     pub(super) async fn guard(&self, action: &'static str, subject: &str) -> Result<File, StoreError> {
         let path = self.folder("")?.join("lock");
         let mut pauses = pauses();
@@ -119,7 +119,7 @@ impl Sidecar {
     }
 }
 
-/// Locks the file at `path`, which need not exist; `None` if somebody else has locked it.
+/// Locks the file at `path`, which need not exist; `None` if another process holds the lock.
 fn lock_file(path: &Path) -> io::Result<Option<File>> {
     loop {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -129,7 +129,7 @@ fn lock_file(path: &Path) -> io::Result<Option<File>> {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        // The previous holder may have removed the file between our opening and locking it.
+        // The previous holder may have removed the file after it was opened here and before it was locked.
         match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.ino() == file.metadata()?.ino() => return Ok(Some(file)),
             Ok(_) => {}
@@ -139,7 +139,7 @@ fn lock_file(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// A held lock. The file goes before the lock does, so that it is never somebody else's file that goes.
+/// A held lock. The file is removed before it is unlocked, so that it cannot be another holder's file.
 struct LockFile {
     path: PathBuf,
     _file: File,

@@ -19,7 +19,7 @@ async fn put(store: &LayoutStore, digest: &Digest, bytes: &[u8]) -> Result<(), S
     store.write(&lease, NewBlob { digest, size: bytes.len() as u64, file: &file, labels: &labels }).await
 }
 
-/// Creating a layout twice keeps what is in it; it is one that other programs understand.
+/// Creating a layout twice keeps its content; other programs understand the layout.
 #[tokio::test]
 async fn creates_once() {
     let (folder, store) = layout();
@@ -32,7 +32,7 @@ async fn creates_once() {
     assert_eq!(parse("index.json")["schemaVersion"], 2);
 }
 
-/// A folder that is no layout, is one of a later version, or has links in place of its folders is not opened.
+/// A folder without a layout, with a later version, or with links in place of its folders is not opened.
 #[test]
 fn refuses_what_is_no_layout() {
     let folder = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ async fn follows_no_link() {
     assert!(matches!(store.read(&digest, 1 << 20).await, Err(StoreError::Io { .. })));
 }
 
-/// Bytes that do not fit their digest leave no file, not even a temporary one.
+/// Bytes that do not match their digest leave no file, not even a temporary one.
 #[tokio::test]
 async fn leaves_nothing_half_written() {
     let (folder, store) = layout();
@@ -67,7 +67,7 @@ async fn leaves_nothing_half_written() {
     }
 }
 
-/// A blob that was cut short is written again instead of being taken for the one that is to be stored.
+/// A truncated blob is written again instead of counting as stored.
 #[tokio::test]
 async fn replaces_a_short_blob() {
     let (folder, store) = layout();
@@ -77,7 +77,7 @@ async fn replaces_a_short_blob() {
     assert_eq!(store.read(&digest, 10).await.unwrap(), b"blob");
 }
 
-/// Labels of a format that is not known are an error, and never none; files that name no blob are passed over.
+/// Labels of an unknown format are an error, not an empty map; files that name no blob are skipped.
 #[tokio::test]
 async fn reads_labels_strictly() {
     let (folder, store) = layout();
@@ -93,7 +93,7 @@ async fn reads_labels_strictly() {
     assert!(matches!(store.info(&digest).await, Err(StoreError::Malformed { .. })));
 }
 
-/// A deleted blob that comes back does not have its old labels.
+/// A deleted blob that is stored again does not have its old labels.
 #[tokio::test]
 async fn forgets_labels_with_the_blob() {
     let (_folder, store) = layout();
@@ -105,7 +105,7 @@ async fn forgets_labels_with_the_blob() {
     assert_eq!(store.info(&digest).await.unwrap().unwrap().labels.keys().collect::<Vec<_>>(), ["key"]);
 }
 
-/// An image's name is containerd's annotation, else the specification's; a changed label keeps all that is unknown.
+/// An image's name is containerd's annotation, else the specification's; a changed label keeps all unknown fields.
 #[tokio::test]
 async fn names_images() {
     let (folder, store) = layout();

@@ -33,7 +33,7 @@ impl Bench {
         self.stamps.verify(&self.digest, &self.blob()).await.unwrap()
     }
 
-    /// Leaves a stamp that vouches for the file under a digest that is not its own: whoever hashes finds out.
+    /// Writes a stamp for the file under a wrong digest: only hashing can notice that.
     async fn stamp_falsely(&mut self) {
         self.digest = Digest::of(b"other bytes");
         assert_eq!(self.verify().await, Some(Digest::of(b"bytes")));
@@ -41,7 +41,7 @@ impl Bench {
     }
 }
 
-/// What was verified once is not hashed again, and the stamps' folder is nobody else's.
+/// A verified file is not hashed again; the folder of stamps is private.
 #[tokio::test]
 async fn verified_once() {
     let mut bench = Bench::new();
@@ -53,7 +53,7 @@ async fn verified_once() {
     assert_eq!(bench.verify().await, None, "the stamp is believed");
 }
 
-/// A byte changed in place is noticed, even if length and modification time are as before.
+/// A byte changed in place is noticed, even if length and modification time are the same as before.
 #[tokio::test]
 async fn changed_in_place() {
     let bench = Bench::new();
@@ -77,7 +77,7 @@ async fn replaced() {
     assert_eq!(bench.verify().await, Some(Digest::of(b"bytez")));
 }
 
-/// Stamps in a folder that others can write to are not believed, and none are left there.
+/// Stamps in a folder that other users can write to are ignored, and none are written there.
 #[tokio::test]
 async fn folder_of_others() {
     let mut bench = Bench::new();
@@ -87,7 +87,7 @@ async fn folder_of_others() {
     assert_eq!(bench.verify().await, Some(Digest::of(b"bytes")));
 }
 
-/// A stamp of another format, or one that is no stamp at all, counts as none.
+/// A stamp of another format, or a file that is no stamp, is ignored.
 #[tokio::test]
 async fn other_formats() {
     let mut bench = Bench::new();

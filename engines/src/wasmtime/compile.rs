@@ -1,10 +1,10 @@
 //! From wasm to native code: check the imports, compile.
 //!
-//! Imports are checked first, because compiling takes seconds and a container that cannot start is started again and
-//! again. All that the check needs stands at the beginning of the file, and that beginning is wasm of its own.
+//! Imports are checked first, because compiling takes seconds and a container that cannot start is started again and again. The beginning
+//! of the file has all that the check needs, and that beginning is valid wasm by itself.
 //!
-//! Compiling validates, function by function and in parallel. Only when something has failed is the whole
-//! validated by itself, to tell wasm that breaks the rules from wasm that wants what it is not given.
+//! The compiler validates function by function, in parallel. Only after a failure is the whole validated separately, to distinguish
+//! invalid wasm from wasm that needs an unsupported feature.
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::component::Component;
@@ -20,7 +20,7 @@ use crate::{CompileError, Wasm, WasmKind};
 /// Compiles to the bytes of an artifact.
 ///
 /// # Errors
-/// [`CompileError`] names what in the wasm is at fault.
+/// [`CompileError`] names the fault in the wasm.
 pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     check_and_compile(options, wasm).or_else(|error| validate(options, wasm.bytes()).and(Err(error)))
 }
@@ -30,7 +30,7 @@ fn check_and_compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileE
     let form = Form::of(wasm)?;
     refuse_shared_memories(wasm)?;
     let engine = options.engine(true, form).map_err(failed)?;
-    // What is bound to imports must be code that this machine could run.
+    // Only code for this machine can be bound to imports.
     let checker =
         if options.is_host() { engine.clone() } else { Options::host().engine(true, form).map_err(failed)? };
     let head = head(wasm)?;
@@ -53,7 +53,7 @@ fn check_and_compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileE
     }
 }
 
-/// Refuses memories that threads share: there are no threads, and a limit of memory would not count them.
+/// Refuses memories that threads share: there are no threads, and the limit of memory would not count such memories.
 fn refuse_shared_memories(wasm: &Wasm) -> Result<(), CompileError> {
     for payload in Parser::new(0).parse_all(wasm.bytes()) {
         if let Payload::MemorySection(section) = payload.map_err(invalid)? {
@@ -67,7 +67,7 @@ fn refuse_shared_memories(wasm: &Wasm) -> Result<(), CompileError> {
     Ok(())
 }
 
-/// Says whether a component has imports after its head, so that only the whole of it can be checked.
+/// Returns whether a component has imports after its head, so that only the whole of it can be checked.
 fn imports_late(wasm: &Wasm, head: usize) -> Result<bool, CompileError> {
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(wasm.bytes()) {
@@ -86,7 +86,7 @@ fn validate(options: &Options, bytes: &[u8]) -> Result<(), CompileError> {
     Validator::new_with_features(features).validate_all(bytes).map(drop).map_err(invalid)
 }
 
-/// Returns the part that ends before the first section that is neither a type nor an import.
+/// Returns the part before the first section that is neither a type nor an import.
 fn head(wasm: &Wasm) -> Result<&[u8], CompileError> {
     let bytes = wasm.bytes();
     let mut end = 0;
@@ -107,9 +107,9 @@ fn head(wasm: &Wasm) -> Result<&[u8], CompileError> {
     Ok(&bytes[..end])
 }
 
-/// Checks the imports of a whole component, which may, unlike a module's, stand anywhere.
+/// Checks the imports of a whole component. Unlike a module's, they may be anywhere in the file.
 fn check_late_imports(engine: &Engine, form: Form, artifact: &[u8]) -> Result<(), CompileError> {
-    // SAFETY: these bytes are what the same engine has compiled a moment ago, and nobody else has seen them.
+    // SAFETY: the same engine has just compiled these bytes, and no other code has had access to them.
     let component = unsafe { Component::deserialize(engine, artifact) };
     check_component(engine, form, &component.map_err(|error| unsupported(one_line(&error)))?)
 }

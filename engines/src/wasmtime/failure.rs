@@ -1,4 +1,4 @@
-//! What wasmtime's errors mean to somebody who compiles or runs a program.
+//! Translates wasmtime's errors to those of this crate.
 
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -6,7 +6,7 @@ use wasmtime_wasi::I32Exit;
 use super::one_line;
 use crate::{CompileError, RunError};
 
-/// Tells the guest's own exit from a trap, and both from what failed before the guest ran.
+/// Distinguishes the guest's own exit from a trap, and both from a failure before the guest ran.
 pub(super) fn outcome(error: &wasmtime::Error) -> Result<u8, RunError> {
     if let Some(I32Exit(code)) = error.downcast_ref() {
         // The system keeps eight bits of an exit code.
@@ -24,7 +24,7 @@ pub(super) fn outcome(error: &wasmtime::Error) -> Result<u8, RunError> {
     Err(RunError::Trap { message })
 }
 
-/// Makes the error of what failed before the guest ran.
+/// Makes the error of a failure before the guest ran.
 pub(super) fn setup(reason: String) -> RunError {
     RunError::Setup { reason }
 }
@@ -39,8 +39,8 @@ pub(super) fn invalid(error: wasmparser::BinaryReaderError) -> CompileError {
     CompileError::Invalid { reason: error.to_string() }
 }
 
-/// Reads the names from the error, for wasmtime gives them nowhere else: the interface stands in the first message, the
-/// item, where it is one of the interface's, in the second.
+/// Parses the names from the error's text: wasmtime provides them nowhere else. The first message has the interface. The second one has
+/// the item, if it belongs to an interface.
 pub(super) fn unknown_import(error: &wasmtime::Error) -> CompileError {
     let mut names = error.chain().map(|cause| {
         let cause = cause.to_string();
@@ -52,7 +52,7 @@ pub(super) fn unknown_import(error: &wasmtime::Error) -> CompileError {
     }
 }
 
-/// Makes the error of wasm that is valid, and not for this engine.
+/// Makes the error of valid wasm that this engine does not support.
 pub(super) fn unsupported(reason: impl ToString) -> CompileError {
     CompileError::Unsupported { reason: reason.to_string() }
 }

@@ -1,5 +1,5 @@
-//! Forms of wasm that are compiled each in its own way. Which one it is follows from the bytes alone, so that it need not be
-//! part of a fingerprint.
+//! Forms of wasm: each is compiled with different settings. The form follows from the bytes alone, so it need not be part of a
+//! fingerprint.
 
 use wasmparser::{CanonicalFunction, CanonicalOption, FromReader, Parser, Payload, SectionLimited};
 
@@ -9,11 +9,11 @@ use crate::{CompileError, Wasm, WasmKind};
 /// A form of wasm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// A core module: computes at full speed, and is ended with its process.
+    /// A core module: runs at full speed, and ends with its process.
     Module,
     /// A component: can be interrupted.
     Component,
-    /// A component that has several tasks at once, as WASI preview 3 does.
+    /// A component with several concurrent tasks, as in WASI preview 3.
     Async,
 }
 

@@ -1,4 +1,4 @@
-//! Sets up what one guest is given: arguments, streams, folders, network, limits.
+//! Sets up one guest: arguments, streams, folders, network, limits.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ pub(super) fn store(
     Ok(store)
 }
 
-/// Makes what host functions of a component work on.
+/// Makes the state of a component's host functions.
 pub(super) fn host(guest: &Guest, wasi: &mut WasiCtxBuilder, outgoing: &Outgoing) -> Host {
     let mut host = Host {
         wasi: wasi.build(),
@@ -45,7 +45,7 @@ pub(super) fn host(guest: &Guest, wasi: &mut WasiCtxBuilder, outgoing: &Outgoing
     host
 }
 
-/// Fills the tank: with what the guest is given, or with all there is if its code counts without a limit.
+/// Sets the fuel: the guest's limit, or the maximum if its code counts without a limit.
 pub(super) fn fuel<T>(store: &mut Store<T>, guest: &Guest, counts: bool) -> wasmtime::Result<()> {
     match guest.fuel {
         Some(fuel) if counts => store.set_fuel(fuel),
@@ -73,10 +73,10 @@ pub(super) fn wasi(guest: &Guest) -> WasiCtxBuilder {
     wasi
 }
 
-/// Opens the folders of a guest, and returns how many these are.
+/// Opens the folders of a guest, and returns their number.
 ///
 /// # Errors
-/// [`RunError::Setup`]: one cannot be opened.
+/// [`RunError::Setup`]: a folder cannot be opened.
 pub(super) fn open_folders(wasi: &mut WasiCtxBuilder, guest: &Guest) -> Result<usize, RunError> {
     let mut opened = 0;
     for Folder { host, guest, read_only, required } in preopens::told_apart(guest) {

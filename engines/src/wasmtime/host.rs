@@ -1,4 +1,4 @@
-//! What the functions that a guest imports work on.
+//! The state of a guest's imported functions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,25 +15,25 @@ use super::outgoing::Outgoing;
 use crate::Network;
 use crate::working::Working;
 
-/// What host functions of a module work on.
+/// The state of a module's host functions.
 pub(super) struct ModuleHost {
     pub(super) wasi: WasiP1Ctx,
     pub(super) limits: Limits,
-    /// The guest has all of the process's root.
+    /// The guest has its process's whole root.
     pub(super) has_root: bool,
     pub(super) numbers: Numbers,
-    /// Where paths lead that may start in either of two folders.
+    /// Resolves paths that may start in either of two folders.
     pub(super) working: Option<Working>,
 }
 
 impl ModuleHost {
-    /// Makes one for a guest that has nothing yet.
+    /// Makes the state of a guest that has not opened anything yet.
     pub(super) fn new(wasi: WasiP1Ctx, limits: Limits, has_root: bool) -> Self {
         Self { wasi, limits, has_root, numbers: Numbers::default(), working: None }
     }
 }
 
-/// What host functions of a component work on.
+/// The state of a component's host functions.
 pub(super) struct Host {
     pub(super) wasi: WasiCtx,
     pub(super) table: ResourceTable,
@@ -41,9 +41,9 @@ pub(super) struct Host {
     pub(super) http: WasiHttpCtx,
     pub(super) outgoing: Outgoing,
     pub(super) network: Network,
-    /// The guest has all of the process's root.
+    /// The guest has its process's whole root.
     pub(super) has_root: bool,
-    /// Where paths lead that may start in either of two folders.
+    /// Resolves paths that may start in either of two folders.
     pub(super) either: Option<Either>,
 }
 
@@ -59,15 +59,15 @@ impl WasiView for Host {
     }
 }
 
-/// The folder of a component that stands for its working directory and for `/`: see [`crate::working`].
+/// A component's folder that stands for its working directory and for `/`: see [`crate::working`].
 pub(super) struct Either {
     pub(super) working: Working,
-    /// How the folder is known: wasmtime opens it once.
+    /// Identifies the folder: wasmtime opens it once.
     pub(super) folder: Arc<File>,
-    /// `/` in the table.
+    /// The entry of `/` in the table.
     pub(super) root: Resource<Descriptor>,
 }
 
-/// Which entries of wasmtime's table a guest's numbers stand for.
+/// Maps a guest's descriptor numbers to entries of wasmtime's table.
 #[derive(Debug, Default)]
 pub(super) struct Numbers(pub(super) BTreeMap<i32, u32>);

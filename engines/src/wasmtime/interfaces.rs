@@ -1,7 +1,7 @@
-//! Which interfaces components may import: asked of the linker itself, so that no list of them can go stale.
+//! The interfaces that components may import: the linker itself is asked, so that no list can go stale.
 //!
-//! A linker cannot be asked what it has, but it refuses to define a name twice. It knows each interface under one version,
-//! and gives it to whoever imports a compatible one. So the versions that are compatible are tried one after the other.
+//! A linker cannot list its names, but it refuses to define a name twice. It has each interface in one version, and provides it for
+//! imports of any compatible version. So all compatible versions are tried in turn.
 
 use wasmtime::component::Linker;
 
@@ -10,33 +10,33 @@ use super::host::Host;
 use super::link::for_components;
 use super::options::Options;
 
-/// The highest last number of a version that is tried.
+/// The highest patch number that is tried.
 const LAST: u64 = 63;
 
-/// Returns the first interface that no component is given. Without an answer of wasmtime's nothing is said against any: the
-/// compile checks them all again.
+/// Returns the first interface that no component can import. If wasmtime cannot answer, it returns `None`: the compile checks all of them
+/// again.
 pub(super) fn first_unprovided(interfaces: &[String]) -> Option<&str> {
-    // What is for components with several tasks at once is there besides all else.
+    // This form has all interfaces of the other components, and those for concurrent tasks.
     let engine = Options::host().engine(false, Form::Async).ok()?;
     let mut linker = for_components(&engine, Form::Async).ok()?;
-    // Asking defines a name that was free. That is of no consequence: the first one that is not provided ends the search.
+    // The question defines a name that was free. That has no effect: the first missing interface ends the search.
     interfaces.iter().map(String::as_str).find(|name| !is_provided(&mut linker, name))
 }
 
 fn is_provided(linker: &mut Linker<Host>, name: &str) -> bool {
-    // Something else than an instance, because an instance may be opened again.
+    // Defines a function, because an instance may be opened again.
     let mut has = |name: &str| linker.root().func_wrap(name, |_, ()| Ok(())).is_err();
     has(name) || may_be_types_alone(name) || compatible(name).iter().any(|other| other != name && has(other))
 }
 
-/// Says whether an interface is called as those are that have types and nothing else. Nobody has to give these (`wasi:cli/types` of
-/// preview 3 is none of the linker's either), and only the wasm tells what is in one.
+/// Returns whether an interface has the usual name of a type-only interface. Such an interface needs no provider (the linker does not
+/// have `wasi:cli/types` of preview 3 either), and only the wasm shows its content.
 fn may_be_types_alone(name: &str) -> bool {
     name.split_once('@').map_or(name, |(interface, _)| interface).ends_with("/types")
 }
 
-/// Returns the names of an interface in the versions that are compatible with the one it is named with: those of the same
-/// minor version before 1.0, those of the same major version after it. Pre-releases are compatible with nothing.
+/// Returns the names of an interface in all versions that are compatible with the requested one. Those have the same minor version before
+/// 1.0, and the same major version from 1.0 on. A pre-release is compatible with no other version.
 fn compatible(name: &str) -> Vec<String> {
     let Some((interface, version)) = name.split_once('@') else { return Vec::new() };
     let numbers: Vec<u64> = version.split('.').map_while(|number| number.parse().ok()).collect();
@@ -61,7 +61,7 @@ mod tests {
         first_unprovided(&names).map(str::to_owned)
     }
 
-    /// What a component may import is found in each compatible version, older or newer than wasmtime's own.
+    /// A component's import is found in each compatible version, older or newer than wasmtime's own.
     #[test]
     fn compatible_versions_are_provided() {
         let names = [
@@ -74,17 +74,17 @@ mod tests {
             "wasi:http/types@0.2.0",
             "wasi:cli/stdout@0.3.0",
             "wasi:http/types@0.3.0",
-            // They have types alone, or might.
+            // These are, or may be, type-only interfaces.
             "wasi:cli/types@0.3.0",
             "example:greeting/types@1.0.0",
-            // Named twice, it is still the linker's own.
+            // The second question finds it too: it is the linker's own.
             "wasi:cli/environment@0.2.0",
         ];
         assert_eq!(unprovided(&names), None);
         assert_eq!(unprovided(&[]), None);
     }
 
-    /// The first interface that is not there is named, be it unknown, of an incompatible version, or no interface at all.
+    /// The first missing interface is returned, whether it is unknown, of an incompatible version, or no interface at all.
     #[test]
     fn first_missing_interface_is_named() {
         for missing in [

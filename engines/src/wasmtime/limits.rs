@@ -1,16 +1,16 @@
-//! How much memory a guest may take for itself.
+//! The limit of a guest's memory.
 //!
-//! One budget for all that a guest can make grow: linear memories, tables, and the heap of collected objects, which
-//! wasmtime counts as a memory. A guest that asks for more is told that there is none: `memory.grow` and `table.grow` give
-//! -1. One that needs more to begin with is not started. The process's own limit, that of its cgroup, counts besides.
+//! One budget covers all that a guest can grow: linear memories, tables, and the heap of collected objects, which wasmtime counts as a
+//! memory. Beyond the budget `memory.grow` and `table.grow` return -1. A guest whose initial size exceeds the budget is not started. The
+//! process's own limit, that of its cgroup, applies in addition.
 
 use wasmtime::ResourceLimiter;
 
-/// What is left of a guest's budget.
+/// The rest of a guest's budget.
 #[derive(Debug)]
 pub(super) struct Limits {
     left: u64,
-    /// What was granted last, to be given back if it could not be had after all.
+    /// The last grant, to be returned if the memory could not be allocated.
     granted: u64,
 }
 
@@ -21,7 +21,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Grants so many bytes; all that is asked for without a limit.
+    /// Makes a budget of `limit` bytes; without a limit every request is granted.
     pub(super) fn new(limit: Option<u64>) -> Self {
         Self { left: limit.unwrap_or(u64::MAX), granted: 0 }
     }
@@ -53,7 +53,7 @@ impl ResourceLimiter for Limits {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        // wasmtime takes a pointer for each element.
+        // wasmtime uses one pointer per element.
         Ok(self.grant(current, desired, size_of::<usize>()))
     }
 
@@ -67,7 +67,7 @@ impl ResourceLimiter for Limits {
 mod tests {
     use super::*;
 
-    /// Memories and tables share one budget; what could not be had is given back, once.
+    /// Memories and tables share one budget; a failed grant is returned, once.
     #[test]
     fn budget_is_shared() {
         let mut limits = Limits::new(Some(1000));

@@ -1,5 +1,5 @@
-//! What a guest is given to import: WASI preview 1 for modules; WASI preview 2 with HTTP for components, and preview 3 for
-//! those that have several tasks at once; nothing else.
+//! The imports that a guest gets. Modules get WASI preview 1. Components get WASI preview 2 with HTTP, and preview 3 if they have several
+//! concurrent tasks. There are no others.
 
 use wasmtime::component::{self, Component};
 use wasmtime::{Engine, ExternType, FuncType, Linker, Module, Store};
@@ -13,11 +13,11 @@ use super::limits::Limits;
 use super::names;
 use crate::CompileError;
 
-/// Offers WASI preview 1.
+/// Makes a linker with WASI preview 1.
 pub(super) fn for_modules(engine: &Engine) -> wasmtime::Result<Linker<ModuleHost>> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_async(&mut linker, |host: &mut ModuleHost| &mut host.wasi)?;
-    // wasmtime's own refuses codes above 125, which are as good as any on Linux.
+    // wasmtime's own function refuses exit codes above 125, which are valid on Linux.
     linker.allow_shadowing(true);
     linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
         Err(I32Exit(code).into())
@@ -27,7 +27,7 @@ pub(super) fn for_modules(engine: &Engine) -> wasmtime::Result<Linker<ModuleHost
     Ok(linker)
 }
 
-/// Offers WASI preview 2 and HTTP, and preview 3 where it can be.
+/// Makes a linker with WASI preview 2 and HTTP, and preview 3 if the form supports it.
 pub(super) fn for_components(engine: &Engine, form: Form) -> wasmtime::Result<component::Linker<Host>> {
     let mut linker = component::Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
@@ -44,7 +44,7 @@ pub(super) fn for_components(engine: &Engine, form: Form) -> wasmtime::Result<co
     Ok(linker)
 }
 
-/// Refuses a module that wants what it is not given, or wants it with another type.
+/// Refuses a module with an import that is not provided, or not with this type.
 pub(super) fn check_module(engine: &Engine, module: &Module) -> Result<(), CompileError> {
     let linker = for_modules(engine).map_err(unsupported)?;
     let wasi = WasiCtxBuilder::new().build_p1();
@@ -65,7 +65,7 @@ pub(super) fn check_module(engine: &Engine, module: &Module) -> Result<(), Compi
     Ok(())
 }
 
-/// Refuses a component that wants what it is not given, or wants it with another type.
+/// Refuses a component with an import that is not provided, or not with this type.
 pub(super) fn check_component(engine: &Engine, form: Form, component: &Component) -> Result<(), CompileError> {
     let linker = for_components(engine, form).map_err(unsupported)?;
     match linker.instantiate_pre(component) {

@@ -1,8 +1,8 @@
 //! From an artifact's file to a program that is ready to run.
 //!
-//! The file is mapped, never read: code and the images of linear memories stay pages of the page cache, which all
-//! processes on the node share, and only those that are touched are ever loaded. Loading starts no thread; everything it
-//! makes is plain memory, mappings, a descriptor and signal handlers, all of which a forked child inherits.
+//! The file is mapped, never read. Code and the images of linear memories stay pages of the page cache, which all processes on the node
+//! share. Only touched pages are loaded. Loading starts no thread. It makes only memory, mappings, a descriptor and signal handlers, all
+//! of which a forked child inherits.
 
 use std::env::consts::ARCH;
 use std::fs::File;
@@ -21,7 +21,7 @@ use crate::{LoadError, NativeCode, Program, Tuning};
 /// Maps native code and binds its imports.
 ///
 /// # Errors
-/// [`LoadError::Incompatible`] says in what the artifact's header differs from this engine.
+/// [`LoadError::Incompatible`] names the difference between the artifact's header and this engine.
 pub(super) fn load(options: &Options, tuning: &Tuning, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
     let size = code.file().metadata()?.len();
     if size != code.size() {
@@ -32,13 +32,13 @@ pub(super) fn load(options: &Options, tuning: &Tuning, code: NativeCode) -> Resu
         return Err(incompatible(format!("it is for {target}, and this machine is {host}")));
     }
     check_architecture(code.file())?;
-    // The only way to have a component mapped from an open file, and harmless for reading a module's header.
+    // The only way to map a component from an open file; for reading a module's header it makes no difference.
     let path = format!("/proc/self/fd/{}", code.file().as_raw_fd());
     match Engine::detect_precompiled_file(&path).map_err(refused)? {
         Some(Precompiled::Module) => {
             let engine = options.engine(false, Form::Module).map_err(refused)?;
             let file = code.file().try_clone()?;
-            // SAFETY: whoever made the `NativeCode` has vouched for the file's bytes, and that they do not change.
+            // SAFETY: the maker of the `NativeCode` has vouched for the file's bytes, and that they do not change.
             let module = unsafe { Module::deserialize_open_file(&engine, file) }.map_err(refused)?;
             let bound = link::for_modules(&engine).and_then(|linker| linker.instantiate_pre(&module));
             Ok(Box::new(ModuleProgram::new(bound.map_err(refused)?, options.has_fuel())))
@@ -48,16 +48,16 @@ pub(super) fn load(options: &Options, tuning: &Tuning, code: NativeCode) -> Resu
     }
 }
 
-/// Maps a component; one that serves is mapped by an engine that keeps the memory of its many instances.
+/// Maps a component; a component that serves is mapped by an engine that reuses the memory of instances.
 fn component(options: &Options, tuning: &Tuning, path: &str) -> wasmtime::Result<Box<dyn Program>> {
     let open = |engine: &Engine, form| {
-        // SAFETY: whoever made the `NativeCode` has vouched for the file's bytes, and that they do not change; the path
-        // leads to the very file that is open.
+        // SAFETY: the maker of the `NativeCode` has vouched for the file's bytes, and that they do not change. The path leads to the open
+        // file itself.
         let component = unsafe { Component::deserialize_file(engine, path) }?;
         let bound = link::for_components(engine, form)?.instantiate_pre(&component)?;
         wasmtime::Result::Ok((component, bound))
     };
-    // The header says what the code is like, but to wasmtime alone.
+    // The header identifies the form of the code, but only wasmtime can read it.
     let plain = options.engine(false, Form::Component).and_then(|engine| open(&engine, Form::Component));
     let several = || options.engine(false, Form::Async).and_then(|engine| open(&engine, Form::Async));
     let (form, (component, mut bound)) = match plain {
@@ -69,14 +69,14 @@ fn component(options: &Options, tuning: &Tuning, path: &str) -> wasmtime::Result
         && let Some(pool) = serve::pool(&component, tuning)
         && let Ok((_, pooled)) = options.pooled_engine(form, pool).and_then(|engine| open(&engine, form))
     {
-        // Where there is not so much address space, each instance gets and gives back its memory.
+        // Without enough address space for a pool, each instance allocates and frees its memory.
         (entry, bound) = (Entry::of(&pooled, tuning), pooled);
     }
     Ok(Box::new(ComponentProgram::new(bound, entry, options.has_fuel())))
 }
 
-/// Refuses code for another architecture by name. All else that differs is found by wasmtime, which however compares the
-/// label first, and that tells a person little.
+/// Refuses code for another architecture with a clear message. wasmtime finds all other differences, but compares the label first, and
+/// its message about that tells a user little.
 fn check_architecture(file: &File) -> Result<(), LoadError> {
     const ARCHITECTURES: [(u16, &str); 2] = [(62, "x86_64"), (183, "aarch64")];
     let mut header = [0; 20];

@@ -1,4 +1,4 @@
-//! From the names of a target and a CPU to what the compiler is told: a triple and a list of features.
+//! Translates the names of a target and a CPU to the compiler's settings: a triple and a list of features.
 
 use cranelift_codegen::isa::{self, LookupError};
 use cranelift_codegen::settings::{Configurable, SetResult};
@@ -7,10 +7,10 @@ use crate::{Machine, TuningError};
 
 /// The CPU of the machine that this process runs on.
 const NATIVE: &str = "native";
-/// What every CPU of an architecture has.
+/// The features that every CPU of an architecture has.
 const BASELINE: &str = "baseline";
 
-/// Targets that code may be compiled for, as far as this build has a compiler for them.
+/// Targets that code may be compiled for, if this build has a compiler for them.
 const TARGETS: [&str; 4] = [
     "aarch64-unknown-linux-gnu",
     "aarch64-unknown-linux-musl",
@@ -18,7 +18,7 @@ const TARGETS: [&str; 4] = [
     "x86_64-unknown-linux-musl",
 ];
 
-/// The levels that the x86-64 ABI defines: each adds what the compiler knows of it to the one before.
+/// The levels of the x86-64 psABI. Each adds features to the one before: those that the compiler knows.
 const X86_LEVELS: [(&str, &[&str]); 4] = [
     (BASELINE, &[]),
     ("x86-64-v2", &["has_cmpxchg16b", "has_popcnt", "has_sse3", "has_ssse3", "has_sse41", "has_sse42"]),
@@ -27,7 +27,7 @@ const X86_LEVELS: [(&str, &[&str]); 4] = [
 ];
 const OTHER_LEVELS: [(&str, &[&str]); 1] = [(BASELINE, &[])];
 
-/// Finds the triple and the CPU features (sorted, in the compiler's words) of a machine.
+/// Finds the triple and the CPU features of a machine (sorted, in the compiler's spelling).
 ///
 /// # Errors
 /// [`TuningError`] if there is no such target or CPU, or this build has no compiler for it.
@@ -48,7 +48,7 @@ fn check_target(target: &str, host: &str) -> Result<(), TuningError> {
     if target == host || can_compile(target) {
         return Ok(());
     }
-    // Only names that are known to parse may be looked up.
+    // The look-up panics for a name that does not parse.
     let disabled =
         TARGETS.contains(&target) && matches!(isa::lookup_by_name(target), Err(LookupError::SupportDisabled));
     let reason = if disabled { "this program was built without a compiler for it" } else { "there is no such target" };
@@ -95,7 +95,7 @@ pub(super) fn host_cpu() -> Vec<String> {
     found.0
 }
 
-/// Notes the settings that host detection makes.
+/// Records the settings that host detection makes.
 struct Enabled(Vec<String>);
 
 impl Configurable for Enabled {
@@ -118,7 +118,7 @@ mod tests {
         resolve(&Machine { target: target.map(str::to_owned), cpu: cpu.map(str::to_owned) })
     }
 
-    /// Nothing said, this machine's own target, and `native` all mean this machine.
+    /// No choice, this machine's own target, and `native` all mean this machine.
     #[test]
     fn default_is_this_machine() {
         let host = host_target();

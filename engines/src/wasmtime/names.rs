@@ -1,5 +1,5 @@
-//! `wasi:sockets/ip-name-lookup` of preview 2 and 3, in the place of wasmtime's own, which asks the C library: that would load code of the
-//! image ([`prewasi_names`]). A look-up runs on the guest's runtime, and ends when nobody wants its result any more.
+//! `wasi:sockets/ip-name-lookup` of preview 2 and 3, in place of wasmtime's own. wasmtime's asks the C library, which would load code of
+//! the image ([`prewasi_names`]). A look-up runs on the guest's runtime, and ends when its result is no longer wanted.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use super::form::Form;
 use super::host::Host;
 use crate::Network;
 
-/// The interface, as wasmtime's linker calls it (a test asks it).
+/// The interface's name in wasmtime's linker (a test compares it).
 const INTERFACE: &str = "wasi:sockets/ip-name-lookup@0.2.12";
 const STREAM: &str = "resolve-address-stream";
 
@@ -33,7 +33,7 @@ async fn look_up(network: Network, name: String) -> Option<Looked> {
     }
 }
 
-/// Puts both interfaces in the place of wasmtime's.
+/// Replaces both of wasmtime's interfaces.
 pub(super) fn replace(linker: &mut Linker<Host>, form: Form) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut interface = linker.instance(INTERFACE)?;
@@ -65,13 +65,13 @@ pub(super) fn replace(linker: &mut Linker<Host>, form: Form) -> wasmtime::Result
     Ok(())
 }
 
-/// Begins a look-up. What is known at once is told at once.
+/// Starts a look-up. A result that is known at once is returned at once.
 fn resolve_addresses(
     host: &mut Host,
     network: &Resource<NetworkHandle>,
     name: String,
 ) -> wasmtime::Result<Result<Resource<Addresses>, ErrorCode>> {
-    // Holding one is what allows to call this.
+    // The handle is the permission for this call.
     host.table.get(network)?;
     let mut addresses = Addresses::begin(look_up(host.network, name));
     match &mut addresses {
@@ -141,7 +141,7 @@ fn code(error: &LookupError) -> ErrorCode {
     }
 }
 
-/// Stands for what preview 3 calls on.
+/// The receiver of preview 3's calls.
 struct Lookup;
 
 impl HasData for Lookup {
@@ -180,7 +180,7 @@ mod tests {
     use super::super::options::Options;
     use super::*;
 
-    /// What is defined here is what wasmtime's own linker has, under the same names: nothing of its interface is left.
+    /// The functions defined here are exactly those of wasmtime's own interface, under the same names.
     #[test]
     fn interface_is_that_of_wasmtime() {
         let engine = Options::host().engine(false, Form::Component).unwrap();

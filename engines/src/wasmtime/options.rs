@@ -1,8 +1,8 @@
-//! Everything that shapes native code, in one struct that is both turned into wasmtime's configuration and hashed.
+//! Everything that shapes native code, in one struct that is both converted to wasmtime's configuration and hashed.
 //!
-//! Hashing takes the struct apart, so a field that is forgotten there does not compile; a test sees that each one reaches
-//! wasmtime. What is not here either does not shape code (parallel compilation, stack size, pools) or is wasmtime's default,
-//! which the version stands for.
+//! The hash destructures the struct, so a forgotten field does not compile; a test checks that each field reaches wasmtime. A setting
+//! that is not listed here either does not shape code (parallel compilation, stack size, pools) or is wasmtime's default, which the
+//! version covers.
 
 use wasmtime::{
     Collector, Config, Inlining, ModuleVersionStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
@@ -13,24 +13,24 @@ use super::form::Form;
 use super::{VERSION, machine, proposals};
 use crate::{Fingerprint, Optimize, Tuning, TuningError};
 
-/// Stack of a guest's own calls: what a native program gets on Linux. Pages of it are used when touched, not before.
+/// Stack for a guest's own calls, in bytes: the same as for a native program on Linux. Its pages are used only when touched.
 const GUEST_STACK: usize = 8 << 20;
 
-/// The least and the most that a guest's stack may have.
+/// The least and the greatest stack of a guest, in bytes.
 const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 
-/// What host functions may use beyond that, on the same stack.
+/// Additional room for host functions on the same stack, in bytes.
 const HOST_STACK: usize = 2 << 20;
 
-/// What wasm may use: the 3.0 standard (exceptions, garbage collection, tail calls, 64-bit and multiple memories, SIMD,
-/// threads' atomics and so on) and components.
+/// The enabled features: the 3.0 standard (exceptions, garbage collection, tail calls, 64-bit and multiple memories, SIMD, threads'
+/// atomics and so on) and components.
 pub(super) const FEATURES: WasmFeatures =
     WasmFeatures::WASM3.union(WasmFeatures::GC_TYPES).union(WasmFeatures::COMPONENT_MODEL);
 
-/// What native code depends on.
+/// The settings that native code depends on.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
-    /// Version of this list: raised when a field is added, removed or means something else.
+    /// Version of this list: to be raised when a field is added, removed or changes its meaning.
     format: u32,
     /// Container format of the artifact.
     artifact: &'static str,
@@ -38,7 +38,7 @@ pub(super) struct Options {
     version: &'static str,
     /// Target triple.
     target: String,
-    /// CPU features the compiler uses, sorted, in its own words.
+    /// CPU features that the compiler uses, sorted, in the compiler's spelling.
     cpu: Vec<String>,
     compiler: &'static str,
     optimize: OptLevel,
@@ -47,22 +47,22 @@ pub(super) struct Options {
     inlining: Inlining,
     features: WasmFeatures,
     collector: Collector,
-    /// Address space per linear memory, in bytes: with all of 32 bits reserved, no access needs a bounds check.
+    /// Address space per linear memory, in bytes: with the full 32-bit range reserved, no access needs a bounds check.
     memory_reservation: u64,
-    /// Unmapped space behind it, in bytes, for the offsets in load instructions.
+    /// Unmapped space after it, in bytes, for the offsets in load instructions.
     memory_guard: u64,
     guard_before_memory: bool,
     memory_may_move: bool,
-    /// Data segments are laid out as pages, which an instance maps from the artifact instead of copying them.
+    /// Data segments are stored as pages, which an instance maps from the artifact instead of copying them.
     memory_image: bool,
     /// Largest such image with holes in it, in bytes.
     dense_image: u64,
     lazy_tables: bool,
     trap_signals: bool,
     fuel: bool,
-    /// Components can be interrupted, so that those that serve cannot keep a thread to themselves.
+    /// Components can be interrupted, so that a component that serves cannot keep a thread to itself.
     epochs: bool,
-    /// Components that ask for it have several tasks at once. All others are faster without.
+    /// Components that need it have several concurrent tasks. All others are faster without.
     concurrency: bool,
     branch_hints: bool,
     /// Native addresses are mapped to offsets in the wasm, for backtraces.
@@ -71,22 +71,22 @@ pub(super) struct Options {
     native_symbols: bool,
     native_debug_info: bool,
     wasm_debug_info: bool,
-    /// Not hashed: shapes no code.
+    /// Not hashed: does not shape code.
     serial: bool,
-    /// Not hashed: shapes no code.
+    /// Not hashed: does not shape code.
     stack: usize,
 }
 
 impl Options {
-    /// Returns the options for code that this machine runs.
+    /// Returns the options for code that runs on this machine.
     pub(super) fn host() -> Self {
         Self::for_machine(machine::host_target(), machine::host_cpu())
     }
 
-    /// Returns the options for code as somebody wants it.
+    /// Returns the options for a tuning.
     ///
     /// # Errors
-    /// [`TuningError`] names what cannot be had.
+    /// [`TuningError`] names the choice that is not possible.
     pub(super) fn tuned(tuning: &Tuning) -> Result<Self, TuningError> {
         let (target, cpu) = machine::resolve(&tuning.machine)?;
         let stack = tuning.stack_within(STACK_LIMITS, GUEST_STACK as u64)?;
@@ -99,13 +99,13 @@ impl Options {
             fuel: tuning.fuel,
             features: proposals::choose(FEATURES, &tuning.proposals)?,
             serial: tuning.serial,
-            // The bounds above fit.
+            // Values within the limits fit.
             stack: usize::try_from(stack).unwrap_or(GUEST_STACK),
             ..Self::for_machine(target, cpu)
         })
     }
 
-    /// Returns the options for code for a machine with these features, sorted.
+    /// Returns the options for code for a machine with these features (sorted).
     pub(super) fn for_machine(target: String, cpu: Vec<String>) -> Self {
         Self {
             format: 2,
@@ -134,9 +134,9 @@ impl Options {
             concurrency: true,
             branch_hints: false,
             address_map: true,
-            // Backtraces walk frame pointers. Registering these tables would read them all at each start.
+            // Backtraces walk frame pointers. Registering these tables would read all of them at each start.
             unwind_tables: false,
-            // Names for backtraces come from the wasm's name section; these would only make the file larger.
+            // Names for backtraces come from the wasm's name section; symbols would only make the file larger.
             native_symbols: false,
             native_debug_info: false,
             wasm_debug_info: false,
@@ -145,17 +145,17 @@ impl Options {
         }
     }
 
-    /// Returns what wasm may use.
+    /// Returns the enabled features of wasm.
     pub(super) fn features(&self) -> WasmFeatures {
         self.features
     }
 
-    /// Says whether the code counts what it executes.
+    /// Returns whether the code counts executed instructions.
     pub(super) fn has_fuel(&self) -> bool {
         self.fuel
     }
 
-    /// Says whether the code is meant for the machine that this process runs on.
+    /// Returns whether the code is for the machine that this process runs on.
     pub(super) fn is_host(&self) -> bool {
         self.target == machine::host_target() && self.cpu == machine::host_cpu()
     }
@@ -165,7 +165,7 @@ impl Options {
         &self.target
     }
 
-    /// Hashes all of it, in the order of the struct.
+    /// Hashes all fields, in the order of the struct.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let Self {
             format,
@@ -237,18 +237,18 @@ impl Options {
         ])
     }
 
-    /// Makes an engine that compiles, or one that cannot, for wasm of one form.
+    /// Makes an engine with or without a compiler, for one form of wasm.
     ///
     /// # Errors
-    /// The machine or the options are not supported by wasmtime.
+    /// wasmtime does not support the machine or the options.
     pub(super) fn engine(&self, compiles: bool, form: Form) -> wasmtime::Result<wasmtime::Engine> {
         self.engine_with(self.config(compiles, form)?)
     }
 
-    /// Makes an engine that keeps the memory of instances for the ones after them.
+    /// Makes an engine that reuses the memory of instances.
     ///
     /// # Errors
-    /// There is not so much address space.
+    /// The pool does not fit into the address space.
     pub(super) fn pooled_engine(
         &self,
         form: Form,
@@ -302,11 +302,11 @@ impl Options {
             .parallel_compilation(!self.serial);
         if compiles {
             config.cranelift_opt_level(self.optimize).cranelift_nan_canonicalization(self.canonical_nans);
-            // A target that is named turns off wasmtime's own detection of the CPU: it is told exactly what is hashed.
+            // A named target disables wasmtime's own detection of the CPU: wasmtime uses exactly the hashed features.
             config.target(&self.target)?;
             for feature in &self.cpu {
-                // SAFETY: features are those that this CPU was found to have, or those of a level that was chosen for
-                // another machine; in either case code is loaded only after wasmtime has compared each with the CPU.
+                // SAFETY: these features were detected on this CPU, or belong to a level that was chosen for another machine. In either
+                // case wasmtime compares each with the CPU before it loads code.
                 unsafe { config.cranelift_flag_enable(feature) };
             }
         } else {

@@ -28,11 +28,11 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::{Guest, Network};
 
-/// How long each step may take, if the guest does not say.
+/// Time limit for each step, unless the guest sets one.
 const TIMEOUT: Duration = Duration::from_secs(600);
-/// The variable that names a file with certificates, as for programs that use OpenSSL.
+/// The variable with the path of a file with certificates, as in programs that use OpenSSL.
 const CERTIFICATES: &str = "SSL_CERT_FILE";
-/// Where distributions keep them.
+/// Paths of distributions' certificate files.
 const CERTIFICATE_FILES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -40,19 +40,19 @@ const CERTIFICATE_FILES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What comes back: the response, and the work that its connection is.
+/// A response, and the future that drives its connection.
 type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
-/// Sends the requests of a guest.
+/// Sends a guest's requests.
 #[derive(Clone)]
 pub(super) struct Outgoing {
     network: Network,
     tls: Arc<Tls>,
 }
 
-/// What is needed for TLS, made by the first request that uses it.
+/// The TLS settings, made by the first request that uses TLS.
 struct Tls {
-    /// A file with certificates that the guest's environment names.
+    /// The certificate file that the guest's environment names.
     file: Option<String>,
     config: OnceLock<Result<Arc<ClientConfig>, String>>,
 }
@@ -83,11 +83,11 @@ async fn send(tls: Arc<Tls>, request: Request<WasiBody>, options: RequestOptions
     let is_tls = request.uri().scheme() == Some(&Scheme::HTTPS);
     let host = request.uri().host().ok_or(Error::HttpRequestUriInvalid)?.to_owned();
     let port = request.uri().port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-    // An address of IPv6 stands in brackets in a URI, and nowhere else.
+    // Only in a URI is an IPv6 address in brackets.
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let connected = timeout(connecting, async {
         let stream = connect(&host, port).await?;
-        // What a guest writes is a whole message.
+        // A guest writes whole messages.
         let _ = stream.set_nodelay(true);
         if !is_tls {
             return Ok::<_, Error>(Box::new(stream) as Box<dyn Stream>);
@@ -101,7 +101,7 @@ async fn send(tls: Arc<Tls>, request: Request<WasiBody>, options: RequestOptions
     exchange(stream, request, options).await
 }
 
-/// Connects to the first address of a host that takes the connection.
+/// Connects to the first address of a host that accepts the connection.
 async fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
     let mut failed = Error::DestinationNotFound;
     for address in prewasi_names::lookup(host).await.map_err(|error| lookup_error(&error))? {
@@ -120,10 +120,10 @@ async fn exchange(
     options: RequestOptions,
 ) -> Result<Sent, Error> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // A server is told the path; the rest of the URI is in the header `host`.
+    // The request line has only the path; the rest of the URI is in the header `host`.
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse::<Uri>().map_err(|_| Error::HttpRequestUriInvalid)?;
-    // The guest may be slow to read its response; the connection goes on meanwhile.
+    // The guest may read its response slowly; the connection continues meanwhile.
     let connection = spawn(connection);
     let response = timeout(options.first_byte_timeout.unwrap_or(TIMEOUT), sender.send_request(request));
     let response = response.await.map_err(|_| Error::ConnectionReadTimeout)??;
@@ -169,7 +169,7 @@ fn configure(file: Option<&str>) -> Result<Arc<ClientConfig>, String> {
                 return Err(format!("cannot find a certificate in {file:?}"));
             }
         }
-        // A container without certificates of its own trusts those that browsers trust.
+        // A container without certificates trusts those that browsers trust.
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -178,7 +178,7 @@ fn configure(file: Option<&str>) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// A body that must not keep its reader waiting for too long.
+/// A body with a time limit between its frames.
 struct Impatient {
     body: Incoming,
     idle: Duration,

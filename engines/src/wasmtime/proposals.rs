@@ -1,16 +1,16 @@
-//! Proposals of WebAssembly by name, for those who want to take more or fewer of them.
+//! Proposals of WebAssembly by name, to enable or disable them.
 
 use wasmtime::WasmFeatures;
 
 use crate::TuningError;
 use crate::tuning::proposals;
 
-/// A proposal, and those that build on it.
+/// A proposal, and the proposals that build on it.
 #[derive(Clone, Copy)]
 struct Proposal {
     name: &'static str,
     feature: WasmFeatures,
-    /// What has to go when it goes.
+    /// Features that are disabled with it.
     dependents: WasmFeatures,
 }
 
@@ -18,7 +18,7 @@ const fn proposal(name: &'static str, feature: WasmFeatures, dependents: WasmFea
     Proposal { name, feature, dependents }
 }
 
-/// What can be chosen. The rest of the standard cannot be done without.
+/// The proposals that can be chosen. The rest of the standard is always enabled.
 const PROPOSALS: [Proposal; 12] = [
     proposal("custom-page-sizes", WasmFeatures::CUSTOM_PAGE_SIZES, WasmFeatures::empty()),
     proposal("exceptions", WasmFeatures::EXCEPTIONS, WasmFeatures::empty()),
@@ -34,10 +34,10 @@ const PROPOSALS: [Proposal; 12] = [
     proposal("wide-arithmetic", WasmFeatures::WIDE_ARITHMETIC, WasmFeatures::empty()),
 ];
 
-/// Takes (`name`) and refuses (`-name`) proposals, in the order given.
+/// Enables (`name`) and disables (`-name`) proposals, in this order.
 ///
 /// # Errors
-/// [`TuningError::Proposal`] if there is none of a name.
+/// [`TuningError::Proposal`] if a name is unknown.
 pub(super) fn choose(mut features: WasmFeatures, choices: &[String]) -> Result<WasmFeatures, TuningError> {
     for (place, take) in proposals(choices, &PROPOSALS.map(|known| known.name), "wasmtime")? {
         let known = &PROPOSALS[place];
@@ -61,7 +61,7 @@ mod tests {
         choose(FEATURES, &choices.iter().map(|choice| (*choice).to_owned()).collect::<Vec<_>>())
     }
 
-    /// Each proposal can be taken and refused; what builds on one goes with it and brings it back.
+    /// Each proposal can be enabled and disabled. Disabling it disables its dependents; enabling a dependent enables it again.
     #[test]
     fn proposals_are_chosen() {
         assert_eq!(chosen(&[]).unwrap(), FEATURES);
@@ -76,7 +76,7 @@ mod tests {
         assert!(error.to_string().contains("gc, "), "{error}");
     }
 
-    /// wasmtime takes every choice.
+    /// wasmtime accepts every choice.
     #[test]
     fn choices_are_configurations() {
         use super::super::form::Form;

@@ -1,8 +1,7 @@
 //! Runs a loaded program to its end, on the calling thread.
 //!
-//! The asynchronous runtime that WASI needs is made here, in the container, and has no thread of its own: files are read
-//! and written where the guest waits for them anyway. Only reading stdin takes a thread, which does not keep the process
-//! from ending.
+//! The asynchronous runtime that WASI needs is made here, in the container, without a thread of its own. Files are read and written on
+//! the guest's thread, which waits for them anyway. Only reading stdin uses a thread, which does not keep the process from ending.
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::{Store, Val, component};
@@ -70,20 +69,20 @@ impl Program for ModuleProgram {
     }
 }
 
-/// How a component is entered when no function of it is named.
+/// The entry of a component when the caller names no function.
 pub(super) enum Entry {
     /// `wasi:cli/run` of preview 2.
     Command(p2::bindings::CommandPre<Host>),
     /// `wasi:cli/run` of preview 3.
     AsyncCommand(p3::bindings::CommandPre<Host>),
-    /// It answers HTTP requests.
+    /// A handler of HTTP requests.
     Service(Service),
-    /// There is no way in; the reason is for a person.
+    /// The component has no entry; the reason is for people.
     None(String),
 }
 
 impl Entry {
-    /// Finds the way into a component.
+    /// Finds the entry of a component.
     pub(super) fn of(bound: &component::InstancePre<Host>, tuning: &Tuning) -> Self {
         match p2::bindings::CommandPre::new(bound.clone()) {
             Ok(command) => Self::Command(command),
@@ -112,7 +111,7 @@ impl ComponentProgram {
     async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder) -> wasmtime::Result<u8> {
         let outgoing = Outgoing::new(guest);
         let mut store = store(self.bound.engine(), guest, self.counts, &mut wasi, &outgoing)?;
-        // Nothing counts the time here: whatever ends the guest ends the process.
+        // No clock advances the epoch here: the end of the guest is the end of the process.
         store.set_epoch_deadline(u64::MAX / 2);
         let Some(name) = &guest.function else {
             let result = match &self.entry {
@@ -171,7 +170,7 @@ impl Program for ComponentProgram {
     }
 }
 
-/// Sets up WASI and a runtime, and lets `call` run in them; it is told how many folders there are.
+/// Sets up WASI and a runtime, and runs `call` in them; its second argument is the number of folders.
 fn run<F>(guest: &Guest, call: impl FnOnce(WasiCtxBuilder, usize) -> F) -> Result<u8, RunError>
 where
     F: Future<Output = wasmtime::Result<u8>>,
@@ -183,7 +182,7 @@ where
     let folders = open_folders(&mut wasi, guest)?;
     wasi.allow_blocking_current_thread(true);
     let result = runtime.block_on(call(wasi, folders));
-    // What the guest has begun and not waited for is of no use to anybody.
+    // Tasks that the guest has started and not awaited are dropped.
     runtime.shutdown_background();
     result.or_else(|error| outcome(&error))
 }

@@ -1,8 +1,8 @@
 //! A component that answers HTTP requests: the container is a server.
 //!
-//! One process per core ([`processes`]), each with a runtime of its own; the container's process accepts connections and hands
-//! them out in turn. A request is answered where its connection is read, by an instance of its own. The memory of instances comes from a
-//! pool and goes back to it.
+//! Each core has one worker process ([`processes`]) with its own runtime. The container's process is the acceptor: it accepts connections
+//! and passes them to the workers in turn. The worker of a connection also answers its requests, each in its own instance. The memory of
+//! instances comes from a pool and returns to it.
 //!
 //! A guest that computes cannot keep its thread: code of components can be interrupted, and yields every [`TICK`].
 
@@ -36,37 +36,37 @@ use self::answer::{Limits, Server};
 use self::instances::Instances;
 use self::processes::First;
 
-/// Connections that wait to be accepted.
+/// Number of connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// How long a client may take for the head of a request.
+/// Time limit for a client to send the head of a request.
 const HEAD: Duration = Duration::from_secs(30);
-/// How long to leave connections alone when there is no descriptor for another one.
+/// Pause of the acceptor when no descriptor is free for another connection.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often a guest that computes lets others have their turn.
+/// Interval at which a guest that computes yields.
 const TICK: Duration = Duration::from_millis(10);
-/// The most that is kept of an instance's memory for the next one, bytes. What of it was written to is cleared by hand, or all of it
-/// where the system does not tell; the rest is given back.
+/// Most memory of an instance that is kept for the next one, in bytes. Its written pages are zeroed, or all of it if the kernel does not
+/// report them; the rest is returned to the kernel.
 const KEPT: u64 = 256 << 10;
-/// A page of a linear memory, bytes.
+/// A page of a linear memory, in bytes.
 const PAGE: u64 = 64 << 10;
-/// What an instance takes at the least, bytes.
+/// Least memory of an instance, in bytes.
 const LEAST: u64 = 1 << 20;
-/// What the engine itself may need for an instance, bytes; it takes what it needs, and no more.
+/// Limit for the engine's own memory of an instance, in bytes; the engine uses only as much as it needs.
 const INSTANCE: usize = 64 << 20;
-/// Elements that a table may have in a pool: address space, nothing more.
+/// Maximum number of elements of a table in a pool: it reserves only address space.
 const TABLE_ELEMENTS: usize = 1_000_000;
 
-/// What of a component answers requests.
+/// The request handler of a component.
 pub(super) struct Service {
-    /// The export that answers, bound to the component's imports: `wasi:http/incoming-handler` of preview 2, or `wasi:http/handler`
-    /// of preview 3.
+    /// The export that answers, bound to the component's imports: `wasi:http/incoming-handler` of preview 2, or `wasi:http/handler` of
+    /// preview 3.
     handler: ProxyPre<Host>,
-    /// How many instances the container has room for.
+    /// Maximum number of instances in the container.
     capacity: u32,
 }
 
 impl Service {
-    /// Finds it.
+    /// Finds the handler; `None` if the component has none.
     pub(super) fn of(bound: &component::InstancePre<Host>, tuning: &Tuning) -> Option<Self> {
         let handler = match p2::bindings::ProxyPre::new(bound.clone()) {
             Ok(proxy) => ProxyPre::P2(proxy),
@@ -82,10 +82,10 @@ impl Service {
         }
     }
 
-    /// Serves until the guest is told to stop, and then until what has begun is answered.
+    /// Serves until the guest is told to stop, and then until the requests in progress are answered.
     ///
     /// # Errors
-    /// [`RunError::Setup`]: the address cannot be listened on, or there is no process or thread.
+    /// [`RunError::Setup`]: the address cannot be listened on, or a process or thread cannot be made.
     pub(super) fn run(&self, guest: &Guest, counts: bool) -> Result<u8, RunError> {
         traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
         let address = guest.http.address;
@@ -106,13 +106,13 @@ impl Service {
     }
 }
 
-/// Returns how many processes serve so many requests at the same time.
+/// Returns the number of workers for so many concurrent requests.
 fn processes(concurrency: u32) -> u32 {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(cores).unwrap_or(u32::MAX).min(concurrency)
 }
 
-/// Returns the exit code of a process that serves; what kept it from serving is told here.
+/// Returns the exit code of a worker, and prints the error that kept it from serving.
 fn code(served: Result<(), RunError>) -> u8 {
     served.map_or_else(
         |error| {
@@ -123,19 +123,19 @@ fn code(served: Result<(), RunError>) -> u8 {
     )
 }
 
-/// Writes a line to the container's standard error, at once: other processes write there, too.
+/// Writes a line to the container's standard error in one write: other processes write there too.
 fn tell(line: &str) {
-    // If it is gone there is nobody to tell.
+    // Without standard error there is no place to report to.
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Says what a pool for the instances of this component is made of; `None` if that cannot be known.
+/// Returns the configuration of a pool for the instances of this component; `None` if the component's needs are not known.
 pub(super) fn pool(component: &Component, tuning: &Tuning) -> Option<PoolingAllocationConfig> {
     let wants = component.resources_required()?;
-    // Instances that wait for their next request, or finish after their answer, are instances too.
+    // Instances that wait for their next request, or continue after their answer, count too.
     let capacity = capacity(component, tuning);
     let instances = capacity.saturating_mul(2);
-    // Each process has such a pool.
+    // Each worker has such a pool.
     let all = u64::from(instances) * u64::from(processes(capacity));
     let kept = tuning.memory.map_or(KEPT, |memory| (memory / 4 / all).min(KEPT));
     let kept = usize::try_from(kept).unwrap_or(0);
@@ -149,21 +149,20 @@ pub(super) fn pool(component: &Component, tuning: &Tuning) -> Option<PoolingAllo
         .max_core_instances_per_component(u32::MAX)
         .max_component_instance_size(INSTANCE)
         .max_core_instance_size(INSTANCE)
-        // The pool counts up to these when a module is dropped: no more than there can be.
+        // When a module is dropped, the pool iterates up to these numbers: they are as small as possible.
         .max_memories_per_module(wants.num_memories)
         .max_tables_per_module(wants.num_tables)
         .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(kept)
         .table_keep_resident(kept.min(64 << 10))
         .async_stack_keep_resident(kept.min(64 << 10))
-        // Only what was written to is cleared, where the system tells. It is asked about the pages of the process that loads the
-        // program, or of one that has been forked from the container's since, as those that serve are.
+        // Only written pages are zeroed, if the kernel reports them. It is asked about the pages of the process that loads the program,
+        // or of a worker that was forked from the container's process.
         .pagemap_scan(Enabled::Auto);
     Some(pool)
 }
 
-/// Returns how many instances there may be at the same time: what is wished for, or what half of the container's memory has
-/// room for, at the size that instances begin with.
+/// Returns the maximum number of concurrent instances. Instances may use at most half of the memory limit, at their initial size.
 fn capacity(component: &Component, tuning: &Tuning) -> u32 {
     let wish = tuning.instances.unwrap_or(Http::default().concurrency).max(1);
     let (Some(memory), Some(wants)) = (tuning.memory, component.resources_required()) else { return wish };

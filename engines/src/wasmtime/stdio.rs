@@ -1,4 +1,4 @@
-//! A guest's stdout and stderr: straight to the descriptor, with nothing in between that could be lost or reordered.
+//! A guest's stdout and stderr: written directly to the descriptor, without a buffer that could lose or reorder output.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -13,11 +13,11 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-/// What a guest may write at once, in bytes.
+/// Maximum size of one write of a guest, in bytes.
 const CHUNK: usize = 64 << 10;
 
-/// A descriptor of the process that a guest writes to. A write returns when all is written: a guest has one thread, and
-/// would wait for it anyway.
+/// A descriptor of the process that a guest writes to. A write returns when all bytes are written: a guest has one thread, which would
+/// wait for it anyway.
 #[derive(Clone, Copy)]
 pub(super) struct Output {
     fd: BorrowedFd<'static>,
@@ -33,7 +33,7 @@ impl Output {
             match rustix::io::write(self.fd, bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(Errno::INTR) => {}
-                // The descriptor may be shared with a process that does not want to wait.
+                // Another process may share the descriptor and have made it non-blocking.
                 Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error.into()),

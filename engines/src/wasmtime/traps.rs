@@ -1,8 +1,8 @@
 //! Keeps the signal handlers that turn faults of native code into traps.
 //!
-//! wasmtime installs them once per process, when the first engine is made. A container's program runs in a process that
-//! was forked after that, and whoever set the process up may have put signals back to their defaults or blocked them. So
-//! they are noted when they are installed and put back right before a guest runs.
+//! wasmtime installs them once per process, when the first engine is made. A container's program runs in a process that was forked after
+//! that, and the setup of that process may have reset or blocked signals. So the handlers are recorded when they are installed, and
+//! restored directly before a guest runs.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,7 +17,7 @@ const FAULTS: [Signal; 3] = [Signal::SIGSEGV, Signal::SIGILL, Signal::SIGFPE];
 
 static HANDLERS: OnceLock<[libc::sigaction; 3]> = OnceLock::new();
 
-/// Notes the handlers. To be called as soon as an engine is made; only the first call counts.
+/// Records the handlers. Call this as soon as an engine is made; only the first call has an effect.
 pub(super) fn remember() {
     HANDLERS.get_or_init(|| {
         FAULTS.map(|signal| {
@@ -32,7 +32,7 @@ pub(super) fn remember() {
     });
 }
 
-/// Puts the handlers back, and lets their signals through to the calling thread.
+/// Restores the handlers, and unblocks their signals for the calling thread.
 ///
 /// # Errors
 /// The system refuses.

@@ -11,7 +11,7 @@ fn record<'a>(name: &'a str, data: RData<'a>) -> ResourceRecord<'a> {
     ResourceRecord::new(Name::new(name).unwrap(), CLASS::IN, 60, data)
 }
 
-/// Answers a question with what `change` adds.
+/// Makes an answer to a query, with the changes of `change`.
 fn answer(question: &Question, change: impl FnOnce(&mut Packet<'_>)) -> Vec<u8> {
     let query = question.encode().unwrap();
     let mut packet = Packet::parse(&query).unwrap().into_reply();
@@ -19,7 +19,7 @@ fn answer(question: &Question, change: impl FnOnce(&mut Packet<'_>)) -> Vec<u8> 
     packet.build_bytes_vec_compressed().unwrap()
 }
 
-/// A question is a message with the name, the type, and the wish that the server asks on.
+/// A query is a message with the name, the type, and the flag that asks for recursion.
 #[test]
 fn questions_are_written() {
     let expected = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03one\x07example\0\0\x01\0\x01";
@@ -27,8 +27,7 @@ fn questions_are_written() {
     assert_eq!(question(Family::V6).encode().unwrap()[25..], [0, 28, 0, 1]);
 }
 
-/// Addresses of the family that was asked for are taken, in their order and behind other names; an address of IPv4 in the form of
-/// IPv6 is one of IPv4.
+/// Addresses of the requested family are taken, in their order and under any name; an IPv4-mapped address counts as IPv4.
 #[test]
 fn addresses_are_read() {
     let fill = |packet: &mut Packet<'_>| {
@@ -44,7 +43,7 @@ fn addresses_are_read() {
     assert_eq!(question.read(&answer(&question, fill)), addresses(&["::1", "10.0.0.2"]));
 }
 
-/// What a server cannot say is told apart.
+/// Each kind of failure is reported as such.
 #[test]
 fn failures_are_told_apart() {
     let question = question(Family::V4);
@@ -57,7 +56,7 @@ fn failures_are_told_apart() {
     assert_eq!(question.read(&truncated[..20]), Some(Reply::Truncated));
 }
 
-/// What is no answer to this very question is passed over: another number, name or type, a question, several of them, none.
+/// A message that does not answer this very query is ignored: another id, name or type, a query, several questions, none.
 #[test]
 fn answers_to_other_questions_are_passed_over() {
     let question = question(Family::V4);
@@ -75,7 +74,7 @@ fn answers_to_other_questions_are_passed_over() {
     assert_eq!(question.read(&twice), None);
 }
 
-/// No bytes do harm: each answer that is cut off, changed in one byte, or says that it has more than it has is read or refused.
+/// Arbitrary bytes cause no harm: an answer that is truncated, changed in one byte, or claims too many records is decoded or refused.
 #[test]
 fn broken_answers_do_no_harm() {
     let question = question(Family::V4);

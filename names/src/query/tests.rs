@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::*;
 
-/// A name server of one process, which notes what it is asked.
+/// A name server in this process, which records its queries.
 #[derive(Clone)]
 struct Server {
     address: SocketAddr,
@@ -17,11 +17,11 @@ struct Server {
 }
 
 impl Server {
-    /// Starts one that answers by the first part of a name.
+    /// Starts a server whose answer depends on the first label of a name.
     async fn start() -> Self {
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            // Somebody else may have this port.
+            // Another process may use this port over TCP.
             if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
                 break (udp, tcp);
             }
@@ -83,12 +83,12 @@ impl Server {
         vec![packet.build_bytes_vec_compressed().unwrap()]
     }
 
-    /// Returns what it was asked since the last time, in order.
+    /// Returns the queries since the last call, in order.
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 
-    /// Returns the same without order, each question once.
+    /// Returns the distinct queries since the last call, sorted.
     fn asked_for(&self) -> Vec<String> {
         let mut asked = self.asked();
         asked.sort();
@@ -117,7 +117,7 @@ fn some(texts: &[&str]) -> Result<Vec<String>, Failure> {
     Ok(texts.iter().map(ToString::to_string).collect())
 }
 
-/// A name has the addresses of both families, or of the one that it has, even if the server fails for the other one.
+/// A name has the addresses of both families, or of the one that exists, even if the server fails for the other one.
 #[test]
 fn addresses_of_both_families_are_found() {
     in_runtime(async {
@@ -129,7 +129,7 @@ fn addresses_of_both_families_are_found() {
     });
 }
 
-/// A short name is searched in the domains, and each failure is told apart at the end.
+/// A short name is searched in the domains, and the kind of the failure is reported at the end.
 #[test]
 fn names_are_searched() {
     in_runtime(async {
@@ -145,7 +145,7 @@ fn names_are_searched() {
     });
 }
 
-/// An answer that does not fit into a datagram is asked for over TCP, and over TCP alone if that is wished.
+/// An answer that does not fit into a datagram is requested over TCP; with the option `use-vc` all queries go over TCP.
 #[test]
 fn long_answers_come_over_tcp() {
     in_runtime(async {
@@ -159,7 +159,7 @@ fn long_answers_come_over_tcp() {
     });
 }
 
-/// Where a server is silent, gone or fails, the next one is asked; an answer with a wrong number is passed over.
+/// If a server is silent, gone or fails, the next one is queried; an answer with a wrong id is ignored.
 #[test]
 fn next_server_is_asked() {
     in_runtime(async {
@@ -172,7 +172,7 @@ fn next_server_is_asked() {
     });
 }
 
-/// Servers that say nothing are asked as often as is configured, not once more for each domain; then there is no answer.
+/// Silent servers are queried as often as configured, not once more for each domain; then the look-up fails.
 #[test]
 fn silence_ends() {
     in_runtime(async {

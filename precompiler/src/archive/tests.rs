@@ -3,7 +3,7 @@ use super::*;
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 
-/// A tar in the making.
+/// A tar under construction.
 struct Tar(tar::Builder<Vec<u8>>);
 
 impl Tar {
@@ -11,7 +11,7 @@ impl Tar {
         Self(tar::Builder::new(Vec::new()))
     }
 
-    /// A tar that is a layout already.
+    /// Makes a tar with the documents of a layout.
     fn layout() -> Self {
         Self::empty().file("oci-layout", LAYOUT).file("index.json", INDEX)
     }
@@ -20,7 +20,7 @@ impl Tar {
         self.entry(EntryType::Regular, name, bytes)
     }
 
-    /// Writes the name as it is: the tar crate refuses some that are tried here.
+    /// Writes the name unchecked: the tar crate refuses some of the tested names.
     fn entry(mut self, kind: EntryType, name: &str, bytes: &[u8]) -> Self {
         let mut header = tar::Header::new_gnu();
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
@@ -54,7 +54,7 @@ fn blob_name(bytes: &[u8]) -> String {
     format!("blobs/sha256/{}", Digest::of(bytes).hex())
 }
 
-/// Lists what a folder holds, folders with all that is in them.
+/// Lists the content of a folder, recursively.
 fn listed(folder: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).expect("list").flatten() {
@@ -80,7 +80,7 @@ fn assert_entry_refused(tar: Tar, name: &str, said: &str) {
     }
 }
 
-/// Layout, index and blobs are unpacked into a folder that others cannot enter, and that goes with the value.
+/// Layout, index and blobs are unpacked into a folder that others cannot enter, and that is removed on drop.
 #[test]
 fn unpacks_a_layout() {
     let blob = blob_name(b"bytes");
@@ -93,7 +93,7 @@ fn unpacks_a_layout() {
     assert!(!path.exists());
 }
 
-/// Other names are passed over, whatever they try: paths that lead out, labels of ours, other digests, long names.
+/// Entries with other names are skipped: paths that lead out, labels of prewasi, other digests, long names.
 #[test]
 fn passes_over_other_names() {
     let names = [
@@ -117,14 +117,14 @@ fn passes_over_other_names() {
     assert!(!Path::new("/tmp/prewasi-escaped").exists());
 }
 
-/// A blob whose bytes are not those of its digest is refused.
+/// A blob whose bytes do not match its digest is refused.
 #[test]
 fn checks_digests() {
     let name = blob_name(b"other");
     assert_entry_refused(Tar::layout().file(&name, b"bytes"), &name, Digest::of(b"bytes").as_str());
 }
 
-/// Links, devices and folders do not stand for the files of a layout.
+/// Links, devices and folders do not count as the files of a layout.
 #[test]
 fn takes_regular_files_only() {
     let blob = blob_name(b"");
@@ -135,7 +135,7 @@ fn takes_regular_files_only() {
     }
 }
 
-/// What is there twice is refused, because readers differ in which one counts.
+/// A duplicate entry is refused, because readers differ in which one counts.
 #[test]
 fn takes_nothing_twice() {
     assert_entry_refused(Tar::layout().file("index.json", b"{}"), "index.json", "twice");
@@ -149,7 +149,7 @@ fn bounds_documents() {
     assert_entry_refused(Tar::empty().file("index.json", &large), "index.json", "more than");
 }
 
-/// More entries than any archive has are refused, and a size that no disk has too.
+/// An archive with too many entries, or with an impossible size, is refused.
 #[test]
 fn bounds_the_whole() {
     let mut tar = Tar::layout();
@@ -168,7 +168,7 @@ fn bounds_the_whole() {
     assert!(matches!(unpack_bytes(&bytes), Err(ArchiveError::TooLarge { .. })));
 }
 
-/// What is no tar, is compressed, cut off, or has no layout in it is refused under its own name.
+/// A file that is no tar, is compressed, truncated, or holds no layout is refused with that reason.
 #[test]
 fn refuses_other_files() {
     assert!(matches!(unpack_bytes(&[b'x'; 2048]), Err(ArchiveError::Read { .. })));

@@ -1,4 +1,4 @@
-//! `doctor`: whether this node has what prewasi needs.
+//! `doctor`: checks whether this node has what prewasi needs.
 
 use clap::Args;
 use prewasi_engines::Engine;

@@ -1,4 +1,4 @@
-//! `ls`: which artifacts there are.
+//! `ls`: lists artifacts.
 
 use clap::Args;
 use prewasi_cache::Digest;
@@ -22,7 +22,7 @@ pub(super) struct Ls {
     store: StoreArgs,
 }
 
-/// An artifact, as JSON has it.
+/// An artifact in the JSON output.
 #[derive(Serialize)]
 pub(super) struct Row<'a> {
     images: &'a [String],

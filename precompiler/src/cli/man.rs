@@ -1,4 +1,4 @@
-//! `man`: the manual, a page for each command.
+//! `man`: the manual, one page for each command.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `precompile`: compiles images ahead of time, so that no container has to wait for it.
+//! `precompile`: compiles images ahead of time, so that no container has to wait for a compile.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -46,14 +46,14 @@ pub struct Precompile {
     store: StoreArgs,
 }
 
-/// Native code for another machine was to go where only this one would look for it.
+/// Native code for another machine would be stored where only this machine looks for it.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot keep native code for another machine in {store}: nobody there would run it")]
 struct WrongStore {
     store: &'static str,
 }
 
-/// What became of one image with one engine.
+/// The result of one image with one engine.
 #[derive(Debug, Serialize)]
 struct Outcome {
     image: String,
@@ -66,18 +66,18 @@ struct Outcome {
 #[derive(Debug, Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 enum Fate {
-    /// Compiled by this call.
+    /// This call has compiled it.
     Compiled { layer: Digest, artifact: Digest, bytes: u64, milliseconds: u128, peak_memory: u64 },
-    /// There already.
+    /// It was there already.
     Cached { layer: Digest, artifact: Digest, bytes: u64 },
-    /// Nothing to compile ahead of time.
+    /// There is nothing to compile ahead of time.
     Skipped { reason: String },
-    /// It failed.
+    /// The compile or the store failed.
     Failed { error: String },
 }
 
 impl Precompile {
-    /// Runs the command with every engine that the binary was built with, or those asked for.
+    /// Runs the command with the named engines, or with every engine of the binary.
     pub fn execute(&self, engines: &[&dyn Engine]) -> Status {
         let chosen = match chosen(engines, &self.engine) {
             Ok(chosen) => chosen,
@@ -117,7 +117,7 @@ impl Precompile {
             shown.done(outcomes.iter().filter(|_| !self.json).map(ToString::to_string));
             (number, outcomes, status)
         });
-        // In the order of the images, and none waits for one that takes long.
+        // Results come in the order of their ends: no image waits for a slow one.
         let mut done: Vec<_> = stream::iter(work).buffer_unordered(jobs.max(1)).collect().await;
         done.sort_by_key(|(number, ..)| *number);
         drop(progress);
@@ -130,7 +130,7 @@ impl Precompile {
         Ok(status)
     }
 
-    /// Finds the image records asked for; a name that is none stays in its place as the error it will be.
+    /// Finds the requested image records; an unknown name stays in its place, as an error.
     async fn records(&self, precompiler: &Precompiler) -> Result<Vec<Result<ImageRecord, String>>, PrepareError> {
         let all = precompiler.store().images().await?;
         if self.all {
@@ -140,14 +140,14 @@ impl Precompile {
     }
 }
 
-/// An engine was asked for that this program was built without.
+/// The program was built without a requested engine.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot compile with {name:?}: there is no such engine in this program")]
 struct UnknownEngine {
     name: String,
 }
 
-/// Picks engines by name; all of them if none is named.
+/// Picks engines by name; all of them without a name.
 fn chosen<'a>(engines: &[&'a dyn Engine], names: &[String]) -> Result<Vec<&'a dyn Engine>, UnknownEngine> {
     if let Some(name) = names.iter().find(|name| engines.iter().all(|engine| engine.name() != name.as_str())) {
         return Err(UnknownEngine { name: name.clone() });
@@ -156,13 +156,13 @@ fn chosen<'a>(engines: &[&'a dyn Engine], names: &[String]) -> Result<Vec<&'a dy
     Ok(engines.iter().filter(wanted).copied().collect())
 }
 
-/// Says at the end which images failed: the lines about them may be far above.
+/// Lists the failed images at the end: the lines about them may have scrolled away.
 fn summarize(outcomes: &[Outcome], images: usize) {
     let failed = outcomes.iter().filter(|outcome| matches!(outcome.result, Fate::Failed { .. }));
     let names: BTreeSet<&str> = failed.map(|outcome| outcome.image.as_str()).collect();
     if !names.is_empty() {
         let list = names.iter().copied().collect::<Vec<_>>().join(", ");
-        // If standard error is gone nobody can be told.
+        // Without standard error there is no way to report it.
         let _ = writeln!(std::io::stderr(), "failed: {} of {images} images: {list}", names.len());
     }
 }
@@ -233,7 +233,7 @@ async fn one(
     (outcomes, worst)
 }
 
-/// An artifact that could not be stored is of no use to anybody here.
+/// Refuses an artifact that could not be stored: this command's purpose is the store.
 fn stored(ready: Ready, layer: &Digest) -> Result<Fate, PrepareError> {
     let artifact = ready.stored.ok_or_else(|| PrepareError::unstored(layer))?;
     let (layer, bytes) = (layer.clone(), ready.size);

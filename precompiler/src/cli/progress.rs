@@ -1,4 +1,4 @@
-//! What a command says while it works: lines of its result on standard output; on a terminal a spinner besides, with the time it takes.
+//! Output of a command while it works: lines of its result on standard output and, on a terminal, a spinner with the elapsed time.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::visible;
 
-/// Shows which image of how many is being worked on, until it is dropped.
+/// Shows the current image and the number of images, until it is dropped.
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
@@ -23,12 +23,12 @@ impl Progress {
         Self(bar)
     }
 
-    /// Names the image that is being worked on.
+    /// Shows the name of the current image.
     pub(super) fn image(&self, name: &str) {
         self.0.set_message(format!("compiling {name}"));
     }
 
-    /// Counts an image as done and prints what became of it to standard output, above the bar.
+    /// Counts an image as done and prints its result to standard output, above the bar.
     pub(super) fn done(&self, lines: impl Iterator<Item = String>) {
         self.0.inc(1);
         self.0.suspend(|| lines.for_each(|line| print(&line)));
@@ -43,6 +43,6 @@ impl Drop for Progress {
 
 /// Prints a line of the command's result.
 pub(super) fn print(line: &str) {
-    // Whoever reads us may have gone (`| head`); the work is done all the same.
+    // The reader may have gone (`| head`); the command continues all the same.
     let _ = writeln!(std::io::stdout(), "{}", visible(line));
 }

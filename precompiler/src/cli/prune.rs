@@ -59,7 +59,7 @@ impl Prune {
     }
 }
 
-/// Reads an age.
+/// Parses an age.
 fn age(text: &str) -> Result<Duration, String> {
     duration(text).ok_or_else(|| "expected a whole number with s, m, h, d or w, such as 30d".to_owned())
 }

@@ -1,7 +1,7 @@
-//! `run`: runs a wasm program as its container would, without one: for the inner loop.
+//! `run`: runs a wasm program without a container, in the same way as in one, for fast development.
 //!
-//! The engine, the sandboxed compiler and the WASI set-up are those of the shim. What a container adds is not there: the
-//! guest sees the folders that it is given and no root filesystem, and its process is this one.
+//! The engine, the sandboxed compiler and the WASI set-up are those of the shim. A container's additions are missing: the guest has only
+//! the named folders and no root filesystem, and it runs in this process.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub struct Run {
     store: StoreArgs,
 }
 
-/// Says why a program was not run.
+/// The reason why a program was not run.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CannotRun {
     #[error(transparent)]
@@ -83,9 +83,9 @@ pub(super) enum CannotRun {
     },
 }
 
-/// A program and what it is started with.
+/// A loaded program with its parameters.
 pub(super) struct Prepared {
-    /// For messages.
+    /// Its name in messages.
     subject: String,
     program: Box<dyn Program>,
     guest: Guest,
@@ -108,7 +108,7 @@ impl Run {
         }
     }
 
-    /// What is to be run. There is always one: the command line is not taken without it.
+    /// Returns the image or file to run. It is never empty: the command line requires it.
     fn subject(&self) -> &str {
         self.command.first().map_or("", String::as_str)
     }
@@ -117,7 +117,7 @@ impl Run {
         self.command.get(1..).unwrap_or_default()
     }
 
-    /// Loads the program. The runtime for it is gone afterwards, and so is whatever was unpacked.
+    /// Loads the program. The runtime for that has ended on return, and an unpacked archive is removed.
     fn prepare(&self, engine: &dyn Engine) -> Result<Prepared, CannotRun> {
         let progress = Progress::new(1);
         progress.image(self.subject());
@@ -127,7 +127,7 @@ impl Run {
     }
 }
 
-/// Runs the program on a thread of its own, as in a container.
+/// Runs the program on a separate thread, as in a container.
 fn start(prepared: Prepared) -> Result<u8, CannotRun> {
     let Prepared { subject, program, guest } = prepared;
     program.check(&guest).map_err(|source| CannotRun::Guest { subject: subject.clone(), source })?;
@@ -136,14 +136,14 @@ fn start(prepared: Prepared) -> Result<u8, CannotRun> {
     match running.join() {
         Ok(Ok(code)) => Ok(code),
         Ok(Err(source)) => Err(CannotRun::Guest { subject, source }),
-        // The panic's message has been written already.
+        // The panic has printed its message already.
         Err(_) => Ok(TRAPPED),
     }
 }
 
 fn failed(error: &CannotRun) -> Status {
     match error {
-        // What the guest did is said as its container would say it.
+        // A trap is reported in the same words as in a container.
         CannotRun::Guest { source, .. } if matches!(source, RunError::Trap { .. }) => report(source, None),
         CannotRun::Prepare(source) => report(error as &dyn Error, hint(source)),
         _ => report(error as &dyn Error, error.hint()),

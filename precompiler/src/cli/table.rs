@@ -1,11 +1,11 @@
-//! Tables for people: plain columns, nothing cut off, so that `grep` and `awk` work on them too.
+//! Tables for people: plain columns without truncation, so that `grep` and `awk` work on them too.
 
 use std::time::SystemTime;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 
-/// Prints rows below a heading; nothing but the heading if there are none.
+/// Prints rows below a heading; without rows only the heading.
 pub(super) fn print<const COLUMNS: usize>(heading: [&str; COLUMNS], right: &[usize], rows: Vec<[String; COLUMNS]>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -24,7 +24,7 @@ pub(super) fn print<const COLUMNS: usize>(heading: [&str; COLUMNS], right: &[usi
     }
 }
 
-/// Says how long ago something was, in one unit.
+/// Writes an age in one unit.
 pub(super) fn age(created: Option<SystemTime>) -> String {
     let Some(age) = created.and_then(|created| SystemTime::now().duration_since(created).ok()) else {
         return "-".to_owned();
@@ -38,12 +38,12 @@ pub(super) fn age(created: Option<SystemTime>) -> String {
     }
 }
 
-/// Says a number of bytes.
+/// Writes a number of bytes.
 pub(super) fn bytes(size: Option<u64>) -> String {
     size.map_or_else(|| "-".to_owned(), |size| HumanBytes(size).to_string())
 }
 
-/// Joins names; a dash if there are none.
+/// Joins names; a dash without any.
 pub(super) fn names(names: &[String]) -> String {
     if names.is_empty() { "-".to_owned() } else { names.join(", ") }
 }

@@ -1,4 +1,4 @@
-//! How a command compiles: for which machine, and with the options of which runtimes.
+//! Options of commands that compile: the machine, and the runtimes' options.
 
 use std::path::PathBuf;
 
@@ -46,10 +46,10 @@ impl MachineArgs {
 }
 
 impl ConfigArgs {
-    /// Returns the options of each runtime; those of the node if none is named.
+    /// Returns the options of each runtime; those of the node if no file is named.
     ///
     /// # Errors
-    /// What is wrong with a file.
+    /// [`OptionsError`] names the file.
     pub(super) fn options(&self) -> Result<Vec<Options>, OptionsError> {
         let node = Options::of_node()?;
         let over = |file: &PathBuf| {
@@ -60,7 +60,7 @@ impl ConfigArgs {
     }
 }
 
-/// Says whether code for this machine is not what these engines make by themselves.
+/// Returns whether code for this machine differs from the code of these engines without tuning.
 ///
 /// # Errors
 /// [`TuningError`] if there is no such machine.

@@ -26,7 +26,7 @@ pub(super) struct Verify {
     store: StoreArgs,
 }
 
-/// A finding, as JSON has it.
+/// A finding in the JSON output.
 #[derive(Serialize)]
 struct Found<'a> {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! `watch`: the service that compiles what a node pulls.
+//! `watch`: the service that compiles the images that a node pulls.
 
 use std::io;
 use std::net::SocketAddr;
@@ -106,7 +106,7 @@ impl Watch {
         Ok(Status::Done)
     }
 
-    /// Does all that can fail before anything is begun, and says what was bound.
+    /// Does all steps that can fail before the service begins, and logs the bound address.
     async fn set_up(&self) -> Result<(Option<TcpListener>, AsyncFd<OwnedFd>), SetupError> {
         if let Some(cpus) = self.cpus.map(NonZeroU16::get) {
             keep_to(cpus).map_err(|source| SetupError::Cpus { cpus, source })?;
@@ -125,7 +125,7 @@ impl Watch {
     }
 }
 
-/// Uses no more than so many cores from now on: the last ones that this process may use. Compile workers inherit it.
+/// Restricts this process to `cpus` cores: the last ones that it may use. Compile workers inherit that.
 fn keep_to(cpus: u16) -> io::Result<()> {
     let allowed = rustix::thread::sched_getaffinity(None)?;
     let mut wanted = CpuSet::new();
@@ -134,11 +134,11 @@ fn keep_to(cpus: u16) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &wanted)?)
 }
 
-/// Returns a descriptor that can be read as soon as SIGTERM or SIGINT has come; neither ends the process any more.
+/// Returns a descriptor that becomes readable after SIGTERM or SIGINT; neither signal ends the process any more.
 fn signals() -> io::Result<AsyncFd<OwnedFd>> {
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block()?;
     let descriptor = OwnedFd::from(SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?);
-    // SAFETY: an `OwnedFd` answers with the same open descriptor for as long as it lives.
+    // SAFETY: an `OwnedFd` refers to the same open descriptor as long as it lives.
     Ok(unsafe { AsyncFd::register(descriptor) }?)
 }

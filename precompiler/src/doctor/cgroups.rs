@@ -1,4 +1,4 @@
-//! The means of the node to confine and measure containers by cgroups: version, driver, systemd, device filters, pressure.
+//! Checks the node's support for limiting and measuring containers by cgroups: version, driver, systemd, device filters, pressure.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,18 +16,18 @@ use super::Check;
 const ROOT: &str = "/sys/fs/cgroup";
 /// `CGROUP2_SUPER_MAGIC` of Linux.
 const CGROUP2: u64 = 0x6367_7270;
-/// Where containerd's configuration is, if no service names another file.
+/// Path of containerd's configuration, unless its service names another file.
 const CONTAINERD: &str = "/etc/containerd/config.toml";
-/// Where systemd leaves a folder while it is the init system.
+/// A folder that exists while systemd is the init system.
 const SYSTEMD: &str = "/run/systemd/system";
-/// What systemd listens on for root alone, with or without a bus.
+/// systemd's private socket for root, which exists with and without a bus.
 const PRIVATE: &str = "/run/systemd/private";
 const BUS: &str = "/run/dbus/system_bus_socket";
 
-/// How the hierarchies are mounted.
+/// The version of the mounted hierarchies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
-    /// Each controller has a hierarchy of its own; maybe beside an empty one of version 2.
+    /// Each controller has a separate hierarchy; an empty one of version 2 may exist too.
     V1 {
         hybrid: bool,
     },
@@ -35,7 +35,7 @@ enum Version {
     None,
 }
 
-/// Makes all checks of this module.
+/// Runs all checks of this module.
 pub(super) fn check() -> Vec<Check> {
     let version = version(Path::new(ROOT));
     let has_systemd = Path::new(SYSTEMD).is_dir();
@@ -74,11 +74,11 @@ fn judge_version(version: Version) -> Check {
     }
 }
 
-/// Reads which of CRI's runtimes have systemd make their cgroups, by name, from containerd's configuration of any version.
+/// Reads from containerd's configuration, of any version, which of CRI's runtimes use systemd for their cgroups, by runtime name.
 fn drivers(text: &str) -> Result<BTreeMap<String, bool>, String> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
     let plugins = table.get("plugins").and_then(Value::as_table);
-    // Of version 3, and of 2 before it.
+    // The section's name in version 3, and in version 2.
     let cri = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"];
     let cri = cri.iter().find_map(|name| plugins?.get(*name)?.get("containerd")?.get("runtimes")?.as_table());
     let driver = |runtime: &Value| {
@@ -87,7 +87,7 @@ fn drivers(text: &str) -> Result<BTreeMap<String, bool>, String> {
     Ok(cri.into_iter().flatten().map(|(name, runtime)| (name.clone(), driver(runtime))).collect())
 }
 
-/// Compares what containerd's configuration says with what the node has. `drivers` holds true for systemd.
+/// Compares containerd's configuration with the node. `drivers` maps a runtime to `true` for systemd.
 fn judge_drivers(version: Version, has_systemd: bool, drivers: Result<BTreeMap<String, bool>, String>) -> Check {
     const NAME: &str = "cgroup driver";
     let node = if has_systemd { "systemd runs" } else { "systemd does not run" };
@@ -121,7 +121,7 @@ fn judge_drivers(version: Version, has_systemd: bool, drivers: Result<BTreeMap<S
     Check::ok(NAME, found)
 }
 
-/// Looks by which ways systemd can be asked for a scope. `connect` tries a socket.
+/// Finds the ways to request a scope from systemd. `connect` tries a socket.
 fn judge_bus(connect: &dyn Fn(&Path) -> io::Result<()>) -> Check {
     const NAME: &str = "D-Bus";
     let state = |name: &str, path: &str| match connect(&PathBuf::from(path)) {
@@ -136,13 +136,13 @@ fn judge_bus(connect: &dyn Fn(&Path) -> io::Result<()>) -> Check {
     Check::warn(NAME, found, "the driver systemd needs one of them: install dbus, or run as root")
 }
 
-/// Loads the smallest filter for devices that there is, and lets go of it: it is attached to nothing.
+/// Loads the smallest possible device filter, without attaching it; the descriptor's end unloads it.
 fn load_device_filter() -> io::Result<OwnedFd> {
     const BPF_PROG_LOAD: libc::c_int = 5;
     const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
     /// `r0 = 1; exit`: every access is allowed.
     static PROGRAM: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
-    /// The beginning of the kernel's `union bpf_attr`; what is left out counts as zero.
+    /// The beginning of the kernel's `union bpf_attr`; omitted fields count as zero.
     #[repr(C)]
     struct Load {
         kind: u32,
@@ -169,13 +169,13 @@ fn load_device_filter() -> io::Result<OwnedFd> {
     // SAFETY: the structure and what it points to outlive the call, which only reads them.
     let descriptor = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()) };
     match i32::try_from(descriptor) {
-        // SAFETY: the call has just made this descriptor, and nobody else has it.
+        // SAFETY: the call has just made this descriptor, and no other value owns it.
         Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Says whether containers can be kept from devices. `loaded` is how loading a filter went, which only version 2 needs.
+/// Returns whether device access of containers can be restricted. `loaded` is the result of loading a filter, which only version 2 needs.
 fn judge_device_filter(version: Version, loaded: io::Result<()>, root: &Path) -> Check {
     const NAME: &str = "device filters";
     match version {
@@ -199,7 +199,7 @@ fn judge_device_filter(version: Version, loaded: io::Result<()>, root: &Path) ->
     }
 }
 
-/// Pressure stall information, by `/proc/pressure/cpu`.
+/// Judges pressure stall information, read from `/proc/pressure/cpu`.
 fn judge_pressure(read: io::Result<String>) -> Check {
     const NAME: &str = "PSI";
     match read {
@@ -226,8 +226,8 @@ mod tests {
         Ok(runtimes.iter().map(|(name, driver)| ((*name).to_owned(), *driver)).collect())
     }
 
-    /// The driver of each runtime is found in containerd's configuration of version 2 and 3; a runtime that says nothing has
-    /// cgroupfs, a configuration without CRI has none, and what is no TOML is an error.
+    /// The driver of each runtime is read from containerd's configuration of version 2 and 3. A runtime without a setting uses cgroupfs,
+    /// a configuration without CRI has no runtimes, and invalid TOML is an error.
     #[test]
     fn drivers_are_read() {
         for plugin in ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"] {
@@ -242,7 +242,7 @@ mod tests {
         assert!(drivers("[[").is_err());
     }
 
-    /// A driver that the node cannot follow, or that differs between runtimes, is a warning with a hint.
+    /// A driver that the node does not support, or that differs between runtimes, is a warning with a hint.
     #[test]
     fn drivers_are_judged() {
         let health = |version, systemd, runtimes: &[(&str, bool)]| {
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(version(empty.path()), V1);
     }
 
-    /// One of the two ways to systemd is enough; without any there is a hint.
+    /// One of the two ways to systemd is sufficient; without any there is a hint.
     #[test]
     fn buses_are_judged() {
         let with = |there: &'static [&str]| {
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!((check.health, check.hint.is_some()), (Warn, true));
     }
 
-    /// On version 2 a filter that cannot be loaded is a failure, or a warning to a user who may not try; on version 1 the
+    /// With version 2 a filter that cannot be loaded is a failure, or a warning for a user without the privilege. With version 1 the
     /// controller counts.
     #[test]
     fn device_filters_are_judged() {
@@ -308,14 +308,14 @@ mod tests {
         assert_eq!(health(V1, Ok(())), Fine);
     }
 
-    /// A filter is really loaded; the kernel refuses it to a user without privileges alone.
+    /// A filter is really loaded; the kernel refuses it only to a user without privileges.
     #[test]
     fn device_filter_is_tried() {
         let loaded = load_device_filter().map(drop).map_err(|error| error.raw_os_error());
         assert!(matches!(loaded, Ok(()) | Err(Some(libc::EPERM))), "{loaded:?}");
     }
 
-    /// Pressure is measured, switched off, or not known to the kernel.
+    /// Pressure is measured, disabled, or unknown to the kernel.
     #[test]
     fn pressure_is_judged() {
         assert_eq!(judge_pressure(Ok("some avg10=0.00".to_owned())).health, Fine);

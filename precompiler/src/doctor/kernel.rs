@@ -1,10 +1,10 @@
-//! What the kernel offers to a sandbox.
+//! Checks the kernel's support for the sandbox.
 
 use std::fs;
 
 use super::Check;
 
-/// The system-call filter, which the compile worker cannot do without.
+/// Checks the system-call filter, without which the compile worker does not run.
 pub(super) fn seccomp() -> Check {
     match fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail") {
         Ok(actions) if actions.split_whitespace().any(|action| action == "errno") => {
@@ -14,11 +14,10 @@ pub(super) fn seccomp() -> Check {
     }
 }
 
-/// Denial of files by Landlock.
+/// Checks Landlock, which denies access to files.
 pub(super) fn landlock() -> Check {
     const VERSION: u32 = 1;
-    // SAFETY: asked for its version with no attributes (a null pointer of length 0) the call touches no memory of ours and
-    // makes nothing.
+    // SAFETY: the version query takes a null pointer of length 0: the call touches no memory of this process and makes nothing.
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0_usize, VERSION) };
     if version > 0 {
@@ -29,10 +28,10 @@ pub(super) fn landlock() -> Check {
     Check::warn("Landlock", "not available", hint)
 }
 
-/// User namespaces: a caller other than root compiles behind one, and a pod may have its own.
+/// Checks user namespaces: a caller other than root compiles in one, and a pod may have its own.
 pub(super) fn user_namespaces() -> Check {
     let limit = number("/proc/sys/user/max_user_namespaces");
-    // Of Debian and of Ubuntu, where they are.
+    // Settings of Debian and of Ubuntu, if they exist.
     let (allowed, restricted) = (
         number("/proc/sys/kernel/unprivileged_userns_clone"),
         number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
@@ -68,7 +67,7 @@ fn judge_user_namespaces(limit: Option<u64>, allowed: Option<u64>, restricted: O
     Check::ok(NAME, found)
 }
 
-/// Network namespaces: a compile has one with nothing in it, a pod its own.
+/// Checks network namespaces: a compile has an empty one, a pod its own.
 pub(super) fn network_namespaces() -> Check {
     if fs::symlink_metadata("/proc/self/ns/net").is_ok() {
         Check::ok("network namespaces", "available")
@@ -82,7 +81,7 @@ mod tests {
     use super::super::Health::{Ok as Fine, Warn};
     use super::*;
 
-    /// No user namespaces at all are a warning, and so are those that a distribution keeps for root.
+    /// A node without user namespaces is a warning, and so is one that allows them to root alone.
     #[test]
     fn user_namespaces_are_judged() {
         let health = |limit, allowed, restricted| {

@@ -1,11 +1,11 @@
-//! Security modules of the kernel that confine containers by a profile or a label: AppArmor and SELinux.
+//! Checks the kernel's security modules that confine containers by a profile or a label: AppArmor and SELinux.
 
 use std::fs;
 use std::path::Path;
 
 use super::Check;
 
-/// Looks for both. One of them is enough, and neither is needed; so only a node without any is told what it lacks.
+/// Checks both. One of them is sufficient, and neither is required; so only a node without any gets a warning.
 pub(super) fn check() -> [Check; 2] {
     check_in(Path::new("/"))
 }
@@ -35,7 +35,7 @@ fn judge_apparmor(root: &Path, is_on: bool, has_selinux: bool) -> Check {
             Check::warn(NAME, found, "containers have no profile: boot with apparmor (or selinux) in `lsm=`")
         };
     }
-    // containerd loads its profile with this program, and gives containers none without it.
+    // containerd loads its profile with this program; without it containers get no profile.
     if ["sbin/apparmor_parser", "usr/sbin/apparmor_parser"].iter().any(|path| root.join(path).exists()) {
         Check::ok(NAME, "enabled")
     } else {
@@ -76,7 +76,7 @@ mod tests {
     const APPARMOR: (&str, &str) = ("sys/module/apparmor/parameters/enabled", "Y\n");
     const PARSER: (&str, &str) = ("sbin/apparmor_parser", "");
 
-    /// Either module will do, none is a warning, and so is one that cannot do its work.
+    /// One module is sufficient; none is a warning, and so is one that cannot do its work.
     #[test]
     fn modules_are_judged() {
         let both = |apparmor: (Health, &str), selinux: (Health, &str)| {

@@ -1,4 +1,4 @@
-//! The shims that containerd would find, and which code they load.
+//! The shims that containerd would find, and the code that they load.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use prewasi_engines::{Engine, version_label};
 
 use super::Check;
 
-/// The engines for which there are shims. Programs of other names are somebody else's, and are not started.
+/// The engines with shims of this project. A program with another name is not started.
 const ENGINES: [&str; 4] = ["wasmtime", "wasmer", "wasmedge", "wamr"];
-/// How long a shim may take to say its version.
+/// Time limit for a shim to print its version.
 const LIMIT: Duration = Duration::from_secs(5);
 const HINT: &str = "install it where containerd looks: the PATH of its service, e.g. /usr/local/bin";
 
-/// Checks each shim in the folders of `path`, and that there is one for each engine of this binary.
+/// Checks each shim in the folders of `path`, and that each engine of this binary has one.
 pub(super) fn check(engines: &[&dyn Engine], path: &str) -> Vec<Check> {
     let mut checks = Vec::new();
     for name in ENGINES {
@@ -34,7 +34,7 @@ fn find(shim: &str, path: &str) -> Option<PathBuf> {
     std::env::split_paths(path).map(|folder| folder.join(shim)).find(|file| file.is_file())
 }
 
-/// Compares what a shim loads with what this binary compiles.
+/// Compares the code that a shim loads with the code that this binary compiles.
 fn judge(name: &str, shim: &Path, engine: Option<&dyn Engine>) -> Check {
     let place = shim.display();
     let said = match ask(shim) {
@@ -58,7 +58,7 @@ fn judge(name: &str, shim: &Path, engine: Option<&dyn Engine>) -> Check {
     }
 }
 
-/// Has a shim say its version.
+/// Runs a shim to get its version.
 fn ask(shim: &Path) -> std::io::Result<String> {
     let mut child =
         Command::new(shim).arg("version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -102,7 +102,7 @@ mod tests {
         checks.remove(0)
     }
 
-    /// A shim of this project says what it loads, one of another make is a warning, a broken one a failure.
+    /// A shim of this project reports which code it loads; a shim of another project is a warning, a broken one a failure.
     #[test]
     fn shims_are_asked() {
         let ours = checked("printf 'containerd-shim-wasmer-v1:\\n  Version:  0.1.0\\n  Artifact: 7.4-0123456789ab\\n'");
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(check(&[], &dir.path().to_string_lossy())[0].health, Health::Failed);
     }
 
-    /// Without any shim, and without an engine that needs one, there is nothing to say.
+    /// Without a shim, and without an engine that needs one, there is no finding.
     #[test]
     fn nothing_is_missed() {
         let dir = tempfile::tempdir().expect("temp dir");

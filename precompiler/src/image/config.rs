@@ -1,29 +1,29 @@
-//! What a config says an image is for, and what its wasm imports.
+//! The relevant parts of a config: the platform, and the imports of its wasm.
 
 use prewasi_oci::Platform;
 use serde::Deserialize;
 
-/// What is read of a config to see what an image holds.
+/// The parts of a config that the content of an image depends on.
 #[derive(Deserialize)]
 pub(super) struct Config {
     #[serde(flatten)]
     pub(super) platform: Platform,
-    /// What a component imports and exports. Anything may stand here in a config that is no artifact's.
+    /// Imports and exports of a component. In a config that is not an artifact's this may be any value.
     #[serde(default)]
     component: serde_json::Value,
-    /// What an image says of its process. Anything may stand here in a config that is no image's.
+    /// The process settings of an image. In a config that is not an image's this may be any value.
     #[serde(default)]
     config: serde_json::Value,
 }
 
 impl Config {
-    /// Returns what the `component` of an artifact's config names as imports. What is no name is passed over.
+    /// Returns the imports in the `component` of an artifact's config. A value that is no name is skipped.
     pub(super) fn imports(&self) -> Vec<String> {
         let names = self.component["imports"].as_array().into_iter().flatten();
         names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
     }
 
-    /// Returns the signal that stops a container of the image, by name or number, if its config says one.
+    /// Returns the signal that stops a container of the image, by name or number, if the config names one.
     pub(super) fn stop_signal(&self) -> Option<String> {
         self.config["StopSignal"].as_str().filter(|signal| !signal.is_empty()).map(str::to_owned)
     }
@@ -47,7 +47,7 @@ mod tests {
         assert!(config.platform.is_wasm());
     }
 
-    /// The signal that stops a container is read, and whatever else stands in its place is none.
+    /// The signal that stops a container is read; a value of another type counts as none.
     #[test]
     fn stop_signals_are_read() {
         let signal = |json: &str| parsed(json).stop_signal();
@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(signal(r#"{"config": {"StopSignal": 15}}"#), None);
     }
 
-    /// Whatever else stands there makes no config unreadable.
+    /// Values of other types do not make a config unreadable.
     #[test]
     fn odd_imports_are_passed_over() {
         for component in ["null", "1", "\"x\"", "[]", "{}", r#"{"imports": null}"#, r#"{"imports": {"a": ["b"]}}"#] {

@@ -1,7 +1,7 @@
-//! Layers of a wasm image that are not wasm: single files, which are mounted beside the program.
+//! Data layers of a wasm image: single files, which are mounted beside the program.
 //!
-//! An annotation of the layer's descriptor says where. Whatever an image says here is hostile: how many files there are, how
-//! large, and where they shall be. It is checked when a container is created; who only compiles an image does not care.
+//! An annotation of the layer's descriptor has the path. All claims of an image are hostile: the number of files, their sizes, their
+//! paths. They are checked when a container is created; a compile does not need them.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::Image;
 use crate::error::{MAX_BYTES, MAX_FILES};
 use crate::{DataError, ImageError};
 
-/// How much of what an image says is repeated in a message.
+/// Longest text of an image that a message repeats, in characters.
 const MAX_SHOWN: usize = 200;
 
 /// A layer that is not wasm, as the manifest describes it.
@@ -19,11 +19,11 @@ const MAX_SHOWN: usize = 200;
 pub struct DataLayer {
     /// Digest of the blob.
     pub digest: Digest,
-    /// Length in bytes, as claimed.
+    /// Length in bytes, according to the manifest.
     pub size: u64,
     /// Its media type.
     pub media_type: String,
-    /// Where it shall be mounted, as the annotation says.
+    /// The mount path in the annotation.
     pub mount: Option<String>,
 }
 
@@ -32,17 +32,17 @@ pub struct DataLayer {
 pub struct DataFile {
     /// Digest of the blob.
     pub digest: Digest,
-    /// Length in bytes, as claimed.
+    /// Length in bytes, according to the manifest.
     pub size: u64,
-    /// Where it is mounted: absolute, of plain names alone.
+    /// The mount path: absolute, of plain names alone.
     pub path: PathBuf,
 }
 
 impl Image {
-    /// Returns the files that a container of this image has beside its program.
+    /// Returns the files to mount in a container of this image.
     ///
     /// # Errors
-    /// [`ImageError::Data`] names the first layer that cannot be mounted, and why.
+    /// [`ImageError::Data`] names the first layer that cannot be mounted, and the reason.
     pub fn data_files(&self) -> Result<Vec<DataFile>, ImageError> {
         let mut files: Vec<DataFile> = Vec::new();
         let mut bytes: u64 = 0;
@@ -71,7 +71,7 @@ impl Image {
 }
 
 impl DataLayer {
-    /// Says for a person what it is.
+    /// Describes the layer, for people.
     pub(super) fn describe(&self) -> String {
         match self.path() {
             Ok(path) => format!("data of {} bytes, mounted read-only at {}", self.size, path.display()),
@@ -90,12 +90,12 @@ impl DataLayer {
     }
 }
 
-/// Says whether one path is the other, or lies below it.
+/// Returns whether one path equals the other, or lies below it.
 pub fn overlap(a: &Path, b: &Path) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
 
-/// Shortens what an image says for a message.
+/// Shortens a text of an image for a message.
 pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -142,7 +142,7 @@ mod tests {
         files(paths.iter().map(|path| layer(PLAIN, Some(path), 1)).collect())
     }
 
-    /// A file has the path that its annotation says.
+    /// A file has the path of its annotation.
     #[test]
     fn paths_are_taken() {
         let paths = ["/model.bin", "/data/a", "/data/b", "/data/a b/ü", "/data2", "/..data"];
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(at(&[]).unwrap(), Vec::<PathBuf>::new());
     }
 
-    /// A path that is none is refused, and the message shows no more of it than a person reads.
+    /// An unusable path is refused, and the message shortens it.
     #[test]
     fn odd_paths_are_refused() {
         let long = format!("/{}", "a/".repeat(2048));
@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    /// No file is where another one is, or below or above it.
+    /// No two files have the same path, or one below the other.
     #[test]
     fn files_are_not_in_each_others_way() {
         for paths in [["/a", "/a"], ["/a", "/a/b"], ["/a/b/c", "/a"]] {
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Without a path, and with an archive, it is said what to do.
+    /// The errors for a layer without a path, and for an archive, contain advice.
     #[test]
     fn other_layers_are_refused() {
         assert!(matches!(files(vec![layer(PLAIN, None, 1)]), Err(DataError::NoPath { .. })));
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// Number and size are bounded.
+    /// Number and size of the files are limited.
     #[test]
     fn amounts_are_bounded() {
         let many = |count: usize| files((0..count).map(|n| layer(PLAIN, Some(&format!("/{n}")), 1)).collect());

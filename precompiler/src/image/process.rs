@@ -1,4 +1,4 @@
-//! What an image's config says about the process in its container. Only whoever plays the container runtime reads it.
+//! The process settings in an image's config. Only `prewasi run`, which plays the container runtime, reads them.
 
 use serde::{Deserialize, Deserializer};
 
@@ -6,14 +6,14 @@ use super::{Image, Resolver};
 use crate::ImageError;
 use prewasi_cache::ContentStore;
 
-/// How a container of an image starts, by its config. CNCF wasm artifacts say nothing.
+/// The process settings of an image's config. A CNCF wasm artifact has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Process {
     /// Program and first arguments.
     #[serde(deserialize_with = "or_default")]
     pub entrypoint: Vec<String>,
-    /// Further arguments, or all of them if there is no entrypoint.
+    /// Further arguments; without an entrypoint, the program and all arguments.
     #[serde(deserialize_with = "or_default")]
     pub cmd: Vec<String>,
     /// Environment, `NAME=VALUE`.
@@ -23,7 +23,7 @@ pub struct Process {
     pub working_dir: Option<String>,
 }
 
-/// Builders write `null` for what is not there.
+/// Builders write `null` for a missing list.
 fn or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     Option::<Vec<String>>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
@@ -34,10 +34,10 @@ struct Config {
 }
 
 impl Image {
-    /// Reads how a container of this image starts.
+    /// Reads the process settings of this image.
     ///
     /// # Errors
-    /// [`ImageError`] if the config is gone or malformed.
+    /// [`ImageError`] if the config is missing or malformed.
     pub async fn process(&self, store: &dyn ContentStore) -> Result<Process, ImageError> {
         let resolver = Resolver::new(store, &self.name, None);
         let config: Config = resolver.document("config", &self.config).await?;
@@ -53,7 +53,7 @@ mod tests {
         serde_json::from_str::<Config>(json).expect("a config").config.unwrap_or_default()
     }
 
-    /// A config without a process, or with nulls in it, as builders and artifacts have it, says nothing.
+    /// A config without process settings, or with nulls in them, as builders and artifacts write it, has no settings.
     #[test]
     fn nothing_said() {
         for json in ["{}", r#"{"config": null}"#, r#"{"config": {"Entrypoint": null, "Cmd": null, "Env": null}}"#] {
@@ -61,7 +61,7 @@ mod tests {
         }
     }
 
-    /// The four fields are read, others are passed over.
+    /// The four fields are read, others are skipped.
     #[test]
     fn fields() {
         let json =

@@ -167,7 +167,7 @@ async fn programs_are_not_guessed() {
     }
 }
 
-/// The store is asked for a bounded number of an index's entries.
+/// The number of look-ups for an index's entries is limited.
 #[tokio::test]
 async fn entries_have_a_bound() {
     let resolve = async |missing: usize| {

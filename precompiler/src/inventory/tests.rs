@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// An engine that does nothing but have a name and a version.
+/// An engine that has only a name and a version.
 struct Fake(Identity);
 
 impl Fake {
@@ -104,7 +104,7 @@ fn file(bytes: &[u8]) -> std::fs::File {
     file
 }
 
-/// An artifact is current for the engine that made it, superseded for another version of it, foreign without that engine.
+/// An artifact is current for the engine that made it, superseded for another version of that engine, foreign without it.
 #[tokio::test]
 async fn states_follow_the_engine() {
     let bench = Bench::new();
@@ -119,7 +119,7 @@ async fn states_follow_the_engine() {
     assert!(inventory.entries.iter().all(|entry| entry.state == State::Foreign), "{inventory:?}");
 }
 
-/// What was compiled for another machine is not superseded, so that `prune` leaves it.
+/// An artifact for another machine is not superseded, so `prune` keeps it.
 #[tokio::test]
 async fn other_machines_are_told_apart() {
     let bench = Bench::new();
@@ -129,7 +129,7 @@ async fn other_machines_are_told_apart() {
     assert_eq!(bench.states(&Fake::new("this")).await, [State::Elsewhere]);
 }
 
-/// Code that was compiled with options of its own is of use as long as a start with those options looks for it.
+/// Code with tuning is in use as long as a start with the same options looks for it.
 #[tokio::test]
 async fn tuned_code_is_told_apart() {
     let bench = Bench::new();
@@ -142,14 +142,14 @@ async fn tuned_code_is_told_apart() {
     assert_eq!(bench.states(&Fake::new("newer")).await, [State::Superseded]);
 }
 
-/// Labels of others, and ours that the artifact does not bear out, are foreign; ours without a blob are dangling.
+/// Labels of other programs are foreign, and so are prewasi's that the artifact does not confirm; prewasi's without a blob are dangling.
 #[tokio::test]
 async fn labels_are_not_believed() {
     let bench = Bench::new();
     let engine = Fake::new("new");
     let (source, elsewhere) = (bench.put(b"wasm").await, bench.put(b"elsewhere").await);
     let label = bench.compiled(&source, &source, &engine, b"code").await;
-    // Led to from a blob that is not its source.
+    // Named by a blob that is not its source.
     bench.label(&elsewhere, &label.leading(), Digest::of(b"code").as_str()).await;
     assert_eq!(bench.states(&engine).await, [State::Current, State::Foreign]);
     bench.label(&elsewhere, &label.leading(), "").await;
@@ -164,7 +164,7 @@ async fn labels_are_not_believed() {
     assert_eq!(bench.states(&engine).await, [State::Foreign, State::Foreign]);
 }
 
-/// An artifact that only its keeping label names is listed, as not linked; sources that share an anchor are told apart.
+/// An artifact with only a keeping label is listed as not linked; sources that share an anchor are distinguished.
 #[tokio::test]
 async fn half_labelled_artifacts_are_found() {
     let bench = Bench::new();

@@ -1,10 +1,10 @@
-//! What is wrong with an option: where it stands, how it is called, what would be right.
+//! Errors in options: the place, the option, and the expected value.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Where an option comes from.
+/// The place in which an option is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A file.
@@ -20,7 +20,7 @@ pub enum Place {
         /// Name of the annotation.
         annotation: String,
     },
-    /// A variable of the container's environment, by its name.
+    /// A variable of the container's environment.
     Variable(&'static str),
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Says why options cannot be used.
+/// The reason why options cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
     /// A file cannot be read.
@@ -44,40 +44,40 @@ pub enum OptionsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A document is no TOML.
+    /// A document is not valid TOML.
     #[error("cannot parse {place}, line {line}: {reason}")]
     Syntax {
-        /// Where it stands.
+        /// The document.
         place: Place,
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's message.
         reason: String,
     },
     /// There is no such option.
     #[error("cannot use {place}: no option is called {key:?}; {}", or_the_list(nearest.as_ref().map(|name| format!("{name:?}"))))]
     Unknown {
-        /// Where it stands.
+        /// The place of the option.
         place: Place,
-        /// As it was written.
+        /// The option, as it is written there.
         key: String,
         /// What it was probably meant to be.
         nearest: Option<String>,
     },
-    /// An option cannot be that.
+    /// An option cannot have this value.
     #[error("cannot use {place}: {key} cannot be {value}: {reason}")]
     Value {
-        /// Where it stands.
+        /// The place of the option.
         place: Place,
         /// The option.
         key: &'static str,
-        /// As it was written.
+        /// The value, as it is written there.
         value: String,
-        /// What was expected.
+        /// The expected form.
         reason: String,
     },
     /// There is no such annotation.
@@ -88,12 +88,12 @@ pub enum OptionsError {
         /// What it was probably meant to be.
         nearest: Option<String>,
     },
-    /// The administrator does not want it to be set by annotations.
+    /// The node's configuration does not allow the annotation.
     #[error("cannot use annotation {annotation}: this node or runtime allows annotations for [{allowed}] only")]
     NotAllowed {
-        /// Its name.
+        /// Name of the annotation.
         annotation: String,
-        /// What may be set.
+        /// The allowed annotations.
         allowed: String,
     },
 }

@@ -1,5 +1,5 @@
-//! The options by name. This table is the only place that knows them all: what a file, a runtime or an annotation may
-//! say, and the table in `docs/configuration.md`, which a test compares with it.
+//! The options by name. This table is the only list of all options that a file, a runtime or an annotation may set. A test compares it
+//! with the table in `docs/configuration.md`.
 
 use toml::Value;
 use tracing::Level;
@@ -8,20 +8,20 @@ use super::Options;
 use super::value::{self, Preopens};
 use prewasi_engines::{Network, Optimize};
 
-/// An option. What is said for people is in the documentation, which a test compares.
+/// An option. Its texts for people appear in the documentation; a test compares them.
 #[cfg_attr(not(test), expect(dead_code, reason = "some fields are for the documentation"))]
 pub(super) struct Key {
     pub(super) name: &'static str,
-    /// What it may be, for people.
+    /// The possible values, for people.
     pub(super) values: &'static str,
     pub(super) default: &'static str,
     /// Whether an annotation may set it.
     pub(super) annotation: bool,
     /// Whether an annotation of an image may set it.
     pub(super) image: bool,
-    /// What it does, for people.
+    /// The effect, for people.
     pub(super) meaning: &'static str,
-    /// Sets it, or says what is expected instead.
+    /// Sets the option, or returns the expected form of its value.
     pub(super) set: fn(&mut Options, &Value) -> Result<(), String>,
 }
 

@@ -16,7 +16,7 @@ fn message(result: Result<Options, OptionsError>) -> String {
     result.expect_err("an error").to_string()
 }
 
-/// Each layer counts over the one before, option by option; what no layer names is what is built in.
+/// Each layer overrides the one before, option by option; an option that no layer sets has its built-in value.
 #[test]
 fn layers_in_their_order() {
     let folder = tempfile::tempdir().expect("temp dir");
@@ -32,7 +32,7 @@ fn layers_in_their_order() {
     assert_eq!(options.preopens, Preopens::Root);
 }
 
-/// Limits of a compile that are set reach the settings, the others stay what they are.
+/// A limit of a compile that is set reaches the settings; the others keep their values.
 #[test]
 fn limits_of_a_compile() {
     let mut settings = Settings::new("/nowhere", "test");
@@ -46,7 +46,7 @@ fn limits_of_a_compile() {
     );
 }
 
-/// The documented defaults are those that are built in.
+/// The documented defaults are the built-in values.
 #[test]
 fn defaults_are_as_documented() {
     let mut text = String::new();
@@ -60,14 +60,14 @@ fn defaults_are_as_documented() {
     assert_eq!(format!("{built_in:?}"), format!("{settings:?}"));
     let options = |options: Options| {
         let Options { preopens, network, memory_limit, timeout, fuel, http, .. } = options.clone();
-        // The engines' own stack is what is documented.
+        // The documented stack is the engines' own default.
         let tuning = Tuning { stack: None, ..options.tuning() };
         (preopens, network, memory_limit, timeout, fuel, http, tuning)
     };
     assert_eq!(options(stated), options(Options::default()));
 }
 
-/// What an image says of itself counts where nobody else has said anything; it can say little, and nothing wrong.
+/// An image's annotations apply only where no other layer sets the option; few options are allowed, and a wrong value is refused.
 #[test]
 fn images_count_least() {
     let image = |annotations: &[(&str, &str)]| {
@@ -111,7 +111,7 @@ fn images_count_least() {
     }
 }
 
-/// A server's address is what its environment says, else what the options do.
+/// A server listens at the address in its environment, else at the one in the options.
 #[test]
 fn address_of_a_server() {
     let options = toml("http_address = \"[::1]:81\"").expect("good options");
@@ -129,7 +129,7 @@ fn address_of_a_server() {
     }
 }
 
-/// An option that nobody knows is refused under its name, with the nearest one that is known.
+/// An unknown option is refused with its name, and with the nearest known one.
 #[test]
 fn unknown_options_name_the_nearest() {
     for (written, nearest) in [
@@ -164,7 +164,7 @@ fn options_of_runc_are_passed_over() {
     assert!(error.to_string().contains("BinaryName"), "{error}");
 }
 
-/// A value that cannot be meant is refused with option, value and what was expected.
+/// A wrong value is refused with the option, the value and the expected form.
 #[test]
 fn wrong_values_say_what_was_expected() {
     for (written, parts) in [
@@ -195,21 +195,21 @@ fn wrong_values_say_what_was_expected() {
     }
 }
 
-/// What is no TOML is refused with its line.
+/// Invalid TOML is refused with the line.
 #[test]
 fn syntax_errors_name_the_line() {
     let said = message(toml("network = \"none\"\n\ntimeout ="));
     assert!(said.starts_with("cannot parse the options of the runtime, line 3: "), "{said}");
 }
 
-/// A file that is not there is an error for whoever named it.
+/// A missing file is an error if it was named explicitly.
 #[test]
 fn missing_files_are_errors() {
     let error = Options::default().set_file("/no/such/file.toml".into()).expect_err("there is none");
     assert_eq!(error.to_string(), "cannot read /no/such/file.toml");
 }
 
-/// Annotations of ours that are not known, have no annotation, or are not allowed, are refused.
+/// prewasi's annotations are refused if they are unknown, set an option that annotations cannot set, or are not allowed.
 #[test]
 fn annotations_are_checked() {
     let refused = |options: &mut Options, name: &str, value: &str| {
@@ -228,7 +228,7 @@ fn annotations_are_checked() {
     assert!(said.ends_with("allows annotations for [timeout] only"), "{said}");
 }
 
-/// Durations are whole numbers with a unit, and nothing else.
+/// A duration is a whole number with a unit; any other text is none.
 #[test]
 fn durations() {
     assert_eq!(duration("0s"), Some(Duration::ZERO));
@@ -241,7 +241,7 @@ fn durations() {
     }
 }
 
-/// The table in the documentation is this one, word by word.
+/// The table in the documentation equals the table in the code, word by word.
 #[test]
 fn documentation_has_every_option() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");

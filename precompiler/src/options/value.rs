@@ -13,15 +13,15 @@ use toml::Value;
 pub enum Preopens {
     /// The container's root, with all its mounts.
     Root,
-    /// The same, and nothing can be changed.
+    /// The container's root with all its mounts, read-only.
     ReadOnly,
     /// The container's mounts, without its root.
     Mounts,
-    /// None.
+    /// No folders.
     None,
 }
 
-/// Reads one of a few words.
+/// Parses one of a few words.
 pub(super) fn choice<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, String> {
     let found = value.as_str().and_then(|text| choices.iter().find(|(word, _)| *word == text));
     found.map(|(_, choice)| *choice).ok_or_else(|| {
@@ -30,7 +30,7 @@ pub(super) fn choice<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T,
     })
 }
 
-/// Reads `none`, or a value.
+/// Parses `none`, or a value.
 pub(super) fn or_none<T>(value: &Value, read: fn(&Value) -> Result<T, String>) -> Result<Option<T>, String> {
     match value.as_str() {
         Some("none") => Ok(None),
@@ -38,7 +38,7 @@ pub(super) fn or_none<T>(value: &Value, read: fn(&Value) -> Result<T, String>) -
     }
 }
 
-/// Reads bytes: a whole number, or one with a unit.
+/// Parses a size in bytes: a whole number, perhaps with a unit.
 pub(super) fn size(value: &Value) -> Result<u64, String> {
     const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let wrong = || "expected bytes, or a whole number with KiB, MiB, GiB or TiB, such as \"64MiB\"".to_owned();
@@ -53,19 +53,19 @@ pub(super) fn size(value: &Value) -> Result<u64, String> {
     whole(number).and_then(|number| number.checked_mul(1 << shift)).filter(|bytes| *bytes > 0).ok_or_else(wrong)
 }
 
-/// Reads a duration that is not zero.
+/// Parses a duration that is not zero.
 pub(super) fn time(value: &Value) -> Result<Duration, String> {
     let read = value.as_str().and_then(duration).filter(|duration| !duration.is_zero());
     read.ok_or_else(|| "expected a whole number with ms, s, m, h, d or w, such as \"30s\"".to_owned())
 }
 
-/// Reads a whole number above 0.
+/// Parses a whole number above 0.
 pub(super) fn count(value: &Value) -> Result<usize, String> {
     let read = value.as_integer().and_then(|number| usize::try_from(number).ok()).filter(|number| *number > 0);
     read.ok_or_else(|| "expected a whole number above 0".to_owned())
 }
 
-/// Reads a whole number above 0, or a text that is one.
+/// Parses a whole number above 0, also as text.
 pub(super) fn number(value: &Value) -> Result<u64, String> {
     let number = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
@@ -75,14 +75,14 @@ pub(super) fn number(value: &Value) -> Result<u64, String> {
     number.filter(|number| *number > 0).ok_or_else(|| "expected a whole number above 0".to_owned())
 }
 
-/// Reads a whole number above 0 that is not enormous.
+/// Parses a whole number above 0 that fits into 32 bits.
 pub(super) fn small(value: &Value) -> Result<u32, String> {
     const MOST: u32 = 10_000;
     let read = number(value).ok().and_then(|number| u32::try_from(number).ok()).filter(|number| *number <= MOST);
     read.ok_or_else(|| format!("expected a whole number from 1 to {MOST}"))
 }
 
-/// Reads yes or no.
+/// Parses yes or no.
 pub(super) fn yes(value: &Value) -> Result<bool, String> {
     match value {
         Value::Boolean(yes) => Some(*yes),
@@ -92,7 +92,7 @@ pub(super) fn yes(value: &Value) -> Result<bool, String> {
     .ok_or_else(|| "expected true or false".to_owned())
 }
 
-/// Reads a list of words, or a text with commas; `none` is an empty list.
+/// Parses a list of words, or a text with commas; `none` is an empty list.
 pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
     let wrong = || "expected a list of names, such as [\"-gc\"]".to_owned();
     let words: Vec<&str> = match value {
@@ -106,7 +106,7 @@ pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
     if words.iter().all(is_word) { Ok(words.into_iter().map(str::to_owned).collect()) } else { Err(wrong()) }
 }
 
-/// Reads an address with a port; a port alone means all addresses.
+/// Parses an address with a port; a port alone means all addresses.
 pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
     let port = |port: u16| (port > 0).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
     let read = match value {
@@ -118,7 +118,7 @@ pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
         .ok_or_else(|| "expected an address with a port, such as \"0.0.0.0:8080\", or a port".to_owned())
 }
 
-/// Reads a list of names, each one of `known`.
+/// Parses a list of names out of `known`.
 pub(super) fn names(
     value: &Value,
     known: impl Iterator<Item = &'static str> + Clone,
@@ -135,7 +135,7 @@ pub(super) fn names(
     list.iter().map(name).collect()
 }
 
-/// Reads a duration: a whole number and a unit.
+/// Parses a duration: a whole number and a unit.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 6] =
         [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
@@ -143,7 +143,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     whole(number)?.checked_mul(unit).map(Duration::from_millis)
 }
 
-/// Reads digits and nothing else.
+/// Parses digits and nothing else.
 fn whole(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

@@ -1,4 +1,4 @@
-//! The files that an image brings beside its program.
+//! Opens the data files of an image.
 
 use prewasi_cache::{BlobFile, StoreError};
 
@@ -6,8 +6,7 @@ use super::Precompiler;
 use crate::{DataError, DataFile, Image, ImageError};
 
 impl Precompiler {
-    /// Opens a file of an image and makes sure that its bytes are those of its digest, as with native code: by its stamp, else
-    /// by hashing them.
+    /// Opens a data file of an image and verifies its digest, as with native code: by its stamp, else by hashing.
     ///
     /// # Errors
     /// [`ImageError`] names image and layer.
@@ -22,7 +21,7 @@ impl Precompiler {
         };
         let blob = self.store.info(&file.digest).await.map_err(failed)?;
         let blob = blob.ok_or_else(|| failed(StoreError::NotFound { subject: file.digest.to_string() }))?;
-        // What is bounded is what the manifest says.
+        // The limits were checked against the manifest's size.
         if blob.size != file.size {
             return Err(refused(DataError::Size { actual: blob.size, claimed: file.size }));
         }

@@ -1,4 +1,4 @@
-//! What a start of an image would do, and why.
+//! Explains what a start of an image would do, and why.
 
 use prewasi_cache::{ImageRecord, Lookup, MissReason};
 use prewasi_engines::{Engine, Machine, version_label};
@@ -9,14 +9,14 @@ use crate::{Content, Image, ImageError, Options, PrepareError, Step};
 /// The decisions from an image's name to its program.
 #[derive(Debug)]
 pub struct Inspection {
-    /// In their order.
+    /// The decisions in their order.
     pub steps: Vec<Step>,
-    /// Why the image cannot be used, if so.
+    /// The reason why the image cannot be used, if so.
     pub error: Option<PrepareError>,
 }
 
 impl Precompiler {
-    /// Goes the way of a start of an image with these options, without compiling or loading anything.
+    /// Follows the steps of a start of an image with these options, without compiling or loading.
     pub async fn inspect(&self, record: &ImageRecord, engines: &[&dyn Engine], options: &Options) -> Inspection {
         let (mut steps, image) = Image::explain(&*self.store, record, self.settings.platform.as_ref()).await;
         let error = match image {

@@ -1,4 +1,4 @@
-//! What of a layout may be run. See [`crate::provenance`].
+//! Decides which native code of a layout may run. See [`crate::provenance`].
 
 use prewasi_engines::Engine;
 
@@ -7,8 +7,8 @@ use crate::PrepareError;
 use crate::provenance::unchangeable;
 
 impl Precompiler {
-    /// Sees to it that what is about to be run is ours: what a layout says is not believed, and what others could change is
-    /// copied. A containerd's artifacts are ours as they are.
+    /// Makes sure that the artifact was compiled by this user: a layout's labels are not trusted, and a file that others could change is
+    /// copied. Artifacts of a containerd are trustworthy as they are.
     pub(super) async fn own(&self, source: &Source, engine: &dyn Engine, ready: Ready) -> Result<Ready, PrepareError> {
         let (Some(provenance), Some(key)) = (&self.provenance, source.key(engine)) else { return Ok(ready) };
         let is_known = match (&ready.stored, ready.origin) {
@@ -28,7 +28,7 @@ impl Precompiler {
         Ok(Ready { file: unchangeable(file, &digest).map_err(io)?, size, stored: Some(digest), origin })
     }
 
-    /// Notes what was compiled and stored just now.
+    /// Records an artifact that was just compiled and stored.
     pub(super) fn note(&self, source: &Source, engine: &dyn Engine, ready: &Ready) {
         if let (Some(provenance), Some(key)) = (&self.provenance, source.key(engine))
             && let (Some(artifact), Origin::Compiled { .. }) = (&ready.stored, ready.origin)

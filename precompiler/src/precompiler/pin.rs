@@ -1,8 +1,8 @@
-//! Which image a container runs: the one that its name stood for when the container was first created.
+//! Pins a container to an image: the one that its image's name referred to when the container was first created.
 //!
-//! A name can be given to another image, or to none, while a container lives. So the manifest that was chosen is noted in the container's
-//! record at containerd, which also keeps the image's content for as long as there is the container. A note is taken only if it is of
-//! this version and about the image that the record names. It names a blob by its digest, which is checked when the blob is read.
+//! During a container's life its image's name may be moved to another image, or removed. So the chosen manifest is recorded in the
+//! container's record at containerd, which also keeps the image's content for the life of the container. A pin is valid only if it has
+//! this version and is about the image that the record names. It names a blob by its digest, which is checked when the blob is read.
 
 use prewasi_cache::{ContainerRecord, Digest, ImageRecord, labels};
 use serde::{Deserialize, Serialize};
@@ -10,37 +10,37 @@ use serde::{Deserialize, Serialize};
 use super::Precompiler;
 use crate::{Image, ImageError, PrepareError};
 
-/// An image as it was when a container was created from it.
+/// The image that a container was created from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pin {
-    /// Name of the image record then.
+    /// Name of the image record at that time.
     pub image: String,
-    /// Digest of the manifest that was chosen.
+    /// Digest of the chosen manifest.
     pub manifest: Digest,
     /// Media type of the manifest.
     media_type: String,
 }
 
-/// What a container's record says of its image.
+/// The image in a container's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContainerImage {
-    /// It was made without one.
+    /// The container was made without an image.
     None,
-    /// This one, whatever its name stands for by now.
+    /// This manifest, whatever the image's name refers to now.
     Pinned(Pin),
-    /// Whatever the name stands for: it has not been created before.
+    /// The image that the name refers to: the container has not been created before.
     Named(String),
 }
 
 impl ContainerImage {
-    /// Reads from the record of the container `id` which image that runs.
+    /// Reads the image from the record of the container `id`.
     pub fn of(record: &ContainerRecord, id: &str) -> Self {
         let Some(image) = record.image.clone() else { return Self::None };
         let note = record.extensions.get(labels::PIN).filter(|note| note.type_url == labels::PIN_TYPE);
         match note.map(|note| serde_json::from_slice::<Pin>(&note.value)) {
             Some(Ok(pin)) if pin.image == image => return Self::Pinned(pin),
-            // Whoever gave the record another image wants that.
+            // A client that changed the record's image wants the new one.
             Some(Ok(pin)) => tracing::debug!(id, image, was = pin.image, "the record names another image than before"),
             Some(Err(error)) => tracing::warn!(id, %error, "what the record says of its image cannot be used"),
             None => {}
@@ -50,27 +50,27 @@ impl ContainerImage {
 }
 
 impl Pin {
-    /// Says what a container of the image is to run from now on.
+    /// Returns the pin of a container that was created from this image.
     pub fn of(image: &Image) -> Self {
         Self { image: image.name.clone(), manifest: image.manifest.clone(), media_type: image.media_type.clone() }
     }
 }
 
 impl Precompiler {
-    /// Reads what a pinned image holds.
+    /// Reads a pinned image.
     ///
     /// # Errors
-    /// [`ImageError::MissingBlob`] if it is not there any more.
+    /// [`ImageError::MissingBlob`] if a blob of it no longer exists; else [`ImageError`].
     pub async fn resolve_pinned(&self, pin: &Pin) -> Result<Image, ImageError> {
         let Pin { image: name, manifest: target, media_type } = pin.clone();
         let record = ImageRecord { name, target, media_type, labels: Default::default() };
         Ok(Image { pinned: true, ..self.resolve_record(&record).await? })
     }
 
-    /// Notes in a container's record which image it runs, and has the record keep it.
+    /// Records the pin in a container's record, which also keeps the image from collection.
     ///
     /// # Errors
-    /// [`PrepareError::Store`]; the container runs all the same, but is not protected from a new image of that name.
+    /// [`PrepareError::Store`]. The container can run all the same, but is not protected from a new image of that name.
     pub async fn pin(&self, id: &str, pin: &Pin) -> Result<(), PrepareError> {
         let Some(containerd) = &self.containerd else { return Ok(()) };
         let note = serde_json::to_vec(pin).unwrap_or_default();
@@ -82,7 +82,7 @@ impl Precompiler {
 mod tests {
     use super::*;
 
-    /// A note is read as it was written; one with a field that is not known here, or that names no digest, is none.
+    /// A written pin is read back; one with an unknown field, or without a valid digest, is ignored.
     #[test]
     fn notes() {
         let pin = Pin { image: "a".to_owned(), manifest: Digest::of(b"m"), media_type: "t".to_owned() };

@@ -1,7 +1,7 @@
-//! Removing what no start of this binary looks for any more.
+//! Removes artifacts that no start of this binary looks for any more.
 //!
-//! The label that leads to an artifact goes first, then the one that keeps it, then the blob. A process that dies in
-//! between leaves an artifact that nobody finds; the next call removes it.
+//! The label that names an artifact goes first, then the label that keeps it, then the blob. A process that dies in between leaves an
+//! artifact that no look-up finds; the next call removes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -12,29 +12,29 @@ use prewasi_engines::Engine;
 use super::Precompiler;
 use crate::{Entry, Inventory, State};
 
-/// Which superseded artifacts stay.
+/// The superseded artifacts that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrunePolicy {
-    /// The newest so many of each source and engine, so that a rollback finds its code.
+    /// Number of the newest artifacts to keep, per source and engine, so that a rollback finds its code.
     pub keep: usize,
-    /// Those that are younger.
+    /// Artifacts that are younger are kept.
     pub older_than: Duration,
 }
 
-/// What was removed, or would be.
+/// The removed artifacts, or with `dry_run` those that would be removed.
 #[derive(Debug)]
 pub struct Pruned {
-    /// The artifacts.
+    /// Their entries.
     pub entries: Vec<Entry>,
-    /// Lengths of the blobs that went with them, in bytes.
+    /// Total length of the removed blobs, in bytes.
     pub freed: u64,
 }
 
 impl Precompiler {
-    /// Removes superseded artifacts, or with `dry_run` only says which.
+    /// Removes superseded artifacts, or with `dry_run` only returns them.
     ///
     /// # Errors
-    /// What the store fails with; what was removed until then stays removed.
+    /// Those of the store; artifacts that were removed before the error stay removed.
     pub async fn prune(
         &self,
         engines: &[&dyn Engine],
@@ -51,7 +51,7 @@ impl Precompiler {
         Ok(Pruned { entries, freed })
     }
 
-    /// Removes the labels of these entries, and the blobs that nothing names any more; returns their lengths' sum.
+    /// Removes the labels of these entries, and the blobs that no label names any more; returns the blobs' total length.
     pub(super) async fn forget(&self, inventory: &Inventory, entries: &[Entry]) -> Result<u64, StoreError> {
         for entry in entries {
             self.unlabel(entry).await?;
@@ -85,7 +85,7 @@ impl Precompiler {
     }
 }
 
-/// Returns the blobs, and their lengths, that nothing names once the labels of these entries are gone.
+/// Returns the blobs, with their lengths, that no label names once the labels of these entries are gone.
 fn unreferenced<'a>(inventory: &Inventory, entries: &'a [Entry]) -> BTreeMap<&'a prewasi_cache::Digest, u64> {
     let labels = entries.iter().filter_map(|entry| entry.label.as_ref().map(|label| (&entry.anchor, label)));
     let removed: BTreeSet<_> = labels
@@ -95,7 +95,7 @@ fn unreferenced<'a>(inventory: &Inventory, entries: &'a [Entry]) -> BTreeMap<&'a
     blobs.filter(|(digest, _)| !inventory.is_named_beside(digest, &removed)).collect()
 }
 
-/// Chooses what goes: of each anchor, engine and source the superseded artifacts beyond the newest `keep`, if old enough.
+/// Chooses the entries to remove: for each anchor, engine and source the superseded artifacts beyond the newest `keep`, if old enough.
 fn select(entries: &[Entry], policy: PrunePolicy, now: SystemTime) -> Vec<&Entry> {
     let mut groups: BTreeMap<_, Vec<&Entry>> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.state == State::Superseded) {
@@ -149,7 +149,7 @@ mod tests {
         chosen.into_iter().map(|entry| entry.label.clone().expect("each has one").version).collect()
     }
 
-    /// The newest superseded artifacts of each source stay, as many as are to be kept; everything but superseded ones does.
+    /// For each source the newest `keep` superseded artifacts stay; all other states stay too.
     #[test]
     fn keeps_the_newest() {
         let entries = [
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(all, ["2", "3", "4", "b"]);
     }
 
-    /// What is younger than the age given stays, although it is not among those to be kept.
+    /// An artifact that is younger than the limit stays, also beyond the newest `keep`.
     #[test]
     fn keeps_the_young() {
         let entries = [entry("a", State::Superseded, "2", 10), entry("a", State::Superseded, "1", 20)];

@@ -1,4 +1,4 @@
-//! Getting an artifact that may be trusted: from the cache, from whoever is compiling it just now, or from a compile.
+//! Obtains a trustworthy artifact: from the cache, from another process that is compiling it, or by a compile.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,54 +22,54 @@ use crate::{ImageError, PrepareError};
 /// An artifact, ready to be loaded.
 #[derive(Debug)]
 pub struct Ready {
-    /// The bytes: the store's own file, or a sealed memfd.
+    /// The file with the bytes: the store's own file, or a sealed memfd.
     pub(super) file: File,
     /// Length in bytes.
     pub size: u64,
-    /// Digest under which it is stored; `None` if the store failed.
+    /// Digest of the stored artifact; `None` if the store failed.
     pub stored: Option<Digest>,
-    /// Where it came from.
+    /// The origin of the artifact.
     pub origin: Origin,
 }
 
-/// Where an artifact came from.
+/// The origin of an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// It was there.
+    /// The cache had it.
     Cached,
-    /// Somebody else was compiling it; this call waited.
+    /// Another process was compiling it; this call waited.
     Awaited,
     /// This call compiled it.
     Compiled {
-        /// Wall clock.
+        /// Duration, wall clock.
         elapsed: Duration,
-        /// Memory of the worker at its highest, bytes.
+        /// Peak memory of the worker, in bytes.
         peak_memory: u64,
     },
 }
 
-/// Whose turn it is to compile.
+/// The result of waiting for the turn to compile.
 enum Turn {
-    /// Ours, under a lock if one could be had.
+    /// It is this call's turn, with the lock if it could be taken.
     Ours(Option<Lock>),
-    /// Somebody else was quicker.
+    /// Another process has stored the artifact.
     Done(Ready),
 }
 
-/// Whether the store has failed already, for one artifact that is asked for.
+/// Whether the store has failed already, for one requested artifact.
 #[derive(Default)]
 struct Trouble {
     said: AtomicBool,
 }
 
-/// How many files of one image are kept compiled. A container can change a file of its own and have it executed again and
-/// again; what is kept of that lies outside of it, and must have a bound.
+/// Maximum number of files of one image whose artifacts are stored. A container can change a file and execute it again and again. Its
+/// artifacts are stored outside the container, so their number must be limited.
 const FILES_MAX: usize = 64;
-/// How the labels begin that lead from an anchor to artifacts.
+/// Prefix of the anchor's labels that name artifacts.
 const ARTIFACT_LABELS: &str = "runwasi.io/precompiled/";
 
 impl Precompiler {
-    /// Looks up, else waits for whoever compiles the same, else compiles and stores.
+    /// Looks the artifact up; on a miss waits for a process that compiles the same, else compiles and stores.
     pub(super) async fn obtain(&self, source: &Source, engine: &dyn Engine) -> Result<Ready, PrepareError> {
         let Some(key) = source.key(engine) else {
             return self.compile(source, engine).await.map(Ready::unstored);
@@ -83,7 +83,7 @@ impl Precompiler {
         if let Some(ready) = self.look_up(&key, engine, Origin::Cached, &trouble).await {
             return Ok(ready);
         }
-        // A layer that cannot be compiled at all must not first wait for its turn.
+        // A layer that cannot be compiled must not wait for its turn first.
         source.check_imports(engine)?;
         self.check(source).await?;
         match self.turn(&key, engine, &source.subject, &trouble).await {
@@ -98,7 +98,7 @@ impl Precompiler {
         }
     }
 
-    /// Compiles although there is an artifact, because it is of no use.
+    /// Compiles although there is an artifact, because the engine has refused that one.
     pub(super) async fn replace(&self, source: &Source, engine: &dyn Engine) -> Result<Ready, PrepareError> {
         match source.key(engine) {
             Some(key) => self.compile_and_store(source, engine, &key, &Trouble::default()).await,
@@ -126,15 +126,15 @@ impl Precompiler {
                 (None, Activity::Miss(Miss::Unavailable))
             }
         };
-        // Those who wait for somebody's compile look again and again, and count once: by their first look.
+        // A call that waits for another process's compile looks up repeatedly; only its first look-up is counted.
         if origin == Origin::Cached {
             self.observer.observe(engine.name(), activity);
         }
         ready
     }
 
-    /// Waits until the artifact is there or it is our turn to make it. Trouble with the lock, or a deadline passed, means
-    /// that it is our turn.
+    /// Waits until the artifact exists or it is this call's turn to compile it. If the lock fails, or after the deadline, it is this
+    /// call's turn.
     async fn turn(&self, key: &ArtifactKey, engine: &dyn Engine, subject: &str, trouble: &Trouble) -> Turn {
         let name = format!("{}/{}/{}", key.source, key.engine, key.version);
         let started = Instant::now();
@@ -142,7 +142,7 @@ impl Precompiler {
         loop {
             match self.store.try_lock(&name).await {
                 Ok(Some(lock)) => {
-                    // The one who held the lock until just now has stored what we want, or has died.
+                    // The previous holder of the lock has stored the artifact, or has died.
                     let Some(ready) = self.look_up(key, engine, Origin::Awaited, trouble).await else {
                         fault::point("locked");
                         return Turn::Ours(Some(lock));
@@ -194,12 +194,12 @@ impl Precompiler {
         }
     }
 
-    /// Says whether an image has so many artifacts of files that it gets no more.
+    /// Returns whether an image has the maximum number of artifacts of files.
     async fn is_full(&self, key: &ArtifactKey) -> bool {
         if key.anchor == key.source {
             return false;
         }
-        // A store that cannot be asked says so when it is written to.
+        // A store that cannot be read will report that at the write.
         let Ok(Some(anchor)) = self.store.info(&key.anchor).await else { return false };
         anchor.labels.keys().filter(|label| label.starts_with(ARTIFACT_LABELS)).count() >= FILES_MAX
     }
@@ -235,8 +235,8 @@ impl Precompiler {
         result
     }
 
-    /// Says, and counts, that the cache failed where the caller goes on without it: once for each time that an artifact is asked
-    /// for, however many steps fail for the same reason.
+    /// Logs and counts a failure of the cache after which the caller continues without it. It does so once per requested artifact, even
+    /// if several steps fail for the same reason.
     fn cache_failure(
         &self,
         key: &ArtifactKey,
@@ -256,8 +256,8 @@ impl Precompiler {
 }
 
 impl Source {
-    /// Refuses, before anything of the wasm is read, what by the image's own word the engine cannot give it. What the image does not
-    /// say, the compile finds.
+    /// Refuses, before the wasm is read, an image whose config names an import that the engine does not provide. If the config is
+    /// incomplete, the compile finds the rest.
     pub(super) fn check_imports(&self, engine: &dyn Engine) -> Result<(), ImageError> {
         match &self.bytes {
             Bytes::Layer { image, imports, .. } if !imports.is_empty() => match engine.first_unprovided(imports) {
@@ -267,7 +267,7 @@ impl Source {
                     Err(ImageError::Unprovided { image, import, engine: engine.name() })
                 }
             },
-            // Making an engine to ask takes milliseconds.
+            // Skipped, because making an engine for the question takes milliseconds.
             _ => Ok(()),
         }
     }
@@ -282,10 +282,10 @@ impl Ready {
         Self { origin: compiled.origin(), file: compiled.file, size: compiled.size, stored: None }
     }
 
-    /// Hashes the artifact, whether it is stored or not.
+    /// Returns the digest of the artifact, whether it is stored or not.
     ///
     /// # Errors
-    /// If the file cannot be read.
+    /// The file cannot be read.
     pub fn digest(&self) -> std::io::Result<Digest> {
         self.stored.clone().map_or_else(|| hash(&self.file), Ok)
     }
@@ -297,7 +297,7 @@ impl Compiled {
     }
 }
 
-/// Labels that tell a person about an artifact.
+/// Returns the labels that describe an artifact to people.
 fn details(compiled: &Compiled, engine: &dyn Engine) -> BTreeMap<String, String> {
     let shape = engine.tuning().shape();
     let tuning = (!shape.is_plain()).then(|| (labels::TUNING.to_owned(), shape.to_string()));

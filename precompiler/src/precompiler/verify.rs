@@ -1,8 +1,7 @@
-//! Checking every artifact to the last byte, and repairing what can be repaired.
+//! Checks every artifact to the last byte, and repairs what can be repaired.
 //!
-//! A repair is believed only after everything has been checked anew. Labels that are not ours are counted and left alone;
-//! what this binary cannot compile again (another version, a file inside an image) is removed instead, so
-//! that the next start of whoever needs it compiles it.
+//! A repair counts only after a new check of everything. Labels of other programs are counted and left alone. An artifact that this
+//! binary cannot compile again (of another version, of a file inside an image) is removed instead: the next start compiles it.
 
 use prewasi_cache::{Digest, Lookup, StoreError};
 use prewasi_engines::{Engine, LoadError, version_label};
@@ -11,7 +10,7 @@ use serde::Serialize;
 use super::{Origin, Precompiler, Ready, Source, trust};
 use crate::{Content, Entry, Inventory, PrepareError, State, StoreAddress};
 
-/// What is wrong with an artifact.
+/// A defect of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "problem", rename_all = "snake_case")]
 pub enum Problem {
@@ -19,43 +18,43 @@ pub enum Problem {
     Dangling,
     /// The artifact's own labels do not name its source and fingerprint.
     Labels,
-    /// Its bytes are not those of its digest.
+    /// Its bytes do not match its digest.
     Corrupt {
-        /// What they hash to.
+        /// Digest of the bytes.
         actual: Digest,
     },
-    /// The engine refuses it by its header.
+    /// The engine's own check of the artifact fails.
     Header {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The label is missing that keeps it from the collector.
+    /// The label that keeps it from the garbage collector is missing.
     Unkept,
-    /// The label is missing that leads to it.
+    /// The label that names it is missing.
     Unlinked,
 }
 
-/// A problem, and what became of it.
+/// A defect, and the result of its repair.
 #[derive(Debug)]
 pub struct Finding {
-    /// With which artifact.
+    /// The artifact.
     pub entry: Entry,
-    /// What is wrong, or was.
+    /// The defect.
     pub problem: Problem,
-    /// It is gone; checked after the repair.
+    /// The defect is repaired, confirmed by a new check.
     pub repaired: bool,
-    /// Why the repair failed, if it was tried and said so.
+    /// The error of the repair, if it was tried and reported one.
     pub error: Option<String>,
 }
 
-/// The result of checking.
+/// The result of a verification.
 #[derive(Debug, Default)]
 pub struct Verification {
-    /// How many artifacts were checked.
+    /// Number of checked artifacts.
     pub checked: usize,
-    /// How many labels are not ours.
+    /// Number of labels of other programs.
     pub foreign: usize,
-    /// What is wrong.
+    /// The defects.
     pub findings: Vec<Finding>,
 }
 
@@ -63,7 +62,7 @@ impl Precompiler {
     /// Checks the artifacts of these images, or all of the store; with `repair`, repairs.
     ///
     /// # Errors
-    /// What the store fails with. A repair that fails is a [`Finding`].
+    /// Those of the store. A repair that fails is a [`Finding`].
     pub async fn verify(
         &self,
         engines: &[&dyn Engine],
@@ -119,7 +118,7 @@ impl Precompiler {
             State::Current | State::Tuned | State::Superseded | State::Elsewhere => {}
         }
         let mut problems = Vec::new();
-        // Not by its stamp: a disk that forgets bits changes no time.
+        // Not by its stamp: a disk that loses bits changes no time stamp.
         let blob = match self.store.open(artifact).await {
             Err(StoreError::NotFound { .. }) => return Ok(vec![Problem::Dangling]),
             answer => answer?,
@@ -136,9 +135,9 @@ impl Precompiler {
         Ok(problems)
     }
 
-    /// Has the engine look at an artifact of its own version, as a start would.
+    /// Lets the engine check an artifact of its own version, as a start would.
     async fn check_header(&self, entry: &Entry, engine: &dyn Engine) -> Result<Option<Problem>, StoreError> {
-        // The labels of a layout travel with it: its code is not loaded on their word.
+        // The labels of a layout come from its author: its code is not loaded on their word.
         let Some(source) =
             entry.source.clone().filter(|_| matches!(self.settings.store, StoreAddress::Containerd { .. }))
         else {
@@ -178,7 +177,7 @@ impl Precompiler {
             (Problem::Labels | Problem::Corrupt { .. } | Problem::Header { .. }, Some(artifact)) => {
                 match (current(entry, engines), self.layer_of(entry).await?) {
                     (Some(engine), Some(source)) => {
-                        // Even a blob whose stamp vouches for it.
+                        // This holds even for a blob with a valid stamp.
                         if matches!(problem, Problem::Corrupt { .. }) {
                             self.store.delete(artifact).await?;
                         }
@@ -196,7 +195,7 @@ impl Precompiler {
         Ok(self.forget(inventory, std::slice::from_ref(entry)).await.map(drop)?)
     }
 
-    /// Finds the layer that an entry's anchor is, by one of the images that it belongs to.
+    /// Finds the layer that is an entry's anchor, through one of the images that it belongs to.
     async fn layer_of(&self, entry: &Entry) -> Result<Option<Source>, PrepareError> {
         for name in &entry.images {
             let Ok(image) = self.resolve(name).await else { continue };
@@ -210,7 +209,7 @@ impl Precompiler {
     }
 }
 
-/// Returns the engine that looks for this very label.
+/// Returns the engine that looks for this label.
 fn current<'a>(entry: &Entry, engines: &[&'a dyn Engine]) -> Option<&'a dyn Engine> {
     let label = entry.label.as_ref()?;
     engines.iter().copied().find(|engine| engine.name() == label.engine && version_label(*engine) == label.version)

@@ -1,7 +1,7 @@
-//! Hearing of images: all there are, then every change, across restarts of containerd.
+//! Follows images: first all that exist, then every change, across restarts of containerd.
 //!
-//! After each subscription everything is listed once, so that nothing that happened in between is missed. Whoever listens
-//! here must be ready to hear of an image more than once.
+//! After each subscription all images are listed once, so that no change in between is missed. A receiver must expect to hear of an image
+//! more than once.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,26 +12,26 @@ use tokio::sync::mpsc::Sender;
 
 use super::queue::Key;
 
-/// The longest pause between two attempts to reach a containerd that is away.
+/// The longest pause between two attempts to reach a containerd that is down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What is heard.
+/// A message to the receiver.
 #[derive(Debug)]
 pub(super) enum News {
-    /// An image is there.
+    /// An image exists.
     Present(Key),
-    /// An image is gone.
+    /// An image was removed.
     Removed(Key),
-    /// All images that there were have been told.
+    /// All images that existed at the subscription have been reported.
     Listed,
-    /// containerd has gone away.
+    /// The connection to containerd is lost.
     Lost(StoreError),
 }
 
-/// Nobody listens any more.
+/// The receiver is gone.
 struct Unheard;
 
-/// Where to listen, and to what.
+/// The containerd to follow, and the namespaces of interest.
 #[derive(Debug, Clone)]
 pub(super) struct Follower {
     pub(super) address: PathBuf,
@@ -41,7 +41,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Tells what there is and what changes, until nobody listens any more. `events` is the first subscription.
+    /// Reports existing images and changes, until the receiver is gone. `events` is the first subscription.
     pub(super) async fn follow(self, mut events: ImageEvents) {
         loop {
             let Ok(error) = self.tell(&mut events).await else { return };
@@ -52,7 +52,7 @@ impl Follower {
         }
     }
 
-    /// Tells what there is and what changes, until containerd goes away.
+    /// Reports existing images and changes, until the connection to containerd is lost.
     async fn tell(&self, events: &mut ImageEvents) -> Result<StoreError, Unheard> {
         match self.list().await? {
             Ok(()) => self.say(News::Listed).await?,
@@ -76,7 +76,7 @@ impl Follower {
         }
     }
 
-    /// Tells all images of all namespaces of interest.
+    /// Reports all images of all namespaces of interest.
     async fn list(&self) -> Result<Result<(), StoreError>, Unheard> {
         let images = match self.images().await {
             Ok(images) => images,
@@ -90,7 +90,7 @@ impl Follower {
 
     async fn images(&self) -> Result<Vec<Key>, StoreError> {
         let mut keys = Vec::new();
-        // Any namespace will do to ask for the others.
+        // The list of namespaces is the same in each of them.
         let all = ContainerdStore::connect(&self.address, "default").await?.namespaces().await?;
         for namespace in all.into_iter().filter(|namespace| self.wants(namespace)) {
             let records = ContainerdStore::connect(&self.address, &namespace).await?.images().await?;
@@ -108,7 +108,7 @@ impl Follower {
     }
 }
 
-/// Subscribes as soon as there is a containerd again, however long that takes.
+/// Subscribes as soon as containerd is up again, however long that takes.
 async fn subscribe_again(address: &Path) -> ImageEvents {
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))

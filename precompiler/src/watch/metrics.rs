@@ -1,4 +1,4 @@
-//! What the service counts, for Prometheus. `docs/operations.md` has the same list; a test compares.
+//! Metrics of the service for Prometheus. `docs/operations.md` has the same list; a test compares.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -16,12 +16,12 @@ use crate::{Activity, Observer};
 /// Names and values.
 type Labels = Vec<(&'static str, &'static str)>;
 
-/// The first upper bound of the histogram of compiles, seconds; each further one is twice the one before.
+/// The first upper bound of the histogram of compiles, in seconds; each further bound is twice the one before.
 const SHORTEST_COMPILE: f64 = 0.05;
-/// How many there are: up to seven minutes.
+/// Number of bounds: up to seven minutes.
 const COMPILE_BUCKETS: u16 = 14;
 
-/// The service's figures and whether it is ready.
+/// The service's metrics, and its readiness.
 pub(super) struct Metrics {
     registry: Mutex<Registry>,
     ready: AtomicBool,
@@ -40,7 +40,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Begins at zero, also for the engines that have not done anything yet.
+    /// Makes metrics at zero, also for engines without any activity yet.
     pub(super) fn new<'a>(engines: impl Iterator<Item = &'static str> + 'a) -> Self {
         let this = Self {
             registry: Mutex::default(),
@@ -90,20 +90,20 @@ impl Metrics {
         registry.register("containerd_connected", "Whether containerd is heard, 1 or 0", self.connected.clone());
     }
 
-    /// Notes that all images that there were at the start have been listed.
+    /// Records that all images that existed at the start have been listed.
     pub(super) fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// Says whether they have.
+    /// Returns whether all images that existed at the start have been listed.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// Writes everything in Prometheus's text format.
+    /// Writes all metrics in Prometheus's text format.
     ///
     /// # Errors
-    /// If a value cannot be written as text.
+    /// A value cannot be written as text.
     pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::observer::Miss;
 
-    /// Every figure stands in the text, those of engines that have done nothing with zero.
+    /// The text has every metric, with zero for engines without any activity.
     #[test]
     fn everything_is_written() {
         let metrics = Metrics::new(["wasmtime"].into_iter());
@@ -162,11 +162,11 @@ mod tests {
         }
     }
 
-    /// The operator's page names exactly the figures that there are.
+    /// The documentation for operators names exactly these metrics.
     #[test]
     fn figures_are_documented() {
         let metrics = Metrics::new(["wasmtime"].into_iter());
-        // Reasons are named as they occur.
+        // A series of a reason exists only after its first event.
         metrics.observe("wasmtime", Activity::Miss(Miss::Absent));
         let text = metrics.text().unwrap();
         let mut exist: Vec<&str> =

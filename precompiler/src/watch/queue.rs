@@ -1,33 +1,33 @@
-//! What the service has yet to do, without doing any of it: which images to look at, and which of those to compile next.
+//! The queue of the service: the images to inspect, and the order in which to compile them. The queue does none of the work.
 //!
-//! An image is in here once, however often it is heard of. One that is heard of while it is worked on is looked at once more
-//! afterwards; one that is removed is forgotten, and what its work comes to is of no interest then.
+//! The queue holds each image once, however many events name it. An image with an event during its work is inspected once more
+//! afterwards. A removed image is dropped, and the result of its current work is ignored.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// An image record, by its names.
+/// The key of an image record: namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
     pub(super) namespace: String,
     pub(super) image: String,
 }
 
-/// What is compiled first: what comes first in this order.
+/// The order of compiles: the least value comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Urgency {
-    /// What a label of the image says, lower first; images that say nothing come last.
+    /// The number in a label of the image, lower first; images without the label come last.
     pub(super) rank: i64,
-    /// Bytes of wasm: the small ones do not have to wait for the big ones.
+    /// Size of the wasm in bytes: small images need not wait for large ones.
     pub(super) size: u64,
 }
 
-/// Images by what is to be done with them.
+/// Images by their state.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     states: HashMap<Key, State>,
-    /// To be looked at, in the order in which they were heard of. May name images that have gone on meanwhile.
+    /// Images to inspect, in the order of their events. May contain images whose state has changed since.
     unseen: VecDeque<Key>,
-    /// To be compiled; of equally urgent ones the one that has waited longest.
+    /// Images to compile; of equal urgency, the one that has waited longest comes first.
     ready: BTreeMap<(Urgency, u64), (Key, T)>,
     count: u64,
 }
@@ -36,11 +36,11 @@ pub(super) struct Queue<T> {
 enum State {
     Unseen,
     Ready(Urgency, u64),
-    /// Somebody looks at it or compiles it.
+    /// The image is being inspected or compiled.
     Busy {
-        /// It was heard of since.
+        /// An event has named it since.
         again: bool,
-        /// It was removed since.
+        /// It has been removed since.
         gone: bool,
     },
 }
@@ -52,12 +52,12 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Returns how many images wait or are worked on.
+    /// Returns the number of images that wait or are worked on.
     pub(super) fn len(&self) -> usize {
         self.states.len()
     }
 
-    /// Notes that an image is there, or is another than before.
+    /// Records that an image exists or has changed.
     pub(super) fn add(&mut self, key: Key) {
         match self.states.get_mut(&key) {
             Some(State::Unseen) => {}
@@ -76,7 +76,7 @@ impl<T> Queue<T> {
         self.unseen.push_back(key);
     }
 
-    /// Notes that an image is gone.
+    /// Records that an image was removed.
     pub(super) fn remove(&mut self, key: &Key) {
         match self.states.get_mut(key) {
             Some(State::Busy { again, gone }) => (*again, *gone) = (false, true),
@@ -90,10 +90,10 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes the next image to look at. It is busy until [`Self::looked`].
+    /// Takes the next image to inspect. It is busy until [`Self::looked`].
     pub(super) fn next_unseen(&mut self) -> Option<Key> {
         while let Some(key) = self.unseen.pop_front() {
-            // One that was removed and heard of again is named twice.
+            // An image that was removed and added again is in the queue twice.
             if let Some(state @ State::Unseen) = self.states.get_mut(&key) {
                 *state = State::Busy { again: false, gone: false };
                 return Some(key);
@@ -102,7 +102,7 @@ impl<T> Queue<T> {
         None
     }
 
-    /// Gives an image back that has been looked at: with what there is to do, or with nothing.
+    /// Returns an image after its inspection, with the work that it needs, or none.
     pub(super) fn looked(&mut self, key: Key, work: Option<(Urgency, T)>) {
         if let (Some(State::Busy { again: false, gone: false }), Some((urgency, work))) = (self.states.get(&key), work)
         {
@@ -121,7 +121,7 @@ impl<T> Queue<T> {
         Some((key, work))
     }
 
-    /// Gives an image back that has been worked on; says whether it is still there.
+    /// Returns an image after its work; the result says whether it still exists.
     pub(super) fn done(&mut self, key: Key) -> bool {
         match self.states.remove(&key) {
             Some(State::Busy { again: true, .. }) => {
@@ -146,7 +146,7 @@ mod tests {
         Urgency { rank, size }
     }
 
-    /// Looks at everything that is unseen; sizes are those given.
+    /// Inspects all images that wait for it; `size` gives their urgency.
     fn look(queue: &mut Queue<u64>, size: impl Fn(&str) -> Urgency) -> usize {
         let mut looked = 0;
         while let Some(key) = queue.next_unseen() {
@@ -161,7 +161,7 @@ mod tests {
         std::iter::from_fn(|| queue.next_ready().map(|(key, _)| key.image)).collect()
     }
 
-    /// However often an image is heard of before it is looked at, it is looked at once.
+    /// Several events before an inspection lead to one inspection.
     #[test]
     fn a_storm_is_one_look() {
         let mut queue = Queue::default();
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(order(&mut queue), ["a"]);
     }
 
-    /// The lowest rank comes first, then the smallest, then the one that has waited longest.
+    /// The lowest rank comes first, then the smallest image, then the one that has waited longest.
     #[test]
     fn the_urgent_come_first() {
         let mut queue = Queue::default();
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(order(&mut queue), ["ranked", "small", "same", "big"]);
     }
 
-    /// An image that is heard of while it is worked on is looked at again, once, when that is done.
+    /// An image with an event during its work is inspected again, once, after that.
     #[test]
     fn news_during_work_are_not_lost() {
         let mut queue = Queue::default();
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(queue.next_unseen(), None);
     }
 
-    /// One that is heard of while it waits for its compile is looked at again before that, and waits once.
+    /// An image with an event while it waits for its compile is inspected again before, and waits once.
     #[test]
     fn news_while_waiting_are_looked_at_first() {
         let mut queue = Queue::default();
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(order(&mut queue), ["a"]);
     }
 
-    /// What is removed is forgotten, whatever it waits for; of what is worked on it is said at the end.
+    /// A removed image is dropped in any waiting state; after current work the result says so.
     #[test]
     fn removed_images_are_forgotten() {
         let mut queue = Queue::<u64>::default();
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(queue.len(), 0);
     }
 
-    /// One that is removed and comes back while it is worked on is there, and looked at again.
+    /// An image that is removed and added again during its work still exists, and is inspected again.
     #[test]
     fn one_that_comes_back_is_new() {
         let mut queue = Queue::<u64>::default();

@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz`, over HTTP/1.1 and to whoever can reach the address. Nothing is read from a client but
-//! the head of its request, and that in bounded size and time.
+//! `/metrics`, `/healthz` and `/readyz` over HTTP/1.1, for every client that can reach the address. Only the head of a request is read,
+//! with limits of size and time.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use tokio::sync::Semaphore;
 
 use super::metrics::Metrics;
 
-/// How many are answered at the same time; more than that are turned away.
+/// Maximum number of concurrent clients; further ones are refused.
 const MOST_CLIENTS: usize = 32;
-/// How long a client may take, from its first byte to our last.
+/// Time limit for a client, from its first byte to the last byte of the response.
 const LIMIT: Duration = Duration::from_secs(10);
-/// What Prometheus and its kind call this format.
+/// Media type of the text format of OpenMetrics, as Prometheus requests it.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Answers until the task is ended.
+/// Serves until the task is aborted.
 pub(super) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     let room = Arc::new(Semaphore::new(MOST_CLIENTS));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: it passes.
+                // Probably no descriptor is free: that passes.
                 tracing::debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -69,7 +69,7 @@ fn answer(request: &Request<impl Sized>, metrics: &Metrics) -> Response<Full<Byt
             Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
             Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
-        // Who answers is alive: there is one thread.
+        // The service has one thread: a response proves that it is alive.
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" if metrics.is_ready() => response(StatusCode::OK, TEXT, "ready\n".to_owned()),
         "/readyz" => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the images are being listed\n".to_owned()),
@@ -93,7 +93,7 @@ mod tests {
         answer(&request, metrics).status()
     }
 
-    /// There are three pages to be read; one of them says "not yet" until all images have been listed.
+    /// There are three pages; `/readyz` answers "not yet" until all images have been listed.
     #[test]
     fn pages() {
         let metrics = Metrics::new(std::iter::empty());

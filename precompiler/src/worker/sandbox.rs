@@ -1,8 +1,9 @@
-//! What the compile worker takes away from itself before it reads the first byte of wasm.
+//! The restrictions that the compile worker applies to itself before it reads the first byte of wasm.
 //!
-//! A compiler that hostile input has taken over finds: no descriptor but its input and its output, no file system (or, if it
-//! cannot do without, one that is empty and its own), no network, no other process to signal or trace, no privilege, little memory and little time. Each measure stands alone, and those
-//! that a kernel may lack (Landlock, namespaces without privilege) are backed by another that it has.
+//! A compiler that hostile input has taken over has no descriptor except its input and its output. It has no file system, or an empty
+//! private one if the compiler needs it. It has no network, no other process to signal or trace, no privilege, little memory and little
+//! time. Each measure is independent of the others. A measure that a kernel may lack (Landlock, namespaces without privilege) is backed
+//! by another one.
 
 use std::io::{Error, Result};
 
@@ -19,26 +20,26 @@ use seccompiler::{
 
 mod files;
 
-/// The user and group `nobody`, who own nothing.
+/// The user and group `nobody`, who own no files.
 const NOBODY: u32 = 65534;
-/// The standard descriptors are all that a worker needs.
+/// The first number of a descriptor that a worker does not need: it needs only the standard ones.
 const FIRST_FOREIGN_DESCRIPTOR: u32 = 3;
 
-/// What a worker may use.
+/// Limits of a worker.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Writable private memory, bytes.
+    /// Writable private memory, in bytes.
     pub(crate) memory: u64,
-    /// Processor time of all threads, seconds.
+    /// Processor time of all threads, in seconds.
     pub(crate) cpu_seconds: u64,
-    /// It has a file system of its own, which may take as much memory again.
+    /// The worker has a private file system, which may use the same amount of memory in addition.
     pub(crate) files: bool,
 }
 
-/// Enters the sandbox. There is no way back; the process must have one thread.
+/// Enters the sandbox, for good. The process must have one thread.
 ///
 /// # Errors
-/// What the kernel refused. The caller must not go on then.
+/// The kernel refused a step. Then the caller must not continue.
 pub(crate) fn enter(limits: Limits, parent: i32) -> Result<()> {
     close_descriptors()?;
     if limits.files {
@@ -47,21 +48,21 @@ pub(crate) fn enter(limits: Limits, parent: i32) -> Result<()> {
     leave_namespaces();
     drop_privileges()?;
     limit(limits)?;
-    // The kernel forgets this setting when the user changes, so it comes after that.
+    // The kernel clears this setting when the user changes, so it comes after that.
     die_with(parent)?;
     deny_files(limits.files)?;
     filter_system_calls(limits.files)
 }
 
 fn close_descriptors() -> Result<()> {
-    // SAFETY: descriptors from 3 on belong to nobody in this process: it has only just begun, and what it inherited by
-    // mistake is what must be closed.
+    // SAFETY: no value in this process owns a descriptor from 3 on, because the process has only just begun. Descriptors that it
+    // inherited by mistake are to be closed.
     let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST_FOREIGN_DESCRIPTOR, u32::MAX, 0) };
     if result == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
 
-/// Moves to namespaces without network, mounts of their own, other processes' IPC. Without privilege the kernel may
-/// refuse; the system-call filter, which allows no socket, holds in any case.
+/// Enters new namespaces: without network, with private mounts, without other processes' IPC. Without privilege the kernel may refuse;
+/// the system-call filter, which allows no socket, holds in any case.
 fn leave_namespaces() {
     let wanted =
         CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
@@ -88,15 +89,15 @@ fn limit(limits: Limits) -> Result<()> {
     let limits = [
         // Counts writable private memory. RLIMIT_AS would also count what allocators merely reserve per thread.
         (Resource::Data, limits.memory, limits.memory),
-        // SIGXCPU first, so that the parent sees why; SIGKILL for what ignores it.
+        // SIGXCPU comes first, so that the parent sees the reason; SIGKILL ends a process that ignores it.
         (Resource::Cpu, limits.cpu_seconds, limits.cpu_seconds.saturating_add(5)),
         // A core dump would write a hostile image's bytes to the node's disk.
         (Resource::Core, 0, 0),
-        // The output lies in memory that the limit above does not count, and was made in memory that it does.
+        // The output's memory does not count towards the first limit; the memory in which it was made does.
         (Resource::Fsize, limits.memory, limits.memory),
     ];
     for (resource, current, maximum) in limits {
-        // What this process may not have is less than the limit anyway.
+        // A lower limit of this process stays in force.
         let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let limit = Rlimit { current: Some(current.min(most)), maximum: Some(maximum.min(most)) };
         rustix::process::setrlimit(resource, limit)?;
@@ -112,7 +113,7 @@ fn die_with(parent: i32) -> Result<()> {
     Ok(())
 }
 
-/// Denies every access to files (but those of its own) and, where the kernel can, TCP, by a Landlock rule set.
+/// Denies all access to files (except in the private file system) and, if the kernel can, TCP, by a Landlock rule set.
 fn deny_files(own: bool) -> Result<()> {
     let all = AccessFs::from_all(ABI::V5);
     let denied = Ruleset::default()
@@ -125,14 +126,14 @@ fn deny_files(own: bool) -> Result<()> {
     denied.map(drop).map_err(Error::other)
 }
 
-/// Allows what computing in threads needs, and answers everything else with EPERM.
+/// Allows the system calls for computing in threads, and answers all others with EPERM.
 fn filter_system_calls(files: bool) -> Result<()> {
     let errno = |code: i32| Ok::<_, Error>(SeccompAction::Errno(u32::try_from(code).map_err(Error::other)?));
-    // A filter cannot look into clone3's arguments. The C library falls back to clone where clone3 does not exist.
+    // A filter cannot inspect clone3's arguments. The C library falls back to clone if clone3 does not exist.
     apply([(libc::SYS_clone3, Vec::new())], SeccompAction::Allow, errno(libc::ENOSYS)?)?;
     let thread = u64::try_from(libc::CLONE_THREAD).map_err(Error::other)?;
     let threads_only = only_if(0, SeccompCmpOp::MaskedEq(thread), thread)?;
-    // All workers of the node have the same user, who may signal and limit his processes.
+    // All workers of the node have the same user, which could otherwise signal and limit all its processes.
     let own = only_if(0, SeccompCmpOp::Eq, u64::from(std::process::id()))?;
     let itself = only_if(0, SeccompCmpOp::Eq, 0)?;
     let files = if files { files::CALLS } else { &[] };
@@ -146,7 +147,7 @@ fn filter_system_calls(files: bool) -> Result<()> {
     apply(rules, errno(libc::EPERM)?, SeccompAction::Allow)
 }
 
-/// Allows a call if one of its arguments is as it should be.
+/// Allows a call if one of its arguments satisfies a comparison.
 fn only_if(argument: u8, comparison: SeccompCmpOp, value: u64) -> Result<SeccompRule> {
     let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, comparison, value);
     SeccompRule::new(vec![condition.map_err(Error::other)?]).map_err(Error::other)
@@ -163,7 +164,7 @@ fn apply(
     seccompiler::apply_filter(&program).map_err(Error::other)
 }
 
-/// Memory, time, waiting for each other, and reading and writing open descriptors.
+/// Calls for memory, time, threads' synchronisation, and reading and writing open descriptors.
 const ALLOWED: [libc::c_long; 38] = [
     libc::SYS_brk,
     libc::SYS_clock_gettime,

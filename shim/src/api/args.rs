@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What containerd says on the command line.
+/// The command line of containerd's call.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Flags {
     /// containerd namespace.
@@ -12,15 +12,15 @@ pub(crate) struct Flags {
     pub(crate) address: PathBuf,
     /// Id of the container.
     pub(crate) id: String,
-    /// Path of the bundle, where it is not the working directory.
+    /// Path of the bundle, if it is not the working directory.
     pub(crate) bundle: Option<PathBuf>,
     /// Path of the socket that a daemon serves; set by `start`, never by containerd.
     pub(crate) socket: PathBuf,
     /// Name of the pod; set by `start`, never by containerd.
     pub(crate) pod: String,
-    /// Least level of the log by the options of node and runtime; set by `start`, never by containerd.
+    /// Least level of the log from the options of node and runtime; set by `start`, never by containerd.
     pub(crate) log_level: Option<tracing::Level>,
-    /// The level at which containerd wants shims to log; set by `start`, never by containerd.
+    /// The log level that containerd wants of shims; set by `start`, never by containerd.
     pub(crate) containerd_level: Option<tracing::Level>,
     /// Log at debug level.
     pub(crate) debug: bool,
@@ -28,11 +28,11 @@ pub(crate) struct Flags {
     pub(crate) version: bool,
     /// Print a description for programs.
     pub(crate) info: bool,
-    /// `start`, `delete`, or our own `daemon`.
+    /// `start`, `delete`, or the shim's own `daemon`.
     pub(crate) action: String,
 }
 
-/// Says what is wrong with the command line.
+/// The error in the command line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ArgsError {
     #[error("cannot use argument {0:?}: it is not UTF-8")]
@@ -97,10 +97,10 @@ impl Flags {
             "bundle" => self.bundle = Some(value.into()),
             "socket" => self.socket = value.into(),
             "pod" => self.pod = value,
-            // Nobody but `start` writes it.
+            // Only `start` writes this flag.
             "log-level" => self.log_level = value.parse().ok(),
             "containerd-level" => self.containerd_level = value.parse().ok(),
-            // Events go over ttrpc; the program that older shims published them with is not needed.
+            // Events go over ttrpc. Older shims published them with this program; it is not needed.
             "publish-binary" => {}
             _ => return Err(ArgsError::Unknown(name.to_owned())),
         }
@@ -109,12 +109,12 @@ impl Flags {
 }
 
 impl Flags {
-    /// Returns the level at which containerd wants shims to log.
+    /// Returns the log level that containerd wants of shims.
     pub(crate) fn level(&self) -> tracing::Level {
         self.level_besides(self.containerd_level.unwrap_or(tracing::Level::INFO))
     }
 
-    /// Returns the level at which containerd wants shims to log, if it has named this one elsewhere.
+    /// Returns the log level that containerd wants of shims. `named` is the level from elsewhere, for example the bootstrap parameters.
     pub(crate) fn level_besides(&self, named: tracing::Level) -> tracing::Level {
         if self.debug { named.max(tracing::Level::DEBUG) } else { named }
     }
@@ -136,7 +136,7 @@ mod tests {
         Flags::parse(line.split_whitespace().map(OsString::from))
     }
 
-    /// The command line that containerd uses is understood.
+    /// containerd's command line is parsed.
     #[test]
     fn parses_containerds_call() {
         let flags =
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(flags, Ok(expected));
     }
 
-    /// Two dashes and values after an equals sign are the same as one dash and a value of its own.
+    /// `--flag=value` means the same as `-flag value`.
     #[test]
     fn parses_every_way_of_writing_a_flag() {
         let flags = parse("--id=a --debug=false -namespace=b=c delete").unwrap();
@@ -162,7 +162,7 @@ mod tests {
         assert!(parse("-info").unwrap().info);
     }
 
-    /// A command line that cannot be meant is refused under the name of what is wrong with it.
+    /// A malformed command line is refused; the error names the argument at fault.
     #[test]
     fn refuses_what_it_does_not_know() {
         assert_eq!(parse("-nmespace x start"), Err(ArgsError::Unknown("nmespace".into())));

@@ -1,10 +1,11 @@
-//! How containerd tells a new shim what it is for, and how the shim answers, in the three ways in use.
+//! The parameters that containerd passes to a new shim, and the form of the shim's answer. Three conventions are in use.
 //!
 //! - containerd 1.7: flags and environment; the answer is the bare address, which means task API version 2.
-//! - containerd 2.0 to 2.2: the same, and also the same `MAX_SHIM_VERSION=2`, although they speak version 3: only their
-//!   own version tells them apart. The answer is JSON. What they write to standard input are runtime options, not bootstrap
-//!   parameters.
+//! - containerd 2.0 to 2.2: the same call, with the same `MAX_SHIM_VERSION=2`, although they speak version 3. Only containerd's own
+//!   version distinguishes them. The answer is JSON.
 //! - containerd 2.3 and later: a `BootstrapParams` message on standard input; the answer is a `BootstrapResult`.
+//!
+//! containerd 2.0 to 2.2 write runtime options to standard input, not bootstrap parameters.
 
 use std::path::PathBuf;
 
@@ -18,13 +19,13 @@ use crate::pod::options::RuntimeOptions;
 
 /// The newest version of the task API that this shim speaks.
 const NEWEST: u32 = 3;
-/// What a containerd speaks that does not say it.
+/// The version of the task API of a containerd that does not name one.
 const OLDEST: u32 = 2;
 
-/// Upper limit for what is read from standard input, the one containerd sets itself.
+/// Upper limit for input on standard input, in bytes; containerd uses the same limit.
 pub(crate) const INPUT_MAX: u64 = 10 << 20;
 
-/// In which form the address is given back.
+/// The form in which `start` returns the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// The address alone.
@@ -35,22 +36,22 @@ pub(crate) enum Reply {
     Protobuf,
 }
 
-/// What is known after containerd has had its say.
+/// All that containerd passed to this `start`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Bootstrap {
     /// The form of the answer.
     pub(crate) reply: Reply,
-    /// Socket on which containerd takes events.
+    /// Socket on which containerd receives events.
     pub(crate) ttrpc_address: String,
-    /// Folder for our socket, where containerd wants one.
+    /// Folder for the daemon's socket, if containerd names one.
     pub(crate) socket_dir: Option<PathBuf>,
-    /// The level at which containerd wants shims to log.
+    /// The log level that containerd wants of shims.
     pub(crate) level: Level,
     /// The options of the runtime.
     pub(crate) options: RuntimeOptions,
 }
 
-/// Says why what containerd wrote to standard input cannot be used.
+/// The reason why containerd's standard input cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BootstrapError {
     #[error("cannot use bootstrap parameters: they are for {found}, not for {expected}")]
@@ -60,7 +61,7 @@ pub(crate) enum BootstrapError {
 }
 
 impl Bootstrap {
-    /// Reads standard input, and falls back to the environment if it holds no bootstrap parameters.
+    /// Reads standard input. Without bootstrap parameters there, the environment counts.
     ///
     /// # Errors
     /// [`BootstrapError::ForAnother`] if the parameters are meant for another shim.
@@ -89,7 +90,7 @@ impl Bootstrap {
 }
 
 impl Reply {
-    /// Chooses the newest version that this containerd speaks, if it did not say itself.
+    /// Chooses the newest version that this containerd speaks, unless containerd has named one.
     pub(crate) fn for_containerd(self, version: impl FnOnce() -> Option<String>) -> Self {
         let major = |version: String| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         match self {
@@ -121,7 +122,7 @@ impl Reply {
     }
 }
 
-/// Returns the level that is nearest to one of containerd's, which has room for others between those that are named.
+/// Returns the nearest log level. containerd's levels are numbers with gaps between the named ones.
 fn level_of(wanted: i32) -> Level {
     let levels = [
         (LogLevel::LOG_LEVEL_TRACE, Level::TRACE),
@@ -134,7 +135,7 @@ fn level_of(wanted: i32) -> Level {
     nearest.map_or(Level::INFO, |(_, level)| level)
 }
 
-/// Finds the options of the runtime among what containerd says besides.
+/// Finds the runtime options among the bootstrap parameters.
 fn options_of(params: &BootstrapParams) -> RuntimeOptions {
     let said = params.extensions.iter().filter_map(|extension| extension.value.as_ref());
     said.cloned().map(RuntimeOptions::from).find(RuntimeOptions::is_known).unwrap_or_default()
@@ -185,7 +186,7 @@ mod tests {
         Extension { value: MessageField::some(value), ..Extension::default() }
     }
 
-    /// The level that containerd asks for counts, the nearest one that there is; its flag asks for more.
+    /// containerd's level is mapped to the nearest log level; its debug flag can only make the log more verbose.
     #[test]
     fn levels_are_containerds() {
         let level = |level, debug| {
@@ -239,7 +240,7 @@ mod tests {
         assert_eq!(json, json!({ "version": 3, "address": "unix:///s", "protocol": "ttrpc" }));
     }
 
-    /// A containerd that does not say what it speaks is known by its own version; without one the oldest is spoken.
+    /// A containerd that names no version is recognised by its own version; without one the oldest API version is used.
     #[test]
     fn containerd_is_known_by_its_version() {
         let reply = |version: Option<&str>| Reply::Address.for_containerd(|| version.map(str::to_owned));

@@ -1,5 +1,5 @@
-//! `delete`: cleans up after a daemon that died, from what is on disk. containerd calls it, with the bundle as the
-//! working directory, when it cannot reach the daemon.
+//! `delete`: cleans up after a daemon that died, from the state on disk. containerd calls it when it cannot reach the daemon. The working
+//! directory is the bundle.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -26,13 +26,13 @@ use crate::pod::record::Record;
 use crate::pod::spec;
 use crate::telemetry::observe;
 
-/// How long a daemon may take to answer.
+/// Time limit for the daemon's response.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long to wait for the removal of a pod's other containers. containerd gives a `delete` five seconds.
+/// Time limit for the removal of a pod's other containers. containerd gives a `delete` five seconds.
 const SWEEP_LIMIT: Duration = Duration::from_secs(3);
 
-/// Says why a container could not be cleaned up.
+/// The reason why a container could not be cleaned up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeleteError {
     #[error("cannot use {id:?} as the id of a container")]
@@ -51,10 +51,10 @@ pub(crate) enum DeleteError {
     Output(#[source] io::Error),
 }
 
-/// Removes all that is left of a container and prints how it ended.
+/// Removes the remains of a container and prints its exit status.
 ///
 /// # Errors
-/// [`DeleteError`]; whatever could be removed is gone all the same.
+/// [`DeleteError`]. The other steps of the removal are done all the same.
 pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
     let id = flags.id.clone();
     if !is_id(&id) {
@@ -76,7 +76,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
         init: record.init,
         cgroup: record.cgroup,
     };
-    // The mount to be taken away must not be kept busy.
+    // A working directory inside the mount would keep it busy.
     std::env::set_current_dir("/").map_err(DeleteError::Bundle)?;
     let sweep = (pod == id).then(|| Sweep::begin(&flags.address, &flags.namespace, &pod));
     let note = pending::note(&remove).inspect_err(|error| tracing::warn!(%error, "cannot note the removal"));
@@ -98,8 +98,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
     io::stdout().write_all(&answer).map_err(DeleteError::Output)
 }
 
-/// Asks the daemon that `start` has noted in the bundle to end: it refuses if it serves other containers of the pod, and ends
-/// if containerd died before it gave it any. Then removes the sockets of daemons that nobody answers.
+/// Asks the daemon that `start` recorded in the bundle to end. The daemon refuses if it serves other containers of the pod. It ends if
+/// containerd died before it created a container. Then removes the sockets that no daemon listens on.
 fn end_daemon(bundle: &Path) {
     let Ok(address) = fs::read_to_string(bundle.join("address")) else { return };
     let Some(path) = address.strip_prefix("unix://").map(PathBuf::from) else { return };
@@ -112,7 +112,7 @@ fn end_daemon(bundle: &Path) {
     match sockets::lock(folder) {
         Ok(_lock) => {
             sockets::sweep(folder);
-            // A daemon from before an upgrade has a name that a sweep does not know.
+            // A sweep does not recognise the name of a socket from before an upgrade.
             sockets::remove_dead(&path);
         }
         Err(error) => tracing::warn!(%error, folder = %folder.display(), "cannot look for sockets of dead daemons"),

@@ -1,6 +1,6 @@
-//! What the task API answers when a call fails: a code, and the whole chain of reasons as text.
+//! The answer of the task API to a failed call: a gRPC code, and the whole chain of reasons as text.
 //!
-//! The text is all that a user of `ctr` or `kubectl describe` sees, so nothing may be left out of it.
+//! A user of `ctr` or `kubectl describe` sees only this text, so it must be complete.
 
 use prewasi_precompiler::{chain, one_line};
 use ttrpc::proto::Code;
@@ -9,7 +9,7 @@ use crate::failure::{Failure, Kind};
 use crate::node::cgroup::ClaimError;
 use crate::pod::stdio::{ConsoleError, LoggerError, StreamError, UriError};
 
-/// Returns the code that a client's program understands.
+/// Returns the gRPC code of a failure, for the client's program.
 fn code(kind: Kind) -> Code {
     match kind {
         Kind::Invalid => Code::INVALID_ARGUMENT,
@@ -23,7 +23,7 @@ fn code(kind: Kind) -> Code {
     }
 }
 
-/// Says why a call of the task API fails.
+/// The reason why a call of the task API fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TaskError {
     #[error("cannot find container {id}")]
@@ -151,7 +151,7 @@ impl From<TaskError> for ttrpc::Error {
 mod tests {
     use super::*;
 
-    /// The figures of a container without a cgroup are not there, as with runc's shim: clients pass over it.
+    /// Metrics of a container without a cgroup are answered with `NotFound`, as with runc's shim: clients skip such a container.
     #[test]
     fn no_cgroup_is_not_found() {
         let ttrpc::Error::RpcStatus(status) = (TaskError::NoCgroup { id: "a".to_owned() }).into() else {
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(status.message, "cannot read the figures of container a: it has no cgroup");
     }
 
-    /// The code of a helper's failure reaches the client, and its text cannot pass for anything else.
+    /// The code of a helper's failure reaches the client unchanged, whatever its text says.
     #[test]
     fn codes_are_kept() {
         let source = Failure { kind: Kind::Unavailable, message: "x".to_owned() };

@@ -1,7 +1,6 @@
-//! Tells containerd what happens to containers, in order, across restarts of containerd.
+//! Sends events about containers to containerd, in order, across restarts of containerd.
 //!
-//! Events wait in a queue. One that cannot be sent is tried again until it can be: containerd learns of an exit that
-//! happened while it was away.
+//! Events wait in a queue. A failed send is retried until it succeeds: containerd receives an exit that happened while it was down.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,14 +24,14 @@ use crate::node::mounts::Mount;
 use crate::node::pid::Exit;
 use crate::pod::stdio::StdioPaths;
 
-/// How many events wait at most. A pod makes a handful; the limit keeps a daemon small whose containerd is gone.
+/// Capacity of the queue, in events. A pod makes a handful; the limit keeps a daemon small whose containerd is gone.
 const QUEUE_MAX: usize = 4096;
 /// How long containerd may take to accept an event.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
-/// Pause after a failed attempt, at first and at most.
+/// Pause after a failed attempt: the first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Something that happened to a container.
+/// An event in the life of a container.
 #[derive(Debug)]
 pub(crate) enum Event {
     Create {
@@ -44,7 +43,7 @@ pub(crate) enum Event {
     Start {
         pid: u32,
     },
-    /// Of the init process, which has no exec id, or another one.
+    /// The end of a process. The init process has no exec id.
     Exit {
         exec_id: String,
         pid: u32,
@@ -188,7 +187,7 @@ impl Event {
     }
 }
 
-/// Packs a message as Go's `typeurl` does: the name alone, without a host before it.
+/// Packs a message as Go's `typeurl` does: the type URL is the type's name, without a host in front.
 pub(crate) fn any<M: MessageFull>(message: &M) -> containerd_shim_protos::protobuf::Result<Any> {
     let type_url = M::descriptor().full_name().to_owned();
     Ok(Any { type_url, value: message.write_to_bytes()?, ..Any::default() })
@@ -209,7 +208,7 @@ async fn send_all(queue: Arc<Queue>, address: String) {
             Ok(()) => {
                 pause = PAUSES.0;
                 let mut waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                // The queue may have dropped it meanwhile.
+                // The queue may have dropped this event meanwhile.
                 if waiting.front() == Some(&envelope) {
                     waiting.pop_front();
                 }
@@ -253,7 +252,7 @@ mod tests {
         }
     }
 
-    /// Events that happen while containerd is away arrive when it is back, in order.
+    /// Events from containerd's downtime arrive after its restart, in order.
     #[test]
     fn nothing_is_lost() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -276,7 +275,7 @@ mod tests {
         std::fs::remove_file(path).unwrap();
     }
 
-    /// Types are named as containerd's own programs name them.
+    /// Type names equal those of containerd's own programs.
     #[test]
     fn type_names() {
         assert_eq!(any(&TaskStart::default()).unwrap().type_url, "containerd.events.TaskStart");

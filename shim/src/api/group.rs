@@ -1,11 +1,11 @@
-//! Which containers share a daemon: those of one pod.
+//! Assigns containers to daemons: the containers of one pod share a daemon.
 
 use std::collections::HashMap;
 
-/// Annotations that name a group, in order of precedence: the pod's sandbox, then what runc's shim uses too.
+/// Annotations that name a group, in order of precedence: the sandbox of the pod, then the annotation that runc's shim also reads.
 const ANNOTATIONS: [&str; 2] = ["io.kubernetes.cri.sandbox-id", "io.containerd.runc.v2.group"];
 
-/// Returns the name of the group that a container belongs to; its own id if nothing says otherwise.
+/// Returns the name of the group that a container belongs to: without an annotation, the container's own id.
 pub(crate) fn group_of(id: &str, annotations: &HashMap<String, String>) -> String {
     let named = ANNOTATIONS.iter().filter_map(|name| annotations.get(*name)).find(|group| !group.is_empty());
     named.cloned().unwrap_or_else(|| id.to_owned())
@@ -15,7 +15,7 @@ pub(crate) fn group_of(id: &str, annotations: &HashMap<String, String>) -> Strin
 mod tests {
     use super::*;
 
-    /// The sandbox's id counts before any other group, and the container's own id stands in for none.
+    /// The sandbox's id has precedence; without any annotation the container's own id is the group.
     #[test]
     fn precedence() {
         let mut annotations = HashMap::new();

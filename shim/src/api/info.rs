@@ -11,7 +11,7 @@ use prewasi_engines::{Engine, version_label};
 /// Prints containerd's `RuntimeInfo`.
 ///
 /// # Errors
-/// What the system says of standard output.
+/// Standard output cannot be written.
 pub(crate) fn print_info(engine: &dyn Engine) -> io::Result<()> {
     let version = RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), ..RuntimeVersion::default() };
     let info = RuntimeInfo {
@@ -27,7 +27,7 @@ pub(crate) fn print_info(engine: &dyn Engine) -> io::Result<()> {
 /// Prints names and versions of the shim and its engine.
 ///
 /// # Errors
-/// What the system says of standard output.
+/// Standard output cannot be written.
 pub(crate) fn print_version(engine: &dyn Engine) -> io::Result<()> {
     writeln!(
         io::stdout(),

@@ -1,7 +1,7 @@
-//! The task API on the wire: messages in, messages out. What the calls do is in [`crate::pod::calls`].
+//! The task API on the wire: decodes requests and encodes responses. [`crate::pod::calls`] implements the calls.
 //!
-//! Versions 2 and 3 have the same messages and differ in the service's name alone; both are served. Every method is
-//! written out, because the generated default answers `NotFound`, which containerd takes for a container that is gone.
+//! Versions 2 and 3 have the same messages and differ only in the name of the service; both are served. Every method is written out,
+//! because the generated default answers `NotFound`, which containerd interprets as a container that is gone.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -36,10 +36,10 @@ use crate::pod::options::RuntimeOptions;
 use crate::pod::stdio::StdioPaths;
 use crate::telemetry::trace::Context;
 
-/// Names under which the service is known to containerd 1.7 and 2.x, and to what the bindings are generated from.
+/// Names of the service: that of containerd 1.7, then that of 2.x, from which the bindings are generated.
 const NAMES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 
-/// Answers the calls of the task API.
+/// The service that answers the calls of the task API.
 #[derive(Clone)]
 struct TaskService(Arc<Pod>);
 
@@ -49,13 +49,13 @@ pub(crate) fn services(shim: &Arc<Pod>) -> HashMap<String, Service> {
     NAMES.iter().flat_map(|name| service().map(|service| ((*name).to_owned(), service))).collect()
 }
 
-/// Takes the span of the caller out of a call's metadata.
+/// Reads the caller's span from the metadata of a call.
 fn above(context: &TtrpcContext) -> Option<Context> {
     let value = |name: &str| context.metadata.get(name).map(|values| values.join(","));
     Context::parse(&value("traceparent")?, &value("tracestate").unwrap_or_default())
 }
 
-/// Does a call to its end even if the client goes away: half of a creation would leave a container nobody knows.
+/// Runs a call to its end even if the client disconnects: half of a creation would leave a container that no client knows.
 async fn to_the_end<T: Send + 'static>(
     span: tracing::Span,
     call: impl Future<Output = Result<T, TaskError>> + Send + 'static,
@@ -227,15 +227,15 @@ impl Task for TaskService {
     }
 }
 
-/// Describes a process; one that was executed later by its exec id too.
+/// Describes a process; an exec process also has its exec id.
 fn process_info((pid, exec_id): (u32, Option<String>)) -> ProcessInfo {
     let details = exec_id.map(|exec_id| ProcessDetails { exec_id, ..ProcessDetails::default() });
-    // A message of one short string can be encoded.
+    // Encoding a message with one short string does not fail.
     let info = details.and_then(|details| any(&details).ok());
     ProcessInfo { pid, info: info.map_or_else(MessageField::none, MessageField::some), ..ProcessInfo::default() }
 }
 
-/// Makes the answer to a deletion, by call or by command.
+/// Makes the response of a deletion, for the call and for the command.
 pub(crate) fn deleted(pid: u32, exit: Exit) -> DeleteResponse {
     DeleteResponse { pid, exit_status: exit.status, exited_at: timestamp(exit.at), ..DeleteResponse::default() }
 }

@@ -1,10 +1,11 @@
-//! Sockets of daemons, in a folder that other shims may use, too: from containerd 2.3 on there is one for all.
+//! Sockets of daemons, in a folder that may be shared with other shims: since containerd 2.3 all shims share one.
 //!
-//! Only sockets of names that this shim gives are ever connected to or removed. A connection that nobody accepts stays in a
-//! queue of a few places, and another shim's socket is not ours to take away.
+//! This shim connects to, and removes, only sockets with names that it creates itself. A connection that is never accepted occupies a
+//! place in a short backlog, and another shim's socket is not this shim's to remove.
 //!
-//! A daemon removes its socket when it ends, and `delete` that of a daemon which could not. But containerd calls `delete`
-//! only as long as it has the bundle, which it may just have removed when a daemon is killed. So each `start` and each `delete` sweeps.
+//! A daemon removes its socket when it ends; `delete` removes the socket of a daemon that was killed. But containerd calls `delete` only
+//! while it has the bundle, and it may have just removed the bundle when a daemon is killed. So each `start` and each `delete` sweeps the
+//! folder.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,18 +18,18 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::pod::folders::is_socket_name;
 
-/// Keeps others from making sockets in a folder, until the result is dropped.
+/// Locks a folder until the result is dropped: no other `start` or `delete` makes or removes sockets there.
 ///
 /// # Errors
-/// What the system says.
+/// The folder cannot be opened or locked.
 pub(crate) fn lock(folder: &Path) -> io::Result<File> {
     let lock = File::open(folder)?;
     flock(&lock, FlockOperation::LockExclusive)?;
     Ok(lock)
 }
 
-/// Removes the sockets of this shim's daemons that nobody listens on. The folder must be locked: a socket is not listened on
-/// at first.
+/// Removes sockets of this shim's daemons that have no listener. The caller holds the folder's lock: a socket that was just made has no
+/// listener yet.
 pub(crate) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let ours = entries.flatten().filter(|entry| is_socket_name(&entry.file_name()));
@@ -37,20 +38,20 @@ pub(crate) fn sweep(folder: &Path) {
     }
 }
 
-/// Removes a socket that nobody listens on. Its name must be known as ours, its folder locked.
+/// Removes a socket without a listener. The caller has checked that the name is one of this shim's, and holds the folder's lock.
 pub(crate) fn remove_dead(path: &Path) {
     if try_connect(path) == Err(Errno::CONNREFUSED) {
-        // What stays is removed the next time.
+        // A socket that stays is removed by the next sweep.
         let _ = fs::remove_file(path);
     }
 }
 
-/// Says whether somebody listens on a socket. One who is busy does; he is not waited for.
+/// Returns whether a process listens on a socket. A full backlog counts as alive; never blocks.
 pub(crate) fn is_listened_on(path: &Path) -> bool {
     matches!(try_connect(path), Ok(()) | Err(Errno::AGAIN))
 }
 
-/// Says whether somebody listens on a socket who has not too much to do to be asked.
+/// Returns whether a process listens on a socket and its backlog has room for a connection. Never blocks.
 pub(crate) fn can_be_asked(path: &Path) -> bool {
     try_connect(path).is_ok()
 }
@@ -79,7 +80,7 @@ mod tests {
         names
     }
 
-    /// What is listened on stays, however many wait, and so does what is no socket.
+    /// A socket with a listener stays, also with a full backlog; so does a file that is no socket.
     #[test]
     fn only_the_dead_are_swept() {
         let folder = folder("dead");
@@ -94,8 +95,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// Sockets of other shims stay, dead ones too, and nobody connects to them: the queue of one with a single place is as
-    /// empty afterwards as before.
+    /// Sockets of other shims stay, also without a listener. The sweep never connects to them: a backlog with one place stays empty.
     #[test]
     fn sockets_of_others_are_left_alone() {
         let folder = folder("others");
@@ -116,7 +116,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// One who is busy listens but cannot be asked; one that is dead, or not there, does neither.
+    /// A listener with a full backlog is alive but cannot be asked; a dead or missing socket is neither.
     #[test]
     fn listeners_are_told_apart() {
         let folder = folder("busy");

@@ -1,10 +1,10 @@
-//! `start`: finds the daemon of a container's pod, or makes one, and tells containerd its address.
+//! `start`: finds or starts the daemon of a container's pod, and prints its address for containerd.
 //!
-//! The socket listens before the daemon runs, so containerd can connect as soon as it has the address. Nothing but the
-//! answer may be printed: containerd reads both streams as one.
+//! The socket listens before the daemon runs, so containerd can connect as soon as it has the address. Only the answer may be printed:
+//! containerd reads standard output and standard error as one.
 //!
-//! containerd kills this process when its caller gives up, and then calls nothing that would end the daemon. So all that
-//! takes time or can fail comes before there is a daemon, and one whose address cannot be given is ended again.
+//! containerd kills this process when its caller gives up, and then makes no call that would end the daemon. So all steps that take time
+//! or can fail come before the daemon. A daemon whose address cannot be delivered is ended again.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, IsTerminal as _, Read as _};
@@ -28,8 +28,7 @@ use crate::telemetry::log;
 /// Name of the file in the bundle with the address; containerd before 1.7 reads it after a restart.
 const ADDRESS_FILE: &str = "address";
 
-/// What a daemon needs to know of containerd's environment. Everything else stays out of it: a container's processes
-/// have a copy.
+/// Variables of containerd's environment that the daemon needs. All others are left out, because a container's processes have a copy.
 const ENVIRONMENT: [&str; 8] = [
     "PATH",
     "TMPDIR",
@@ -40,10 +39,10 @@ const ENVIRONMENT: [&str; 8] = [
     "RUST_BACKTRACE",
     "RUST_LIB_BACKTRACE",
 ];
-/// Beginnings of further names that a daemon is told.
+/// Prefixes of further variables that the daemon gets.
 const PREFIXES: [&str; 2] = ["PREWASI_", "OTEL_"];
 
-/// Says why there is no daemon.
+/// The reason why there is no daemon.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error("cannot use {id:?} as the id of a container")]
@@ -91,7 +90,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
     let reply = bootstrap.reply.for_containerd(|| prewasi_precompiler::containerd_version(&flags.address));
     let answer = |path: &Path| Answer::prepare(reply, path, &bundle);
     find_or_make(&socket, &dir, &mut io::stdout().lock(), answer, |listener| {
-        // Open until the daemon runs.
+        // Stays open until the daemon runs.
         let program = program::sealed().map_err(StartError::Program)?;
         let mut command = daemon(&program, flags, &bundle, &socket.path, &group);
         command.args(["-containerd-level", bootstrap.level.as_str()]);
@@ -105,22 +104,22 @@ pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
 /// The folder for sockets.
 struct Folder {
     path: PathBuf,
-    /// With which mode it is made, if it is not there.
+    /// Mode of a folder that has to be made.
     mode: u32,
 }
 
 impl Folder {
-    /// Takes the folder that containerd names, which all shims share and make in the same way; else our own.
+    /// Returns the folder that containerd names, which all shims share and create in the same way; else prewasi's own folder.
     fn for_sockets(named: Option<PathBuf>) -> Self {
         named.map_or_else(|| Self { path: folders::sockets(), mode: 0o711 }, |path| Self { path, mode: 0o700 })
     }
 }
 
-/// What containerd is told, ready to be printed.
+/// The answer for containerd, ready to be printed.
 struct Answer(Vec<u8>);
 
 impl Answer {
-    /// Notes the address in the bundle, and writes it in the form that containerd expects.
+    /// Records the address in the bundle, and encodes it in the form that containerd expects.
     fn prepare(reply: Reply, socket: &Path, bundle: &Path) -> Result<Self, StartError> {
         let address = format!("unix://{}", socket.display());
         let address_file = bundle.join(ADDRESS_FILE);
@@ -142,8 +141,8 @@ fn input() -> Result<Vec<u8>, StartError> {
     Ok(input)
 }
 
-/// Gives the address of the daemon that listens, else of one that it makes. Two calls for one pod wait for each other: until
-/// a new daemon's address is given nobody else knows of it, so that it can be ended if that fails.
+/// Prints the address of the pod's daemon, and starts one if none listens. A lock serialises two calls for one pod. Until the new
+/// daemon's address is printed, no other process knows the daemon, so it can be ended if printing fails.
 fn find_or_make(
     socket: &Socket,
     dir: &Folder,
@@ -161,17 +160,17 @@ fn find_or_make(
     let made = listen(&socket.path).and_then(make);
     let given = made.and_then(|mut daemon| {
         answer.give(to).inspect_err(|_| {
-            // Nobody else knows of it.
+            // No other process knows this daemon.
             let _ = daemon.kill().and_then(|()| daemon.wait());
         })
     });
     given.inspect_err(|_| {
-        // The error that counts is the first one.
+        // The first error is the one to report.
         let _ = fs::remove_file(&socket.path);
     })
 }
 
-/// Makes a socket for its owner alone, as other shims do.
+/// Makes a socket that only its owner may use, as other shims do.
 fn listen(path: &Path) -> Result<UnixListener, StartError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file("remove", path)(error)),
@@ -184,7 +183,7 @@ fn listen(path: &Path) -> Result<UnixListener, StartError> {
 
 /// Makes the command of a daemon, without its action.
 fn daemon(program: &OwnedFd, flags: &Flags, bundle: &Path, socket: &Path, group: &str) -> Command {
-    // Under its own name in a list of processes.
+    // The path becomes the process's name in process lists.
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command.arg0(std::env::args_os().next().unwrap_or_default());
     command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-pod", group]);
@@ -221,7 +220,7 @@ fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartErr
 mod tests {
     use super::*;
 
-    /// A folder with its socket, and what takes the place of daemons.
+    /// A folder with its socket, and a process that plays the daemon.
     struct Subject {
         dir: Folder,
         socket: Socket,
@@ -236,7 +235,7 @@ mod tests {
             Self { dir: Folder { path, mode: 0o700 }, socket, listeners: Vec::new(), pids: Vec::new() }
         }
 
-        /// Gives the address of what takes the place of a daemon, which is started if there is none.
+        /// Prints the address of the stand-in daemon, which is started if none listens.
         fn start(&mut self, to: &mut dyn io::Write) -> Result<(), StartError> {
             let answer = |path: &Path| Answer::prepare(Reply::Address, path, &self.dir.path);
             find_or_make(&self.socket, &self.dir, to, answer, |listener| {
@@ -262,7 +261,7 @@ mod tests {
     impl Drop for Subject {
         fn drop(&mut self) {
             for pid in &self.pids {
-                // It may have ended.
+                // The process may have ended.
                 let _ = nix::sys::signal::kill(
                     nix::unistd::Pid::from_raw(pid.cast_signed()),
                     nix::sys::signal::Signal::SIGKILL,
@@ -272,7 +271,7 @@ mod tests {
         }
     }
 
-    /// A socket that nobody answers is replaced; one that is answered is left alone.
+    /// A socket without a listener is replaced; a socket with a listener is left alone.
     #[test]
     fn sockets_are_used_again() {
         let mut subject = Subject::new("again");
@@ -300,7 +299,7 @@ mod tests {
         assert_eq!(subject.answer(), format!("unix://{}", subject.socket.path.display()));
     }
 
-    /// A daemon whose address cannot be given ends, and its socket goes.
+    /// A daemon whose address cannot be delivered is ended, and its socket removed.
     #[test]
     fn daemon_that_nobody_hears_of_ends() {
         let mut subject = Subject::new("unheard");
@@ -310,7 +309,7 @@ mod tests {
         assert_eq!((subject.pids.len(), subject.is_running(0), subject.socket.path.exists()), (1, false, false));
     }
 
-    /// A failure before there is a daemon keeps it from being made.
+    /// No daemon is started after a failure.
     #[test]
     fn nothing_fails_after_the_daemon_is_made() {
         let mut subject = Subject::new("early");

@@ -1,4 +1,4 @@
-//! The cgroups of a container: which they are, who is in them, and how they go.
+//! The cgroups of a container: finding them, listing and killing their processes, removing them.
 //!
 //! libcgroups 0.7, which libcontainer uses, does not write them: with systemd it sends a cpuset in a type that systemd refuses, loses keys
 //! of `unified`, and confines no devices; its figures lack pressure, peaks and huge pages. Its paths and its hierarchies of v1 are used.
@@ -35,22 +35,22 @@ const NAMED: &str = "name=systemd";
 /// The folders of a container, by controller.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cgroup {
-    /// With cgroup v1 one for each hierarchy, controllers joined by commas; with v2 one under the empty name.
+    /// With cgroup v1 one folder for each hierarchy, controllers joined by commas; with v2 one folder under the empty name.
     folders: Vec<(String, PathBuf)>,
-    /// The scope of systemd that the folder belongs to.
+    /// The systemd scope that the folder belongs to.
     #[serde(default)]
     unit: Option<String>,
-    /// Folders at and below those that were there before the container.
+    /// Folders of the container, and folders below them, that existed before it.
     #[serde(default)]
     kept: Vec<PathBuf>,
 }
 
 impl Cgroup {
-    /// Finds where a process of the container has been moved to. Cgroups that it shares with the calling process are left out:
-    /// they are not the container's own, and to kill the processes in them would be fatal.
+    /// Finds the cgroups of a process of the container. Those that it shares with the calling process are left out: they do not belong to
+    /// the container, and killing their processes would be fatal.
     ///
     /// # Errors
-    /// What the system says, if the process has ended above all.
+    /// The system's error, in particular if the process has ended.
     fn at_process(self, pid: i32) -> io::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
@@ -58,7 +58,7 @@ impl Cgroup {
         Ok(Self { folders: folders(&cgroups, &own, &mounts), ..self })
     }
 
-    /// Returns the scope of systemd, if the container has one.
+    /// Returns the container's systemd scope, if it has one.
     pub(crate) fn unit(&self) -> Option<&str> {
         self.unit.as_deref()
     }
@@ -69,11 +69,11 @@ impl Cgroup {
         self.folders.iter().find(|(list, _)| of(list)).map(|(_, folder)| folder.as_path())
     }
 
-    /// Takes the calling process, and those that it makes from now on, into the cgroup of the hierarchy that systemd keeps for itself on a
-    /// node with cgroup v1. libcontainer leaves it out, runc does not: processes in containerd's cgroup there count as containerd's.
+    /// Moves the calling process, and its future children, into the container's cgroup of systemd's own hierarchy, on a node with cgroup
+    /// v1. libcontainer omits that, runc does not: a process in containerd's cgroup there counts as containerd's.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn join_named(&self) -> io::Result<()> {
         let Some((_, folder)) = self.named() else { return Ok(()) };
         fs::create_dir_all(folder)?;
@@ -84,7 +84,7 @@ impl Cgroup {
         self.folders.iter().find(|(name, _)| name == NAMED)
     }
 
-    /// Returns the only folder of a system that has cgroup v2 alone.
+    /// Returns the only folder on a system with cgroup v2 alone.
     pub(crate) fn unified(&self) -> Option<&Path> {
         match self.folders.as_slice() {
             [(name, folder)] if name.is_empty() => Some(folder),
@@ -92,21 +92,21 @@ impl Cgroup {
         }
     }
 
-    /// Lists the processes in the cgroups and those below them.
+    /// Lists the processes in the cgroups and in those below them.
     pub(crate) fn pids(&self) -> Vec<i32> {
-        // Every process is in every hierarchy; where one is missing, a controller may have been moved by hand.
+        // Each hierarchy should list each process; if one does not, an administrator may have moved it in one hierarchy.
         let mut pids = Vec::new();
         for (_, folder) in &self.folders {
             collect_pids(folder, &mut pids);
         }
         pids.sort_unstable();
         pids.dedup();
-        // Whatever a spec names, the shim never takes itself for a process of the container.
+        // The shim never counts itself as a process of the container, whatever a spec names.
         pids.retain(|pid| *pid != std::process::id().cast_signed());
         pids
     }
 
-    /// Kills all processes and waits until they are gone or `limit` is over. Says whether they are.
+    /// Kills all processes and waits until they have ended, at most for `limit`. Returns whether they have.
     pub(crate) fn kill_all(&self, limit: Duration) -> bool {
         let start = Instant::now();
         loop {
@@ -116,7 +116,7 @@ impl Cgroup {
             }
             if !self.kill_at_once() {
                 for pid in pids {
-                    // One that has just ended is what was wanted.
+                    // A process that has just ended needs no signal.
                     let _ = signal_child(pid, nix::libc::SIGKILL);
                 }
             }
@@ -128,23 +128,23 @@ impl Cgroup {
         }
     }
 
-    /// Has the kernel kill all processes: those that are being forked meanwhile, too, and no other that has got a number which was read
-    /// before. `false` if it cannot do that: cgroup v1, or Linux before 5.14.
+    /// Lets the kernel kill all processes in one step. That includes processes that are being forked, and cannot hit a reused pid.
+    /// `false` if the kernel cannot do that: cgroup v1, or Linux before 5.14.
     fn kill_at_once(&self) -> bool {
         let file = self.unified().map(|folder| fs::File::options().write(true).open(folder.join("cgroup.kill")));
         file.is_some_and(|file| file.is_ok_and(|mut file| file.write_all(b"1").is_ok()))
     }
 
-    /// Says whether the kernel knows of processes in it, however deep below.
+    /// Returns whether the kernel counts processes in the cgroup, at any depth.
     fn is_populated(&self) -> bool {
         let events = self.unified().and_then(|folder| fs::read_to_string(folder.join("cgroup.events")).ok());
         events.is_some_and(|events| events.lines().any(|line| line == "populated 1"))
     }
 
-    /// Has the kernel stop all processes, or lets them go on; it takes its time.
+    /// Lets the kernel freeze or thaw all processes, which takes some time.
     ///
     /// # Errors
-    /// What the system says, also if there is no way to do that.
+    /// The system's error, also if the kernel cannot freeze.
     pub(crate) fn set_frozen(&self, frozen: bool) -> io::Result<()> {
         match self.freezer()? {
             Freezer::Legacy(folder) => {
@@ -154,10 +154,10 @@ impl Cgroup {
         }
     }
 
-    /// Says whether all processes are stopped.
+    /// Returns whether all processes are frozen.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn is_frozen(&self) -> io::Result<bool> {
         match self.freezer()? {
             Freezer::Legacy(folder) => Ok(fs::read_to_string(folder.join("freezer.state"))?.trim() == "FROZEN"),
@@ -167,7 +167,7 @@ impl Cgroup {
         }
     }
 
-    /// Lets frozen processes go on, so that a signal reaches them.
+    /// Thaws the processes, so that a signal reaches them.
     pub(crate) fn thaw(&self) {
         // A container that is not frozen need not be thawed.
         let _ = self.set_frozen(false);
@@ -180,7 +180,7 @@ impl Cgroup {
             .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "the container has no cgroup that can be frozen"))
     }
 
-    /// Has systemd take away the scope, if the container has one. It must be asked before the folder goes.
+    /// Lets systemd remove the container's scope, if it has one. Must be called before the folder is removed.
     ///
     /// # Errors
     /// [`SystemdError`].
@@ -188,8 +188,7 @@ impl Cgroup {
         self.unit.as_deref().map_or(Ok(()), |unit| systemd::Systemd::connect()?.stop(unit))
     }
 
-    /// Removes the folders that are left, those below them first, but none that was there before the container. Says whether all are
-    /// gone.
+    /// Removes the remaining folders, children first, except those that existed before the container. Returns whether all are gone.
     pub(crate) fn remove(&self) -> bool {
         self.folders.iter().filter(|(_, folder)| !self.remove_folder(folder)).count() == 0
     }
@@ -208,7 +207,7 @@ impl Cgroup {
     }
 }
 
-/// The folder that stops processes.
+/// The folder whose files freeze processes.
 enum Freezer<'a> {
     Legacy(&'a Path),
     Unified(&'a Path),
@@ -229,7 +228,7 @@ fn child_folders(folder: &Path) -> Vec<PathBuf> {
     entries.flatten().filter(is_folder).map(|entry| entry.path()).collect()
 }
 
-/// Joins `/proc/PID/cgroup` (`id:controllers:path`) with the mount points of the hierarchies, without what is in `own`.
+/// Joins `/proc/PID/cgroup` (`id:controllers:path`) with the mount points of the hierarchies, except the cgroups in `own`.
 fn folders(cgroups: &str, own: &str, mounts: &str) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     for line in cgroups.lines() {
@@ -246,7 +245,7 @@ fn folders(cgroups: &str, own: &str, mounts: &str) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// Joins an absolute path with the mount points of the hierarchies that limit processes: of all v1 ones, or the only one of v2.
+/// Joins an absolute path with the mount points of the hierarchies that limit processes: all of v1, or the only one of v2.
 fn folders_at(path: &Path, mounts: &str) -> Vec<(String, PathBuf)> {
     let below: PathBuf = path.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
     if below.as_os_str().is_empty() {
@@ -257,7 +256,7 @@ fn folders_at(path: &Path, mounts: &str) -> Vec<(String, PathBuf)> {
     hierarchies.map(|mount| (mount.controllers(), Path::new(mount.point).join(&below))).collect()
 }
 
-/// Says whether cgroup v1 limits processes on this node.
+/// Returns whether cgroup v1 limits processes on this node.
 fn is_legacy(mounts: &str) -> bool {
     mounts.lines().filter_map(Hierarchy::parse).any(|mount| !mount.unified)
 }
@@ -293,7 +292,7 @@ impl<'a> Hierarchy<'a> {
         !self.unified && wanted.all(|controller| self.options.split(',').any(|option| option == controller))
     }
 
-    /// Returns the controllers as `/proc/PID/cgroup` lists them.
+    /// Returns the controllers in the notation of `/proc/PID/cgroup`.
     fn controllers(&self) -> String {
         let flags = ["rw", "ro", "nosuid", "nodev", "noexec", "relatime", "xattr", "clone_children", "noprefix"];
         let own = |option: &&str| !self.unified && !flags.contains(option) && !option.starts_with("release_agent");
@@ -308,7 +307,7 @@ impl<'a> Hierarchy<'a> {
 
 #[cfg(test)]
 impl Cgroup {
-    /// Makes what a system with cgroup v2 alone has.
+    /// Makes the cgroups of a system with cgroup v2 alone.
     pub(crate) fn only_unified(folder: &Path) -> Self {
         Self { folders: vec![(String::new(), folder.to_owned())], ..Self::default() }
     }
@@ -325,7 +324,7 @@ mod tests {
 33 30 0:29 /docker/x /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory
 34 30 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
 
-    /// Each hierarchy's mount point is found by its controllers, and a mount's own root is cut off.
+    /// Each hierarchy's mount point is found by its controllers, and the mount's own root is cut off.
     #[test]
     fn hierarchies_are_found() {
         let cgroups = "5:name=systemd:/k/a\n4:cpu,cpuacct:/k/a\n3:memory:/docker/x/k/a\n0::/";
@@ -337,7 +336,7 @@ mod tests {
         assert_eq!(cgroup.unified(), None);
     }
 
-    /// A cgroup that the container shares with the shim, such as containerd's own, is never taken for the container's.
+    /// A cgroup that the container shares with the shim, such as containerd's own, never counts as the container's.
     #[test]
     fn shared_cgroups_are_left_out() {
         let cgroups = "5:name=systemd:/system.slice/containerd.service\n3:memory:/docker/x/k/a";
@@ -348,7 +347,7 @@ mod tests {
         assert!(Cgroup::default().at_process(std::process::id().cast_signed()).unwrap().folders.is_empty());
     }
 
-    /// The path of a spec leads to a folder in each hierarchy, and never to a hierarchy's root.
+    /// The path of a spec leads to a folder in each hierarchy, and never to the root of one.
     #[test]
     fn paths_of_specs() {
         let cgroup = Cgroup { folders: folders_at(Path::new("/k/../a"), HYBRID), ..Cgroup::default() };
@@ -363,7 +362,7 @@ mod tests {
         assert_eq!(only, [(String::new(), PathBuf::from("/sys/fs/cgroup/k/a"))]);
     }
 
-    /// A cgroup of version 2 is frozen by one file and says so in another.
+    /// A cgroup v2 is frozen by one file, and its state is in another.
     #[test]
     fn freezing_version_2() {
         let folder = std::env::temp_dir().join(format!("prewasi-freezer-{}", std::process::id()));
@@ -379,7 +378,7 @@ mod tests {
         assert_eq!(Cgroup::default().set_frozen(true).unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
 
-    /// Where the kernel can kill a cgroup, it is told to, and what is hidden below counts as well.
+    /// If the kernel can kill a cgroup, it does, including all cgroups below.
     #[test]
     fn version_2_is_killed_at_once() {
         let folder = std::env::temp_dir().join(format!("prewasi-kill-{}", std::process::id()));
@@ -395,7 +394,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// Folders below the container's go with it; those that were there before stay.
+    /// Folders below the container's are removed with it; folders that existed before stay.
     #[test]
     fn what_was_there_stays() {
         let folder = std::env::temp_dir().join(format!("prewasi-kept-{}", std::process::id()));
@@ -407,7 +406,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// A system with version 2 alone has one folder.
+    /// A system with cgroup v2 alone has one folder.
     #[test]
     fn unified() {
         let mounts = "31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";

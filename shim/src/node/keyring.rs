@@ -1,7 +1,6 @@
-//! The session keyring of a container's processes: one of the container's own, as runc makes it, instead of the daemon's.
+//! The session keyring of a container's processes: a separate one for each container, as with runc, instead of the daemon's.
 //!
-//! It is joined by name, so that processes that are executed later have the same. A helper joins it, and what the helper makes
-//! inherits it.
+//! It is joined by name, so that exec processes join the same one. A helper joins it, and the processes that the helper makes inherit it.
 
 use std::ffi::CString;
 use std::fs;
@@ -11,33 +10,32 @@ use nix::libc;
 
 const JOIN_SESSION_KEYRING: libc::c_int = 1;
 const SETPERM: libc::c_int = 5;
-/// Everything for whoever possesses it; for root of the node to see it, read it, find it and link it.
+/// Permissions of the keyring: all for its possessor; view, read, search and link for the node's root.
 const PERMISSIONS: libc::c_uint = 0x3f1b_0000;
-/// Where SELinux is told which label new keys get.
+/// The file that sets the SELinux label of new keys.
 const LABEL: &str = "/proc/thread-self/attr/keycreate";
 
-/// Gives this process the session keyring of a container. `label` is the one that SELinux shall give it.
+/// Joins this process to the session keyring of a container. `label` is the keyring's SELinux label.
 ///
 /// # Errors
-/// What the system says; a kernel without keyrings is none.
+/// The system's error. A kernel without keyrings is no error.
 pub(crate) fn join(container: &str, label: Option<&str>) -> io::Result<()> {
     let name = CString::new(format!("_ses.{container}"))?;
     if let Some(label) = label {
         fs::write(LABEL, label)?;
     }
-    // SAFETY: the kernel reads one string that ends.
+    // SAFETY: the kernel reads one terminated string.
     let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
     let joined = if joined < 0 { Err(io::Error::last_os_error()) } else { Ok(joined) };
     if label.is_some() {
-        // An empty line takes it back.
+        // An empty line resets the label.
         fs::write(LABEL, "\n")?;
     }
     let keyring = match joined {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => return Ok(()),
         joined => joined?,
     };
-    // The kernel does not tell the number of one that the process has already.
-    // SAFETY: numbers only.
+    // The kernel returns 0 if the process has this keyring already. SAFETY: the arguments are numbers only.
     if keyring != 0 && unsafe { libc::syscall(libc::SYS_keyctl, SETPERM, keyring, PERMISSIONS) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -50,7 +48,7 @@ mod tests {
 
     use super::*;
 
-    /// A process gets the keyring of that name, and gets it again.
+    /// A process joins the keyring of that name, and can join it again.
     #[test]
     fn keyrings_are_joined() {
         const ASKED: &str = "PREWASI_TEST_KEYRING";

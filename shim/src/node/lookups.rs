@@ -1,9 +1,9 @@
-//! Functions of the C library that would run code of an image, in the form that these programs have them.
+//! Replacements for functions of the C library that would run code of an image.
 //!
-//! In a container `getpwuid_r` and `getaddrinfo` obey the image's `/etc/nsswitch.conf`, and load the libraries that it names. libcontainer
-//! calls the former in each process of a container, native ones as well, to set the variable HOME; engines that are written in C
-//! have functions that call the latter. A program's own definition comes before that of a library, so whatever is linked in
-//! calls these. What else of that kind must not be linked in is listed in a test of each program (`test/tests/names.rs`).
+//! In a container `getpwuid_r` and `getaddrinfo` obey the image's `/etc/nsswitch.conf`, and load the libraries that it names.
+//! libcontainer calls `getpwuid_r` in each process of a container, also in native ones, to set the variable HOME. Engines written in C
+//! have functions that call `getaddrinfo`. A program's own definition has precedence over a library's, so all linked code calls these. A
+//! test of each program lists the other functions of this kind, which must not be linked in (`test/tests/names.rs`).
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -13,7 +13,7 @@ use nix::libc;
 /// Finds a user in `/etc/passwd` and nowhere else.
 ///
 /// # Safety
-/// As for the C library's: `entry` and `result` can be written to, and `buffer` too, for `length` bytes.
+/// As in the C library: `entry` and `result` must be writable, and so must `buffer`, for `length` bytes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getpwuid_r(
     uid: libc::uid_t,
@@ -22,7 +22,7 @@ unsafe extern "C" fn getpwuid_r(
     length: libc::size_t,
     result: *mut *mut libc::passwd,
 ) -> c_int {
-    // SAFETY: the caller lets it be written to.
+    // SAFETY: the caller guarantees that it is writable.
     unsafe { result.write(ptr::null_mut()) };
     let user = match prewasi_names::user(uid) {
         Ok(Some(user)) => user,
@@ -30,7 +30,7 @@ unsafe extern "C" fn getpwuid_r(
         Err(_) => return libc::EIO,
     };
     let texts = user.texts().map(CStr::to_bytes_with_nul);
-    // What nobody is told: the password and the remark.
+    // Two fields are not revealed: the password and the comment.
     let texts = [texts[0], texts[1], texts[2], c"x".to_bytes_with_nul(), c"".to_bytes_with_nul()];
     if texts.iter().map(|text| text.len()).sum::<usize>() > length {
         return libc::ERANGE;
@@ -38,7 +38,7 @@ unsafe extern "C" fn getpwuid_r(
     let mut end = buffer;
     let [name, home, shell, password, remark] = texts.map(|text| {
         let start = end;
-        // SAFETY: the buffer has room for all texts, which lie in it one behind the other.
+        // SAFETY: the buffer has room for all texts, which are written one after the other.
         unsafe {
             ptr::copy_nonoverlapping(text.as_ptr().cast(), start, text.len());
             end = start.add(text.len());
@@ -54,7 +54,7 @@ unsafe extern "C" fn getpwuid_r(
         pw_dir: home,
         pw_shell: shell,
     };
-    // SAFETY: the caller lets both be written to.
+    // SAFETY: the caller guarantees that both are writable.
     unsafe {
         entry.write(found);
         result.write(entry);
@@ -62,7 +62,7 @@ unsafe extern "C" fn getpwuid_r(
     0
 }
 
-/// Fails. Hosts are looked up by [`prewasi_names::lookup`].
+/// Always fails. [`prewasi_names::lookup`] looks hosts up.
 #[unsafe(no_mangle)]
 extern "C" fn getaddrinfo(_: *const c_char, _: *const c_char, _: *const c_void, _: *mut *mut c_void) -> c_int {
     libc::EAI_FAIL
@@ -74,7 +74,7 @@ mod tests {
 
     use nix::unistd::{Uid, User};
 
-    /// Whoever asks the C library for a user is answered from the list, with a buffer that is long enough.
+    /// The C library's function for users reads the list, with a sufficient buffer.
     #[test]
     fn users_are_found() {
         let root = User::from_uid(Uid::from_raw(0)).unwrap().unwrap();
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(root.passwd.to_str(), Ok("x"));
         assert_eq!(User::from_uid(Uid::from_raw(4_000_000_000)), Ok(None));
         let mut buffer = [0; 3];
-        // SAFETY: all that is written to is there.
+        // SAFETY: all arguments point to writable memory of this function.
         let code = unsafe {
             let mut entry = std::mem::zeroed();
             super::getpwuid_r(0, &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut std::ptr::null_mut())
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(code, nix::libc::ERANGE);
     }
 
-    /// Whoever asks the C library for a host gets nothing.
+    /// The C library's function for hosts fails.
     #[test]
     fn hosts_are_not_found() {
         assert!(("localhost", 80).to_socket_addrs().is_err());

@@ -1,4 +1,4 @@
-//! Mounts the root filesystem that containerd's snapshotter describes, and takes it away again.
+//! Mounts and unmounts the root filesystem that containerd's snapshotter describes.
 
 mod attributes;
 mod mapped;
@@ -19,22 +19,22 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use attributes::{Change, map_ids};
 
-/// Length of what mount(2) reads of its options: one page, the byte that ends it included.
+/// Longest options that mount(2) reads, in bytes: one page with the terminating byte.
 const DATA_MAX: usize = 4095;
 
-/// One mount as containerd describes it.
+/// One mount in containerd's notation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mount {
-    /// `overlay`, `bind`, or another type of the kernel's.
+    /// `overlay`, `bind`, or another file system type of the kernel.
     pub(crate) kind: String,
     pub(crate) source: String,
     /// Path below the root filesystem; usually empty.
     pub(crate) target: String,
-    /// As in `mount -o`.
+    /// Options as in `mount -o`.
     pub(crate) options: Vec<String>,
 }
 
-/// Says why a root filesystem cannot be mounted or unmounted.
+/// The reason why a root filesystem cannot be mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
     #[error("cannot use folder {}", path.display())]
@@ -74,10 +74,10 @@ pub(crate) enum MountError {
     },
 }
 
-/// Mounts all on `rootfs`, in order. Changes the working directory for a while.
+/// Makes all mounts on `rootfs`, in order. Changes the working directory temporarily.
 ///
 /// # Errors
-/// [`MountError`]; what has been mounted stays, for the caller to unmount.
+/// [`MountError`]; the mounts made so far stay, and the caller unmounts them.
 pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), MountError> {
     if mounts.is_empty() {
         return Ok(());
@@ -90,25 +90,25 @@ pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), MountErro
     })
 }
 
-/// Makes the devices that lie in a mounted root filesystem unusable. Mounts below it are not touched.
+/// Makes device files in a mounted root filesystem unusable. Mounts below it are not changed.
 ///
 /// # Errors
-/// What the system says; Linux has this since 5.12.
+/// The system's error; it needs Linux 5.12.
 pub(crate) fn forbid_devices(rootfs: &Path) -> io::Result<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let tree = rustix::mount::open_tree(rustix::fs::CWD, rootfs, flags)?;
     Change::set(libc::MOUNT_ATTR_NODEV).apply(tree, false)
 }
 
-/// Unmounts `rootfs` and all below it. That nothing is mounted there is as good.
+/// Unmounts `rootfs` and all mounts below it. A folder without mounts is no error.
 ///
 /// # Errors
-/// [`MountError`] if something stays mounted.
+/// [`MountError`] if a mount stays.
 pub(crate) fn unmount_all(rootfs: &Path) -> Result<(), MountError> {
     let list = fs::read("/proc/self/mountinfo").map_err(MountError::List)?;
     for path in mounts_below(&list, rootfs).into_iter().rev() {
         let result = match umount2(&path, MntFlags::UMOUNT_NOFOLLOW) {
-            // Something still looks at it; it goes away with the last one that does.
+            // The mount is in use; it disappears with its last user.
             Err(Errno::EBUSY) => umount2(&path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH),
             other => other,
         };
@@ -140,14 +140,14 @@ impl Mount {
         }
         let result = mount(Some(self.source.as_str()), &descriptor(&target), kind, flags, Some(data.as_str()))
             .map_err(failed(&data));
-        // Back to where no mount can be kept busy.
+        // The root directory keeps no mount busy.
         let root = std::env::set_current_dir("/");
         result?;
         root.map_err(|source| MountError::Folder { path: "/".into(), source })?;
         if flags.contains(MsFlags::MS_BIND | MsFlags::MS_RDONLY) {
-            // A bind mount takes its other flags only when it is mounted a second time.
+            // The kernel applies other flags of a bind mount only at a second mount call.
             let again = flags | MsFlags::MS_REMOUNT;
-            // What was opened before is the folder below it.
+            // The descriptor opened before refers to the folder under the new mount.
             let mounted = self.target(rootfs, &path)?;
             mount(None::<&str>, &descriptor(&mounted), None::<&str>, again, None::<&str>).map_err(failed("ro"))?;
         }
@@ -164,7 +164,7 @@ impl Mount {
         Ok(if below.is_empty() { rootfs.to_owned() } else { rootfs.join(below) })
     }
 
-    /// Opens what is mounted on. Below the root filesystem there may be links of an image, which must not lead out of it.
+    /// Opens the mount point. Links of an image may lie on its path; they must not lead out of the root filesystem.
     fn target(&self, rootfs: &Path, path: &Path) -> Result<OwnedFd, MountError> {
         let failed = |error: rustix::io::Errno| MountError::Folder { path: path.to_owned(), source: error.into() };
         let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -197,12 +197,12 @@ impl Mount {
     }
 }
 
-/// Names what is open, for calls that take a path.
+/// Returns the path of an open descriptor, for calls that take a path.
 fn descriptor(target: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", target.as_raw_fd()).into()
 }
 
-/// Translates an option to a flag and whether it is set or cleared; `None` if it is for the file system itself.
+/// Translates an option to a flag, and whether it is set or cleared; `None` if the option is for the file system itself.
 fn flag(option: &str) -> Option<(bool, MsFlags)> {
     Some(match option {
         "defaults" => (true, MsFlags::empty()),
@@ -231,7 +231,7 @@ fn flag(option: &str) -> Option<(bool, MsFlags)> {
     })
 }
 
-/// Makes the options of an overlay of many layers fit: paths of lower folders become relative to what they share.
+/// Shortens the options of an overlay with many layers: paths of lower folders become relative to their common parent.
 fn shorten(data: &str) -> (Option<PathBuf>, String) {
     const LOWER: &str = "lowerdir=";
     let lower = data.split(',').find_map(|option| option.strip_prefix(LOWER));
@@ -249,14 +249,14 @@ fn shorten(data: &str) -> (Option<PathBuf>, String) {
     (Some(shared.into()), data.replacen(lower, &relative.join(":"), 1))
 }
 
-/// Lists mount points at and below a folder in the order in which they were mounted.
+/// Lists mount points at and below a folder, in the order of mounting.
 fn mounts_below(list: &[u8], folder: &Path) -> Vec<PathBuf> {
     let lines = list.split(|byte| *byte == b'\n');
     let points = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(unescape);
     points.filter(|point| point.starts_with(folder)).collect()
 }
 
-/// Resolves `\040` and its like, by which the kernel writes spaces and backslashes.
+/// Resolves escapes such as `\040`, with which the kernel writes spaces and backslashes.
 pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -285,7 +285,7 @@ mod tests {
         Mount { kind: "overlay".into(), source: "overlay".into(), options, ..Mount::default() }
     }
 
-    /// Options become flags or data; a later one wins over an earlier one.
+    /// Options become flags or data; a later one overrides an earlier one.
     #[test]
     fn options() {
         let mount = overlay(&["ro", "nodev", "index=off", "dev", "upperdir=/u", "noatime"]);
@@ -305,7 +305,7 @@ mod tests {
         assert!(matches!(mount("a/../../b").path(Path::new("/r")), Err(MountError::Target { .. })));
     }
 
-    /// Links of an image on the way to a target do not lead out of the root filesystem.
+    /// Links of an image on the path of a target do not lead out of the root filesystem.
     #[test]
     fn links_lead_nowhere_else() {
         let folder = std::env::temp_dir().join(format!("prewasi-target-{}", std::process::id()));
@@ -325,7 +325,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// The options of many layers are cut to less than a page and still name the same folders.
+    /// The options of many layers are shortened to less than a page and still name the same folders.
     #[test]
     fn many_layers_fit() {
         let layers: Vec<String> = (0..150).map(|n| format!("/var/lib/containerd/snapshots/{n}/fs")).collect();

@@ -1,4 +1,4 @@
-//! Notices that the kernel kills processes of a container for want of memory.
+//! Detects out-of-memory kills of a container's processes.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -13,25 +13,25 @@ use tokio::io::unix::AsyncFd;
 use crate::node::cgroup::Cgroup;
 use crate::node::readiness;
 
-/// Looks at one container.
+/// A watch on one container.
 pub(crate) struct OomWatch {
     changed: AsyncFd<OwnedFd>,
     source: Source,
 }
 
-/// How the kernel tells.
+/// The kernel's way to report kills.
 enum Source {
-    /// Version 1 adds to an eventfd, also when the cgroup is removed.
+    /// cgroup v1 signals an eventfd, also when the cgroup is removed.
     Legacy { folder: PathBuf },
-    /// Version 2 counts in a file.
+    /// cgroup v2 counts in a file.
     Unified { file: PathBuf, seen: AtomicU64 },
 }
 
 impl OomWatch {
-    /// Begins to look; `None` if the container's memory is not counted.
+    /// Starts the watch; `None` if the container's memory is not counted.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn new(cgroup: &Cgroup) -> io::Result<Option<Self>> {
         let (changed, source) = if let Some(folder) = cgroup.unified() {
             let file = folder.join("memory.events");
@@ -53,7 +53,7 @@ impl OomWatch {
         Ok(Some(Self { changed: readiness::watch(changed)?, source }))
     }
 
-    /// Waits until there may be something new.
+    /// Waits for a notification of the kernel.
     pub(crate) async fn changed(&self) {
         match self.changed.readable().await {
             Ok(mut ready) => ready.clear_ready(),
@@ -62,7 +62,7 @@ impl OomWatch {
         }
     }
 
-    /// Says whether memory has run out since this was asked last.
+    /// Returns whether there was a kill since the last call.
     pub(crate) fn occurred(&self) -> bool {
         let mut buffer = [0; 4096];
         let told = rustix::io::read(self.changed.get_ref(), &mut buffer).is_ok();
@@ -76,7 +76,7 @@ impl OomWatch {
     }
 }
 
-/// Reads how many processes have been killed.
+/// Reads the number of killed processes.
 fn kills(file: &Path) -> u64 {
     let text = fs::read_to_string(file).unwrap_or_default();
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
@@ -87,7 +87,7 @@ fn kills(file: &Path) -> u64 {
 mod tests {
     use super::*;
 
-    /// With version 2 a change of the file counts if more processes have been killed, once.
+    /// With cgroup v2 a change of the file counts once, if more processes have been killed.
     #[test]
     fn version_2_counts() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

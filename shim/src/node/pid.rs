@@ -1,4 +1,4 @@
-//! Processes by number, made safe against numbers that are used again.
+//! Identifies processes by pid and start time, so that a reused pid is not mistaken for its former process.
 
 use std::fs;
 use std::io;
@@ -8,14 +8,14 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-/// A process: its number and when it was started, in clock ticks since the boot.
+/// A process: its pid and its start time, in clock ticks since the boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
     pub(crate) pid: i32,
     pub(crate) start_time: u64,
 }
 
-/// How and when a process ended.
+/// The exit status of a process, and the time of its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Exit {
     /// The exit code, or 128 and the number of the signal that ended it.
@@ -24,55 +24,55 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
-    /// What is reported for a process that was made known and never executed.
+    /// Makes the exit of a process that was registered and never executed.
     pub(crate) fn never_started() -> Self {
         Self { status: 0, at: SystemTime::now() }
     }
 
-    /// What is reported for a process that was killed and whose end nobody saw.
+    /// Makes the exit of a process that was killed without a reported status.
     pub(crate) fn killed() -> Self {
         Self { status: 128 + 9, at: SystemTime::now() }
     }
 }
 
 impl ProcessId {
-    /// Identifies a process that is there now.
+    /// Identifies a running process.
     ///
     /// # Errors
-    /// What the system says, if there is no such process above all.
+    /// The system's error, in particular if there is no such process.
     pub(crate) fn of(pid: i32) -> io::Result<Self> {
         let stat = stat(pid)?;
         let start_time = start_time(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is malformed")))?;
         Ok(Self { pid, start_time })
     }
 
-    /// Names a process that has ended before it could be looked at; no process is ever taken for it.
+    /// Makes the id of a process that ended before it could be identified; no process ever matches it.
     pub(crate) fn ended(pid: i32) -> Self {
         Self { pid, start_time: u64::MAX }
     }
 
-    /// Kills the process if it is still the one that was meant.
+    /// Kills the process, unless its pid has been reused.
     pub(crate) fn kill(self) {
         let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return };
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-        // The descriptor holds the number: if the start time is right now, it stays right.
+        // The open descriptor refers to one process: if the start time matches now, it will match.
         if Self::of(self.pid).is_ok_and(|found| found == self) {
-            // It may end by itself first, which is as good.
+            // The process may end by itself first.
             let _ = pidfd_send_signal(pidfd, Signal::KILL);
         }
     }
 
     /// Kills the process group that the process leads or has led.
     pub(crate) fn kill_group(self) {
-        // A number is not used again while a group bears it: if another process has it, the group is gone.
+        // A pid is not reused while a group has it: if another process has it, the group is gone.
         if Self::of(self.pid).is_ok_and(|found| found != self) {
             return;
         }
-        // That nobody is left is as good.
+        // An empty group is no error.
         let _ = signal_child(-self.pid, nix::libc::SIGKILL);
     }
 
-    /// Says whether somebody of the process group runs that the process leads or has led.
+    /// Returns whether a process runs in the group that this process leads or has led.
     pub(crate) fn group_is_running(self) -> bool {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -84,7 +84,7 @@ impl ProcessId {
         })
     }
 
-    /// Says whether the process runs; one that has ended and waits for its parent does not.
+    /// Returns whether the process runs; a zombie does not.
     pub(crate) fn is_running(self) -> bool {
         let Ok(stat) = stat(self.pid) else { return false };
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
@@ -92,22 +92,22 @@ impl ProcessId {
     }
 }
 
-/// Reads what the kernel says of a process. Its name is whatever it likes to be called, and need not be text.
+/// Reads the kernel's description of a process. The name in it may be any bytes, also invalid text.
 fn stat(pid: i32) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat"))?).into_owned())
 }
 
-/// Sends a signal to a child that has not been waited for yet, so that its number is certainly its own.
+/// Sends a signal to a child that has not been reaped yet, so its pid cannot have been reused.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn signal_child(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill has no memory effects.
     let result = unsafe { nix::libc::kill(Pid::from_raw(pid).as_raw(), signal) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Finds the 22nd field of `/proc/PID/stat`. The second, the name, may itself hold spaces and parentheses.
+/// Finds the 22nd field of `/proc/PID/stat`. The second field, the name, may contain spaces and parentheses.
 fn start_time(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
     rest.split(' ').nth(19)?.parse().ok()
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(start_time(&format!("1 (a) R 1 ) (b) S {}", fields.join(" "))), Some(22));
     }
 
-    /// A process is itself, and a process with its number but another start time is not.
+    /// A process equals itself, and differs from a process with its pid but another start time.
     #[test]
     fn numbers_are_not_enough() {
         let own = ProcessId::of(std::process::id().cast_signed()).unwrap();
@@ -134,10 +134,10 @@ mod tests {
         assert!(!ProcessId { pid: i32::MAX, start_time: 0 }.group_is_running());
         let earlier = ProcessId { start_time: own.start_time + 1, ..own };
         assert!(!earlier.is_running());
-        // Would end this test run if it did not look at the start time.
+        // Without the check of the start time this would kill the test run.
         earlier.kill();
     }
-    /// A process that calls itself something that is no text is found, and ended.
+    /// A process whose name is no valid text is found and ended.
     #[test]
     fn names_need_not_be_text() {
         use std::ffi::OsStr;

@@ -1,15 +1,15 @@
-//! Waiting until a descriptor can be read or written.
+//! Waits until a descriptor can be read or written.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use tokio::io::unix::AsyncFd;
 
-/// Lets the runtime watch a descriptor, which must not block.
+/// Registers a descriptor with the runtime. The descriptor must be non-blocking.
 ///
 /// # Errors
-/// What the system says, if the descriptor is of a kind that cannot be waited for above all.
+/// The system's error, in particular for a kind of descriptor that cannot be polled.
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the value owns its descriptor, gives the same one each time, and closes it when it is dropped.
+    // SAFETY: the value owns its descriptor, returns the same one each time, and closes it on drop.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }

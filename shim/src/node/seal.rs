@@ -1,11 +1,11 @@
-//! Takes away the way from a descriptor for reading back to the file for writing.
+//! Prevents a read-only descriptor from being reopened for writing.
 //!
-//! An engine may keep the file of its native code open, which is a blob in the node's content store that other
-//! containers run too. Whoever gets control of a container's process could open it again for writing through
-//! `/proc/self/fd`, as root of the container. A descriptor that was opened through a read-only mount refuses that.
+//! An engine may keep the file of its native code open, which is a blob in the node's content store that other containers run too. An
+//! attacker with control of a container's process, as root of the container, could reopen it for writing through `/proc/self/fd`. A
+//! descriptor that was opened through a read-only mount refuses that.
 //!
-//! The mount is in no folder, and ends as soon as the descriptor that made it is closed. From then on nobody can make it
-//! writable, because `mount_setattr(2)` changes only mounts that are somewhere.
+//! The mount is detached, and ends when the descriptor that made it is closed. After that no process can make it writable, because
+//! `mount_setattr(2)` changes only attached mounts.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -17,12 +17,11 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::node::mounts::Change;
 
-/// Puts in the place of each descriptor of a regular file one that leads to the same file through a mount that is
-/// read-only and in no folder. A file in memory that nobody can write to any more is left as it is: it is in no mount that could
-/// be cloned.
+/// Replaces each descriptor of a regular file by one for the same file, opened through a detached read-only mount. A write-sealed file in
+/// memory stays as it is: it belongs to no mount that could be cloned.
 ///
 /// # Errors
-/// The first error of the system's, after all have been tried; Linux has this since 5.12.
+/// The system's first error, after all have been tried; it needs Linux 5.12.
 pub(crate) fn seal(fds: &[RawFd]) -> io::Result<()> {
     let files = fds.iter().filter(|fd| is_file(**fd) && !is_sealed(**fd));
     let results: Vec<io::Result<()>> = files.map(|fd| seal_one(*fd)).collect();
@@ -40,10 +39,10 @@ fn seal_one(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a mount of a file, read-only and in no folder. As long as the descriptor is open it leads to the file.
+/// Makes a detached read-only mount of a file. As long as the descriptor is open it refers to the file.
 ///
 /// # Errors
-/// What the system says; Linux has this since 5.12.
+/// The system's error; it needs Linux 5.12.
 pub(crate) fn detached(path: &str) -> io::Result<OwnedFd> {
     let tree = open_tree(rustix::fs::CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
     Change::set(libc::MOUNT_ATTR_RDONLY).apply(&tree, false)?;
@@ -55,12 +54,12 @@ fn is_file(fd: RawFd) -> bool {
 }
 
 fn is_sealed(fd: RawFd) -> bool {
-    // Other files have no seals, and are asked in vain.
+    // The call fails for other files, which have no seals.
     rustix::fs::fcntl_get_seals(&*borrowed(fd)).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
 }
 
 fn borrowed(fd: RawFd) -> ManuallyDrop<OwnedFd> {
-    // SAFETY: the value is never dropped, so that it does not close a descriptor that belongs to somebody else.
+    // SAFETY: the value is never dropped, so it does not close a descriptor that another value owns.
     ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -71,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// After sealing, the file is still read through the same number and cannot be opened for writing through it.
+    /// A sealed file can still be read through the same descriptor number, and cannot be reopened for writing through it.
     #[test]
     fn sealed_files_cannot_be_written() {
         if !nix::unistd::geteuid().is_root() {
@@ -93,7 +92,7 @@ mod tests {
         fs::remove_file(path).unwrap();
     }
 
-    /// A file in memory that is sealed against writing stays as it is, and one that cannot be protected does not keep others from it.
+    /// A write-sealed file in memory stays as it is; a descriptor that cannot be protected does not prevent the others' protection.
     #[test]
     fn files_in_memory_need_no_mount() {
         use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};

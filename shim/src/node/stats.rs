@@ -1,8 +1,8 @@
-//! What a container uses, read from its cgroups and told in containerd's messages for version 1 or 2.
+//! Metrics of a container, read from its cgroups and reported in containerd's messages for version 1 or 2.
 //!
-//! The messages are those of runc's shim, field by field: the kubelet and others read them, and must not see which shim
-//! answers. Kernels differ in the files that they have: what is missing is left at zero. containerd asks every second for
-//! each container, so each file is read once, and no folder is listed.
+//! The messages equal those of runc's shim, field by field: the kubelet and other readers must not see which shim responds. Kernels
+//! differ in their files: a missing value stays zero. containerd asks every second for each container, so each file is read once, and no
+//! folder is listed.
 
 mod files;
 mod legacy;
@@ -16,10 +16,10 @@ use containerd_shim_protos::protobuf::{Message, Result};
 
 use crate::node::cgroup::Cgroup;
 
-/// Reads the usage of a container.
+/// Reads the metrics of a container.
 ///
 /// # Errors
-/// What protobuf says of the message.
+/// The message cannot be encoded.
 pub(crate) fn read(cgroup: &Cgroup) -> Result<Any> {
     match cgroup.unified() {
         Some(folder) => pack("io.containerd.cgroups.v2.Metrics", &unified::read(folder, page_sizes())),
@@ -31,7 +31,7 @@ fn pack(type_url: &str, message: &impl Message) -> Result<Any> {
     Ok(Any { type_url: type_url.to_owned(), value: message.write_to_bytes()?, ..Any::default() })
 }
 
-/// Returns the sizes of huge pages as the kernel names them in its files, such as `2MB`. They stay while the system runs.
+/// Returns the sizes of huge pages in the form of the kernel's file names, such as `2MB`. They do not change until a reboot.
 fn page_sizes() -> &'static [String] {
     static SIZES: OnceLock<Vec<String>> = OnceLock::new();
     SIZES.get_or_init(|| {
@@ -42,7 +42,7 @@ fn page_sizes() -> &'static [String] {
     })
 }
 
-/// Parses the name of a folder, such as `hugepages-2048kB`.
+/// Parses the size in the name of a folder, such as `hugepages-2048kB`.
 fn kibibytes(folder: &str) -> Option<u64> {
     folder.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()
 }
@@ -55,7 +55,7 @@ fn page_size(kibibytes: u64) -> String {
     }
 }
 
-/// Parses lines of `device hca_handle=N hca_object=N`, in which the word `max` stands for no limit.
+/// Parses lines of `device hca_handle=N hca_object=N`; the word `max` means no limit.
 fn rdma(text: &str) -> impl Iterator<Item = (&str, u32, u32)> {
     let value = |field: &str, name: &str| {
         let value = field.strip_prefix(name)?.strip_prefix('=')?;
@@ -76,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    /// Makes a folder with files, which the caller removes.
+    /// Makes a folder with files. The caller removes it.
     pub(super) fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("prewasi-stats-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
@@ -86,21 +86,21 @@ mod tests {
         folder
     }
 
-    /// Compares all fields of a message that are not zero, in the order of their numbers; fields that the message's type does
-    /// not know have numbers for names.
+    /// Compares all nonzero fields of a message, in the order of their numbers; a field that the message's type lacks is named by its
+    /// number.
     pub(super) fn assert_fields(message: &impl MessageFull, expected: &str) {
         let words =
             |text: &str| text.replace('{', " { ").replace('}', " } ").split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(words(&text_format::print_to_string(message)), words(expected));
     }
 
-    /// Gives the values of a file of `name value` lines one after the other from 1 on, so that each is another.
+    /// Replaces the values of a file of `name value` lines by 1, 2 and so on, so that all differ.
     pub(super) fn numbered(file: &str) -> String {
         let names = file.lines().filter_map(|line| line.split(' ').next());
         names.zip(1..).map(|(name, number)| format!("{name} {number}\n")).collect()
     }
 
-    /// The messages go under the names that containerd's clients look for.
+    /// The messages have the type names that containerd's clients expect.
     #[test]
     fn messages_have_names() {
         assert_eq!(read(&Cgroup::default()).unwrap().type_url, "io.containerd.cgroups.v1.Metrics");
@@ -110,7 +110,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// Sizes of huge pages are named as in the names of the kernel's files.
+    /// Sizes of huge pages are written as in the kernel's file names.
     #[test]
     fn page_sizes_are_named() {
         let name = |folder: &str| kibibytes(folder).map(page_size);

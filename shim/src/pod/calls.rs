@@ -1,4 +1,4 @@
-//! The daemon's containers and what can be done with them: each call of the task API, without its wire format.
+//! The calls of the task API on the daemon's containers, without the wire format.
 
 mod abandoned;
 mod control;
@@ -34,7 +34,7 @@ use crate::pod::record::Record;
 use crate::telemetry::observe;
 use crate::telemetry::trace::{Context, Traces};
 
-/// The containers of one pod.
+/// The containers of one pod, and what the daemon needs to serve them.
 pub(crate) struct Pod {
     namespace: String,
     /// Name of the pod, which is the id of its sandbox.
@@ -50,7 +50,7 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// Makes a shim without containers.
+    /// Makes a pod without containers.
     pub(crate) fn new(flags: &Flags, helpers: Helpers, events: Events, traces: Traces) -> Self {
         Self {
             namespace: flags.namespace.clone(),
@@ -65,7 +65,7 @@ impl Pod {
         }
     }
 
-    /// Returns the span in which all happens that concerns a container, also one that is about to be made.
+    /// Returns the span for everything that concerns a container, also while it is being created.
     pub(crate) fn span(&self, id: &str) -> tracing::Span {
         let known = self.containers().get(id).map(|container| container.span.clone());
         known.unwrap_or_else(|| observe::container(&self.namespace, id, &self.pod))
@@ -143,7 +143,7 @@ impl Pod {
         }
     }
 
-    /// Removes a container that has ended or was never started, or a process of one.
+    /// Removes a container, or a process of one, that has ended or was never started.
     ///
     /// # Errors
     /// [`TaskError::State`] if it runs.
@@ -178,7 +178,7 @@ impl Pod {
             Phase::Creating | Phase::Stopped => {}
             Phase::Created => {
                 if let Some(process) = process {
-                    // It may end by itself first.
+                    // The process may end by itself first.
                     let _ = signal_child(process.pid, nix::libc::SIGKILL);
                 }
             }
@@ -189,7 +189,7 @@ impl Pod {
         }
         let exit = init.wait().await;
         if self.containers().get(&id).is_none() {
-            // Its creation has been given up, and all of it is gone.
+            // The creation was cancelled, and its remains are removed.
             return Ok((pid, exit));
         }
         let removed = self.helpers.work(Job::Remove(Box::new(self.remains(container)))).await;
@@ -200,9 +200,9 @@ impl Pod {
         Ok((pid, exit))
     }
 
-    /// Lists the processes of a container, its init process first. One that has ended is no process, as with runc's shim, but for a
-    /// containerd that has been restarted: it takes a container without processes for one that was never made, and forgets how it ended. It
-    /// is known by what it asks: `Connect` and then this.
+    /// Lists the processes of a container, its init process first. As with runc's shim an ended process is not listed, with one
+    /// exception. A containerd that was restarted takes a container without processes for one that was never created, and loses its exit
+    /// status. Such a containerd is recognised by its calls: `Connect`, followed by this one.
     ///
     /// # Errors
     /// [`TaskError::NoContainer`].
@@ -218,7 +218,7 @@ impl Pod {
         Ok(pids.map(|pid| (pid, named.get(&pid).cloned())).collect())
     }
 
-    /// Lets the standard input of a process end.
+    /// Closes the standard input of a process.
     ///
     /// # Errors
     /// [`TaskError::NoContainer`], [`TaskError::NoProcess`].
@@ -241,7 +241,7 @@ impl Pod {
         resized.map_err(|source| TaskError::Io { action: "resize the terminal of", id: id.to_owned(), source })
     }
 
-    /// Finishes removals at which another process was killed, and removes containers that nobody knows any more.
+    /// Completes removals that were interrupted by the death of their process, and removes containers that no daemon serves.
     pub(crate) async fn finish_removals(self: Arc<Self>) {
         let noted = pending::take_over().into_iter().map(|(note, remove)| (Some(note), remove));
         let forgotten = orphans::take_forgotten(&self.address, &self.namespace);
@@ -254,7 +254,7 @@ impl Pod {
         }
     }
 
-    /// Asks the daemon to end if it has no containers.
+    /// Ends the daemon if it has no containers.
     pub(crate) fn shut_down(&self) {
         if self.containers().is_empty() {
             self.shutdown.notify_one();
@@ -266,7 +266,7 @@ impl Pod {
         self.shutdown.notified().await;
     }
 
-    /// Takes away what a failed creation has left.
+    /// Removes the remains of a failed creation.
     async fn clear(&self, container: &Container) {
         if let Err(error) = self.helpers.work(Job::Remove(Box::new(self.remains(container)))).await {
             tracing::error!(%error, "cannot clear what a failed creation has left");
@@ -285,7 +285,7 @@ impl Pod {
         }
     }
 
-    /// Forgets a container. Whoever still waits for one of its processes is told that it has ended.
+    /// Drops a container from the pod. Calls that still wait for one of its processes return: the process counts as ended.
     fn forget(&self, container: &Container) {
         self.containers().remove(&container.id);
         let others: Vec<Arc<Process>> = container.others().drain().map(|(_, process)| process).collect();
@@ -298,7 +298,7 @@ impl Pod {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the containerd that the pod belongs to.
+    /// Returns the address of the containerd that the pod belongs to.
     fn store(&self) -> StoreAddress {
         StoreAddress::Containerd { address: self.address.clone(), namespace: self.namespace.clone() }
     }
@@ -308,12 +308,12 @@ impl Pod {
     }
 }
 
-/// Returns what a call says of its failure.
+/// Returns the text of a call's failure.
 fn said<T>(result: &Result<T, TaskError>) -> Option<String> {
     result.as_ref().err().map(|error| chain(error))
 }
 
-/// Gives up the creation of a container that is on its way.
+/// Cancels the creation of a container.
 fn abandon(init: &Process) {
     let mut state = init.state();
     if state.phase == Phase::Creating {
@@ -324,7 +324,7 @@ fn abandon(init: &Process) {
     }
 }
 
-/// Keeps what is known of a container on disk, as far as the disk allows.
+/// Saves a container's record to disk. A disk that fails is no error of the call.
 fn save(container: &Container) {
     let mut record = Record::default();
     {

@@ -1,4 +1,4 @@
-//! One container as the daemon sees it: what it was made from, and its processes.
+//! One container in the daemon: its configuration and its processes.
 
 mod process;
 
@@ -22,27 +22,27 @@ use crate::telemetry::trace::Trace;
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
-    /// Options of its runtime, for processes that are executed later.
+    /// Options of its runtime, for exec processes.
     pub(crate) options: RuntimeOptions,
-    /// Its first process, with which it ends.
+    /// The first process; the container ends with it.
     pub(crate) init: Arc<Process>,
-    /// Processes that were executed later, by exec id.
+    /// Exec processes, by exec id.
     others: Mutex<HashMap<String, Arc<Process>>>,
     cgroup: Mutex<Option<Cgroup>>,
-    /// Held for writing by whoever pauses or resumes it, for reading by whoever makes a process in it: a process that
-    /// gets into a frozen cgroup on its way would not come out.
+    /// Locked for writing to pause or resume the container, and for reading to make a process in it. A process that enters a frozen
+    /// cgroup during its creation would not come out.
     pub(crate) gate: tokio::sync::RwLock<()>,
     paused: AtomicBool,
-    /// The last call about it was `Connect`.
+    /// Whether the last call about the container was `Connect`.
     connected: AtomicBool,
     memory_watch: OnceLock<OomWatch>,
-    /// What concerns it is logged in this span.
+    /// The tracing span of the container.
     pub(crate) span: tracing::Span,
     pub(crate) trace: Trace,
 }
 
 impl Container {
-    /// Makes a container that is about to be created, in whose span the caller is.
+    /// Makes a container that is about to be created. The current span must be the container's.
     pub(crate) fn new(new: &NewContainer, stdio: StdioPaths, trace: Trace) -> Self {
         let init = Arc::new(Process::init(stdio));
         Self {
@@ -61,7 +61,7 @@ impl Container {
         }
     }
 
-    /// Notes what has become known of it.
+    /// Records new facts about the container.
     pub(crate) fn learn(&self, about: &About) {
         observe::learn(&self.span, about);
         for (name, value) in [("image", &about.image), ("engine", &about.engine)] {
@@ -83,12 +83,12 @@ impl Container {
         process.ok_or_else(|| TaskError::NoProcess { id: self.id.clone(), exec_id: exec_id.to_owned() })
     }
 
-    /// Gives access to the processes other than init. Not to be held across an await.
+    /// Returns the exec processes. The guard must not be held across an await.
     pub(crate) fn others(&self) -> MutexGuard<'_, HashMap<String, Arc<Process>>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says whether it runs and is paused.
+    /// Returns whether the container runs and is paused.
     pub(crate) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed)
     }
@@ -97,7 +97,7 @@ impl Container {
         self.paused.store(paused, Ordering::Relaxed);
     }
 
-    /// Says whether the last call about it was `Connect`.
+    /// Returns whether the last call about the container was `Connect`.
     pub(crate) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
     }
@@ -106,17 +106,17 @@ impl Container {
         self.connected.store(connected, Ordering::Relaxed);
     }
 
-    /// Returns what looks whether memory runs out.
+    /// Returns the watch for out-of-memory kills.
     pub(crate) fn memory_watch(&self) -> Option<&OomWatch> {
         self.memory_watch.get()
     }
 
     pub(crate) fn set_memory_watch(&self, watch: OomWatch) {
-        // A container is created once.
+        // A container is created once, so the cell is empty.
         let _ = self.memory_watch.set(watch);
     }
 
-    /// Returns the cgroups, if they are known.
+    /// Returns the container's cgroups, if they are known.
     pub(crate) fn cgroup(&self) -> Option<Cgroup> {
         self.cgroup.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,7 +1,7 @@
 //! The daemon of one pod: a process with one thread that serves the task API and waits for the pod's processes.
 //!
-//! It forks once, before there is a runtime and before it knows any container: the zygote, from which everything else is
-//! forked (see [`crate::pod::helper`]). What the daemon learns later is in no other process.
+//! The daemon forks once, before it has a runtime and before it knows a container. The child is the zygote, from which all other
+//! processes are forked (see [`crate::pod::helper`]). No other process has a copy of the daemon's later memory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,12 +29,12 @@ use crate::pod::reaper::{self, Reaper};
 use crate::telemetry::log;
 use crate::telemetry::trace::{Config, Traces, wipe_headers};
 
-/// How long the last events may take when the daemon ends.
+/// Time limit for sending the last events when the daemon ends.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
-/// How long the last spans may take when the daemon ends.
+/// Time limit for sending the last spans when the daemon ends.
 const SPANS_LIMIT: Duration = Duration::from_secs(5);
 
-/// Says why the daemon cannot serve.
+/// The reason why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DaemonError {
     #[error("cannot take over the socket")]
@@ -49,12 +49,12 @@ pub(crate) enum DaemonError {
     Zygote { status: u32 },
 }
 
-/// Serves until containerd asks it to end. Standard input is the listening socket.
+/// Serves until containerd calls `Shutdown`. Standard input is the listening socket.
 ///
 /// # Errors
 /// [`DaemonError`].
 pub(crate) fn run(flags: &Flags, engine: EngineConstructor) -> Result<(), DaemonError> {
-    // Started by the number of a descriptor, it would show as that in lists of processes.
+    // The daemon is executed by a descriptor's path: without a name, process lists would show the descriptor's number.
     rustix::thread::set_name(c"containerd-shim").map_err(|error| DaemonError::Process(error.into()))?;
     spare();
     let variable = |name: &str| std::env::var(name).ok();
@@ -62,7 +62,7 @@ pub(crate) fn run(flags: &Flags, engine: EngineConstructor) -> Result<(), Daemon
     let listener = take_listener().map_err(DaemonError::Socket)?;
     let zygote = Zygote::start(engine).map_err(DaemonError::Process)?;
     let traces = traces(&variable);
-    // Orphans of the pod's processes become children of the daemon, which waits for them.
+    // Orphans of the pod's processes become children of the daemon, which reaps them.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| DaemonError::Process(error.into()))?;
     let signals = reaper::signals().map_err(DaemonError::Process)?;
@@ -103,7 +103,7 @@ async fn serve(
     }
     let ended = tokio::select! {
         () = shim.wait_for_shutdown() => Ok(()),
-        // Nothing can be created, started or removed any more. containerd clears up after a daemon that is gone.
+        // Without the zygote no container can be created, started or removed. containerd cleans up after a daemon that is gone.
         exit = zygote_end => Err(DaemonError::Zygote { status: exit.map_or(0, |exit| exit.status) }),
     };
     if let Err(error) = &ended {
@@ -112,27 +112,27 @@ async fn serve(
     remove_socket(&flags.socket);
     traces.flush(Instant::now() + SPANS_LIMIT).await;
     events.flush(FLUSH_LIMIT).await;
-    // Lets the answer to the call that ended the daemon out first.
+    // Time for the response to the call that ended the daemon.
     tokio::time::sleep(Duration::from_millis(10)).await;
-    // It does not matter how the connections end.
+    // How the connections end does not matter.
     let _ = server.shutdown().await;
     tracing::info!(namespace = flags.namespace, pod = flags.pod, "shim daemon ended");
     ended
 }
 
-/// Makes the daemon, and what is forked from it, a little more likely to be taken for want of memory than containerd, and much
-/// less than a container.
+/// Raises the OOM score of the daemon and its forks by one: the OOM killer picks them slightly before containerd, and a container long
+/// before them.
 fn spare() {
     const SCORE: &str = "/proc/self/oom_score_adj";
     let adjusted = fs::read_to_string(SCORE)
         .and_then(|own| own.trim().parse::<i32>().map_err(io::Error::other))
         .and_then(|own| fs::write(SCORE, (own + 1).min(1000).to_string()));
     if adjusted.is_err() {
-        // Only a preference.
+        // The score is only a preference.
     }
 }
 
-/// Sends spans for as long as the daemon lives, one helper at a time.
+/// Sends spans as long as the daemon lives; at most one export helper runs at a time.
 async fn send_traces(traces: Traces, helpers: Helpers) {
     while let Some(export) = traces.due().await {
         let count = export.spans.len();
@@ -141,7 +141,7 @@ async fn send_traces(traces: Traces, helpers: Helpers) {
     }
 }
 
-/// Keeps traces if the environment asks for them. What is wrong with that is said, and no more.
+/// Returns the collection of spans that the environment configures. A wrong setting is logged and otherwise ignored.
 fn traces(variable: &dyn Fn(&str) -> Option<String>) -> Traces {
     let program = std::env::args_os().next().map(PathBuf::from);
     let program = program.as_deref().and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or("containerd-shim");

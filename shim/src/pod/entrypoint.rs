@@ -1,7 +1,7 @@
-//! Finds the file that a container's first argument names, inside its root filesystem.
+//! Finds the file of a container's first argument inside its root filesystem.
 //!
-//! Everything in the root filesystem is hostile: links are resolved by the kernel as if the root filesystem were `/`,
-//! and nothing but a regular file is ever read.
+//! All files in the root filesystem are hostile: the kernel resolves links as if the root filesystem were `/`, and only regular files are
+//! read.
 
 use std::fs::File;
 use std::io;
@@ -12,23 +12,23 @@ use prewasi_precompiler::{is_named_wasm, split_function};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
 
-/// The first argument of a container, taken apart.
+/// The parsed first argument of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entrypoint {
     /// The program: a path or a name.
     pub(crate) program: String,
-    /// The export to be called, after the last `#`.
+    /// The export to call: the part after the last `#`.
     pub(crate) function: Option<String>,
 }
 
 impl Entrypoint {
-    /// Takes an argument apart: `file.wasm#function` calls that export.
+    /// Parses an argument: `file.wasm#function` calls that export.
     pub(crate) fn parse(argument: &str) -> Self {
         let (program, function) = split_function(argument);
         Self { program: program.to_owned(), function: function.map(str::to_owned) }
     }
 
-    /// Says whether the name alone says that it is wasm.
+    /// Returns whether the name is that of a wasm file.
     pub(crate) fn is_named_wasm(&self) -> bool {
         is_named_wasm(&self.program)
     }
@@ -36,14 +36,14 @@ impl Entrypoint {
     /// Opens the program in a root filesystem; `None` if there is no such file.
     ///
     /// # Errors
-    /// What the system says, other than that there is none.
+    /// The system's error, except that the file does not exist.
     pub(crate) fn open(&self, root: &Path, cwd: &Path, search: &str) -> io::Result<Option<File>> {
         let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for path in self.candidates(cwd, search) {
             let found = loop {
                 match openat2(root.as_fd(), &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                    // The kernel wants to be asked again when something was renamed meanwhile.
+                    // After a concurrent rename the kernel wants the call to be repeated.
                     Err(Errno::INTR | Errno::AGAIN) => {}
                     found => break found,
                 }
@@ -58,7 +58,7 @@ impl Entrypoint {
         Ok(None)
     }
 
-    /// Lists where the program may be: a path where it says, a name in the search path, wasm in the working directory first.
+    /// Lists the candidates: a path as it is; a name in the search path, and for wasm first in the working directory.
     pub(crate) fn candidates(&self, cwd: &Path, search: &str) -> Vec<PathBuf> {
         if self.program.contains('/') {
             return vec![cwd.join(&self.program)];
@@ -74,17 +74,17 @@ fn is_regular(file: &OwnedFd) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(fstat(file)?.st_mode) == FileType::RegularFile)
 }
 
-/// Opens for reading what has been found. It is known by then what it is: opening a device may do something to it, and the
-/// container's list of devices does not hold for this process.
+/// Opens a found file for reading. Its type must have been checked: opening a device may have effects, and the container's device list
+/// does not restrict this process.
 fn reopen(found: &OwnedFd) -> io::Result<File> {
     let path = format!("/proc/self/fd/{}", found.as_raw_fd());
     Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
-/// Reads the first bytes of a file without moving its position.
+/// Compares the first bytes of a file, without moving its offset.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn starts_with(file: &File, magic: &[u8]) -> io::Result<bool> {
     use std::os::unix::fs::FileExt as _;
     let mut start = vec![0; magic.len()];
@@ -131,7 +131,7 @@ mod tests {
         }
     }
 
-    /// The function is what stands after the last `#`.
+    /// The function is the part after the last `#`.
     #[test]
     fn functions() {
         let parse = |argument| {
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(root.read("/good.wasm", "/").as_deref(), Some("#!"));
     }
 
-    /// What is no regular file is not even opened: a fifo would be waited for, and a device might do something.
+    /// Files that are not regular are not opened: a fifo would block, and opening a device may have effects.
     #[test]
     fn only_files_are_opened() {
         use rustix::fs::inotify::{self, CreateFlags, WatchFlags};

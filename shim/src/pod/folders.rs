@@ -1,22 +1,20 @@
-//! Where things lie that are forgotten at a reboot: sockets and libcontainer's state.
+//! Paths of state that is lost at a reboot: sockets and libcontainer's state.
 //!
-//! Every path is a function of what containerd says on the command line, so that `delete` finds what a daemon left
-//! behind without having to be told.
+//! Every path is a function of containerd's command line, so that `delete` finds the remains of a daemon without further information.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// Length of a path in `sockaddr_un`, without the byte that ends it.
+/// Longest path in `sockaddr_un`, in bytes, without the terminating byte.
 const SOCKET_PATH_MAX: usize = 107;
-/// How the names of sockets begin. containerd 2.3 and later have one folder for the sockets of all shims, and others give
-/// hashes as names, too.
+/// Prefix of socket names. Since containerd 2.3 all shims share a folder for their sockets, and other shims also use hashes as names.
 const PREFIX: &str = "prewasi-";
-/// Digits of a hash in a name.
+/// Number of hex digits of a hash in a name.
 const HASH_DIGITS: usize = 32;
 
-/// Says why a socket cannot have the path that it should have.
+/// The reason why a socket cannot have its path.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot use {} as a socket: its path is longer than {SOCKET_PATH_MAX} bytes; choose a shorter PREWASI_RUNTIME_DIR, or socket_dir in containerd's configuration", path.display())]
 pub(crate) struct SocketPathError {
@@ -27,12 +25,12 @@ pub(crate) struct SocketPathError {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Socket {
     pub(crate) path: PathBuf,
-    /// Where a daemon from before an upgrade listens, whose shim gave the hash alone as a name.
+    /// The socket of a daemon from before an upgrade, whose name is the hash alone.
     pub(crate) former: PathBuf,
 }
 
 impl Socket {
-    /// Chooses the names in a folder.
+    /// Computes the paths in a folder.
     ///
     /// # Errors
     /// [`SocketPathError`] if the path is too long for a socket.
@@ -46,34 +44,34 @@ impl Socket {
     }
 }
 
-/// Says whether a name is one that [`Socket::new`] gives.
+/// Returns whether a name has the form of [`Socket::new`].
 pub(crate) fn is_socket_name(name: &OsStr) -> bool {
     let hash = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).unwrap_or_default();
     hash.len() == HASH_DIGITS && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Returns the folder for sockets, where containerd does not name one.
+/// Returns the folder for sockets, if containerd does not name one.
 pub(crate) fn sockets() -> PathBuf {
     prewasi_precompiler::runtime_dir().join("s")
 }
 
-/// Returns the folder of a container: what its helper has noted, and libcontainer's state, which is in a folder named by the id.
+/// Returns the folder of a container, with its helper's claim and libcontainer's state, which is in a subfolder named by the id.
 pub(crate) fn container(address: &Path, namespace: &str, id: &str) -> PathBuf {
     containers(address, namespace).join(id)
 }
 
-/// Returns the folder that has those of all containers of a namespace.
+/// Returns the folder that contains those of all containers of a namespace.
 pub(crate) fn containers(address: &Path, namespace: &str) -> PathBuf {
     let name = name_of(&[address.as_os_str().as_encoded_bytes(), namespace.as_bytes()]);
     prewasi_precompiler::runtime_dir().join("c").join(name)
 }
 
-/// Returns the folder for notes of removals.
+/// Returns the folder for records of removals.
 pub(crate) fn removals() -> PathBuf {
     prewasi_precompiler::runtime_dir().join("r")
 }
 
-/// Hashes parts, each with its length in front, so that no two lists give the same bytes.
+/// Hashes parts, each preceded by its length, so that no two lists give the same bytes.
 pub(crate) fn name_of(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -83,7 +81,7 @@ pub(crate) fn name_of(parts: &[&[u8]]) -> String {
     hash.finalize()[..HASH_DIGITS / 2].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Says whether an id can be the name of a folder; containerd checks the same.
+/// Returns whether an id can be the name of a folder; containerd makes the same check.
 pub(crate) fn is_id(id: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
     !id.is_empty() && id.chars().all(good) && Path::new(id).components().count() == 1 && id != ".." && id != "."
@@ -93,7 +91,7 @@ pub(crate) fn is_id(id: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What could lead to another folder is no id.
+    /// A text that could lead to another folder is no id.
     #[test]
     fn ids() {
         for good in ["a", "wasm-1.0_x", "a..b"] {
@@ -104,7 +102,7 @@ mod tests {
         }
     }
 
-    /// Address, namespace and group each make a socket of their own, whose name is known as ours.
+    /// Different addresses, namespaces and groups have different sockets, and the names are recognised.
     #[test]
     fn sockets_differ() {
         let socket = |address: &str, namespace, group| {
@@ -118,7 +116,7 @@ mod tests {
         }
     }
 
-    /// What other shims name their sockets is not known as ours: hashes of any length, and names that begin alike.
+    /// Socket names of other shims are not recognised: hashes of any length, and names with a similar beginning.
     #[test]
     fn names_of_others_are_not_ours() {
         let former = Socket::new(Path::new("/r"), Path::new("/a"), "n", "g").unwrap().former;
@@ -130,7 +128,7 @@ mod tests {
         assert!(is_socket_name(OsStr::new(&format!("{PREFIX}{}", hash.repeat(2)))));
     }
 
-    /// A path that the kernel would cut is refused; the longest folder that containerd takes leaves room.
+    /// A path that the kernel would truncate is refused; the longest folder that containerd accepts leaves room.
     #[test]
     fn long_paths_are_refused() {
         let socket = |length: usize| Socket::new(&Path::new("/").join("d".repeat(length)), Path::new("/a"), "n", "g");

@@ -1,11 +1,10 @@
 //! Helpers: short-lived processes, one for each job.
 //!
-//! libcontainer forks, and changes the working directory, the OOM score and more of the calling process; engines and
-//! gRPC clients allocate and start threads. All that happens in a helper, so that the daemon stays small, with one
-//! thread, and never blocks. A helper tells its result through a pipe; one that dies without a word has failed.
+//! libcontainer forks, and changes the working directory, the OOM score and more of the calling process; engines and gRPC clients
+//! allocate and start threads. All that happens in a helper, so that the daemon stays small, has one thread, and never blocks. A helper
+//! reports its result through a pipe; a helper that dies without a report has failed.
 //!
-//! Helpers are forked by the [`zygote`], so that there is nothing in them but what their job concerns, and are children of the
-//! daemon.
+//! Helpers are forked by the [`zygote`], so that their memory holds only what their job concerns. They are children of the daemon.
 
 mod order;
 mod work;
@@ -34,10 +33,10 @@ use crate::pod::reaper::Reaper;
 use crate::telemetry::observe::{About, Subject};
 use crate::telemetry::trace::{Span, Traces};
 
-/// Where a helper finds its end of the pipe.
+/// Number of a helper's end of the pipe.
 const REPORT_FD: i32 = CONTROL_FD;
 
-/// All that a helper writes.
+/// The message of a helper: its report and its spans.
 #[derive(Debug, Serialize, Deserialize)]
 struct Said {
     report: Report,
@@ -45,7 +44,7 @@ struct Said {
     spans: Vec<Span>,
 }
 
-/// Says why a helper was not started.
+/// The reason why a helper was not started.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
     #[error("cannot write down what a helper is to do")]
@@ -63,7 +62,7 @@ struct Running {
     exit: oneshot::Receiver<Exit>,
 }
 
-/// Has jobs done by helpers.
+/// Runs jobs in helpers.
 #[derive(Clone)]
 pub(crate) struct Helpers {
     forks: Arc<Forks>,
@@ -71,10 +70,10 @@ pub(crate) struct Helpers {
     traces: Traces,
 }
 
-/// What a job that makes a process of a container leads to.
+/// The result of a job that makes a process of a container.
 pub(crate) struct NewProcess {
     pub(crate) id: ProcessId,
-    /// Its cgroups, if it is a container's first process.
+    /// The cgroups, if the process is a container's first one.
     pub(crate) cgroup: Option<Cgroup>,
     pub(crate) about: About,
     /// Resolves when the process has ended.
@@ -82,21 +81,20 @@ pub(crate) struct NewProcess {
 }
 
 impl Helpers {
-    /// Has helpers forked by the zygote, and hands their spans to `traces`. Must be called in the runtime.
+    /// Takes the zygote, and sends the spans of helpers to `traces`. Must be called in the runtime.
     ///
     /// # Errors
-    /// What the system says.
+    /// The runtime cannot watch the zygote's socket.
     pub(crate) fn new(zygote: Zygote, reaper: Arc<Reaper>, traces: Traces) -> io::Result<Self> {
         Ok(Self { forks: Arc::new(Forks::new(zygote)?), reaper, traces })
     }
 
-    /// Has a job done that makes a process of a container. `started` gets the helper's number, whose
-    /// process group is to be killed if the job must not go on.
+    /// Runs a job that makes a process of a container. `started` gets the helper's pid; to cancel the job, its process group is killed.
     ///
     /// # Errors
-    /// [`Failure`] tells why, also of a helper that died.
+    /// [`Failure`] has the reason, also if the helper died.
     pub(crate) async fn make_process(&self, job: Job, started: impl FnOnce(ProcessId)) -> Result<NewProcess, Failure> {
-        // The process may end before its helper has reported its number: ends that nobody waits for are kept.
+        // The process may end before its helper has reported its pid: the reaper keeps exits that no caller waits for.
         let keeping = self.reaper.keep_unclaimed();
         let report = self.run(job, started).await;
         let made = match report {
@@ -111,10 +109,10 @@ impl Helpers {
         made
     }
 
-    /// Has any other job done.
+    /// Runs any other job.
     ///
     /// # Errors
-    /// [`Failure`] tells why, also of a helper that died.
+    /// [`Failure`] has the reason, also if the helper died.
     pub(crate) async fn work(&self, job: Job) -> Result<(), Failure> {
         match self.run(job, |_| {}).await? {
             Report::Done => Ok(()),
@@ -126,13 +124,13 @@ impl Helpers {
     async fn run(&self, job: Job, started: impl FnOnce(ProcessId)) -> Result<Report, Failure> {
         let assignment = Assignment { job, subject: Subject::of(&tracing::Span::current()) };
         let starting = start(self.forks.clone(), self.reaper.clone(), assignment);
-        // To its end even if whoever asked goes away; the helper then does its job all the same.
+        // A separate task finishes the start even if the caller is dropped; the helper then does its job all the same.
         let running = tokio::spawn(starting).await.map_err(|_| broken("the shim is shutting down"))?;
         let running = running.map_err(|error| Failure::new(Kind::Internal, &error))?;
         started(running.id);
         let exit = running.exit.await.map_err(|_| broken("nobody saw it end"))?;
         let said = read_said(&running.report).ok_or_else(|| {
-            // What it had started must not go on without it.
+            // Processes that the helper has started must not survive its failure.
             running.id.kill_group();
             kill_holders(&running.report);
             broken(&format!("it ended with status {} and no report", exit.status))
@@ -146,17 +144,17 @@ async fn start(forks: Arc<Forks>, reaper: Arc<Reaper>, assignment: Assignment) -
     let assignment = assignment.pack().map_err(StartError::Assignment)?;
     let (report, sender) =
         pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|e| StartError::Pipe(e.into()))?;
-    // It may end before its number is known here.
+    // The helper may end before its pid is known here.
     let keeping = reaper.keep_unclaimed();
     let pid = forks.fork(&Order { assignment, report: sender }).await?;
     let exit = keeping.watch(pid);
-    // As long as nobody has waited for it the number is its own.
+    // A pid is not reused as long as its process has not been reaped.
     let id = if exit.is_empty() { ProcessId::of(pid).ok() } else { None };
     Ok(Running { id: id.unwrap_or_else(|| ProcessId::ended(pid)), report, exit })
 }
 
-/// Reads what a helper that has ended has written. The pipe does not end as long as the container's init lives, which
-/// has inherited it.
+/// Reads the message of a helper that has ended. It does not read to the end of the pipe: the container's init has inherited the writing
+/// end.
 fn read_said(pipe: &OwnedFd) -> Option<Said> {
     let mut bytes = Vec::new();
     match File::from(pipe.try_clone().ok()?).read_to_end(&mut bytes) {
@@ -167,8 +165,8 @@ fn read_said(pipe: &OwnedFd) -> Option<Said> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Kills the processes that still hold the writing end where a helper has it: what it was making, in a session of its own by
-/// now, and not yet the program that it was to become.
+/// Kills the processes that still hold the writing end under the helper's descriptor number. That is a process that the helper was
+/// making, already in its own session but not yet executing its program.
 fn kill_holders(pipe: &OwnedFd) {
     let (Ok(stat), Ok(processes)) = (rustix::fs::fstat(pipe), std::fs::read_dir("/proc")) else { return };
     let name = PathBuf::from(format!("pipe:[{}]", stat.st_ino));
@@ -194,7 +192,7 @@ mod tests {
     use super::work::{MESSAGE_MAX, shortened};
     use super::*;
 
-    /// A report is read although somebody still holds the writing end.
+    /// A report is read although a process still holds the writing end.
     #[test]
     fn reports_do_not_need_an_end() {
         let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
@@ -209,7 +207,7 @@ mod tests {
         drop(sender);
     }
 
-    /// A helper that died has left nothing that could be taken for a report.
+    /// A helper that died without a report yields none.
     #[test]
     fn silence_is_no_report() {
         let (report, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
@@ -217,7 +215,7 @@ mod tests {
         assert!(read_said(&report).is_none());
     }
 
-    /// What a helper has left behind is killed, and nobody else.
+    /// Processes that a helper has left behind are killed, and no others.
     #[test]
     fn heirs_are_killed() {
         use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};

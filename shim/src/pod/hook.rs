@@ -1,9 +1,9 @@
-//! Runs a hook of a container as libcontainer's hook, with more than libcontainer gives it: the bundle in the state that the hook reads is
-//! the container's own, where libcontainer builds from another folder, in which the spec has been adapted; it runs in the mount namespace
-//! where it belongs; and if it fails, its name, how it ended and what it wrote are told to whoever asked for the container.
+//! Runs a container's hook. libcontainer starts this wrapper instead of the hook, which adds three things. The state that the hook reads
+//! has the container's own bundle: libcontainer builds from another folder, with an adapted spec. The hook runs in the mount namespace
+//! that it belongs to. If it fails, the client gets its name, its exit status and its output.
 //!
-//! libcontainer knows nothing of working directories that are missing either. One is made by a hook as well, because only a hook is in the
-//! container's namespaces when all is mounted.
+//! A hook also makes a missing working directory, which libcontainer does not. Only a hook runs in the container's namespaces after all
+//! mounts.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -24,15 +24,15 @@ use serde_json::Value;
 
 use crate::telemetry::reasons::Note;
 
-/// Longest state that is read; it holds the annotations of a container.
+/// Longest state that is read, in bytes; it holds the annotations of a container.
 const STATE_MAX: u64 = 16 << 20;
-/// Most of what a hook wrote that is told, bytes.
+/// Longest output of a hook that is reported, in bytes.
 const SAID_MAX: usize = 2 << 10;
 
-/// What is to be done, as the command line has it.
+/// The task of a hook, as it is in the command line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Call {
-    /// The file for reasons, if there is one.
+    /// Descriptor of the file for reasons, if there is one.
     pub(crate) reasons: Option<RawFd>,
     pub(crate) work: Work,
 }
@@ -44,19 +44,19 @@ pub(crate) enum Work {
     Run {
         /// The container's own bundle.
         bundle: PathBuf,
-        /// The mount namespace in which it runs, if it is another one.
+        /// The mount namespace in which it runs, if it differs from the current one.
         namespace: Option<PathBuf>,
         path: PathBuf,
         /// Its arguments, its name first.
         args: Vec<String>,
-        /// How long it may run, seconds.
+        /// Time limit in seconds.
         timeout: Option<i64>,
     },
-    /// Make a folder, and those above it, in a root filesystem.
+    /// Make a folder and its parents in a root filesystem.
     Folder { root: PathBuf, path: PathBuf },
 }
 
-/// Says why a hook cannot be run, or how it has failed.
+/// The reason why a hook cannot be run, or has failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
     #[error("cannot run a hook: the command line is not of this program's making")]
@@ -83,16 +83,16 @@ pub(crate) enum HookError {
     },
 }
 
-/// Does what the argument says, and tells why it could not.
+/// Does the task in the argument, and reports a failure.
 ///
 /// # Errors
 /// [`HookError`].
 pub(crate) fn run(argument: Option<&str>) -> Result<(), HookError> {
     let call: Call = argument.and_then(|text| serde_json::from_str(text).ok()).ok_or(HookError::Usage)?;
-    // SAFETY: it is inherited from the helper, and nothing closes it.
+    // SAFETY: the descriptor is inherited from the helper, and nothing closes it.
     let reasons = call.reasons.map(|number| unsafe { BorrowedFd::borrow_raw(number) });
     if let Some(reasons) = reasons {
-        // The hook itself need not have it. If it is not open there is nothing to be kept from it.
+        // The hook itself does not need it. If the descriptor is not open, there is nothing to protect.
         let _ = fcntl_setfd(reasons, FdFlags::CLOEXEC);
     }
     let done = match call.work {
@@ -106,13 +106,13 @@ pub(crate) fn run(argument: Option<&str>) -> Result<(), HookError> {
     };
     done.inspect_err(|error| {
         if let Some(reasons) = reasons {
-            // It is on standard error, too.
+            // The error is on standard error, too.
             let _ = Note::complete(chain(error)).add_to(reasons);
         }
     })
 }
 
-/// A program that is a hook.
+/// A hook's program.
 struct Program {
     path: PathBuf,
     args: Vec<String>,
@@ -131,7 +131,7 @@ impl Program {
         let ended = self.wait(child).map_err(cannot)?;
         let mut text = Vec::new();
         let read = said.rewind().and_then(|()| said.read_to_end(&mut text));
-        // It is a hook's output as before, and the log is where it goes.
+        // The hook's output goes to the log, as without this wrapper.
         let _ = read.and_then(|_| io::stderr().write_all(&text));
         match ended {
             Some(status) if status.success() => Ok(()),
@@ -143,12 +143,12 @@ impl Program {
         let mut command = Command::new(&self.path);
         let (name, args) = self.args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         command.arg0(name).args(args).stdin(Stdio::from(state)).stderr(Stdio::from(stderr));
-        // SAFETY: it is one system call.
+        // SAFETY: the closure makes one system call.
         unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
         command.spawn()
     }
 
-    /// Waits for its end; `None` if it had to be ended.
+    /// Waits for the program's end; `None` if the time limit has passed and it was killed.
     fn wait(&self, mut child: Child) -> io::Result<Option<ExitStatus>> {
         if let Some(seconds) = self.timeout {
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
@@ -175,7 +175,7 @@ impl Program {
     }
 }
 
-/// Returns the last that a hook wrote, to be put behind a message.
+/// Returns the end of a hook's output, as a suffix of a message.
 fn told(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let text = text.trim();
@@ -187,7 +187,7 @@ fn told(text: &[u8]) -> String {
     }
 }
 
-/// Reads the state from standard input and returns it, with the bundle replaced, as a file.
+/// Reads the state from standard input and returns it as a file, with the bundle replaced.
 fn state(bundle: &Path) -> io::Result<File> {
     let mut text = Vec::new();
     io::stdin().lock().take(STATE_MAX).read_to_end(&mut text)?;
@@ -203,7 +203,7 @@ fn in_memory(name: &str) -> io::Result<File> {
     Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())
 }
 
-/// Makes a folder in a root filesystem, and those above it. Links on the way lead to where they lead in the container.
+/// Makes a folder and its parents in a root filesystem. Links on the path resolve as in the container.
 fn make_folder(root: &Path, path: &Path) -> Result<(), Errno> {
     umask(Mode::from_raw_mode(0o022));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -221,7 +221,7 @@ fn make_folder(root: &Path, path: &Path) -> Result<(), Errno> {
                 }
                 above = next;
             }
-            // What is above a link's target is not what is above the link.
+            // The parent of a link's target differs from the parent of the link.
             Component::ParentDir => above.push(".."),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// Folders are made inside the root filesystem, wherever its links lead, and what is no folder is in the way.
+    /// Folders are made inside the root filesystem, wherever its links lead; a file in the path is an error.
     #[test]
     fn folders_are_made_inside() {
         let folder = std::env::temp_dir().join(format!("prewasi-hook-{}", std::process::id()));
@@ -260,7 +260,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// A hook is told of by the last that it wrote and how it ended, and one that hangs is ended.
+    /// The error of a failed hook has the end of its output and its exit status; a hook that hangs is killed.
     #[test]
     fn failures_are_told() {
         let run = |script: &str, timeout| {

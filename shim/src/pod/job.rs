@@ -1,4 +1,4 @@
-//! What helpers do: the jobs that need libcontainer, mounts or an engine.
+//! The jobs of helpers: the work that needs libcontainer, mounts or an engine.
 
 mod build;
 mod create;
@@ -37,18 +37,18 @@ pub(crate) enum Job {
     Create(Box<Create>),
     /// Execute another process in a container.
     Exec(Box<Exec>),
-    /// Let the init process of a container go on.
+    /// Let the init process of a container run its program.
     Start(Start),
-    /// Change limits of a container that systemd knows of.
+    /// Change limits of a container whose cgroup systemd manages.
     Limit(Box<Limit>),
-    /// Take away all that is left of a container.
+    /// Remove the remains of a container.
     Remove(Box<Remove>),
     /// Send spans.
     Export(Export),
 }
 
 impl Job {
-    /// Does the job. Called in a helper only: it changes process-wide state.
+    /// Does the job. Only helpers may call this: it changes process-wide state.
     pub(crate) fn run(&self, engine: EngineConstructor) -> Report {
         let result = match self {
             Self::Create(create) => create.run(engine),
@@ -61,7 +61,7 @@ impl Job {
         result.unwrap_or_else(Report::Failed)
     }
 
-    /// Returns where the spans of the job belong, if somebody traces it.
+    /// Returns the trace context for the spans of the job, if the job is traced.
     pub(crate) fn origin(&self) -> Option<&Origin> {
         match self {
             Self::Create(create) => create.origin.as_ref(),

@@ -1,7 +1,7 @@
-//! What a container's process does once libcontainer has built the container around it, or has put it there.
+//! Runs the program of a container's process, after libcontainer has built the container around the process or moved it there.
 //!
-//! [`WasmExecutor`] never returns and runs no destructors: the process ends with `_exit`, and the guest's exit code is
-//! the process's. [`NativeExecutor`] replaces the process.
+//! [`WasmExecutor`] never returns and runs no destructors: the process ends with `_exit`, and its exit code is the guest's.
+//! [`NativeExecutor`] replaces the process.
 
 mod attributes;
 mod confine;
@@ -23,11 +23,10 @@ use std::io::Write as _;
 
 use rustix::fs::{Mode, OFlags};
 
-/// Exit code of a container whose program is not there.
+/// Exit code of a container whose program does not exist.
 const NOT_THERE: u8 = 127;
 
-/// Lets the process write to outputs that lead nowhere: libcontainer opens the container's own `/dev/null` in the place of the
-/// node's, but for reading only.
+/// Makes null outputs writable: libcontainer replaces the node's `/dev/null` by the container's own, but opens it for reading only.
 fn mend_null_outputs() {
     let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else { return };
     let is_unwritable = |fd| {
@@ -35,7 +34,7 @@ fn mend_null_outputs() {
         let reads_only = rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDONLY);
         reads_only && rustix::fs::fstat(fd).is_ok_and(same)
     };
-    // What cannot be mended stays as it is; it leads nowhere in any case.
+    // A failure is harmless: the output leads nowhere in any case.
     if is_unwritable(rustix::stdio::stdout()) {
         let _ = rustix::stdio::dup2_stdout(&null);
     }
@@ -46,11 +45,11 @@ fn mend_null_outputs() {
 
 /// Ends the process at once.
 fn exit(code: u8) -> ! {
-    // SAFETY: _exit ends the process; no code of ours runs after it, so nothing can be left in a bad state.
+    // SAFETY: _exit ends the process; no code of this program runs after it, so it cannot see a bad state.
     unsafe { nix::libc::_exit(i32::from(code)) }
 }
 
-/// Tells the user why the container ends, on the container's own standard error.
+/// Prints to the container's own standard error why the container ends.
 fn tell(error: &dyn Error) {
     let mut text = format!("error: {error}\n");
     let mut next = error.source();
@@ -58,6 +57,6 @@ fn tell(error: &dyn Error) {
         text.push_str(&format!("caused by: {reason}\n"));
         next = reason.source();
     }
-    // If standard error is gone there is nobody to tell.
+    // Without standard error there is no way to report it.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -1,8 +1,8 @@
-//! The options of one container: the node's, those of its runtime, its annotations.
+//! Merges the options of one container: the node's, those of its runtime, its annotations.
 //!
-//! containerd hands on what its configuration (or a client) says of a runtime in the request to create a container, as a
-//! message of the type `runtimeoptions.v1.Options`: the path of a file, else a document. CRI makes the document of the table
-//! `options` in the runtime's section. Options for [runc] are understood as well.
+//! containerd passes the options of a runtime, from its configuration or from a client, in the request to create a container. They are a
+//! message of the type `runtimeoptions.v1.Options`: the path of a file, else a document. CRI makes the document from the table `options`
+//! in the runtime's section. Options for [runc] are parsed as well.
 
 mod runc;
 
@@ -17,19 +17,19 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use runc::Runc;
 
-/// The type of the options that are this shim's own.
+/// The type of this shim's own options.
 const TYPE: &str = "runtimeoptions.v1.Options";
 
-/// What containerd hands on.
+/// The runtime options of a request.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RuntimeOptions {
-    /// Name of the message's type; empty if nothing was handed on.
+    /// Name of the message's type; empty without options.
     pub(crate) type_url: String,
-    /// The message.
+    /// The encoded message.
     pub(crate) value: Vec<u8>,
 }
 
-/// Says why there are no options for a container.
+/// The reason why a container has no options.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContainerOptionsError {
     #[error("cannot use the options of the runtime: they are of type {found}, not {TYPE} or {}", runc::OPTIONS)]
@@ -43,10 +43,10 @@ pub(crate) enum ContainerOptionsError {
 }
 
 impl RuntimeOptions {
-    /// Puts all layers together.
+    /// Merges all layers.
     ///
     /// # Errors
-    /// [`ContainerOptionsError`] names the layer and what is wrong in it.
+    /// [`ContainerOptionsError`] names the layer and the mistake in it.
     pub(crate) fn of_container(&self, spec: &Spec) -> Result<Options, ContainerOptionsError> {
         let mut options = self.of_runtime()?;
         options.set_annotations(spec.annotations().iter().flatten())?;
@@ -72,19 +72,19 @@ impl RuntimeOptions {
         }
     }
 
-    /// Takes what containerd writes to the standard input of `start`, if that is options.
+    /// Parses the standard input of `start` as options; without any, the result is empty.
     pub(crate) fn from_input(input: &[u8]) -> Self {
         let any = Any::parse_from_bytes(input).ok().filter(|any| is_known(&any.type_url));
         any.map(Self::from).unwrap_or_default()
     }
 
-    /// Says whether they are of the type that is understood.
+    /// Returns whether the options have the shim's own type.
     pub(crate) fn is_known(&self) -> bool {
         is_known(&self.type_url)
     }
 
-    /// Returns the level of the log that node and runtime ask for. A mistake in their options is left to the creation
-    /// of the container, which reports it.
+    /// Returns the log level in the options of node and runtime. An error in them is ignored here: the creation of the container reports
+    /// it.
     pub(crate) fn log_level(&self) -> Option<tracing::Level> {
         self.of_runtime().or_else(|_| Ok::<_, ContainerOptionsError>(Options::of_node()?)).ok()?.log_level
     }
@@ -98,7 +98,7 @@ impl RuntimeOptions {
         Ok(options)
     }
 
-    /// Takes path and document out of the message.
+    /// Decodes path and document from the message.
     fn decode(&self) -> Result<(PathBuf, String), ContainerOptionsError> {
         if self.type_url.is_empty() && self.value.is_empty() {
             return Ok((PathBuf::new(), String::new()));
@@ -117,12 +117,12 @@ fn is_known(type_url: &str) -> bool {
     [TYPE, runc::OPTIONS, runc::CREATE_OPTIONS].contains(&name(type_url))
 }
 
-/// Returns the name of a type, without where it is described.
+/// Returns the name of a type, without the prefix of its URL.
 fn name(type_url: &str) -> &str {
     type_url.rsplit('/').next().unwrap_or(type_url)
 }
 
-/// Reads fields 2, `config_path`, and 3, `config_body`. Field 1 names the type of the document, which is always TOML.
+/// Decodes fields 2, `config_path`, and 3, `config_body`. Field 1 names the type of the document, which is always TOML.
 fn fields(message: &[u8]) -> Result<(String, Vec<u8>), ProtobufError> {
     const PATH: u32 = 2 << 3 | 2;
     const BODY: u32 = 3 << 3 | 2;
@@ -146,7 +146,7 @@ mod tests {
         RuntimeOptions { type_url: type_url.to_owned(), value: value.to_vec() }.decode()
     }
 
-    /// Path and document are found among all that a message may hold; no message is no options.
+    /// Path and document are found among all fields of a message; without a message there are no options.
     #[test]
     fn messages_are_read() {
         assert_eq!(decode("", b"").unwrap(), (PathBuf::new(), String::new()));
@@ -155,7 +155,7 @@ mod tests {
         assert!(decode(&format!("type.googleapis.com/{TYPE}"), b"").is_ok());
     }
 
-    /// What is said to runc is no document of options, and who shall own the streams is read of it.
+    /// Options for runc are no document, and the owner of the streams is read from them.
     #[test]
     fn options_for_runc_are_understood() {
         for (kind, value) in [(runc::OPTIONS, b"\x20\x05"), (runc::CREATE_OPTIONS, b"\x50\x05")] {
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(RuntimeOptions::default().for_runc().unwrap(), Runc::default());
     }
 
-    /// Another type, a broken message and bytes that are no text are refused, each with its reason.
+    /// Another type, a malformed message and invalid text are refused, each with its reason.
     #[test]
     fn others_are_refused() {
         let error = decode("containerd.other.v1.Options", b"").unwrap_err();

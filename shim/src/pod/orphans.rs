@@ -1,10 +1,10 @@
-//! Containers whose daemon is gone.
+//! Removes containers whose daemon is gone.
 //!
-//! containerd calls `delete` for each container of a daemon that was killed only if it has called `start` for each. From 2.0 on it calls
-//! `start` for a pod's sandbox alone, and so it does with `delete`: that takes along what is left of the pod. containerd forgets the other
-//! containers without a word; should the sandbox have gone before them, the next daemon of the namespace removes them.
+//! After a daemon was killed, containerd calls `delete` only for those of its containers for which it has called `start`. Since 2.0 it
+//! calls `start` only for a pod's sandbox. So the `delete` of a sandbox also removes the remains of its pod. containerd silently forgets
+//! the other containers. If the sandbox was removed before them, the next daemon of the namespace removes them.
 //!
-//! Whose container it is says its maker's note ([`Claimed`]): the pod's name, and the daemon, which must have ended.
+//! A record of the container's maker ([`Claimed`]) identifies its owner: the pod's name, and the daemon, which must have ended.
 
 use std::fs;
 use std::path::Path;
@@ -18,17 +18,17 @@ use crate::pod::job::Remove;
 use crate::pod::pending::{self, TAKEN};
 use crate::pod::record::Claimed;
 
-/// How long a daemon that has closed its connections may take to end.
+/// Time limit for the end of a daemon that has closed its connections.
 const END_LIMIT: Duration = Duration::from_secs(1);
-/// Pause between two looks.
+/// Pause between two polls.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The removal of what is left of a pod, under way.
+/// The removal of a pod's remains, in progress.
 pub(crate) struct Sweep(mpsc::Receiver<()>);
 
 impl Sweep {
-    /// Begins to remove the containers of a pod other than its sandbox, if their daemon has ended. All removals are noted before the first
-    /// one begins: should this process be killed, the next daemon finishes them.
+    /// Starts to remove the containers of a pod except its sandbox, if their daemon has ended. All removals are recorded before the first
+    /// one begins: if this process is killed, the next daemon completes them.
     pub(crate) fn begin(address: &Path, namespace: &str, pod: &str) -> Self {
         let (folder, pod, span) = (folders::containers(address, namespace), pod.to_owned(), tracing::Span::current());
         let (done, sweep) = mpsc::channel();
@@ -36,21 +36,20 @@ impl Sweep {
             let _entered = span.entered();
             let removals = of_pod(&folder, &pod).into_iter().filter_map(pending::take).collect();
             remove_all(removals);
-            // Whoever has waited long enough does not listen any more.
+            // The receiver may have reached its time limit.
             let _ = done.send(());
         });
         Self(sweep)
     }
 
-    /// Waits until all is gone; says whether it is.
+    /// Waits until all are removed; returns whether they are.
     pub(crate) fn wait(self, limit: Duration) -> bool {
-        // A thread that has panicked has said so.
+        // A panic of the thread has printed its message.
         !matches!(self.0.recv_timeout(limit), Err(mpsc::RecvTimeoutError::Timeout))
     }
 }
 
-/// Takes the containers of a namespace that nobody will ask to be removed: their daemon has ended, and containerd has forgotten them,
-/// with their bundle.
+/// Returns the containers of a namespace that no client will delete: their daemon has ended, and containerd has removed their bundle.
 pub(crate) fn take_forgotten(address: &Path, namespace: &str) -> Vec<(Option<std::path::PathBuf>, Remove)> {
     let is_forgotten = |claimed: &Claimed| {
         claimed.has_no_daemon() && !claimed.bundle.as_os_str().is_empty() && is_gone(&claimed.bundle)
@@ -63,12 +62,12 @@ pub(crate) fn take_forgotten(address: &Path, namespace: &str) -> Vec<(Option<std
         .collect()
 }
 
-/// Says whether there certainly is no such file or folder.
+/// Returns whether a file or folder certainly does not exist.
 pub(crate) fn is_gone(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Finds the containers of a pod that have no daemon any more. One that is about to end is waited for.
+/// Finds the containers of a pod without a daemon. Waits for a daemon that is about to end.
 fn of_pod(folder: &Path, pod: &str) -> Vec<Remove> {
     let begun = Instant::now();
     loop {
@@ -85,7 +84,7 @@ fn of_pod(folder: &Path, pod: &str) -> Vec<Remove> {
     }
 }
 
-/// Lists the containers that have a folder here, those that are being removed too.
+/// Lists the containers with a folder here, including those being removed.
 fn of_folder(folder: &Path) -> Vec<(Claimed, Remove)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let containers = entries.filter_map(|entry| {
@@ -97,7 +96,7 @@ fn of_folder(folder: &Path) -> Vec<(Claimed, Remove)> {
     containers.collect()
 }
 
-/// Ends the processes of all containers first, so that none waits for the hooks of another.
+/// Removes the containers. Kills the processes of all of them first, so that none waits for the hooks of another.
 fn remove_all(removals: Vec<(Option<std::path::PathBuf>, Remove)>) {
     removals.iter().for_each(|(_, remove)| remove.kill());
     for (note, remove) in removals {
@@ -135,7 +134,7 @@ mod tests {
         claimed.save(&folder.join(id)).unwrap();
     }
 
-    /// A sweep finds the containers of its pod alone, not the sandbox, and none whose daemon runs or is not known.
+    /// A sweep finds only containers of its pod, without the sandbox, and only those whose daemon is known to have ended.
     #[test]
     fn pods_are_told_apart() {
         let folder = folder("pods");

@@ -1,7 +1,7 @@
-//! Removals that have begun and may have been cut off: containerd gives a shim's `delete` five seconds, and kills it then.
+//! Records of removals in progress: containerd gives a shim's `delete` five seconds, and then kills it.
 //!
-//! `delete` notes what it removes before it begins, and takes the note back when all is gone. The next daemon that starts, of whichever
-//! pod, finishes removals whose process has ended.
+//! `delete` records a removal before it begins, and deletes the record when all is removed. The next daemon that starts, for any pod,
+//! completes removals whose process has ended.
 
 use std::fs;
 use std::io;
@@ -14,26 +14,26 @@ use crate::pod::folders;
 use crate::pod::job::Remove;
 use crate::pod::record::Claimed;
 
-/// Version of the format; a note of another version is left alone.
+/// Version of the format; a record of another version is left alone.
 const VERSION: u32 = 1;
-/// How the name of a folder begins whose container is being removed. No id begins like this.
+/// Prefix of the folder of a container that is being removed. No id begins with it.
 pub(crate) const TAKEN: char = '~';
 
-/// A removal that has been noted.
+/// The record of a removal.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     version: u32,
-    /// The process that removes.
+    /// The removing process.
     owner: ProcessId,
     remove: Remove,
-    /// The container as it was then: another one may have its id by now.
+    /// The container at that time: another one may have its id now.
     claimed: Option<Claimed>,
 }
 
-/// Notes that the calling process is about to remove a container. Returns the file of the note, for [`forget`].
+/// Records that the calling process is about to remove a container. Returns the file of the record, for [`forget`].
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn note(remove: &Remove) -> io::Result<PathBuf> {
     note_in(&folders::removals(), remove)
 }
@@ -52,14 +52,14 @@ fn note_of(notes: &Path, folder: &Path) -> PathBuf {
     notes.join(folders::name_of(&[folder.as_os_str().as_encoded_bytes()]))
 }
 
-/// Takes a note back: all is gone.
+/// Deletes a record: all is removed.
 pub(crate) fn forget(note: &Path) {
-    // A note that stays is followed once more, and finds nothing to remove.
+    // If the record stays, the removal is repeated once, and finds nothing to remove.
     let _ = fs::remove_file(note);
 }
 
-/// Takes a container that nobody removes: its id is free at once, and the removal is noted as the calling process's. `None` if somebody
-/// else is at it. Without a note, because the disk is full for example, nobody finishes what is cut off.
+/// Takes over a container that no process removes. Its id is free at once, and the removal is recorded for the calling process. `None` if
+/// another process removes it. If the record cannot be written, for example on a full disk, an interrupted removal is not completed.
 pub(crate) fn take(remove: Remove) -> Option<(Option<PathBuf>, Remove)> {
     take_in(&folders::removals(), remove)
 }
@@ -73,26 +73,26 @@ fn take_in(notes: &Path, mut remove: Remove) -> Option<(Option<PathBuf>, Remove)
         match fs::rename(&remove.folder, &moved) {
             Ok(()) => remove.folder = moved,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            // An earlier container of that id is being removed: this one is removed where it is.
+            // An earlier container of that id is being removed: this one is removed in its place.
             Err(_) => {}
         }
     }
     Some((note_in(notes, &remove).ok(), remove))
 }
 
-/// Says whether a process that runs removes the container of a folder.
+/// Returns whether a running process removes the container of a folder.
 fn is_at_work(notes: &Path, folder: &Path) -> bool {
     let note = fs::read(note_of(notes, folder)).ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
     note.is_some_and(|note| note.owner.is_running())
 }
 
-/// Returns where a container's folder is moved to while it is removed. No id begins like this.
+/// Returns the path to which a container's folder is moved during its removal. No id begins with the prefix.
 fn out_of_the_way(folder: &Path) -> Option<PathBuf> {
     let name = folder.file_name()?.to_str()?.trim_start_matches(TAKEN);
     Some(folder.with_file_name(format!("{TAKEN}{name}")))
 }
 
-/// Takes over the removals that nobody is at, with their notes.
+/// Takes over removals without a running process, with their records.
 pub(crate) fn take_over() -> Vec<(PathBuf, Remove)> {
     take_over_in(&folders::removals())
 }
@@ -108,12 +108,12 @@ fn take_over_one(folder: &Path, path: &Path) -> Option<(PathBuf, Remove)> {
         return None;
     }
     let mut remove = note.remove;
-    // Out of the way of a new container with that id.
+    // The id becomes free for a new container.
     let moved = out_of_the_way(&remove.folder)?;
     let same = note.claimed.is_some() && Claimed::load(&remove.folder) == note.claimed;
     let taken = same && (moved == remove.folder || fs::rename(&remove.folder, &moved).is_ok());
     remove.folder = moved;
-    // The old note goes last: a removal without a note is not finished.
+    // The old record is deleted last: without a record a removal would not be completed.
     let new = if taken { note_in(folder, &remove).ok() } else { None };
     if new.as_deref() != Some(path) {
         forget(path);
@@ -131,14 +131,14 @@ mod tests {
         (folder.join("r"), folder.join("c/a"))
     }
 
-    /// Gives a note to a process that has ended.
+    /// Assigns a record to a process that has ended.
     fn orphan(path: &Path) {
         let mut note: Note = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
         note.owner = ProcessId::ended(1);
         fs::write(path, serde_json::to_vec(&note).unwrap()).unwrap();
     }
 
-    /// A removal is taken over from a process that has ended, by one process at a time, and the id is free at once.
+    /// A removal is taken over from an ended process, by one process at a time, and the id is free at once.
     #[test]
     fn removals_are_taken_over() {
         let (notes, container) = folder("taken");
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(taken[0].1, Remove { folder: moved.clone(), ..remove });
         assert!(!container.exists() && Claimed::load(&moved) == Some(claimed));
         assert!(take_over_in(&notes).is_empty());
-        // Once more, after that process has ended too.
+        // The taking process has ended too.
         orphan(&taken[0].0);
         let again = take_over_in(&notes);
         assert_eq!(again, taken);
@@ -164,7 +164,7 @@ mod tests {
         fs::remove_dir_all(notes.parent().unwrap()).unwrap();
     }
 
-    /// A container that has the id of one that was to be removed is left alone.
+    /// A new container with the id of one in removal is left alone.
     #[test]
     fn later_containers_stay() {
         let (notes, container) = folder("later");

@@ -1,10 +1,10 @@
-//! The file that a daemon runs, and with it all processes that are forked from it: the init of each container too.
+//! The file that a daemon executes, and with it all its forks: also the init of each container.
 //!
-//! `/proc/PID/exe` of such a process leads to the shim on the node. Root in a container could keep a descriptor of it, wait until
-//! no process runs it any more, and write to it: the next container would run that as root of the node (CVE-2019-5736). So a
-//! daemon never runs the node's file by its own path. It runs it through a read-only mount that is in no folder; for
-//! kernels without that (before Linux 5.12) it runs a sealed copy in memory. Whatever is started from `/proc/self/exe`
-//! later, a compile worker for example, runs the same, also after an upgrade has replaced the file.
+//! `/proc/PID/exe` of such a process leads to the shim's file on the node. Root in a container could keep a descriptor of it, wait until
+//! no process runs it any more, and write to it. The next container would run that as root of the node (CVE-2019-5736). So a daemon never
+//! executes the node's file by its own path. It executes it through a detached read-only mount. On kernels without such mounts (before
+//! Linux 5.12) it executes a sealed copy in memory. Processes that are later started from `/proc/self/exe`, for example a compile worker,
+//! run the same file, also after an upgrade has replaced it.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -16,23 +16,23 @@ use rustix::io::Errno;
 
 use crate::node::seal::detached;
 
-/// The program that runs now, even if its file has been replaced.
+/// Path of the running program, even if its file has been replaced.
 const OWN: &str = "/proc/self/exe";
-/// What the copy is called in `/proc`.
+/// Name of the copy in `/proc`.
 const COPY: &str = "containerd-shim";
-/// Says that a file in memory may be executed, since Linux 6.3; before, each may be.
+/// Flag of an executable file in memory, needed since Linux 6.3; before, each is executable.
 const EXECUTABLE: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
 
-/// Opens the program that runs now so that nobody can write to it through the descriptor, or through `/proc/PID/exe` of a
-/// process that executes it.
+/// Opens the running program so that no process can write to it: neither through the descriptor, nor through `/proc/PID/exe` of a process
+/// that executes it.
 ///
 /// # Errors
-/// What the system says of the copy, if there can be no mount.
+/// The system's error about the copy, if a mount is not possible.
 pub(crate) fn sealed() -> io::Result<OwnedFd> {
     detached(OWN).or_else(|_| copy())
 }
 
-/// Says whether this process runs a copy.
+/// Returns whether this process runs a copy.
 pub(crate) fn is_copy() -> bool {
     fs::read_link(OWN).is_ok_and(|path| path.to_string_lossy().starts_with("/memfd:"))
 }
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// A copy runs, knows that it is one, and takes no writes.
+    /// A copy can be executed, recognises itself as one, and cannot be written to.
     #[test]
     fn copies_run_and_are_sealed() {
         const ASKED: &str = "PREWASI_TEST_COPY";

@@ -1,4 +1,4 @@
-//! Waits for children: helpers, and the processes of containers, which libcontainer makes children of the daemon.
+//! Reaps children: helpers, and the processes of containers, which libcontainer makes children of the daemon.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::node::pid::Exit;
 
-/// Collects the ends of children and hands each to whoever waits for it.
+/// Reaps children and passes each exit to its waiter.
 #[derive(Default)]
 pub(crate) struct Reaper {
     inner: Mutex<Inner>,
@@ -25,45 +25,45 @@ pub(crate) struct Reaper {
 #[derive(Default)]
 struct Inner {
     waiting: HashMap<i32, oneshot::Sender<Exit>>,
-    /// Ends that came before anybody waited for them, each with how many had come before.
+    /// Exits without a waiter, each with the number of exits before it.
     unclaimed: HashMap<i32, (u64, Exit)>,
     ends: u64,
     keepers: usize,
 }
 
-/// As long as it lives, ends that nobody waits for are kept.
+/// A guard: as long as it lives, exits without a waiter are kept.
 pub(crate) struct Keeping {
     reaper: Arc<Reaper>,
-    /// How many ends had come before.
+    /// Number of exits before the guard was made.
     since: u64,
 }
 
 impl Reaper {
-    /// Returns what resolves when a child has ended that nobody has waited for yet.
+    /// Returns a receiver for the exit of a child that has not been reaped yet.
     pub(crate) fn watch(&self, pid: i32) -> oneshot::Receiver<Exit> {
         let (sender, receiver) = oneshot::channel();
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).waiting.insert(pid, sender);
         receiver
     }
 
-    /// Keeps ends that nobody waits for until the result is dropped.
+    /// Keeps exits without a waiter until the result is dropped.
     pub(crate) fn keep_unclaimed(self: &Arc<Self>) -> Keeping {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.keepers += 1;
         Keeping { reaper: self.clone(), since: inner.ends }
     }
 
-    /// Collects children whenever the system says that one has ended; never returns.
+    /// Reaps children whenever the system reports an exit; never returns.
     ///
     /// # Errors
-    /// What the system says of the signal descriptor.
+    /// The signal descriptor cannot be read.
     pub(crate) async fn run(&self, signals: SignalFd) -> io::Result<()> {
-        // SAFETY: the descriptor belongs to the value, which gives the same one each time and closes it when dropped.
+        // SAFETY: the descriptor belongs to the value, which returns the same one each time and closes it on drop.
         let signals = unsafe { AsyncFd::register_with_interest(signals, Interest::READABLE) }?;
         loop {
             self.reap();
             let mut ready = signals.readable().await?;
-            // Several ends may share one signal: what counts is that there was any.
+            // Several exits may share one signal, so the number of signals does not matter.
             while signals.get_ref().read_signal().is_ok_and(|signal| signal.is_some()) {}
             ready.clear_ready();
         }
@@ -71,7 +71,7 @@ impl Reaper {
 
     fn reap(&self) {
         loop {
-            // Processes cloned without a signal, as libcontainer may, show only with __WALL.
+            // Only __WALL also reports processes that were cloned without a signal, as libcontainer may do.
             let status = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
                 Err(Errno::EINTR) => continue,
@@ -93,7 +93,7 @@ impl Reaper {
         let exit = Exit { status, at: SystemTime::now() };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match inner.waiting.remove(&pid) {
-            // Who waited may have lost interest.
+            // The waiter may have been dropped.
             Some(sender) => drop(sender.send(exit)),
             None if inner.keepers > 0 => {
                 let before = inner.ends;
@@ -106,13 +106,13 @@ impl Reaper {
 }
 
 impl Keeping {
-    /// Returns what resolves when a child has ended that was made since the keeping began: an end before that was another's, who
-    /// had the same number.
+    /// Returns a receiver for the exit of a child that was made since the guard was. An earlier exit belongs to another process with the
+    /// same pid.
     pub(crate) fn watch(&self, pid: i32) -> oneshot::Receiver<Exit> {
         let (sender, receiver) = oneshot::channel();
         let mut inner = self.reaper.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match inner.unclaimed.remove(&pid) {
-            // The receiver is right here.
+            // The receiver is alive here.
             Some((before, exit)) if before >= self.since => drop(sender.send(exit)),
             _ => drop(inner.waiting.insert(pid, sender)),
         }
@@ -130,10 +130,10 @@ impl Drop for Keeping {
     }
 }
 
-/// Blocks SIGCHLD and returns the descriptor that tells of it. Must be called before the runtime is made.
+/// Blocks SIGCHLD and returns the descriptor that reports it. Must be called before the runtime is made.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn signals() -> io::Result<SignalFd> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
@@ -145,7 +145,7 @@ pub(crate) fn signals() -> io::Result<SignalFd> {
 mod tests {
     use super::*;
 
-    /// An end reaches who waits for it, and one that came too early is kept only while somebody may ask for it.
+    /// An exit reaches its waiter; an early one is kept only while a waiter may come.
     #[test]
     fn ends_are_handed_out() {
         let reaper = Arc::new(Reaper::default());
@@ -165,7 +165,7 @@ mod tests {
         assert!(reaper.keep_unclaimed().watch(13).try_recv().is_err());
     }
 
-    /// The end of a process is not taken for that of a later one with the same number.
+    /// The exit of a process is not taken for that of a later one with the same pid.
     #[test]
     fn ends_of_others_are_not_taken() {
         let reaper = Arc::new(Reaper::default());

@@ -1,7 +1,7 @@
-//! What the daemon knows of a container, kept in the bundle so that `delete` can clean up without the daemon.
+//! The record of a container in its bundle, with which `delete` can clean up without the daemon.
 //!
-//! It is a help, not a condition: a node whose disk is full runs its containers all the same, and `delete` gets by
-//! with the bundle's config alone.
+//! The record is optional: a node whose disk is full runs its containers all the same, and `delete` can work with the bundle's config
+//! alone.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -19,24 +19,24 @@ const VERSION: u32 = 1;
 /// Name of the file in the bundle.
 const FILE: &str = "prewasi.json";
 
-/// Name of the file in a container's folder that says who made the container.
+/// Name of the file in a container's folder with the claim of its maker.
 const CLAIM: &str = "claim.json";
 
-/// A container as `delete` needs to know it.
+/// The facts about a container that `delete` needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     version: u32,
-    /// The helper that builds the container, while it does.
+    /// The helper that builds the container, while it runs.
     pub(crate) helper: Option<ProcessId>,
-    /// The init process, once there is one.
+    /// The init process, as soon as there is one.
     pub(crate) init: Option<ProcessId>,
-    /// Its cgroups, once it is in them.
+    /// Its cgroups, as soon as it is in them.
     pub(crate) cgroup: Option<Cgroup>,
-    /// How it ended.
+    /// The exit of the container.
     pub(crate) exit: Option<RecordedExit>,
 }
 
-/// An exit status with its time as numbers.
+/// An exit status, with the time as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordedExit {
     status: u32,
@@ -46,7 +46,7 @@ pub(crate) struct RecordedExit {
 }
 
 impl Record {
-    /// Reads the record of a bundle; `None` if there is none that can be used.
+    /// Reads the record of a bundle; `None` if it is missing or unusable.
     pub(crate) fn load(bundle: &Path) -> Option<Self> {
         let bytes = fs::read(bundle.join(FILE)).ok()?;
         let record: Self = serde_json::from_slice(&bytes).ok()?;
@@ -56,7 +56,7 @@ impl Record {
     /// Replaces the record of a bundle.
     ///
     /// # Errors
-    /// What the system says; the old record is then still there.
+    /// The system's error; the old record stays.
     pub(crate) fn save(&mut self, bundle: &Path) -> io::Result<()> {
         self.version = VERSION;
         let new: PathBuf = bundle.join(format!("{FILE}.{}", std::process::id()));
@@ -67,19 +67,19 @@ impl Record {
             fs::rename(&new, bundle.join(FILE))
         };
         write().inspect_err(|_| {
-            // The error that counts is the first one.
+            // The first error is the one to report.
             let _ = fs::remove_file(&new);
         })
     }
 }
 
-/// What the helper that makes a container notes in the container's folder below the runtime folder, so that all that it made is found
-/// should helper and daemon be killed.
+/// The claim of the helper that makes a container, in the container's folder below the runtime folder. With it all parts of the container
+/// are found, even if helper and daemon are killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Claimed {
     version: u32,
     pub(crate) helper: ProcessId,
-    /// The daemon for which it makes the container.
+    /// The daemon of the container.
     #[serde(default)]
     pub(crate) daemon: Option<ProcessId>,
     /// Name of the container's pod.
@@ -87,53 +87,53 @@ pub(crate) struct Claimed {
     pub(crate) pod: String,
     #[serde(default)]
     pub(crate) bundle: PathBuf,
-    /// The folder of a cgroup that the helper makes, until the cgroup is the container's own.
+    /// The folder of a cgroup that the helper is making, until the cgroup belongs to the container.
     #[serde(default)]
     pub(crate) making: Option<PathBuf>,
-    /// Cgroups that are the container's own.
+    /// Cgroups that belong to the container.
     pub(crate) cgroup: Option<Cgroup>,
-    /// The init process, once it is there.
+    /// The init process, as soon as there is one.
     pub(crate) init: Option<ProcessId>,
-    /// The image that the init process runs a program of, if it is wasm.
+    /// The image of the init process's program, if that is wasm.
     #[serde(default)]
     pub(crate) image: Option<Pin>,
 }
 
 impl Claimed {
-    /// Makes the note of the calling process.
+    /// Makes the claim of the calling process.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn by_this_process() -> io::Result<Self> {
         let helper = ProcessId::of(std::process::id().cast_signed())?;
         let (daemon, pod, bundle) = (None, String::new(), PathBuf::new());
         Ok(Self { version: VERSION, helper, daemon, pod, bundle, making: None, cgroup: None, init: None, image: None })
     }
 
-    /// Adds whose container it is: that of the parent of the calling process, in a pod.
+    /// Adds the pod, the bundle and the daemon, which is the parent of the calling process.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn in_pod(self, pod: &str, bundle: &Path) -> io::Result<Self> {
         let daemon = Some(ProcessId::of(std::os::unix::process::parent_id().cast_signed())?);
         Ok(Self { daemon, pod: pod.to_owned(), bundle: bundle.to_owned(), ..self })
     }
 
-    /// Says whether the daemon that had the container made has ended.
+    /// Returns whether the container's daemon has ended.
     pub(crate) fn has_no_daemon(&self) -> bool {
         self.daemon.is_some_and(|daemon| !daemon.is_running())
     }
 
-    /// Reads the note of a container's folder; `None` if there is none that can be used.
+    /// Reads the claim in a container's folder; `None` if it is missing or unusable.
     pub(crate) fn load(folder: &Path) -> Option<Self> {
         let claimed: Self = serde_json::from_slice(&fs::read(folder.join(CLAIM)).ok()?).ok()?;
         (claimed.version == VERSION).then_some(claimed)
     }
 
-    /// Replaces the note of a container's folder.
+    /// Replaces the claim in a container's folder.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn save(&self, folder: &Path) -> io::Result<()> {
         let new = folder.join(format!("{CLAIM}.new"));
         fs::write(&new, serde_json::to_vec(self)?)?;
@@ -165,7 +165,7 @@ mod tests {
         dir
     }
 
-    /// What is saved is read back, with the time to the nanosecond, and nothing else is left in the bundle.
+    /// A saved record is read back, with the time to the nanosecond; the bundle holds no other file of it.
     #[test]
     fn round_trip() {
         let bundle = bundle("round-trip");
@@ -180,7 +180,7 @@ mod tests {
         fs::remove_dir_all(bundle).unwrap();
     }
 
-    /// What a helper notes is read back; a folder without a note has none.
+    /// A helper's claim is read back; a folder without a claim has none.
     #[test]
     fn helpers_leave_a_note() {
         let folder = bundle("helper");
@@ -194,7 +194,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// A missing, torn or foreign record counts as none.
+    /// A missing, truncated or foreign record is ignored.
     #[test]
     fn unusable_records_are_ignored() {
         let bundle = bundle("unusable");

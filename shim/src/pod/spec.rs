@@ -1,4 +1,4 @@
-//! What the shim reads from a bundle's `config.json`.
+//! Reads a bundle's `config.json`.
 
 pub(crate) mod adapt;
 pub(crate) mod capabilities;
@@ -15,10 +15,10 @@ use serde::Deserialize;
 
 use crate::pod::entrypoint::Entrypoint;
 
-/// Where programs are looked for if the environment does not say it.
+/// The search path for programs, if the environment has none.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Says why a bundle's config cannot be used.
+/// The reason why a bundle's config cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpecError {
     #[error("cannot read {}", path.display())]
@@ -62,7 +62,7 @@ fn read<T: for<'de> Deserialize<'de>>(bundle: &Path) -> Result<T, SpecError> {
     serde_json::from_slice(&bytes).map_err(|source| SpecError::Parse { path, source })
 }
 
-/// Returns the arguments.
+/// Returns the process's arguments.
 pub(crate) fn args(spec: &Spec) -> &[String] {
     spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default()
 }
@@ -106,19 +106,19 @@ pub(crate) fn root(spec: &Spec, bundle: &Path) -> PathBuf {
     bundle.join(root)
 }
 
-/// Says whether the container's processes die with its init, because they have a pid namespace of their own.
+/// Returns whether the container's processes die with its init, because they have their own pid namespace.
 pub(crate) fn has_own_pids(spec: &Spec) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
-/// Says whether the container's processes are in a user namespace other than the shim's.
+/// Returns whether the container has a user namespace other than the shim's.
 pub(crate) fn has_user_namespace(spec: &Spec) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User)
 }
 
-/// Returns who the user of the process is outside the container's user namespace; `None` if the spec maps no such user.
+/// Returns the process's user id outside the container's user namespace; `None` if the spec does not map it.
 pub(crate) fn user_on_node(spec: &Spec) -> Option<u32> {
     let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
     let maps = spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
@@ -132,7 +132,7 @@ pub(crate) fn user_on_node(spec: &Spec) -> Option<u32> {
     maps.iter().find_map(of)
 }
 
-/// Returns who the container's root is outside its user namespace: user and group; `None` if it has none, or its spec does not say it.
+/// Returns user and group id of the container's root outside its user namespace; `None` if there is none, or the spec does not map them.
 pub(crate) fn root_on_node(spec: &Spec) -> Option<(u32, u32)> {
     let linux = spec.linux().as_ref().filter(|_| has_user_namespace(spec))?;
     let root = |maps: &Option<Vec<LinuxIdMapping>>| {
@@ -141,30 +141,30 @@ pub(crate) fn root_on_node(spec: &Spec) -> Option<(u32, u32)> {
     Some((root(linux.uid_mappings())?, root(linux.gid_mappings())?))
 }
 
-/// Says whether the container has a `/dev` of its own, so that its root filesystem needs no devices.
+/// Returns whether the container has its own `/dev`, so that its root filesystem needs no devices.
 pub(crate) fn has_own_devices(spec: &Spec) -> bool {
     spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new("/dev"))
 }
 
-/// Says whether the container has a `/proc`.
+/// Returns whether the container has a `/proc`.
 pub(crate) fn has_proc(spec: &Spec) -> bool {
     let normal = |path: &Path| path.components().eq(Path::new("/proc").components());
     spec.mounts().iter().flatten().any(|mount| normal(mount.destination()))
 }
 
-/// Says whether processes of the container can make devices.
+/// Returns whether processes of the container can make devices.
 pub(crate) fn can_make_devices(spec: &Spec) -> bool {
     let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
     sets.and_then(|sets| sets.bounding().as_ref()).is_some_and(|bounding| bounding.contains(&Capability::Mknod))
 }
 
-/// Returns the resources that the container is made with.
+/// Returns the resources in the spec, with which the container is made.
 pub(crate) fn resources(spec: &Spec) -> Option<&LinuxResources> {
     spec.linux().as_ref()?.resources().as_ref()
 }
 
-/// Returns the destinations of the mounts that a program may have for itself: those that are folders and no part of the
-/// system's own `/dev`, `/proc` and `/sys`. The sources of bind mounts are looked at, so this is for the node's side.
+/// Returns the destinations of mounts that a program may use: folders outside of the system's `/dev`, `/proc` and `/sys`. It inspects the
+/// sources of bind mounts, so it must be called outside the container.
 pub(crate) fn mounted_folders(spec: &Spec) -> Vec<&str> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let of_system = |path: &Path| ["/dev", "/proc", "/sys"].iter().any(|folder| path.starts_with(folder));
@@ -173,17 +173,17 @@ pub(crate) fn mounted_folders(spec: &Spec) -> Vec<&str> {
     folders.filter_map(|mount| mount.destination().to_str()).collect()
 }
 
-/// Returns the memory that the container may use, bytes.
+/// Returns the container's memory limit, in bytes.
 pub(crate) fn memory_limit(spec: &Spec) -> Option<u64> {
     let limit = resources(spec)?.memory().as_ref()?.limit()?;
     u64::try_from(limit).ok().filter(|limit| *limit > 0)
 }
 
-/// Makes the guest that the spec and the options describe, without its limits.
+/// Makes the guest's parameters from the spec and the options, without its limits.
 pub(crate) fn guest(spec: &Spec, entrypoint: &Entrypoint, options: &Options) -> Guest {
     let mut args = args(spec).to_vec();
     let mut env = env(spec);
-    // Libraries that keep a working directory of their own begin with it.
+    // Libraries with an emulated working directory start there.
     if !env.iter().any(|(name, _)| name == "PWD")
         && let Some(cwd) = cwd(spec).to_str()
     {
@@ -220,7 +220,7 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
-    /// The guest gets arguments, environment and working directory as the spec says, without the function's name.
+    /// The guest gets the spec's arguments, environment and working directory, without the function's name.
     #[test]
     fn guests() {
         let spec = spec(
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(users, [Some(1000), Some(1004), None, Some(7)]);
     }
 
-    /// The options decide which folders the guest may use. Of the mounts, the system's own and single files are no folders.
+    /// The options decide which folders the guest may use. Mounts of the system, and mounts of single files, are left out.
     #[test]
     fn preopened_folders() {
         let spec = spec(
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(names(Preopens::None), []);
     }
 
-    /// Only a pid namespace of the container's own takes all processes with it.
+    /// Only the container's own pid namespace ends all its processes.
     #[test]
     fn pid_namespaces() {
         let with = |list: &str| spec(&format!(r#"{{"ociVersion":"1.1.0","linux":{{"namespaces":[{list}]}}}}"#));

@@ -1,12 +1,12 @@
 //! The standard streams of a process.
 //!
-//! The fifos that containerd makes are handed to the process itself; nothing is copied. The daemon keeps each of them
-//! open as well: so the output survives a restart of containerd without a broken pipe, and the input does not end
-//! before `CloseIO`. When the process has ended the daemon lets go, and readers see the end.
+//! The process itself gets the fifos that containerd makes; no data is copied. The daemon keeps each of them open as well. So a restart
+//! of containerd does not break the output pipe, and the input does not end before `CloseIO`. When the process has ended the daemon
+//! closes them, and readers see the end.
 //!
-//! Where a client names a file instead of a fifo, the process appends to it.
+//! If a client names a file instead of a fifo, the process appends to it.
 //!
-//! A terminal is the one case in which the daemon copies, see [`console`].
+//! Only for a terminal the daemon copies data, see [`console`].
 
 mod console;
 mod logger;
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use console::{Console, ConsoleError, ConsoleSocket};
 pub(crate) use logger::{Logger, LoggerError};
 
-/// What a request says of the standard streams, as it says it.
+/// The standard streams of a request, unparsed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct StdioPaths {
     pub(crate) stdin: String,
@@ -34,21 +34,21 @@ pub(crate) struct StdioPaths {
     pub(crate) terminal: bool,
 }
 
-/// Where a stream comes from or goes to.
+/// The source or target of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Stream {
     Null,
-    /// A fifo, or whatever else is there.
+    /// A fifo, or any existing file.
     Path(PathBuf),
     Fifo(PathBuf),
-    /// A file that is made if it is missing.
+    /// A file that is created if it is missing.
     File(PathBuf),
     Logger(Logger),
-    /// A pipe to a logging program that runs, by way of the daemon's descriptor.
+    /// A pipe to a running logging program, as a path to the daemon's descriptor.
     Pipe(PathBuf),
 }
 
-/// The standard streams of a process, understood.
+/// The parsed standard streams of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stdio {
     stdin: Stream,
@@ -56,7 +56,7 @@ pub(crate) struct Stdio {
     stderr: Stream,
 }
 
-/// Says what a stream is not.
+/// The error of a URI that is no stream.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{uri:?} is none: only paths, fifo://, file:// and, for both outputs, one binary:// or binary-v2:// are supported"
@@ -65,7 +65,7 @@ pub(crate) struct UriError {
     uri: String,
 }
 
-/// Says why a stream cannot be opened.
+/// The reason why a stream cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open {}", path.display())]
 pub(crate) struct StreamError {
@@ -74,16 +74,16 @@ pub(crate) struct StreamError {
     source: io::Error,
 }
 
-/// How a process that is being made gets its standard streams.
+/// The way in which a process in creation gets its standard streams.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Streams {
-    /// It opens each.
+    /// The process opens each of them.
     Each(Stdio),
-    /// It makes a terminal and sends it to this socket.
+    /// The process makes a terminal and sends it to this socket.
     Console(PathBuf),
 }
 
-/// The daemon's own hold on the streams.
+/// The daemon's own descriptors of the streams.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     stdin: Option<OwnedFd>,
@@ -91,28 +91,28 @@ pub(crate) struct Held {
 }
 
 impl Stdio {
-    /// Understands what a request says.
+    /// Parses the streams of a request.
     ///
     /// # Errors
-    /// [`UriError`] for a kind of stream that is not supported.
+    /// [`UriError`] for an unsupported kind of stream.
     pub(crate) fn new(paths: &StdioPaths) -> Result<Self, UriError> {
         let unusable = |uri: &str| UriError { uri: uri.to_owned() };
         let stream = |uri: &str| Stream::parse(uri).ok_or_else(|| unusable(uri));
         let stdio =
             Self { stdin: stream(&paths.stdin)?, stdout: stream(&paths.stdout)?, stderr: stream(&paths.stderr)? };
         let is_logger = |stream: &Stream| matches!(stream, Stream::Logger(_));
-        // One program takes both outputs.
+        // Both outputs go to one program.
         if is_logger(&stdio.stdin) || (is_logger(&stdio.stderr) && stdio.stderr != stdio.stdout) {
             return Err(unusable(if is_logger(&stdio.stdin) { &paths.stdin } else { &paths.stderr }));
         }
         Ok(stdio)
     }
 
-    /// Starts the program that takes the outputs, if one does, and puts the pipes to it in the place of its name. Returns
-    /// the daemon's ends, by which the process opens its own: they must be kept until it has.
+    /// Starts the logging program for the outputs, if there is one, and replaces its URI by pipes to it. Returns the daemon's ends. The
+    /// process opens its ends through these, so they must stay open until then.
     ///
     /// # Errors
-    /// [`LoggerError`] says why it does not run.
+    /// [`LoggerError`] has the reason why the program does not run.
     pub(crate) async fn start_logger(&mut self, id: &str, namespace: &str) -> Result<Vec<OwnedFd>, LoggerError> {
         let Stream::Logger(logger) = &self.stdout else { return Ok(Vec::new()) };
         let pipes = logger.start(id, namespace).await?;
@@ -124,7 +124,7 @@ impl Stdio {
         Ok(pipes.into())
     }
 
-    /// Opens the fifos for the daemon to hold, and tries whether files can be opened. Never blocks.
+    /// Opens the fifos to hold them, and checks that files can be opened. Never blocks.
     ///
     /// # Errors
     /// [`StreamError`] names the fifo or file that cannot be opened.
@@ -134,7 +134,7 @@ impl Stdio {
         Ok(Held { stdin, _outputs: outputs.into_iter().flatten().collect() })
     }
 
-    /// Tries whether files can be opened, for a process that has a terminal: its fifos are opened later.
+    /// Checks that files can be opened, for a process with a terminal: its fifos are opened later.
     ///
     /// # Errors
     /// [`StreamError`] names the file that cannot be opened.
@@ -147,14 +147,14 @@ impl Stdio {
     /// Opens the streams for a process: input, output, errors. The fifos must be held.
     ///
     /// # Errors
-    /// [`StreamError`] names what cannot be opened.
+    /// [`StreamError`] names the stream that cannot be opened.
     pub(crate) fn open(&self) -> Result<[OwnedFd; 3], StreamError> {
         Ok([self.stdin.open(OFlags::RDONLY)?, self.stdout.open(OFlags::WRONLY)?, self.stderr.open(OFlags::WRONLY)?])
     }
 }
 
 impl Held {
-    /// Lets the input end as soon as containerd has closed its side.
+    /// Closes the held input, so that it ends as soon as containerd closes its side.
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
     }
@@ -165,7 +165,7 @@ impl Stream {
         if uri.is_empty() {
             return Some(Self::Null);
         }
-        // A path may have anything in it.
+        // A path may contain any character, also a colon.
         let scheme = uri.split_once(':').filter(|_| !uri.starts_with('/'));
         match scheme {
             None => Some(Self::Path(uri.into())),
@@ -187,14 +187,14 @@ impl Stream {
         }
     }
 
-    /// Opens a fifo for both ways; tries whether a file can be opened.
+    /// Opens a fifo for both directions; of a file it only checks that it can be opened.
     fn hold(&self, mode: OFlags) -> Result<Option<OwnedFd>, StreamError> {
         match self {
-            // If a logging program dies, its container shall know.
+            // If a logging program dies, its container shall notice.
             Self::Null | Self::Logger(_) | Self::Pipe(_) => Ok(None),
             Self::Fifo(path) => self.tell(open_fifo(path, OFlags::RDWR)).map(Some),
             Self::Path(path) if is_fifo(path) => self.tell(open_fifo(path, OFlags::RDWR)).map(Some),
-            // Neither a device nor a fifo that has just come may keep the daemon waiting.
+            // Neither a device nor a fifo that has just appeared may block the daemon.
             Self::Path(_) | Self::File(_) => self.open(mode | OFlags::NONBLOCK).map(|_| None),
         }
     }
@@ -224,7 +224,7 @@ fn is_fifo(path: &Path) -> bool {
     rustix::fs::stat(path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
-/// Opens a file to read it, or to append to it. If it may be `made`, so may the folders above it.
+/// Opens a file to read it, or to append to it. With `made`, the file and its parents may be created.
 fn open_file(path: &Path, mode: OFlags, made: bool) -> io::Result<OwnedFd> {
     let writes = mode & OFlags::RWMODE != OFlags::RDONLY;
     if let Some(folder) = path.parent().filter(|_| made && writes) {
@@ -236,7 +236,7 @@ fn open_file(path: &Path, mode: OFlags, made: bool) -> io::Result<OwnedFd> {
     Ok(options.open(path)?.into())
 }
 
-/// Opens a fifo, for the blocking use that a container expects unless `mode` says otherwise.
+/// Opens a fifo, in the blocking mode that a container expects unless `mode` is non-blocking.
 fn open_fifo(path: &Path, mode: OFlags) -> io::Result<OwnedFd> {
     let fd = open(path, mode | OFlags::CLOEXEC, Mode::empty())?;
     match FileType::from_raw_mode(fstat(&fd)?.st_mode) {
@@ -252,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    /// Paths are what they are, whatever is in their names; what is not supported is named.
+    /// A path is taken literally, whatever its characters; an unsupported stream is an error with its URI.
     #[test]
     fn streams() {
         assert_eq!(Stream::parse(""), Some(Stream::Null));
@@ -266,7 +266,7 @@ mod tests {
         assert!(matches!(Stdio::new(&paths), Err(UriError { uri }) if uri == paths.stdout));
     }
 
-    /// One logging program takes both outputs, and never makes an input.
+    /// One logging program takes both outputs, and never provides an input.
     #[test]
     fn one_logger() {
         let paths = |stdin: &str, stdout: &str, stderr: &str| StdioPaths {
@@ -282,7 +282,7 @@ mod tests {
         assert!(Stdio::new(&paths("binary:///log", "", "")).is_err());
     }
 
-    /// A file is appended to, one that is named by its path alone must be there; what cannot be opened is told with its path.
+    /// A file is appended to; a plain path must exist; a failure to open names the path.
     #[test]
     fn files_are_appended_to() {
         let dir = std::env::temp_dir().join(format!("prewasi-files-{}", std::process::id()));
@@ -316,7 +316,7 @@ mod tests {
         fs::remove_dir_all(dir).unwrap();
     }
 
-    /// A writer outlives the reader while the fifo is held, and the next reader sees the end once it is let go.
+    /// While the fifo is held, a writer survives the end of its reader; after that the next reader sees the end.
     #[test]
     fn held_fifos_do_not_break() {
         let dir = std::env::temp_dir().join(format!("prewasi-stdio-{}", std::process::id()));

@@ -1,8 +1,8 @@
 //! The daemon's log: lines of `key=value` in the fifo that containerd reads. Lines that concern a container have its fields.
 //!
-//! The fifo is opened for reading and writing and never blocks: while containerd is away nothing stalls, and what does
-//! not fit is lost. The daemon gets it as its standard error and logs to a copy, because libcontainer puts the
-//! container's own standard error in that place.
+//! The fifo is opened for reading and writing and never blocks. While containerd is down the daemon does not stall; lines that do not fit
+//! are lost. The daemon gets the fifo as its standard error and logs to a copy, because libcontainer replaces standard error by the
+//! container's own.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -27,25 +27,25 @@ use crate::telemetry::reasons::{self, Notes};
 
 /// Name of the fifo in the bundle.
 const FIFO: &str = "log";
-/// Where a daemon and its helpers have the copy of their standard error.
+/// Descriptor number of the copy of standard error, in a daemon and its helpers.
 pub(crate) const FD: RawFd = 4;
 
 static COPY: OnceLock<File> = OnceLock::new();
 static SILENT: AtomicBool = AtomicBool::new(false);
 static CONTROL: OnceLock<Control> = OnceLock::new();
 
-/// Changes the level of the log.
+/// Control of the log's level.
 struct Control {
-    /// The level at which containerd wants it.
+    /// The level that containerd wants.
     wanted: Level,
     level: Mutex<Level>,
     reload: Box<dyn Fn(EnvFilter) + Send + Sync>,
 }
 
-/// Opens the fifo that containerd reads, or `/dev/null` where there is none.
+/// Opens the fifo that containerd reads, or `/dev/null` without one.
 ///
 /// # Errors
-/// Whatever the system says of `/dev/null`.
+/// `/dev/null` cannot be opened.
 pub(crate) fn open(bundle: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match rustix::fs::open(bundle.join(FIFO), flags, Mode::empty()) {
@@ -59,13 +59,13 @@ pub(crate) fn to_stderr(wanted: Level) {
     init(wanted, None, false, io::stderr);
 }
 
-/// Logs to a copy of standard error from now on, at the level that containerd wants or that is configured, and takes note of spans for a trace. Must be the first thing that a daemon
-/// does: it takes [`FD`].
+/// Logs to a copy of standard error from now on, at the level of containerd or of the configuration, and records spans for a trace. Must
+/// be the first action of a daemon, because it takes the number [`FD`].
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn to_copy(wanted: Level, level: Option<Level>, traced: bool) -> io::Result<()> {
-    // SAFETY: dup3 has no memory effects; nothing else has taken that number yet.
+    // SAFETY: dup3 has no memory effects; no other value owns that number yet.
     if unsafe { nix::libc::dup3(nix::libc::STDERR_FILENO, FD, nix::libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -75,12 +75,12 @@ pub(crate) fn to_copy(wanted: Level, level: Option<Level>, traced: bool) -> io::
     Ok(())
 }
 
-/// Logs nothing more: the container's own program is about to run in this process.
+/// Disables the log: the container's own program is about to run in this process.
 pub(crate) fn silence() {
     SILENT.store(true, Ordering::Relaxed);
 }
 
-/// Logs from this level on, or from a lower one that containerd asks for. What `PREWASI_LOG` says counts over all.
+/// Logs from this level on, or from a lower one that containerd asks for. `PREWASI_LOG` overrides both.
 pub(crate) fn set_level(configured: Option<Level>) {
     let Some(control) = CONTROL.get() else { return };
     let wanted = level_of(control.wanted, configured);
@@ -103,7 +103,7 @@ fn init<W: io::Write + 'static>(
     let observer = Observer.with_filter(filter::filter_fn(move |metadata| observe::is_noted(metadata, traced)));
     let notes = Notes.with_filter(filter::filter_fn(reasons::is_noted));
     let subscriber = tracing_subscriber::registry().with(observer).with(notes).with(lines);
-    // Fails only if it is called twice; then the first stays.
+    // Fails only at a second call; then the first subscriber stays.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         // The subscriber lives as long as the process.
         let reload = Box::new(move |filter| drop(handle.reload(filter)));
@@ -111,7 +111,7 @@ fn init<W: io::Write + 'static>(
     }
 }
 
-/// What is configured counts, unless containerd is being debugged.
+/// Returns the configured level, unless containerd runs in debug mode.
 fn level_of(wanted: Level, configured: Option<Level>) -> Level {
     match configured {
         Some(level) if wanted > Level::INFO => level.max(wanted),
@@ -121,7 +121,7 @@ fn level_of(wanted: Level, configured: Option<Level>) -> Level {
 }
 
 fn filter_of(level: Level) -> EnvFilter {
-    // libcontainer logs each step on the way up; its errors reach us as values.
+    // libcontainer logs an error at each level of its call stack; the shim gets its errors as values.
     let others = if level > Level::INFO {
         "libcontainer=error,libcgroups=error,h2=info,hyper=info,hyper_util=info,tower=info"
     } else {
@@ -203,7 +203,7 @@ impl Visit for Line {
     }
 }
 
-/// Quotes a value if it could be misread: what a container is called must not pass for fields of ours.
+/// Quotes a value that could be misread: a container's name must not look like further fields.
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '=' | '\\');
     if !value.is_empty() && value.chars().all(plain) { value.to_owned() } else { format!("{value:?}") }
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    /// What is configured counts over what containerd wants, but not when that is debugged.
+    /// The configured level overrides containerd's, except in debug mode.
     #[test]
     fn levels() {
         assert_eq!(level_of(Level::INFO, None), Level::INFO);
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(level_of(Level::DEBUG, Some(Level::TRACE)), Level::TRACE);
     }
 
-    /// An event is one line with its message and fields, and no value can pass for a second line or field.
+    /// An event is one line with its message and fields, and no value can look like a second line or field.
     #[test]
     fn lines() {
         let buffer = Buffer::default();

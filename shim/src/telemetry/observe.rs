@@ -1,7 +1,7 @@
-//! What is noted about a container besides what is done for it: the fields of its log lines, and the spans of helpers.
+//! Tracing spans of a container: they provide the fields of its log lines, and the spans of helpers for traces.
 //!
-//! Whatever concerns a container happens in the span that [`container`] makes; a helper makes it anew from a [`Subject`]. The library
-//! crates below have spans of their own; in a helper that works for a traced call they become spans of the trace.
+//! All work for a container happens in the span that [`container`] makes; a helper makes it again from a [`Subject`]. Spans of the
+//! library crates become spans of the trace in a helper that works for a traced call.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -17,28 +17,28 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::telemetry::trace::{Origin, Span, SpanId, now, random};
 
-/// Name of the span in which all happens that concerns a container.
+/// Name of the span around all work for a container.
 pub(crate) const CONTAINER: &str = "container";
 
-/// Longest text of a span. All of a helper's spans must go through a pipe, see [`crate::pod::helper`].
+/// Longest text of a span, in bytes. All spans of a helper must fit into a pipe, see [`crate::pod::helper`].
 const TEXT_MAX: usize = 2 << 10;
 
-/// Where the spans of this process belong; set in helpers alone.
+/// The parent of this process's spans; set only in helpers.
 static ORIGIN: Mutex<Option<Origin>> = Mutex::new(None);
-/// Spans of this process that have ended.
+/// Ended spans of this process.
 static ENDED: Mutex<Vec<Span>> = Mutex::new(Vec::new());
 
-/// Fields of a span, as text, by their place in the span.
+/// Fields of a span as text, by their index in the span.
 #[derive(Default)]
 pub(crate) struct Fields(BTreeMap<usize, (&'static str, String)>);
 
-/// A span that has begun, for the trace.
+/// A running span of the trace.
 struct Begun {
     id: SpanId,
     at: u64,
 }
 
-/// What is known of a container only when it has been made.
+/// Facts about a container that are known only after it has been made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct About {
     /// Digest of the image's manifest.
@@ -46,7 +46,7 @@ pub(crate) struct About {
     pub(crate) engine: Option<String>,
 }
 
-/// The span of a container, as one process tells it to another.
+/// The fields of a container's span, as one process passes them to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Subject {
     namespace: String,
@@ -56,7 +56,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Reads the span of a container that a span is or lies in.
+    /// Reads the container's span from a span or its parents.
     pub(crate) fn of(span: &tracing::Span) -> Option<Self> {
         let mut fields = fields_of(span);
         let about = About::take(&mut fields);
@@ -78,32 +78,32 @@ impl About {
     }
 }
 
-/// Makes the span of a container. Warnings have its fields too, so it must be wherever they are.
+/// Makes the span of a container. Warnings have its fields too, so it must be enabled whenever they are.
 pub(crate) fn container(namespace: &str, id: &str, pod: &str) -> tracing::Span {
     tracing::error_span!("container", namespace, container = id, pod, image = Empty, engine = Empty)
 }
 
-/// Begins to keep spans for a trace.
+/// Starts to record spans for a trace.
 pub(crate) fn follow(origin: &Origin) {
     *ORIGIN.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin.clone());
 }
 
-/// Takes the spans that have ended.
+/// Returns the ended spans, and forgets them.
 pub(crate) fn ended() -> Vec<Span> {
     std::mem::take(&mut *ENDED.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Says of which spans note is taken: those of containers, and in a traced daemon and its helpers ours.
+/// Returns whether a span is recorded: the spans of containers, and in a traced daemon and its helpers all spans of prewasi.
 pub(crate) fn is_noted(metadata: &Metadata<'_>, traced: bool) -> bool {
     let ours = metadata.is_span() && metadata.target().starts_with("prewasi");
     ours && (metadata.name() == CONTAINER || traced && *metadata.level() <= Level::INFO)
 }
 
-/// Takes note of spans.
+/// A tracing layer that records spans.
 pub(crate) struct Observer;
 
 impl Fields {
-    /// Returns those that have a value, in their order.
+    /// Returns the fields with a value, in their order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.values().map(|(name, value)| (*name, value.as_str()))
     }
@@ -168,12 +168,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Observer {
     }
 }
 
-/// Reads what is known by now of the container that a process works for.
+/// Reads the facts known so far about the container that a process works for.
 pub(crate) fn about(span: &tracing::Span) -> About {
     About::take(&mut fields_of(span))
 }
 
-/// Reads the fields of the span of a container that a span is or lies in.
+/// Reads the fields of the container's span from a span or its parents.
 fn fields_of(span: &tracing::Span) -> BTreeMap<&'static str, String> {
     let mut found = BTreeMap::new();
     span.with_subscriber(|(id, dispatch)| {
@@ -187,7 +187,7 @@ fn fields_of(span: &tracing::Span) -> BTreeMap<&'static str, String> {
     found
 }
 
-/// Notes what has become known of a container.
+/// Records new facts about a container.
 pub(crate) fn learn(span: &tracing::Span, about: &About) {
     if let Some(image) = &about.image {
         span.record("image", image.as_str());

@@ -1,9 +1,8 @@
-//! Why libcontainer's processes cannot go on, in their own words.
+//! Collects the reasons of failures in libcontainer's processes.
 //!
-//! A helper, the processes that libcontainer forks from it and the hooks that these run learn of a failure far away from whoever answers
-//! the client; what they hand on to each other is the outermost reason alone, and the rest goes to the log. So a helper opens a file in
-//! memory before it builds, which all of them inherit. Errors that libcontainer logs are noted there, and so is what a hook says. If the
-//! building fails, the helper reads it.
+//! A failure may happen in a helper, in a process that libcontainer forks from it, or in a hook. These processes pass only the outermost
+//! reason to each other; the rest goes to the log. So a helper opens a file in memory before it builds, which all of them inherit.
+//! libcontainer's logged errors and the messages of hooks are written to it. If the build fails, the helper reads it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,32 +18,32 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// What libcontainer says when a hook fails that runs when the container is started.
+/// libcontainer's message about a failed `startContainer` hook.
 const START_HOOKS: &str = "failed to run start container hooks";
-/// Room for notes, bytes; what comes later is lost.
+/// Maximum size of all notes, in bytes; later ones are lost.
 const MAX: u64 = 64 << 10;
 
-/// The file of this process, and of those that are forked from it.
+/// The file of this process and its forks.
 static FILE: Mutex<Option<File>> = Mutex::new(None);
 
-/// What somebody has noted.
+/// A note in the file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Note {
     pub(crate) message: String,
-    /// Further fields of a line of the log.
+    /// Further fields of a log line.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) fields: BTreeMap<String, String>,
-    /// Whether nothing need be added to it.
+    /// Whether the message is complete by itself.
     #[serde(default)]
     pub(crate) complete: bool,
 }
 
-/// Opens the file, and returns its number for hooks, which do not know it.
+/// Opens the file, and returns its descriptor number for hooks.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn open() -> io::Result<RawFd> {
-    // Hooks must inherit it; no program of the container does, because libcontainer closes all descriptors before.
+    // Hooks must inherit it. The container's program does not, because libcontainer closes all descriptors before.
     let file = File::from(rustix::fs::memfd_create("reasons", MemfdFlags::empty())?);
     fcntl_setfl(&file, OFlags::APPEND)?;
     let number = file.as_raw_fd();
@@ -52,38 +51,38 @@ pub(crate) fn open() -> io::Result<RawFd> {
     Ok(number)
 }
 
-/// Closes the file: nobody reads it any more.
+/// Closes the file without reading it.
 pub(crate) fn close() {
     *FILE.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// Closes the file, and returns what is in it.
+/// Closes the file, and returns its notes.
 pub(crate) fn take() -> Vec<Note> {
     let file = FILE.lock().unwrap_or_else(PoisonError::into_inner).take();
     let mut text = String::new();
     if let Some(mut file) = file {
-        // What cannot be read has not been said.
+        // Notes that cannot be read are ignored.
         let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
     }
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 impl Note {
-    /// Makes a note that says all.
+    /// Makes a note whose message is complete by itself.
     pub(crate) fn complete(message: String) -> Self {
         Self { message, complete: true, ..Self::default() }
     }
 
-    /// Adds the note to a file that this process has inherited.
+    /// Appends the note to an inherited file.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn add_to(&self, number: BorrowedFd<'_>) -> io::Result<()> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
         let stat = rustix::fs::fstat(number)?;
         if u64::try_from(stat.st_size).is_ok_and(|size| size + line.len() as u64 <= MAX) {
-            // Another process may write as well, so it is one call.
+            // Another process may write at the same time, so it is one call.
             rustix::io::write(number, &line)?;
         }
         Ok(())
@@ -91,19 +90,19 @@ impl Note {
 
     fn add(&self) {
         if let Some(file) = &*FILE.lock().unwrap_or_else(PoisonError::into_inner) {
-            // Without it the reason is shorter.
+            // Without the note the reason is only shorter.
             let _ = self.add_to(file.as_fd());
         }
     }
 }
 
-/// Says what is noted: errors of libcontainer and its cgroups.
+/// Returns whether an event is noted: errors of libcontainer and its cgroup crate.
 pub(crate) fn is_noted(metadata: &Metadata<'_>) -> bool {
     let theirs = ["libcontainer", "libcgroups"].iter().any(|name| metadata.target().starts_with(name));
     theirs && *metadata.level() == Level::ERROR
 }
 
-/// Takes notes while a file is open.
+/// A tracing layer that writes notes while the file is open.
 pub(crate) struct Notes;
 
 impl<S: Subscriber> Layer<S> for Notes {
@@ -111,7 +110,7 @@ impl<S: Subscriber> Layer<S> for Notes {
         let mut note = Note::default();
         event.record(&mut note);
         if note.message == START_HOOKS {
-            // This process is the container's, and its creation has been answered: whoever reads the container's output is left.
+            // This process is the container's, and its creation has been answered: only the container's output is left for a message.
             let reason = note.fields.get("err").map_or("", String::as_str);
             eprintln!("error: a hook of the phase startContainer has failed: {reason}");
         }
@@ -139,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// Errors of libcontainer are noted in order, with their fields, while somebody wants to know.
+    /// Errors of libcontainer are noted in order, with their fields, while the file is open.
     #[test]
     fn errors_are_noted() {
         use tracing_subscriber::filter::filter_fn;

@@ -25,10 +25,10 @@ pub(crate) use span::{Span, Trace, now};
 
 use self::config::Sampler;
 
-/// How many spans wait at most while a collector hangs; a container has about ten.
+/// Maximum number of spans that wait while a collector hangs; a container has about ten.
 const SPANS_MAX: usize = 512;
 
-/// All traces of a daemon; clones are the same.
+/// All traces of a daemon; clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Traces(Option<Arc<Inner>>);
 
@@ -36,13 +36,13 @@ struct Inner {
     config: Config,
     waiting: Mutex<Vec<Span>>,
     wake: Notify,
-    /// How many spans have not been dealt with, those on their way too.
+    /// Number of spans that are neither sent nor lost yet, including those being sent.
     open: watch::Sender<usize>,
     told: AtomicBool,
 }
 
 impl Traces {
-    /// Keeps traces, if there is a configuration.
+    /// Collects traces, if there is a configuration.
     pub(crate) fn new(config: Option<Config>) -> Self {
         Self(config.map(|config| {
             Arc::new(Inner {
@@ -55,7 +55,7 @@ impl Traces {
         }))
     }
 
-    /// Begins the trace of a container.
+    /// Starts the trace of a container.
     pub(crate) fn begin(&self, above: Option<Context>, attributes: &[(&str, &str)]) -> Trace {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         match &self.0 {
@@ -64,7 +64,7 @@ impl Traces {
         }
     }
 
-    /// Keeps spans until the next ones are sent. When there are too many, the oldest go.
+    /// Keeps spans until the next export. Beyond the limit the oldest are dropped.
     pub(crate) fn keep(&self, spans: Vec<Span>) {
         let Some(inner) = self.0.as_ref().filter(|_| !spans.is_empty()) else { return };
         let mut waiting = inner.waiting();
@@ -79,14 +79,14 @@ impl Traces {
         }
     }
 
-    /// Has all be sent that is kept.
+    /// Starts an export of all kept spans.
     pub(crate) fn wake(&self) {
         if let Some(inner) = &self.0 {
             inner.wake.notify_one();
         }
     }
 
-    /// Waits until spans are to be sent, and returns them; `None` if nobody asked for traces. Whoever sends them calls [`Self::sent`].
+    /// Waits until spans are due, and returns them; `None` if traces are disabled. The caller sends them and then calls [`Self::sent`].
     pub(crate) async fn due(&self) -> Option<Export> {
         let inner = self.0.as_ref()?;
         loop {
@@ -98,7 +98,7 @@ impl Traces {
         }
     }
 
-    /// Takes note that `count` spans have been dealt with; `lost` says why they did not arrive.
+    /// Records that `count` spans have been handled; `lost` is the reason if they did not arrive.
     pub(crate) fn sent(&self, count: usize, lost: Option<&str>) {
         let Some(inner) = &self.0 else { return };
         if let Some(reason) = lost {
@@ -107,12 +107,12 @@ impl Traces {
         inner.open.send_modify(|open| *open -= count);
     }
 
-    /// Waits until all has been sent, but not for long.
+    /// Waits until all spans have been sent, at most until `deadline`.
     pub(crate) async fn flush(&self, deadline: Instant) {
         let Some(inner) = &self.0 else { return };
         inner.wake.notify_one();
         let mut open = inner.open.subscribe();
-        // What is not sent by then is lost.
+        // Spans that have not been sent by then are lost.
         let _ = tokio::time::timeout_at(deadline, open.wait_for(|open| *open == 0)).await;
     }
 

@@ -1,4 +1,4 @@
-//! What a container is to be like, until it is made.
+//! Describes a container and creates it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,15 +25,15 @@ use crate::spec::{self, Spec, merge};
 /// containerd's message for the options of a runtime other than runc.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RuntimeOptions {
-    /// Path of a file.
+    /// Path of a file with options.
     #[prost(string, tag = "2")]
     pub config_path: String,
-    /// A document, if there is no file.
+    /// A document with options, if there is no file.
     #[prost(bytes = "vec", tag = "3")]
     pub config_body: Vec<u8>,
 }
 
-/// Describes a container that is to be made.
+/// The description of a container.
 pub struct Builder {
     pub(super) namespace: Namespace,
     image: String,
@@ -76,19 +76,19 @@ impl Builder {
         }
     }
 
-    /// Gives it an id, instead of a fresh one.
+    /// Sets an id, instead of a generated one.
     pub fn id(mut self, id: &str) -> Self {
         self.id = Some(id.to_owned());
         self
     }
 
-    /// Takes another runtime than the wasmtime shim.
+    /// Sets another runtime than the wasmtime shim.
     pub fn runtime(mut self, runtime: &str) -> Self {
         runtime.clone_into(&mut self.runtime);
         self
     }
 
-    /// Sets the arguments behind the image's entrypoint.
+    /// Sets the arguments after the image's entrypoint.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args = Some(args.iter().map(|&arg| arg.to_owned()).collect());
         self
@@ -100,7 +100,7 @@ impl Builder {
         self
     }
 
-    /// Adds a mount as the runtime specification has it.
+    /// Adds a mount in the form of the runtime specification.
     pub fn mount(mut self, mount: Value) -> Self {
         self.mounts.push(mount);
         self
@@ -112,19 +112,19 @@ impl Builder {
         self
     }
 
-    /// Adds a label of its record.
+    /// Adds a label to its record.
     pub fn label(mut self, name: &str, value: &str) -> Self {
         self.labels.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// Keeps a document with its record, as CRI does.
+    /// Adds a document as an extension of its record, as CRI does.
     pub fn extension(mut self, name: &str, value: &Value) -> Self {
         self.extensions.insert(name.to_owned(), spec::pack("Extension", value));
         self
     }
 
-    /// Sets the options of its runtime, in TOML, as CRI does with what stands in containerd's configuration.
+    /// Sets the options of its runtime, in TOML, as CRI does with containerd's configuration.
     pub fn options(self, toml: &str) -> Self {
         self.packed_options(
             "runtimeoptions.v1.Options",
@@ -138,14 +138,14 @@ impl Builder {
         self
     }
 
-    /// Sets a message as the options of its task, which come in the place of those of its runtime.
+    /// Sets a message as the options of its task, which replace those of its runtime.
     pub fn task_options(mut self, type_url: &str, message: Vec<u8>) -> Self {
         self.task_options = Some(Any { type_url: type_url.to_owned(), value: message });
         self
     }
 
-    /// Gives it a user namespace, as containerd's clients do: ids from 0 to `size` are those from `first` on of the node, and so are the
-    /// owners of the files of its image: by the snapshotter or, if that of containerd 1.7 cannot do it, by a change of all of them.
+    /// Adds a user namespace, as containerd's clients do. The ids from 0 to `size` are the node's ids from `first` on. The same holds for
+    /// the owners of the image's files. The snapshotter maps them or, if containerd 1.7's cannot do it, this changes all files.
     pub fn users(mut self, first: u32, size: u32) -> Self {
         let map = format!("0:{first}:{size}");
         self.first_user = Some(first);
@@ -156,25 +156,25 @@ impl Builder {
         self.change(json!({ "linux": { "uidMappings": maps, "gidMappings": maps, "namespaces": kinds } }))
     }
 
-    /// Gives it a standard input, for [`Container::write`].
+    /// Adds a standard input, for [`Container::write`].
     pub fn stdin(mut self) -> Self {
         self.streams.stdin = true;
         self
     }
 
-    /// Gives it a terminal, which needs no further streams.
+    /// Adds a terminal, which replaces the three streams.
     pub fn terminal(mut self) -> Self {
         self.streams.terminal = true;
         self.change(json!({ "process": { "terminal": true } }))
     }
 
-    /// Takes its standard input from where a URI says.
+    /// Sets the URI of the standard input.
     pub fn input(mut self, uri: &str) -> Self {
         self.streams.input = Some(uri.to_owned());
         self
     }
 
-    /// Sends both outputs to where a URI says; they cannot be read then.
+    /// Sets the URI of both outputs; the test cannot read them then.
     pub fn output(mut self, uri: &str) -> Self {
         self.streams.output = Some(uri.to_owned());
         self
@@ -186,7 +186,7 @@ impl Builder {
         self
     }
 
-    /// Makes container and task, and runs it to its end.
+    /// Creates container and task, and runs it to its end.
     ///
     /// # Panics
     /// If it cannot be created or started, or does not end.
@@ -196,7 +196,7 @@ impl Builder {
         container.finish().await
     }
 
-    /// Makes container and task.
+    /// Creates container and task.
     ///
     /// # Panics
     /// If containerd or the shim refuses.
@@ -205,17 +205,17 @@ impl Builder {
         self.try_create().await.unwrap_or_else(|status| panic!("cannot create a container of {image}: {status}"))
     }
 
-    /// Makes container and task.
+    /// Creates container and task.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     ///
     /// # Panics
     /// If containerd refuses the container or its snapshot.
     pub async fn try_create(self) -> Result<Container, Status> {
         let id = self.id.clone().unwrap_or_else(|| self.namespace.fresh_id("container"));
         let (mounts, mut spec) = self.prepare(&id).await;
-        // A container that takes the id of one that is gone has streams of its own.
+        // A container with the id of an earlier one has separate streams.
         let folder = self.namespace.folder().join(self.namespace.fresh_id("streams"));
         let (streams, stdin, stdout, stderr) = self.streams.make(&folder);
         let request = CreateTaskRequest {
@@ -241,7 +241,8 @@ impl Builder {
         }
     }
 
-    /// Makes the record and its snapshot, and returns the mounts and the specification, under a lease until the record keeps the snapshot.
+    /// Creates the record and its snapshot, and returns the mounts and the specification. A lease keeps the snapshot until the record
+    /// does.
     pub(super) async fn prepare(&self, id: &str) -> (Vec<Mount>, Value) {
         let namespace = &self.namespace;
         let config = Config::of(namespace, &self.image).await;

@@ -1,4 +1,4 @@
-//! What is done to a container while it runs.
+//! Operations on a running container.
 
 use containerd_client::services::v1::snapshots::MountsRequest;
 use containerd_client::services::v1::{
@@ -13,38 +13,38 @@ use super::{Container, SNAPSHOTTER};
 use crate::spec;
 
 impl Container {
-    /// Stops all its processes.
+    /// Pauses all its processes.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn pause(&self) -> Result<(), Status> {
         let request = PauseTaskRequest { container_id: self.id.clone() };
         self.namespace.client().tasks().pause(self.namespace.request(request)).await.map(drop)
     }
 
-    /// Lets its processes go on.
+    /// Resumes its processes.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn resume(&self) -> Result<(), Status> {
         let request = ResumeTaskRequest { container_id: self.id.clone() };
         self.namespace.client().tasks().resume(self.namespace.request(request)).await.map(drop)
     }
 
-    /// Changes its limits to those of a document of the runtime specification.
+    /// Changes its limits to those in a document of the runtime specification.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn update(&self, resources: &Value) -> Result<(), Status> {
         let resources = Some(spec::pack("LinuxResources", resources));
         let request = UpdateTaskRequest { container_id: self.id.clone(), resources, ..Default::default() };
         self.namespace.client().tasks().update(self.namespace.request(request)).await.map(drop)
     }
 
-    /// Makes a new task of the container, whose task has been deleted.
+    /// Makes a new task of the container, whose previous task has been deleted.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     ///
     /// # Panics
     /// If its snapshot is gone.
@@ -70,7 +70,7 @@ impl Container {
     /// Sets the size of the process's terminal.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn resize(&self, width: u32, height: u32) -> Result<(), Status> {
         let (container_id, exec_id) = (self.id.clone(), self.exec_id.clone());
         let request = ResizePtyRequest { container_id, exec_id, width, height };

@@ -1,4 +1,4 @@
-//! Containers that are made by calls to a shim itself: with metadata that not every containerd sends.
+//! Containers that are created by direct calls to a shim, with metadata that some versions of containerd do not send.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

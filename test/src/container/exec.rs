@@ -1,4 +1,4 @@
-//! Processes that are executed in a container that runs.
+//! Exec processes of a running container.
 
 use containerd_client::services::v1::{DeleteProcessRequest, DeleteResponse, ExecProcessRequest, GetRequest};
 use containerd_client::types::v1::Process;
@@ -9,7 +9,7 @@ use super::streams::Wanted;
 use super::{Container, Exited};
 use crate::spec::{self, merge};
 
-/// Describes a process that is to be executed.
+/// Describes an exec process.
 pub struct ExecBuilder<'a> {
     container: &'a Container,
     process: Value,
@@ -17,7 +17,7 @@ pub struct ExecBuilder<'a> {
 }
 
 impl Container {
-    /// Begins the description of a process in this container: as the container's own, with other arguments.
+    /// Starts the description of an exec process: like the container's own process, with other arguments.
     pub fn exec(&self, args: &[&str]) -> ExecBuilder<'_> {
         let mut process = self.process.clone();
         merge(&mut process, &json!({ "args": args, "terminal": false }));
@@ -29,10 +29,10 @@ impl Container {
         Ok(self.namespace.client().tasks().delete_process(self.namespace.request(request)).await?.into_inner())
     }
 
-    /// Returns what containerd knows of one of the container's processes.
+    /// Returns containerd's description of one of the container's processes.
     ///
     /// # Errors
-    /// What containerd or the shim answers.
+    /// containerd's or the shim's error.
     pub async fn state_of(&self, exec_id: &str) -> Result<Process, Status> {
         let request = GetRequest { container_id: self.id.clone(), exec_id: exec_id.to_owned() };
         let answer = self.namespace.client().tasks().get(self.namespace.request(request)).await?;
@@ -74,7 +74,7 @@ impl ExecBuilder<'_> {
         process.finish().await
     }
 
-    /// Makes the process known, to be started.
+    /// Registers the process, without starting it.
     ///
     /// # Panics
     /// If the shim refuses.
@@ -82,19 +82,19 @@ impl ExecBuilder<'_> {
         self.try_create().await.unwrap_or_else(|status| panic!("cannot add a process: {status}"))
     }
 
-    /// Makes the process known, to be started.
+    /// Registers the process, without starting it.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn try_create(self) -> Result<Container, Status> {
         let exec_id = self.container.namespace.fresh_id("exec");
         self.create_as(&exec_id).await
     }
 
-    /// Makes the process known under an id of the caller's.
+    /// Registers the process with the exec id `exec_id`.
     ///
     /// # Errors
-    /// What the shim answers.
+    /// The shim's error.
     pub async fn create_as(self, exec_id: &str) -> Result<Container, Status> {
         let namespace = self.container.namespace.clone();
         let exec_id = exec_id.to_owned();

@@ -1,23 +1,23 @@
-//! The streams of a process: how a test wants them, and this side of them.
+//! The streams of a process: their description, and the test's side of them.
 
 use std::fs::File;
 use std::path::Path;
 
 use crate::stdio::{self, Stream};
 
-/// The streams that a process is to have.
+/// The description of a process's streams.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
     pub(super) stdin: bool,
     pub(super) terminal: bool,
     /// URI for both outputs instead of fifos.
     pub(super) output: Option<String>,
-    /// What a request names as standard input, instead of a fifo.
+    /// URI of the standard input in the request, instead of a fifo.
     pub(super) input: Option<String>,
 }
 
 impl Wanted {
-    /// Makes the fifos in a new folder. Returns also how a request names them.
+    /// Makes the fifos in a new folder. Also returns their names for a request.
     pub(crate) fn make(&self, folder: &Path) -> (Streams, String, String, String) {
         std::fs::create_dir(folder).expect("the namespace's folder is ours");
         let streams = Streams {
@@ -35,7 +35,7 @@ impl Wanted {
     }
 }
 
-/// This side of a process's streams.
+/// The test's side of a process's streams.
 pub(crate) struct Streams {
     pub(super) stdin: Option<File>,
     pub(super) stdout: Stream,

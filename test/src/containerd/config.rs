@@ -1,4 +1,4 @@
-//! containerd's configuration: everything below one folder, and no plugin that would reach outside it.
+//! containerd's configuration: all paths below one folder, and no plugin with effects outside it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a client reads of an image before it makes a container of it.
+//! The parts of an image that a client reads before it creates a container.
 
 use std::fs;
 
@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use crate::namespace::Namespace;
 
-/// Defaults of an image's containers, and what their file system is made of.
+/// An image's defaults for containers, and the layers of its file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Beginning of the command line.
     pub entrypoint: Vec<String>,
-    /// Rest of the command line, unless the container says otherwise.
+    /// Rest of the command line, unless the container overrides it.
     pub cmd: Vec<String>,
     /// Environment.
     pub env: Vec<String>,
@@ -21,10 +21,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the config of an imported image; of an index, that of its last manifest.
+    /// Reads the config of an imported image; of an index, the config of its last manifest.
     ///
     /// # Panics
-    /// If the image or one of its documents is not there.
+    /// If the image or one of its documents does not exist.
     pub async fn of(namespace: &Namespace, image: &str) -> Self {
         let record = namespace.image(image).await.unwrap_or_else(|| panic!("image {image} has not been imported"));
         let read = |digest: &str| -> Value {
@@ -54,7 +54,7 @@ impl Config {
         }
     }
 
-    /// Returns the name of the snapshot with all layers, as the image specification computes it.
+    /// Returns the name of the snapshot with all layers: the chain id of the OCI image specification.
     pub fn chain_id(&self) -> String {
         let mut ids = self.diff_ids.iter();
         let Some(first) = ids.next() else { return String::new() };

@@ -56,7 +56,7 @@ fn each_field_shapes_the_fingerprint() {
     }
 }
 
-/// Keeps what is to be hashed.
+/// Collects the data to be hashed.
 struct Written(Vec<u8>);
 
 impl Hasher for Written {
@@ -69,8 +69,8 @@ impl Hasher for Written {
     }
 }
 
-/// Wherever wasmtime's own notion of compatible code changes with an option, so does the fingerprint; and what wasmtime
-/// is told is indeed what changes its notion.
+/// Each option that changes wasmtime's own notion of compatible code also changes the fingerprint; each setting passed to wasmtime
+/// changes that notion.
 #[test]
 fn agrees_with_wasmtime() {
     let hash = |options: &Options| {
@@ -80,7 +80,7 @@ fn agrees_with_wasmtime() {
     };
     let original = hash(&Options::host());
     assert_eq!(original, hash(&Options::host()));
-    // Facts of the build, which are not told to wasmtime.
+    // Facts of the build, which are not passed to wasmtime.
     let facts = ["artifact", "engine", "version", "compiler", "fingerprint"];
     for (name, change) in CHANGES.iter().filter(|(name, _)| !facts.contains(name)) {
         let mut options = Options::host();
@@ -92,7 +92,7 @@ fn agrees_with_wasmtime() {
     }
 }
 
-/// Naming this machine's target and features to wasmtime makes the very configuration that it finds by itself.
+/// Naming this machine's target and features to wasmtime gives the same configuration as wasmtime's own detection.
 #[test]
 fn naming_the_host_changes_nothing() {
     let hash = |config: &Config| {
@@ -103,13 +103,13 @@ fn naming_the_host_changes_nothing() {
     let mut named = Config::new();
     named.target(&machine::host_target()).unwrap();
     for feature in machine::host_cpu() {
-        // SAFETY: nothing is compiled, let alone run.
+        // SAFETY: nothing is compiled or run.
         unsafe { named.cranelift_flag_enable(&feature) };
     }
     assert_eq!(hash(&named), hash(&Config::new()));
 }
 
-/// Each target and CPU level that can be named is one that wasmtime takes, and each has a fingerprint of its own.
+/// wasmtime accepts each target and CPU level that can be named, and each has a different fingerprint.
 #[cfg(feature = "cross")]
 #[test]
 fn each_machine_is_a_configuration() {

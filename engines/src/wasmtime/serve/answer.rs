@@ -1,4 +1,4 @@
-//! One request: from its head to the answer of the guest, or to why there is none.
+//! One request: from its head to the guest's response, or to the reason why there is none.
 
 use std::convert::Infallible;
 use std::io;
@@ -31,12 +31,12 @@ use super::unanswered::Unanswered;
 use super::work::{Guard, Unfinished, Work};
 use crate::{Http, RunError};
 
-/// When a client that was refused may come again, seconds.
+/// The `retry-after` header of a refused request, in seconds.
 const RETRY: &str = "1";
-/// What is said of a guest that returns without one.
+/// The error of a guest that returns without an answer.
 const NO_ANSWER: &str = "the guest gave no answer";
 
-/// What answers requests in one process of a server.
+/// The part of a server that answers requests in one worker.
 pub(super) struct Server {
     way: Way,
     http: Http,
@@ -45,7 +45,7 @@ pub(super) struct Server {
     ticker: Ticker,
 }
 
-/// How many requests there may be in all processes of a server.
+/// The limits of requests for all workers of a server.
 #[derive(Clone)]
 pub(super) struct Limits {
     answered: Arc<Semaphore>,
@@ -53,15 +53,15 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Lets so many be answered at the same time, and as many wait.
+    /// Allows `concurrency` requests at the same time, and as many waiting ones.
     ///
     /// # Errors
-    /// What the system says.
+    /// A semaphore cannot be made.
     pub(super) fn new(concurrency: u32) -> io::Result<Self> {
         Ok(Self { answered: Arc::new(Semaphore::new(concurrency)?), waiting: Arc::new(Semaphore::new(concurrency)?) })
     }
 
-    /// Waits for a permit, unless too many requests wait already or it takes too long.
+    /// Waits for a permit; `None` if too many requests wait already or the time limit has passed.
     async fn admit(&self, patience: Duration) -> Option<Permit> {
         if let Some(permit) = self.answered.try_take() {
             return Some(permit);
@@ -71,16 +71,16 @@ impl Limits {
     }
 }
 
-/// How the component is called.
+/// The way to call the component.
 enum Way {
     /// An instance answers one request at a time.
     One(Arc<ProxyPre<Host>>, Arc<Instances>),
-    /// An instance may answer several at once.
+    /// An instance may answer several requests concurrently.
     Concurrent(Concurrent),
 }
 
 impl Server {
-    /// Makes what is needed to answer requests, among it a thread.
+    /// Makes the server of one worker, with its clock's thread.
     ///
     /// # Errors
     /// [`RunError::Setup`].
@@ -105,17 +105,17 @@ impl Server {
         })
     }
 
-    /// Waits for guests that go on after their answers.
+    /// Waits for guests that continue after their answers.
     pub(super) async fn finish(&self) {
         self.unfinished.finish().await;
     }
 
-    /// Returns how many requests are answered at the same time.
+    /// Returns the maximum number of concurrent requests.
     pub(super) fn concurrency(&self) -> u32 {
         self.http.concurrency
     }
 
-    /// Answers a request, whatever happens.
+    /// Answers a request; a failure becomes an HTTP error.
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
         if request.body().size_hint().lower() > self.http.body_limit {
             return Ok(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"));
@@ -141,7 +141,7 @@ impl Server {
         })
     }
 
-    /// Shows a request to the guest, and waits until it begins to answer.
+    /// Passes a request to the guest, and waits until it begins to answer.
     async fn ask(
         &self,
         request: Request<Incoming>,
@@ -162,8 +162,8 @@ impl Server {
     }
 }
 
-/// Calls a guest that answers one request at a time. It works whenever somebody waits for its answer; if it goes on after
-/// the head of its answer, it is returned with it.
+/// Calls a guest that answers one request at a time. Polling for the answer runs the guest. If the guest continues after the head of its
+/// answer, it is returned too.
 async fn ask_one(
     proxy: &Arc<ProxyPre<Host>>,
     instances: &Arc<Instances>,
@@ -181,7 +181,7 @@ async fn ask_one(
         let place = Resource::<HostResponseOutparam>::new_borrow(outgoing.rep());
         proxy.wasi_http_incoming_handler().call_handle(&mut *store, incoming, outgoing).await?;
         if store.data_mut().http().table.get(&place).is_ok() {
-            // It has kept the place for its answer. Such a guest is not asked again.
+            // The guest returned, but kept the outparam of its answer. Its instance is not used again.
             return Err(wasmtime::Error::msg(NO_ANSWER));
         }
         instances.give_back(instance, permit, &pre);
@@ -221,7 +221,7 @@ fn refuse(status: StatusCode, text: &'static str) -> Response<Answer> {
     let mut response = Response::new(Answer::text(text));
     *response.status_mut() = status;
     if status == StatusCode::PAYLOAD_TOO_LARGE {
-        // What comes is not read.
+        // The rest of the request's body is not read.
         response.headers_mut().insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
     }
     response

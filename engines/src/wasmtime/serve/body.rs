@@ -1,4 +1,4 @@
-//! The body of an answer, and the guest that is still writing it.
+//! The body of a response, and the guest that is still writing it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -13,21 +13,21 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::work::{Guard, Unfinished, Work};
 
-/// What of a body is sent as one piece with a length: most answers are short, and complete when the guest is done.
+/// Longest body that is sent in one piece with its length, in bytes. Most responses are shorter, and complete when the guest returns.
 const WHOLE: usize = 64 << 10;
 
-/// Anything that may go wrong in the middle of a body; the connection is closed then.
+/// An error in the middle of a body; it closes the connection.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of an answer.
+/// The body of a response.
 pub(super) enum Answer {
-    /// It is complete.
+    /// The body is complete.
     Whole(Full<Bytes>),
-    /// The guest is still writing it, or it has more than can be sent at once.
+    /// The guest is still writing the body, or it is too long for one piece.
     Parts(Parts),
 }
 
-/// A body that comes in parts. Whoever waits for the next part lets the guest go on.
+/// A body in parts. Polling for the next part runs the guest.
 pub(super) struct Parts {
     ready: VecDeque<Frame<Bytes>>,
     body: WasiBody,
@@ -37,7 +37,7 @@ pub(super) struct Parts {
 }
 
 impl Answer {
-    /// Takes what a guest answers, and the guest if it is not done.
+    /// Takes the guest's response, and the guest itself if it has not returned.
     pub(super) fn of_guest(
         response: Response<WasiBody>,
         work: Option<Work>,
@@ -53,13 +53,13 @@ impl Answer {
         })
     }
 
-    /// Makes an answer of our own.
+    /// Makes a response of the server itself.
     pub(super) fn text(text: &'static str) -> Self {
         Self::Whole(Full::new(Bytes::from_static(text.as_bytes())))
     }
 }
 
-/// Takes what is there of a body; `true` if that is all of it.
+/// Takes the available frames of a body; returns `true` if the body is complete.
 fn collect(body: &mut WasiBody, ready: &mut VecDeque<Frame<Bytes>>) -> bool {
     let mut length = 0;
     let mut context = Context::from_waker(Waker::noop());
@@ -74,7 +74,7 @@ fn collect(body: &mut WasiBody, ready: &mut VecDeque<Frame<Bytes>>) -> bool {
                 }
             }
             Poll::Ready(None) => return true,
-            // An error is met once more by whoever sends the rest.
+            // The error occurs again when the rest is polled.
             Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
         }
     }
@@ -135,7 +135,7 @@ impl Parts {
 }
 
 impl Drop for Parts {
-    /// What a guest does after its answer, or although nobody reads it any more, it may finish.
+    /// Lets the guest finish its work after the response, also if no client reads the response any more.
     fn drop(&mut self) {
         if let (Some(work), Some(guard)) = (self.work.take(), self.guard.take()) {
             self.unfinished.clone().go_on(work, guard);

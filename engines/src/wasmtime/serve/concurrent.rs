@@ -21,14 +21,14 @@ use super::instances::Instances;
 use super::unanswered::{Unanswered, reason};
 use crate::Http;
 
-/// How many requests an instance answers at the same time.
+/// Maximum number of concurrent requests of an instance.
 const AT_ONCE: usize = 16;
-/// How long an instance without a request is kept.
+/// Time for which an instance without a request is kept.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long after its last request's time is up an instance is ended that still computes: other requests may be on their way.
+/// An instance that still computes is ended this long after the time limit of its last request: other requests may arrive meanwhile.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Hands requests to instances.
+/// Passes requests to instances.
 pub(super) struct Concurrent(ProxyHandler<State>);
 
 struct State {
@@ -45,10 +45,10 @@ impl Concurrent {
         Self(ProxyHandler::new(State { proxy, engine: engine.clone(), instances, requests, timeout: http.timeout }))
     }
 
-    /// Shows a request to an instance, and waits until it begins to answer.
+    /// Passes a request to an instance, and waits until it begins to answer.
     ///
     /// # Errors
-    /// What became of the guest.
+    /// The reason why there is no answer.
     pub(super) async fn ask(&self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Unanswered> {
         self.0.handle((), request).await.map_err(|error| {
             if error.is::<ExpirationError>() {
@@ -81,7 +81,7 @@ impl HandlerState for State {
     }
 }
 
-/// When an instance has nothing to do any more, or takes too long.
+/// Time limits of an instance: without a request, with requests, and after its last answer.
 struct Expiration {
     timeout: Duration,
     sleep: Pin<Box<Sleep>>,
@@ -91,7 +91,7 @@ impl WorkerExpiration for Expiration {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
         let patience = match status {
             WorkerStatus::Idle => IDLE,
-            // By then nobody waits for it any more.
+            // At that time no client waits for the instance any more.
             WorkerStatus::Requests => self.timeout + LATE,
             WorkerStatus::PostReturn => self.timeout,
         };
@@ -103,7 +103,7 @@ impl WorkerExpiration for Expiration {
     }
 }
 
-/// What one instance may take.
+/// Limits of one instance.
 struct Worker {
     requests: usize,
     timeout: Duration,
@@ -132,9 +132,9 @@ impl WorkerState for Worker {
         Box::pin(tokio::time::sleep(self.timeout))
     }
 
-    /// Tells why an instance has ended before its time: it cannot be known which of its requests did that.
+    /// Logs why an instance has ended early: the request that caused it is not known.
     fn drop(&self, store: Store<Host>, result: wasmtime::Result<()>) {
-        // One whose time is up has no error of its own.
+        // An instance whose time is up has no error of its own.
         if let Err(error) = result.as_ref()
             && (error.is::<Trap>() || error.is::<I32Exit>())
         {

@@ -1,4 +1,4 @@
-//! From the listening socket to connections that are served: accepted by the first process, which gives them to the others in turn.
+//! Connections: the acceptor accepts them and passes them to the workers in turn; each worker serves its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,10 +20,10 @@ use super::processes::{First, Given, Other, Taker};
 use super::{BACKLOG, HEAD, PAUSE};
 use crate::RunError;
 
-/// Listens.
+/// Opens the listening socket.
 ///
 /// # Errors
-/// What the system says.
+/// The address cannot be listened on.
 pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
@@ -33,8 +33,8 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts connections and gives them to the other processes in turn, and ends when `stop` does and all have finished what
-/// they have begun. Returns the exit code.
+/// Accepts connections and passes them to the workers in turn. Ends when `stop` becomes readable and all workers have finished their
+/// requests. Returns the exit code.
 ///
 /// # Errors
 /// [`RunError::Setup`].
@@ -44,7 +44,7 @@ pub(super) fn accept(first: First, stop: Option<Arc<OwnedFd>>) -> Result<u8, Run
         let others = first.others.into_iter().map(Other::ready).collect::<io::Result<Vec<_>>>()?;
         let stop = stop.map(|stop| pipe::Receiver::from_owned_fd(stop.try_clone()?)).transpose()?;
         let mut turn = 0;
-        // A connection that nobody could take.
+        // A connection that no worker could take.
         let mut left = None;
         loop {
             left = tokio::select! {
@@ -56,7 +56,7 @@ pub(super) fn accept(first: First, stop: Option<Arc<OwnedFd>>) -> Result<u8, Run
                 () = tokio::time::sleep(PAUSE), if left.is_some() => left.take(),
                 accepted = listener.accept(), if left.is_none() => match accepted {
                     Ok((stream, _)) => Some(stream),
-                    // Out of descriptors: those who are being served will give some back.
+                    // No free descriptors: connections that end will free some.
                     Err(_) => {
                         tokio::time::sleep(PAUSE).await;
                         None
@@ -75,7 +75,7 @@ pub(super) fn accept(first: First, stop: Option<Arc<OwnedFd>>) -> Result<u8, Run
     })
 }
 
-/// Serves the connections that a process is given, until there are no more, and those that there were have ended.
+/// Serves the connections that a worker receives, until there are no more and all have ended.
 ///
 /// # Errors
 /// [`RunError::Setup`].
@@ -87,11 +87,11 @@ pub(super) fn take(server: Server, given: Given) -> Result<(), RunError> {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                // Those that have ended.
+                // Removes ended connections.
                 Some(_) = connections.join_next() => {}
                 stream = given.next() => match stream.map(TcpStream::from_std) {
                     Some(Ok(stream)) => drop(connections.spawn(connection(server.clone(), stream, stopped.clone()))),
-                    // A client that is gone already is nobody's loss.
+                    // A client that is gone already is ignored.
                     Some(Err(_)) => {}
                     None => break,
                 },
@@ -102,17 +102,17 @@ pub(super) fn take(server: Server, given: Given) -> Result<(), RunError> {
     })
 }
 
-/// Works on this thread.
+/// Runs `work` in a runtime on this thread.
 fn in_runtime<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
     let served = runtime.block_on(work).map_err(|error| setup(format!("cannot wait for connections: {error}")));
-    // A name lookup that still runs is not waited for.
+    // A name look-up that still runs is not waited for.
     runtime.shutdown_background();
     served
 }
 
-/// Waits until the guest is to stop.
+/// Waits until the guest must stop.
 async fn told(stop: Option<&pipe::Receiver>) {
     match stop {
         Some(stop) if stop.readable().await.is_ok() => {}
@@ -120,7 +120,7 @@ async fn told(stop: Option<&pipe::Receiver>) {
     }
 }
 
-/// Waits until one of the other processes is gone, and returns the exit code that says how.
+/// Waits for the end of any worker, and returns its exit code.
 async fn any_gone(others: &[Taker]) -> u8 {
     let mut gone: Vec<_> = others.iter().map(|other| Box::pin(other.gone())).collect();
     std::future::poll_fn(|context| {
@@ -130,7 +130,7 @@ async fn any_gone(others: &[Taker]) -> u8 {
     .await
 }
 
-/// Tells connections to end after the answer they are at, and waits for them and for what guests do afterwards.
+/// Tells connections to end after their current response, and waits for them and for guests that continue after their answers.
 async fn finish(server: &Server, mut connections: JoinSet<()>, stopping: &watch::Sender<bool>) {
     // There may be no connection.
     let _ = stopping.send(true);
@@ -140,7 +140,7 @@ async fn finish(server: &Server, mut connections: JoinSet<()>, stopping: &watch:
 
 /// Serves one connection: HTTP/1.1, or HTTP/2 if the client begins with it.
 async fn connection(server: Arc<Server>, stream: TcpStream, mut stopping: watch::Receiver<bool>) {
-    // Small pieces of a response are not held back.
+    // Small pieces of a response are sent at once.
     let _ = stream.set_nodelay(true);
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).pipeline_flush(true);
@@ -148,10 +148,10 @@ async fn connection(server: Arc<Server>, stream: TcpStream, mut stopping: watch:
     let answer = service_fn(|request| server.clone().answer(request));
     let connection = builder.serve_connection(TokioIo::new(stream), answer);
     tokio::pin!(connection);
-    // Clients that go, or that speak no HTTP, are no errors of ours.
+    // A client that disconnects, or does not speak HTTP, is no error of the server.
     let _ = tokio::select! {
         result = &mut connection => result,
-        // Whoever could say so has said so before it is gone.
+        // A dropped sender also ends the wait.
         () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -1,7 +1,7 @@
-//! Instances of a component that serves: one for each request, or for several, one after the other.
+//! Instances of a component that serves: each answers one request, or several in sequence.
 //!
-//! Making an instance and unmaking it is most of the work that a short answer takes, and nobody has to wait for it: what a request
-//! leaves behind is cleared after its answer has been sent, and one instance is then made for the process's next request.
+//! Most of the work of a short answer is making and dropping an instance, and no client has to wait for it. After the answer has been
+//! sent, its instance is dropped, and one instance is made for the process's next request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,27 +21,27 @@ use crate::{Guest, RunError};
 pub(super) struct Instance {
     pub(super) store: Store<Host>,
     pub(super) proxy: Proxy,
-    /// How many requests it has answered.
+    /// Number of requests that it has answered.
     pub(super) used: u32,
 }
 
-/// Makes instances, and keeps those that may answer more.
+/// Makes instances, and keeps those that may answer more requests.
 pub(super) struct Instances {
     guest: Guest,
     counts: bool,
     /// The guest's folders, opened once for all instances.
     folders: WasiFilesystemCtx,
     outgoing: Outgoing,
-    /// Those that may answer more, at most so many.
+    /// Instances that may answer more requests, at most `most_idle`.
     idle: Mutex<Vec<Instance>>,
     most_idle: usize,
-    /// The instance for the next request. Whoever makes it holds the lock, so that a request waits for an instance that is being
-    /// made instead of making another beside it.
+    /// The instance for the next request. The task that makes it holds the lock, so that a request waits for it instead of making another
+    /// instance at the same time.
     spare: tokio::sync::Mutex<Option<Instance>>,
 }
 
 impl Instances {
-    /// Checks that there can be instances at all. Of those that may answer more, at most so many are kept.
+    /// Opens the guest's folders, which shows whether there can be instances at all. At most `most_idle` reusable instances are kept.
     ///
     /// # Errors
     /// [`RunError::Setup`]: a folder cannot be opened.
@@ -64,22 +64,22 @@ impl Instances {
     /// Makes a store for an instance.
     ///
     /// # Errors
-    /// What cannot be set up.
+    /// The store cannot be set up.
     pub(super) fn store(&self, engine: &wasmtime::Engine) -> wasmtime::Result<Store<Host>> {
         let mut store = store(engine, &self.guest, self.counts, &mut wasi(&self.guest), &self.outgoing)?;
         let host = store.data_mut();
         *host.filesystem().ctx = self.folders.clone();
         host.either = Either::of(host, &self.guest);
         store.set_epoch_deadline(1);
-        // Those who are ready have their turn first, and what has come for others meanwhile is looked for.
+        // A yield runs the tasks that are ready, and polls for new events.
         store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(yield_now()))));
         Ok(store)
     }
 
-    /// Takes an instance that is there, or makes one.
+    /// Takes an existing instance, or makes one.
     ///
     /// # Errors
-    /// A guest that cannot be instantiated.
+    /// The guest cannot be instantiated.
     pub(super) async fn take(&self, proxy: &ProxyPre<Host>) -> wasmtime::Result<Instance> {
         if self.guest.http.instance_requests > 1
             && let Some(instance) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
@@ -88,7 +88,7 @@ impl Instances {
         }
         match self.spare.lock().await.take() {
             Some(mut instance) => {
-                // Its time begins now.
+                // The instance's time slice begins now.
                 instance.store.set_epoch_deadline(1);
                 Ok(instance)
             }
@@ -102,8 +102,8 @@ impl Instances {
         Ok(Instance { store, proxy, used: 0 })
     }
 
-    /// Keeps an instance that may answer more requests; else unmakes it, and makes one for the next request. The permit is given
-    /// back when the instance is gone, so that there are no more of them than the pool has room for.
+    /// Keeps an instance that may answer more requests; else drops it, and makes one for the next request. The permit is released when
+    /// the instance is gone, so that there are never more instances than the pool has room for.
     pub(super) fn give_back(
         self: &Arc<Self>,
         mut instance: Instance,
@@ -118,13 +118,13 @@ impl Instances {
             }
         }
         let (instances, proxy) = (self.clone(), proxy.clone());
-        // The connection's task goes on until it has sent the answer; then this one goes on.
+        // The connection's task continues until it has sent the answer; then this task continues.
         tokio::spawn(async move {
             drop((instance, permit));
-            // Somebody is making one already, or takes it just now.
+            // Another task is making or taking the instance.
             let Ok(mut spare) = instances.spare.try_lock() else { return };
             if spare.is_none() {
-                // What keeps an instance from being made is told to the request that wants one.
+                // If the instance cannot be made, the next request reports the error.
                 *spare = timeout(instances.guest.http.timeout, instances.make(&proxy)).await.ok().and_then(Result::ok);
             }
         });

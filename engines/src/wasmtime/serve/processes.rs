@@ -1,15 +1,15 @@
-//! The processes of a server, one for each core.
+//! The processes of a server: an acceptor, and a worker for each core.
 //!
-//! Each request has pages of memory made usable for it and taken back again. For threads that share their memory each such change
-//! interrupts the cores of all the others: two threads answered hardly more requests than one. So cores do not get threads of one process
-//! but a process each, forked from the one that has the container, which accepts connections and hands them out.
+//! For each request, pages of memory are mapped and unmapped. With threads that share their memory, each such change interrupts the cores
+//! of all other threads: two threads answered hardly more requests than one. So each core gets a process instead of a thread. The workers
+//! are forked from the acceptor, which is the container's process; it accepts connections and passes them on.
 //!
-//! That one does not serve itself. What an instance leaves in the memory of the pool is found by asking the system for the pages that were
-//! written to, of the process that made the pool, which was another, before the container was; by wasmtime's `pthread_atfork` each process that
-//! is forked here asks about its own.
+//! The acceptor does not serve requests itself. To clean the memory of the pool, wasmtime asks the kernel for the written pages of the
+//! process that made the pool. That process was another one, before the container existed. wasmtime's `pthread_atfork` handler makes each
+//! forked worker ask about its own pages.
 //!
-//! A process is told to stop, or that the first one is gone, by the end of the channel on which it gets connections. The first
-//! one learns in the same way that another is gone, and ends as that did: what has killed one of them must not go unnoticed.
+//! The end of the channel with connections tells a worker to stop; it also ends when the acceptor dies. In the same way the acceptor
+//! notices the death of a worker, and ends with the worker's exit code. The death of one process must not go unnoticed.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -32,53 +32,53 @@ use tokio::io::Interest;
 use super::PAUSE;
 use crate::TRAPPED;
 
-/// What the first process has for itself: other processes that are forked from it must not hold it.
+/// The acceptor's own descriptors: workers that are forked from it must not hold them.
 pub(super) struct First {
-    /// Where it accepts connections. There is one as long as the first process has it.
+    /// The listening socket. It lives as long as the acceptor holds it.
     pub(super) listener: TcpListener,
-    /// The other processes.
+    /// The workers.
     pub(super) others: Vec<Other>,
 }
 
-/// Another process of the server, as the first one has it.
+/// A worker, as the acceptor holds it.
 pub(super) struct Other {
     pid: Pid,
     channel: UnixStream,
 }
 
-/// Another process of the server, to which connections are given.
+/// A worker that can take connections.
 pub(super) struct Taker {
     pid: Pid,
     channel: tokio::net::UnixStream,
 }
 
-/// The way on which another process gets its connections.
+/// A worker's end of the channel with connections.
 pub(super) struct Given(UnixStream);
 
-/// A process that was told to stop.
+/// A worker that was told to stop.
 pub(super) struct Stopping(Pid);
 
 impl First {
-    /// Takes the socket on which it listens.
+    /// Takes the listening socket.
     pub(super) fn new(listener: TcpListener) -> Self {
         Self { listener, others: Vec::new() }
     }
 
-    /// Forks a process that does `work` on a thread of its own and ends with the code that it returns.
+    /// Forks a worker that does `work` on a separate thread and ends with the returned exit code.
     ///
     /// # Errors
-    /// What the system says.
+    /// The channel or the process cannot be made.
     pub(super) fn fork(mut self, work: impl FnOnce(Given) -> u8 + Send) -> io::Result<Self> {
         let (channel, given) = UnixStream::pair()?;
-        // SAFETY: the process's other threads only wait (`Program::run` asks for that), so none of them holds a lock that would
-        // never be given back; the new process ends without coming back.
+        // SAFETY: the process's other threads only wait (`Program::run` requires that), so none of them holds a lock that would never be
+        // released. The worker never returns from this function.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 self.others.push(Other { pid: child, channel });
                 Ok(self)
             }
             ForkResult::Child => {
-                // A channel, or a socket that listens, ends when nobody holds it.
+                // A channel, or a listening socket, ends when no process holds it.
                 drop((self, channel));
                 end(Given(given), work)
             }
@@ -87,26 +87,26 @@ impl First {
 }
 
 impl Other {
-    /// Makes it ready to be given connections, in a runtime.
+    /// Prepares the worker to take connections. Must be called in a runtime.
     ///
     /// # Errors
-    /// What the system says.
+    /// The runtime cannot watch the channel.
     pub(super) fn ready(self) -> io::Result<Taker> {
         self.channel.set_nonblocking(true)?;
         Ok(Taker { pid: self.pid, channel: self.channel.try_into()? })
     }
 }
 
-/// Does the work of a forked process, and ends it.
+/// Does the work of a worker, and ends its process.
 fn end(given: Given, work: impl FnOnce(Given) -> u8 + Send) -> ! {
-    // If the first one is killed, nobody is left to end this one. Without it, the channel's end does, only later.
+    // If the acceptor is killed, no process is left to end this worker. Without this call the end of the channel ends it, only later.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    // A new thread: generators of random numbers, which are a thread's own, must not be the same in two processes.
+    // A new thread: the thread-local random number generators of two processes must differ.
     let code = thread::scope(|scope| {
         let thread = thread::Builder::new().name("guest".to_owned()).spawn_scoped(scope, || work(given));
         match thread.map(thread::ScopedJoinHandle::join) {
             Ok(Ok(code)) => code,
-            // It has said why.
+            // The panic has printed its reason.
             Ok(Err(_)) => TRAPPED,
             Err(error) => {
                 super::tell(&format!("error: cannot start a thread: {error}"));
@@ -114,12 +114,12 @@ fn end(given: Given, work: impl FnOnce(Given) -> u8 + Send) -> ! {
             }
         }
     });
-    // SAFETY: _exit ends the process; no code of ours runs after it.
+    // SAFETY: _exit ends the process; no code of this program runs after it.
     unsafe { libc::_exit(i32::from(code)) }
 }
 
 impl Taker {
-    /// Gives a connection away; back comes one that it cannot take now.
+    /// Passes a connection to the worker; returns the connection if the worker cannot take it now.
     pub(super) fn give(&self, connection: tokio::net::TcpStream) -> Option<tokio::net::TcpStream> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut message = SendAncillaryBuffer::new(&mut space);
@@ -131,23 +131,23 @@ impl Taker {
         sent.is_err().then_some(connection)
     }
 
-    /// Waits until it is gone, and returns the exit code that says how.
+    /// Waits for the worker's end, and returns its exit code.
     pub(super) async fn gone(&self) -> u8 {
-        // Nothing is ever sent this way. If it cannot be waited for, that comes out when a connection is given.
+        // A worker sends nothing on the channel. An error of this wait shows again when a connection is passed.
         if self.channel.readable().await.is_err() {
             std::future::pending::<Infallible>().await;
         }
         code(self.pid)
     }
 
-    /// Tells it to finish what it has begun.
+    /// Tells the worker to finish its requests and stop.
     pub(super) fn stop(self) -> Stopping {
         Stopping(self.pid)
     }
 }
 
 impl Stopping {
-    /// Waits for its end, and returns its exit code.
+    /// Waits for the worker's end, and returns its exit code.
     pub(super) fn code(&self) -> u8 {
         code(self.0)
     }
@@ -160,7 +160,7 @@ fn code(pid: Pid) -> u8 {
             Err(nix::errno::Errno::EINTR) => {}
             Ok(WaitStatus::Exited(_, code)) => break code,
             Ok(WaitStatus::Signaled(_, signal, _)) => break 128 + signal as i32,
-            // It can only have ended.
+            // waitpid without flags reports ended processes only.
             Ok(_) | Err(_) => break TRAPPED.into(),
         }
     };
@@ -168,25 +168,25 @@ fn code(pid: Pid) -> u8 {
 }
 
 impl Given {
-    /// Makes it ready to be waited for, in a runtime.
+    /// Prepares the channel for waiting. Must be called in a runtime.
     ///
     /// # Errors
-    /// What the system says.
+    /// The runtime cannot watch the channel.
     pub(super) fn ready(self) -> io::Result<Connections> {
         self.0.set_nonblocking(true)?;
         Ok(Connections(self.0.try_into()?))
     }
 }
 
-/// The connections that a process gets.
+/// The connections that a worker receives.
 pub(super) struct Connections(tokio::net::UnixStream);
 
 impl Connections {
-    /// Waits for the next one; `None` if there will be no more.
+    /// Waits for the next connection; `None` if there will be no more.
     pub(super) async fn next(&self) -> Option<TcpStream> {
         loop {
             self.0.readable().await.ok()?;
-            // One that came when there is no descriptor for it would be lost.
+            // A connection that arrives while no descriptor is free would be lost.
             while rustix::io::fcntl_dupfd_cloexec(&self.0, 0).is_err() {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -203,7 +203,7 @@ impl Connections {
 
 enum Received {
     Connection(TcpStream),
-    /// A message that has lost its connection.
+    /// A message whose connection was lost.
     Nothing,
     End,
 }

@@ -1,4 +1,4 @@
-//! A semaphore that all processes of a server share: the system counts its permits.
+//! A semaphore that all processes of a server share: an eventfd counts its permits.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -9,28 +9,28 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
-/// A number of permits. Processes that are forked from this one have the same.
+/// A number of permits, shared with the processes that are forked from this one.
 pub(super) struct Semaphore {
-    /// How many are left: each read takes one of them.
+    /// The eventfd with the number of free permits: each read takes one.
     left: Arc<OwnedFd>,
-    /// Those of this process who wait do so one behind the other, and the first of them looks at what is left.
+    /// The queue of this process's waiters; only the first waiter reads the eventfd.
     queue: Mutex<()>,
 }
 
-/// A permit, until it is dropped.
+/// A permit, released on drop.
 pub(super) struct Permit(Arc<OwnedFd>);
 
 impl Semaphore {
-    /// Makes so many permits.
+    /// Makes a semaphore with `number` permits.
     ///
     /// # Errors
-    /// What the system says.
+    /// The eventfd cannot be made.
     pub(super) fn new(number: u32) -> io::Result<Self> {
         let flags = EventfdFlags::SEMAPHORE | EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
         Ok(Self { left: Arc::new(eventfd(number, flags)?), queue: Mutex::default() })
     }
 
-    /// Takes a permit if there is one, and nobody of this process waits for it.
+    /// Takes a permit if one is free and no task of this process waits for one.
     pub(super) fn try_take(&self) -> Option<Permit> {
         let _first = self.queue.try_lock().ok()?;
         self.take_one()
@@ -41,17 +41,17 @@ impl Semaphore {
         one.is_ok().then(|| Permit(self.left.clone()))
     }
 
-    /// Takes a permit as soon as there is one, after those of this process who have waited for longer.
+    /// Waits for a permit, in order of arrival among the tasks of this process.
     ///
     /// # Errors
-    /// What the system says.
+    /// The runtime cannot watch the eventfd.
     pub(super) async fn take(&self) -> io::Result<Permit> {
         let _first = self.queue.lock().await;
         if let Some(permit) = self.take_one() {
             return Ok(permit);
         }
-        // Not kept: whoever is registered is woken by every permit that anybody gives back.
-        // SAFETY: it is one descriptor for as long as it is borrowed, and open.
+        // Registered only while waiting: each released permit wakes every process that is registered. SAFETY: the descriptor is open, and
+        // stays the same as long as it is borrowed.
         let left = unsafe { AsyncFd::<BorrowedFd<'_>>::register_with_interest(self.left.as_fd(), Interest::READABLE) }?;
         loop {
             let mut ready = left.readable().await?;
@@ -65,7 +65,7 @@ impl Semaphore {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // It has room for more than were ever taken.
+        // The write cannot block: the counter is far below its maximum.
         let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
     }
 }
@@ -82,7 +82,7 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
     }
 
-    /// There are no more permits than were made, and one that is given back can be taken again.
+    /// The number of permits is limited, and a released permit can be taken again.
     #[test]
     fn permits_are_counted() {
         let semaphore = Semaphore::new(2).unwrap();
@@ -95,7 +95,7 @@ mod tests {
         assert!(semaphore.try_take().is_some());
     }
 
-    /// Those who wait get what others give back, in the order in which they came; one that gives up takes nothing along, and nobody overtakes them.
+    /// Waiters get released permits in order of arrival; a cancelled waiter takes none, and no task overtakes a waiter.
     #[test]
     fn permits_are_waited_for() {
         in_runtime(async {

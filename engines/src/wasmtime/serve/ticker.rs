@@ -1,4 +1,4 @@
-//! The clock by which guests that compute let others have their turn. It stands still when no request is being answered.
+//! The clock that interrupts guests which compute. It stops while no request is being answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use wasmtime::Engine;
 
 use super::TICK;
 
-/// How many ticks without a request make the clock stop.
+/// Number of ticks without a request after which the clock stops.
 const PATIENCE: u32 = 100;
 
 /// Counts requests, and ticks while there are some.
@@ -37,7 +37,7 @@ impl Ticker {
     /// Starts the clock's thread.
     ///
     /// # Errors
-    /// The system has no thread.
+    /// The thread cannot be made.
     pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
         let state = Arc::new(State::default());
         let own = state.clone();
@@ -45,7 +45,7 @@ impl Ticker {
         Ok(Self { state, thread: thread.thread().clone() })
     }
 
-    /// Keeps the clock going as long as the value lives.
+    /// Keeps the clock running as long as the result lives.
     pub(super) fn begin(&self) -> Ticking {
         self.state.requests.fetch_add(1, Ordering::SeqCst);
         if self.state.sleeping.swap(false, Ordering::SeqCst) {
@@ -69,7 +69,7 @@ fn tick(state: &State, engine: &Engine) {
             idle = 0;
         } else if idle >= PATIENCE {
             state.sleeping.store(true, Ordering::SeqCst);
-            // A request that came in between has seen nobody asleep.
+            // A request that began in between did not see this thread asleep.
             if state.requests.load(Ordering::SeqCst) == 0 && !state.over.load(Ordering::SeqCst) {
                 thread::park();
             }

@@ -1,19 +1,19 @@
-//! Why there is no answer.
+//! The reasons why a request has no answer from the guest.
 
 use super::super::failure::outcome;
 use crate::RunError;
 
-/// Why a guest has not answered.
+/// The reason why a guest has not answered.
 pub(super) enum Unanswered {
-    /// The request cannot be shown to a guest.
+    /// The request cannot be passed to a guest.
     Bad,
-    /// The guest takes too long.
+    /// The guest exceeded its time limit.
     Late,
-    /// Something went wrong in the guest, or before it.
+    /// An error in the guest, or before it ran.
     Failed(wasmtime::Error),
 }
 
-/// Says why a guest has failed.
+/// Returns the reason of a guest's failure.
 pub(super) fn reason(error: &wasmtime::Error) -> String {
     match outcome(error) {
         Ok(code) => format!("the guest exited with {code} instead of answering"),

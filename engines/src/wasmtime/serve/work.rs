@@ -1,4 +1,4 @@
-//! Guests at work: what a request holds meanwhile, and what becomes of a guest that goes on after its answer.
+//! Running guests: the resources that a request holds, and guests that continue after their answer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use super::semaphore::Permit;
 use super::ticker::Ticking;
 use super::unanswered::reason;
 
-/// How often to look whether guests have finished what they do after their answers.
+/// Interval of the check whether guests have finished their work after the answer.
 const POLL: Duration = Duration::from_millis(10);
 
-/// A guest at work; ends when its handler has returned.
+/// A running guest; the future ends when its handler has returned.
 pub(super) type Work = Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send>>;
 
-/// What a request holds for as long as the guest works for it.
+/// The resources of a request, held as long as the guest works for it.
 pub(super) struct Guard {
     pub(super) method: Method,
     pub(super) uri: Uri,
@@ -27,35 +27,35 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Tells on the container's standard error why a request failed; returns the reason.
+    /// Writes to the container's standard error why a request failed; returns the reason.
     pub(super) fn failed(&self, error: &wasmtime::Error) -> String {
         let reason = reason(error);
         self.tell(&reason);
         reason
     }
 
-    /// Tells it as the request's.
+    /// Writes a line about the request to the container's standard error.
     pub(super) fn tell(&self, reason: &str) {
-        // The path is a stranger's word: what cannot be printed is escaped.
+        // The path comes from the client: unprintable characters are escaped.
         let path = self.uri.path().escape_debug();
         super::tell(&format!("error: {} {path}: {reason}", self.method));
     }
 }
 
-/// Guests that go on after their answers.
+/// Guests that continue after their answers.
 pub(super) struct Unfinished {
     number: AtomicUsize,
-    /// How long one may take: as long as it could have taken for its answer.
+    /// Time limit of such a guest: the same as for its answer.
     limit: Duration,
 }
 
 impl Unfinished {
-    /// Has none yet.
+    /// Makes an empty set.
     pub(super) fn new(limit: Duration) -> Arc<Self> {
         Arc::new(Self { number: AtomicUsize::new(0), limit })
     }
 
-    /// Lets a guest go on.
+    /// Lets a guest continue.
     pub(super) fn go_on(self: Arc<Self>, work: Work, guard: Guard) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         self.number.fetch_add(1, Ordering::SeqCst);

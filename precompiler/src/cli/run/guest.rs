@@ -1,4 +1,4 @@
-//! What the guest is started with: the image's word, changed by the command line's, as container tools do it.
+//! Parameters of the guest: the image's, overridden by the command line's, as in container tools.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use prewasi_engines::{Guest, Preopen};
 use crate::Process;
 use crate::entrypoint::split_function;
 
-/// Environment that containerd gives to a container whose image names none.
+/// Environment of a container whose image has none, as containerd sets it.
 const DEFAULT_PATH: (&str, &str) = ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 
 /// What the guest is started with.
@@ -108,7 +108,7 @@ mod tests {
     const IMAGE: &str =
         r#"{"Entrypoint": ["/a.wasm#f", "x"], "Cmd": ["y"], "Env": ["A=1", "B=2=2", "broken"], "WorkingDir": "/w"}"#;
 
-    /// Arguments take the place of the image's command and leave its entrypoint; `--entrypoint` takes the place of both.
+    /// Arguments replace the image's command but not its entrypoint; `--entrypoint` replaces both.
     #[test]
     fn arguments_replace_the_command() {
         let args = |options: &[&str], args: &[&str]| guest(options, IMAGE, args).args;
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(args(&["--entrypoint", "/b.wasm"], &["z"]), ["/b.wasm", "z"]);
     }
 
-    /// With a command and no entrypoint, arguments begin with the program; without either, its name is the layer's title.
+    /// With a command and no entrypoint, the first argument is the program; without either, the program's name is the layer's title.
     #[test]
     fn program_has_a_name() {
         let only_command = r#"{"Entrypoint": null, "Cmd": ["/c.wasm", "1"]}"#;
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(guest(&[], "{}", &["1"]).args, ["title.wasm", "1"]);
     }
 
-    /// The function stands after the last `#` of the entrypoint, and is no part of the arguments.
+    /// The function follows the last `#` of the entrypoint, and is not part of the arguments.
     #[test]
     fn functions() {
         assert_eq!(guest(&[], IMAGE, &[]).function.as_deref(), Some("f"));
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(guest(&["--entrypoint", "/b.wasm"], IMAGE, &[]).function, None);
     }
 
-    /// The command line changes single variables of the image's environment; without any there is a search path.
+    /// The command line changes single variables of the image's environment; an empty environment gets a search path.
     #[test]
     fn environment() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(options.args.guest(None, "a.wasm", &[]).0.env, [pair("A", "1")]);
     }
 
-    /// The guest has the folders that it is given, and the image's working directory.
+    /// The guest has the named folders, and the image's working directory.
     #[test]
     fn folders() {
         let given = guest(&["--dir", ".", "--dir", "/tmp/x:/data"], IMAGE, &[]);

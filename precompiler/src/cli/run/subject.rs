@@ -1,4 +1,4 @@
-//! What is to be run, and how it is made ready.
+//! Finds the program to run and prepares it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::bytes::preamble;
 use crate::entrypoint::{is_named_wasm, split_function};
 use crate::{Content, Options, Owner, Precompiler, PrepareError, Settings, StoreAddress, archive};
 
-/// What the first argument names. A file or folder that exists goes before an image of that name.
+/// The meaning of the first argument. An existing file or folder takes precedence over an image of that name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     /// An image of the store that the other options name.
@@ -84,7 +84,7 @@ impl Subject {
             }
             Self::Archive(path) => {
                 let unpacked = archive::unpack(&path)?;
-                // Nothing but blobs was unpacked, and nobody else can reach them.
+                // Only blobs were unpacked, and no other user can reach them.
                 let settings = Settings { trust_layout: true, ..layout(unpacked.path().to_owned())? };
                 image(run, engine, settings, run.image.as_deref()).await
             }
@@ -110,7 +110,7 @@ async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<
         }
     };
     let process = precompiler.process(&image).await.map_err(PrepareError::from)?;
-    // What containerd gives to a container whose image says nothing.
+    // The default of containerd for an image without a command.
     let title = layers.first().and_then(|layer| layer.title.clone()).unwrap_or_else(|| name.clone());
     let (mut guest, entrypoint) = run.guest.guest(Some(process), &title, run.args());
     let is_given = |path: &Path| guest.preopens.iter().any(|preopen| path.starts_with(&preopen.guest));
@@ -126,12 +126,12 @@ async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<
     Ok(Prepared { subject, program, guest })
 }
 
-/// Finds the image: by its name, by a shorter form of it, or because there is no other.
+/// Finds the image: by its name, by a shorter form of it, or as the only one.
 async fn choose(precompiler: &Precompiler, subject: &str, name: Option<&str>) -> Result<String, CannotRun> {
     let records = precompiler.store().images().await.map_err(PrepareError::from)?;
     if let Some(name) = name {
         let found = super::super::find(&records, name);
-        // Looking it up by the name as it was given says that it is not there.
+        // The later look-up of an unknown name reports that it does not exist.
         return Ok(found.map_or_else(|| name.to_owned(), |record| record.name));
     }
     match records.as_slice() {
@@ -144,7 +144,7 @@ async fn choose(precompiler: &Precompiler, subject: &str, name: Option<&str>) ->
     }
 }
 
-/// Prepares a file. There is no image to keep the native code with, so it is compiled each time.
+/// Prepares a file. Without an image its native code cannot be stored, so it is compiled each time.
 async fn file(run: &Run, engine: &dyn Engine, path: &Path, function: Option<String>) -> Result<Prepared, CannotRun> {
     let name = path.display().to_string();
     let file = open(path)?;
@@ -161,7 +161,7 @@ async fn file(run: &Run, engine: &dyn Engine, path: &Path, function: Option<Stri
     Ok(Prepared { subject: name, program, guest })
 }
 
-/// Opens a regular file, and waits for nothing else.
+/// Opens a regular file; never blocks on a pipe or device.
 fn open(path: impl AsRef<Path>) -> Result<File, CannotRun> {
     let path = path.as_ref();
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;

@@ -1,6 +1,6 @@
-//! Tries, from inside the sandbox, what a compiler that was taken over would try.
+//! Tries, from inside the sandbox, the attacks of a compiler that hostile input has taken over.
 //!
-//! A sandbox cannot be left, so each attempt is made in a child: this test binary, started again to run [`inside`] alone.
+//! A process cannot leave its sandbox, so each attempt runs in a child: this test binary, started again with [`inside`] alone.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,10 +15,10 @@ use super::{Limits, enter};
 
 const ATTEMPT: &str = "PREWASI_TEST_ATTEMPT";
 const LIMITS: Limits = Limits { memory: 64 << 20, cpu_seconds: 1, files: false };
-/// What attempts begin with that are made with a file system of one's own.
+/// Prefix of attempts that are made with a private file system.
 const OWN: &str = "own-";
 
-/// Makes the attempt that the environment names; run by itself it has nothing to do and passes.
+/// Makes the attempt that the environment names; without one the test passes.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the test harness itself could not end properly in a sandbox")]
 fn inside() {
@@ -75,7 +75,7 @@ fn inside() {
     });
 }
 
-/// Does what a compiler does with files.
+/// Uses files as a compiler does.
 fn use_files() -> std::io::Result<()> {
     let folder = std::env::temp_dir().join("folder");
     std::fs::create_dir(&folder)?;
@@ -86,31 +86,31 @@ fn use_files() -> std::io::Result<()> {
     std::fs::remove_dir_all(&folder)
 }
 
-/// Asks whether a process can be signalled.
+/// Tries whether a process can be signalled.
 fn signal(pid: i32) -> std::io::Result<()> {
-    // SAFETY: a signal of number 0 is none.
+    // SAFETY: signal 0 only checks the permission.
     let result = unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Asks for a limit of a process.
+/// Queries a limit of a process.
 fn limit_of(pid: i32) -> std::io::Result<()> {
-    // SAFETY: nothing is written where there are null pointers.
+    // SAFETY: null pointers mean that nothing is written.
     let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), std::ptr::null_mut()) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 fn rustix_fd(number: i32) -> std::os::fd::BorrowedFd<'static> {
-    // SAFETY: asking for the flags of a descriptor that may be closed is what is tested; nothing is done with it.
+    // SAFETY: the test queries the flags of a descriptor that may be closed, and does nothing else with it.
     unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
 }
 
-/// Makes an attempt in a child; returns how it ended and what it said after it had entered the sandbox.
+/// Makes an attempt in a child; returns its exit status, and its output after it had entered the sandbox.
 fn attempt(name: &str) -> (ExitStatus, String) {
     attempt_as(None, name)
 }
 
-/// The users whose sandbox is tried: whoever runs the tests, and if that is root, one who has no privilege to begin with.
+/// The users whose sandbox is tried: the user of the tests and, if that is root, one without privileges.
 fn users() -> impl Iterator<Item = Option<u32>> {
     std::iter::once(None).chain(Uid::effective().is_root().then_some(Some(65_533)))
 }
@@ -146,7 +146,7 @@ fn assert_denied(name: &str) {
     }
 }
 
-/// The sandbox lets a process start threads and end well, so that the denials below mean something.
+/// A sandboxed process can start threads and exit normally, so that the denials below are meaningful.
 #[test]
 fn allows_threads() {
     for (name, user) in ["nothing", "thread"].into_iter().flat_map(|name| users().map(move |user| (name, user))) {
@@ -162,8 +162,8 @@ fn denies_files() {
     assert_denied("write");
 }
 
-/// With a file system of its own, a compiler writes and reads files, and finds no others, however it asks for them.
-/// Without privilege it takes a process of one thread to have one, which a worker is and a test is not.
+/// With a private file system, a compiler writes and reads files in it, and can reach no others. Without privilege such a file system
+/// needs a process with one thread, which a worker is and a test is not.
 #[test]
 fn own_files_are_all_there_is() {
     if !Uid::effective().is_root() {
@@ -186,7 +186,7 @@ fn own_files_are_all_there_is() {
     }
 }
 
-/// No socket of any family can be had.
+/// No socket of any family can be made.
 #[test]
 fn denies_sockets() {
     assert_denied("tcp");
@@ -194,7 +194,7 @@ fn denies_sockets() {
     assert_denied("unix");
 }
 
-/// No program can be started, no process be signalled, no privilege be regained, no other root be entered.
+/// No program can be executed, no process signalled, no privilege regained, no other root entered.
 #[test]
 fn denies_other_processes_and_privileges() {
     assert_denied("exec");
@@ -203,7 +203,7 @@ fn denies_other_processes_and_privileges() {
     assert_denied("trace");
 }
 
-/// No other process can be signalled or limited by its number, not even one of the same user, as all workers are.
+/// No other process can be signalled or limited, not even one of the same user; all workers have the same user.
 #[test]
 fn denies_processes_of_the_same_user() {
     assert_denied("signal");
@@ -214,7 +214,7 @@ fn denies_processes_of_the_same_user() {
     }
 }
 
-/// An output that is larger than the memory which a compile may have ends the worker.
+/// An output that is larger than the memory limit of a compile ends the worker.
 #[test]
 fn limits_the_output() {
     let (status, said) = attempt("output");
@@ -227,7 +227,7 @@ fn closes_descriptors() {
     assert_denied("descriptor");
 }
 
-/// Too much memory ends in the allocator's message, which the parent knows.
+/// Beyond the memory limit the allocator prints its message, which the parent recognises.
 #[test]
 fn limits_memory() {
     let (status, said) = attempt("memory");
@@ -235,7 +235,7 @@ fn limits_memory() {
     assert!(said.contains("memory allocation of"), "{said}");
 }
 
-/// Too much processor time ends in SIGXCPU.
+/// Beyond the limit of processor time the worker ends with SIGXCPU.
 #[test]
 fn limits_processor_time() {
     let (status, said) = attempt("time");

@@ -1,5 +1,5 @@
-//! What of the runtime specification containers can have on this node, for containerd: CRI tells Kubernetes of it, and refuses pods that
-//! ask for more.
+//! The parts of the runtime specification that containers can use on this node. CRI reports them to Kubernetes, and refuses pods that
+//! need more.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// containerd's name for the type of the document.
 const TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
-/// Options of mounts that any kernel can obey.
+/// Mount options that every kernel supports.
 const MOUNT_OPTIONS: [&str; 33] = [
     "async",
     "atime",
@@ -47,7 +47,7 @@ const MOUNT_OPTIONS: [&str; 33] = [
     "sync",
     "unbindable",
 ];
-/// Options of mounts that need `mount_setattr(2)`.
+/// Mount options that need `mount_setattr(2)`.
 const CHANGED_LATER: [&str; 20] = [
     "idmap",
     "nosymfollow",
@@ -70,7 +70,7 @@ const CHANGED_LATER: [&str; 20] = [
     "rstrictatime",
     "rsuid",
 ];
-/// Namespaces by the names that the specification and the kernel have for them.
+/// Namespaces: the specification's name, and the kernel's.
 const NAMESPACES: [(&str, &str); 8] = [
     ("cgroup", "cgroup"),
     ("ipc", "ipc"),
@@ -85,7 +85,7 @@ const NAMESPACES: [(&str, &str); 8] = [
 /// Packs the document as containerd does.
 ///
 /// # Errors
-/// What the system says of a document that cannot be written: never.
+/// The document cannot be encoded, which does not happen.
 pub(super) fn packed() -> io::Result<Any> {
     Ok(Any { type_url: TYPE.to_owned(), value: serde_json::to_vec(&document())?, ..Any::default() })
 }
@@ -119,7 +119,7 @@ fn document() -> Value {
             "intelRdt": { "enabled": Path::new("/sys/fs/resctrl/schemata").exists() },
             "mountExtensions": { "idmap": { "enabled": idmap } },
         },
-        // These may give a container more than its specification says.
+        // An annotation in this list could grant a container more than its specification says.
         "potentiallyUnsafeConfigAnnotations": [],
     })
 }
@@ -128,7 +128,7 @@ fn has_namespace(file: &str) -> bool {
     Path::new("/proc/self/ns").join(file).exists()
 }
 
-/// Says whether the kernel has `mount_setattr(2)`, by which ids are mapped as well. It is asked to change nothing.
+/// Returns whether the kernel has `mount_setattr(2)`, which id-mapped mounts need too. The probe changes nothing.
 fn changes_mounts() -> bool {
     // SAFETY: the kernel refuses the structure by its size, before it reads it.
     let result = unsafe { libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), 0, std::ptr::null::<u8>(), 0) };
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// The document is one of the specification, sorted, and of this kernel.
+    /// The document follows the specification, is sorted, and describes this kernel.
     #[test]
     fn document_is_of_the_specification() {
         let packed = packed().unwrap();

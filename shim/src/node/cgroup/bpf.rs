@@ -1,7 +1,7 @@
-//! Programs for the kernel's own interpreter (eBPF), as far as filters of devices need it: a few instructions, loading, attaching.
+//! eBPF programs for filters of devices: a few instructions, loading, attaching.
 //!
-//! A program is attached beside those that are there (`BPF_F_ALLOW_MULTI`): systemd attaches one of its own, and each of them must
-//! allow an access. It goes when its cgroup is removed.
+//! A program is attached in addition to existing ones (`BPF_F_ALLOW_MULTI`): systemd attaches its own, and all of them must allow an
+//! access. A program disappears when its cgroup is removed.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
 
-/// A register of the machine.
+/// A register of the eBPF machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Register {
@@ -45,7 +45,7 @@ impl Instruction {
         Self { code, registers: low as u8 | (high as u8) << 4, offset, value }
     }
 
-    /// Loads a word of 32 bits that lies `offset` bytes after an address.
+    /// Loads a word of 32 bits at `offset` bytes after an address.
     pub(super) fn load(to: Register, address: Register, offset: i16) -> Self {
         Self::new(0x61, to, address, offset, 0)
     }
@@ -86,7 +86,7 @@ impl Instruction {
         Self::new(0x95, Register::R0, Register::R0, 0, 0)
     }
 
-    /// Lets a jump go over so many instructions; any other instruction stays as it is.
+    /// Makes a jump skip `instructions` instructions; any other instruction stays as it is.
     pub(super) fn over(mut self, instructions: usize) -> Self {
         if matches!(self.code, 0x15 | 0x55 | 0x5d) {
             self.offset = i16::try_from(instructions).unwrap_or(i16::MAX);
@@ -119,7 +119,7 @@ struct Attach {
 /// Attaches a filter of devices to the folder of a cgroup v2.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(super) fn attach_device_filter(folder: &Path, program: &[Instruction]) -> io::Result<()> {
     let folder = File::open(folder)?;
     let license = c"Apache-2.0";
@@ -135,20 +135,20 @@ pub(super) fn attach_device_filter(folder: &Path, program: &[Instruction]) -> io
     };
     // SAFETY: the instructions and the licence live until the call returns, and their number is right.
     let loaded = unsafe { bpf(PROG_LOAD, &load) }?;
-    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
+    // SAFETY: the kernel has just made this descriptor, and no other value owns it.
     let loaded = unsafe { OwnedFd::from_raw_fd(loaded) };
     let attach =
         Attach { cgroup: folder.as_raw_fd(), program: loaded.as_raw_fd(), kind: CGROUP_DEVICE, flags: ALLOW_MULTI };
-    // SAFETY: the structure holds numbers alone.
+    // SAFETY: the structure contains only numbers.
     unsafe { bpf(PROG_ATTACH, &attach) }.map(|_| ())
 }
 
 /// Calls `bpf(2)`.
 ///
 /// # Safety
-/// Each address in the structure must be good for what the command does with it.
+/// Each address in the structure must be valid for the command.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
-    // SAFETY: the kernel reads one structure of the size given; the caller answers for addresses in it.
+    // SAFETY: the kernel reads one structure of the size given; the caller guarantees the addresses in it.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>() as libc::c_uint)
     };
@@ -157,7 +157,7 @@ unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int
 
 #[cfg(test)]
 impl Instruction {
-    /// Runs a program on words of 32 bits, to which the second register points; returns the first one.
+    /// Runs a program on words of 32 bits, to which the second register points; returns the value of the first register.
     pub(super) fn interpret(program: &[Self], context: &[u32]) -> u64 {
         let mut registers = [0u64; 16];
         let mut at = 0;

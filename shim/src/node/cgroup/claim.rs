@@ -1,10 +1,10 @@
 //! Makes the cgroups of a container, for that container alone.
 //!
-//! Whoever is in a container's cgroup is killed with the container. So a cgroup in which a process is, or below which one is, is
-//! refused, as runc has done since 1.2; two containers that name one cgroup at the same time find a lock on its folder. Limits and the
-//! filter of devices are in force before a process is in the cgroup.
+//! All processes in a container's cgroup are killed with the container. So a cgroup with a process in it or below it is refused, as in
+//! runc since 1.2. A lock on the folder separates two containers that name one cgroup at the same time. Limits and the filter of devices
+//! are in force before a process is in the cgroup.
 //!
-//! With cgroup v1 libcontainer makes the folders and writes the limits; here they are only looked at.
+//! With cgroup v1 libcontainer makes the folders and writes the limits; this module only checks them.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,7 +22,7 @@ use super::properties::{self, PropertyError};
 use super::systemd::{Property, Systemd, SystemdError, Value};
 use super::{Cgroup, bpf, child_folders, collect_pids, folders_at, is_legacy};
 
-/// Says why a container cannot have its cgroups.
+/// The reason why a container cannot have its cgroups.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClaimError {
     #[error(transparent)]
@@ -62,7 +62,7 @@ pub(crate) enum ClaimError {
 }
 
 impl ClaimError {
-    /// Says whether the container's description is at fault rather than the node.
+    /// Returns whether the container's description is at fault rather than the node.
     pub(crate) fn is_input(&self) -> bool {
         match self {
             Self::Place(_) | Self::Devices(_) | Self::Property(_) => true,
@@ -72,19 +72,19 @@ impl ClaimError {
     }
 }
 
-/// How far the making of a container's cgroups is.
+/// The progress of making a container's cgroups.
 pub(crate) enum Progress<'a> {
-    /// This folder will be made, unless somebody else makes it first.
+    /// This folder will be made, unless another process makes it first.
     Making(&'a Path),
-    /// They are there, and the container's own.
+    /// The cgroups exist and belong to the container.
     Made(&'a Cgroup),
 }
 
-/// Removes a folder whose maker was killed before it could say that the folder is its own. A folder that another container has taken,
-/// or in which something is, stays.
+/// Removes a folder whose maker was killed before it could claim it. The folder stays if another container has claimed it, or if it holds
+/// a process or a cgroup.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn remove_unclaimed(folder: &Path) -> io::Result<()> {
     let lock = match lock(folder) {
         Ok(lock) => lock,
@@ -95,30 +95,30 @@ pub(crate) fn remove_unclaimed(folder: &Path) -> io::Result<()> {
     let removed = fs::remove_dir(folder);
     drop(lock);
     match removed {
-        // A process or a folder is in it.
+        // The folder holds a process or another folder.
         Err(error) if [io::ErrorKind::ResourceBusy, io::ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => Ok(()),
         other => other,
     }
 }
 
-/// The cgroups of a container that is being made.
+/// The cgroups of a container in creation.
 pub(crate) struct Claim {
     cgroup: Cgroup,
-    /// The folder that libcontainer shall use, by its path below the hierarchy's root.
+    /// The folder for libcontainer, as a path below the hierarchy's root.
     path: PathBuf,
     legacy: bool,
-    /// Keeps the scope of systemd until the container is in it.
+    /// Keeps systemd's scope alive until the container is in it.
     holder: Option<Holder>,
-    /// Keeps others out of the folder until the container is in it.
+    /// Locks the folder until the container is in it.
     _lock: Option<File>,
 }
 
 impl Claim {
     /// Makes the cgroups of a container, with the limits and devices of its spec in force. `note` is called before a folder is made, and
-    /// again as soon as the cgroups are the container's own: should this process be killed, they must be found.
+    /// again as soon as the cgroups belong to the container. If this process is killed, another one must find them.
     ///
     /// # Errors
-    /// [`ClaimError`]; the caller removes the cgroups that have been noted.
+    /// [`ClaimError`]; the caller removes the recorded cgroups.
     pub(crate) fn make(
         spec: &Spec,
         id: &str,
@@ -148,7 +148,7 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Finds the place for the cgroups and makes sure that they are empty.
+    /// Finds the place for the cgroups and checks that they are empty.
     fn find(spec: &Spec, id: &str) -> Result<Self, ClaimError> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(ClaimError::Read)?;
         let own = fs::read_to_string("/proc/self/cgroup").map_err(ClaimError::Read)?;
@@ -169,16 +169,16 @@ impl Claim {
         Ok(Self { cgroup: Cgroup { folders, unit, kept }, path, legacy, holder: None, _lock: None })
     }
 
-    /// Makes the folder, unless it is there and empty, and keeps other containers out of it.
+    /// Makes the folder, unless it exists and is empty, and locks it.
     fn lock_folder(&mut self, folder: &Path) -> Result<(), ClaimError> {
         let made = make_folder(folder, !self.legacy)?;
         let locked = lock(folder).and_then(|lock| {
-            // Somebody may have come since the first look.
+            // A process may have entered since the first check.
             self.cgroup.folders.iter().try_for_each(|(_, folder)| check_empty(folder))?;
             Ok(lock)
         });
         self._lock = Some(locked.inspect_err(|_| {
-            // The kernel keeps it if it is somebody's.
+            // The kernel refuses to remove a folder in use.
             let _ = made.then(|| fs::remove_dir(folder));
         })?);
         Ok(())
@@ -217,12 +217,12 @@ impl Claim {
         Ok(())
     }
 
-    /// Returns what the spec for libcontainer has to say: the path, and whether it still has to write the limits.
+    /// Returns the cgroup path for libcontainer's spec, and whether libcontainer still has to write the limits.
     pub(crate) fn for_libcontainer(&self) -> (&Path, bool) {
         (&self.path, self.legacy)
     }
 
-    /// Takes this process to where libcontainer does not take the container: see [`Cgroup::join_named`].
+    /// Moves this process into the cgroup that libcontainer omits: see [`Cgroup::join_named`].
     ///
     /// # Errors
     /// [`ClaimError::Join`].
@@ -230,7 +230,7 @@ impl Claim {
         if self.legacy { self.cgroup.join_named().map_err(ClaimError::Join) } else { Ok(()) }
     }
 
-    /// Makes folders anew that were there before the container: libcontainer removes all when it fails.
+    /// Makes folders again that existed before the container: libcontainer removes all folders when it fails.
     pub(crate) fn restore(&self) {
         for folder in self.cgroup.kept.iter().filter(|folder| !folder.exists()) {
             if let Err(error) = fs::create_dir_all(folder) {
@@ -239,13 +239,13 @@ impl Claim {
         }
     }
 
-    /// Ends the making: the container is in its cgroups now. Returns them.
+    /// Completes the claim when the container is in its cgroups, and returns them.
     ///
     /// # Errors
-    /// [`ClaimError::Elsewhere`] if the container is not where it should be.
+    /// [`ClaimError::Elsewhere`] if the container is in another cgroup.
     pub(crate) fn taken_by(self, pid: i32) -> Result<Cgroup, ClaimError> {
         let mut found = self.cgroup.clone().at_process(pid).map_err(ClaimError::Read)?;
-        // This process is in it as well.
+        // This process is in that cgroup as well, so the lookup has left it out.
         found.folders.extend(self.cgroup.named().filter(|_| self.legacy).cloned());
         if !self.legacy && found.folders != self.cgroup.folders {
             let path = self.cgroup.folders.into_iter().map(|(_, folder)| folder).next().unwrap_or_default();
@@ -257,15 +257,15 @@ impl Claim {
     }
 }
 
-/// Changes limits of a container to those of `wanted`, in its cgroups and with systemd; `own` is what it was made with.
+/// Changes limits of a container to those of `wanted`, in its cgroups and in systemd; `own` are the limits that it was made with.
 ///
 /// # Errors
-/// [`ClaimError`]. Settings before the one that failed are in force.
+/// [`ClaimError`]. Settings before the failed one are in force.
 pub(crate) fn change(cgroup: &Cgroup, wanted: &LinuxResources, own: Option<&LinuxResources>) -> Result<(), ClaimError> {
     let settings = limits::changes(cgroup, wanted, own)?;
     if let Some(unit) = cgroup.unit() {
         let properties = properties::of_settings(&settings)?;
-        // systemd takes no new policy for a scope that is there.
+        // systemd cannot change the policy of an existing scope.
         let properties: Vec<_> = properties.into_iter().filter(|property| property.name != "OOMPolicy").collect();
         if !properties.is_empty() {
             Systemd::connect()?.set(unit, &properties)?;
@@ -274,22 +274,22 @@ pub(crate) fn change(cgroup: &Cgroup, wanted: &LinuxResources, own: Option<&Linu
     Ok(limits::write(settings, cgroup)?)
 }
 
-/// A process that does nothing, in a scope that would else be empty.
+/// An idle process in a scope that would otherwise be empty.
 struct Holder(Pid);
 
 impl Holder {
     fn new() -> io::Result<Self> {
         let parent = nix::unistd::getpid();
-        // SAFETY: the child calls only what may be called after a fork, and never returns.
+        // SAFETY: the child makes only calls that are safe after a fork, and never returns.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => Ok(Self(child)),
             ForkResult::Child => {
-                // It must not outlive its maker; failing that, the end of the container takes it along.
+                // It must not outlive its maker; if this call fails, the end of the container kills it.
                 let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
                 while getppid() == parent {
                     nix::unistd::pause();
                 }
-                // SAFETY: _exit runs no destructors: everything here belongs to the parent.
+                // SAFETY: _exit runs no destructors: the values here belong to the parent.
                 unsafe { nix::libc::_exit(0) }
             }
         }
@@ -298,13 +298,13 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // It is this process's child, and has not been waited for.
+        // It is this process's child, and has not been reaped.
         let _ = nix::sys::signal::kill(self.0, Signal::SIGKILL);
         let _ = nix::sys::wait::waitpid(self.0, None);
     }
 }
 
-/// Returns the cgroup of a process from its `/proc/PID/cgroup`: the one for devices, or the only one.
+/// Returns the cgroup of a process from its `/proc/PID/cgroup`: that of the devices controller, or the only one.
 fn own_cgroup(text: &str, legacy: bool) -> PathBuf {
     let of = |line: &&str| {
         let controllers = line.split(':').nth(1).unwrap_or_default();
@@ -337,7 +337,7 @@ fn lock(folder: &Path) -> Result<File, ClaimError> {
 
 fn attach_filter(folder: &Path, rules: &DeviceRules) -> Result<(), ClaimError> {
     match bpf::attach_device_filter(folder, &rules.program()) {
-        // Nobody there can make or open devices of the node.
+        // In a user namespace no process can make or open the node's devices.
         Err(error) if is_in_user_namespace() => {
             tracing::debug!(%error, "no filter of devices: this node is in a user namespace");
             Ok(())
@@ -346,8 +346,8 @@ fn attach_filter(folder: &Path, rules: &DeviceRules) -> Result<(), ClaimError> {
     }
 }
 
-/// Makes a folder and those above it; says whether it was missing. With cgroup v2 all controllers are handed down to it, as far as the
-/// kernel lets that happen.
+/// Makes a folder with its parents; returns whether it was missing. With cgroup v2 it enables all controllers for it, as far as the
+/// kernel permits.
 fn make_folder(folder: &Path, unified: bool) -> Result<bool, ClaimError> {
     let made = fs::create_dir_all(folder.parent().unwrap_or(folder)).and_then(|()| {
         if unified {
@@ -371,14 +371,14 @@ fn enable_controllers_above(folder: &Path) {
         let on = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
         let missing = known.split_whitespace().filter(|name| !on.split_whitespace().any(|on| on == *name));
         for name in missing {
-            // One that is missing is missed when a limit needs it.
+            // A missing controller causes an error later, if a limit needs it.
             let _ = fs::write(path.join("cgroup.subtree_control"), format!("+{name}"));
         }
     }
 }
 
 fn is_in_user_namespace() -> bool {
-    // The first namespace maps every id to itself.
+    // The initial user namespace maps every id to itself.
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     !map.split_whitespace().eq(["0", "0", "4294967295"])
 }

@@ -1,8 +1,8 @@
-//! Which devices a container may use, with cgroup v2: the spec's list as a program for the kernel.
+//! The devices that a container may use, with cgroup v2: the spec's list as a program for the kernel.
 //!
-//! The list means the same as with cgroup v1 (`devices` in `config-linux.md` of the OCI runtime specification 1.2): a rule for all
-//! devices decides what holds by default, each later rule adds or takes away an exception. The devices that runc 1.3 allows
-//! every container come after the list. A list that v1 would obey only in part is refused, as runc does.
+//! The list means the same as with cgroup v1 (`devices` in `config-linux.md` of the OCI runtime specification 1.2). A rule for all
+//! devices sets the default, and each later rule adds or removes an exception. The devices that runc 1.3 allows to every container come
+//! after the list. A list that v1 would obey only in part is refused, as in runc.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ const CHARACTER: i32 = 2;
 const ALWAYS: [(u32, Option<u32>); 8] =
     [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
 
-/// Says why a list of devices cannot be put in force.
+/// The reason why a list of devices cannot be enforced.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DeviceError {
     #[error("cannot use rule {rule} for devices: its kind is none of a, b and c")]
@@ -36,7 +36,7 @@ pub(crate) enum DeviceError {
     Hole { rule: String, earlier: String },
 }
 
-/// Devices that one rule speaks of; `None` stands for every number.
+/// The devices of one rule; `None` means every number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Devices {
     pub(super) block: bool,
@@ -44,17 +44,17 @@ pub(super) struct Devices {
     pub(super) minor: Option<u32>,
 }
 
-/// What a container may do with devices.
+/// The access of a container to devices.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct DeviceRules {
-    /// What holds for a device that no exception names.
+    /// Whether a device without an exception is allowed.
     allowed: bool,
-    /// The access that differs from that.
+    /// The access that differs from the default.
     exceptions: BTreeMap<Devices, u8>,
 }
 
 impl DeviceRules {
-    /// Takes the list of a spec. Without a list, only the devices that every container may use are allowed.
+    /// Interprets the list of a spec. Without a list, only the devices of every container are allowed.
     ///
     /// # Errors
     /// [`DeviceError`] names the rule.
@@ -72,7 +72,7 @@ impl DeviceRules {
         Ok(rules)
     }
 
-    /// Lists devices and access of a list that denies by default; `None` if it allows by default.
+    /// Lists the allowed devices and access of a list that denies by default; `None` if it allows by default.
     pub(super) fn allowances(&self) -> Option<impl Iterator<Item = (Devices, String)> + '_> {
         let entry = |(devices, access): (&Devices, &u8)| (*devices, letters(*access));
         (!self.allowed).then(|| self.exceptions.iter().map(entry))
@@ -85,7 +85,7 @@ impl DeviceRules {
                 return Ok(());
             }
             Some(LinuxDeviceType::B) => true,
-            // An unbuffered character device is one for the kernel.
+            // To the kernel an unbuffered character device is a character device.
             Some(LinuxDeviceType::C | LinuxDeviceType::U) => false,
             Some(LinuxDeviceType::P) => return Err(DeviceError::Kind { rule: name(rule) }),
         };
@@ -141,7 +141,7 @@ impl DeviceRules {
             conditions.extend(devices.major.map(|major| Instruction::unless_equal(R4, major.cast_signed())));
             conditions.extend(devices.minor.map(|minor| Instruction::unless_equal(R5, minor.cast_signed())));
             conditions.extend([Instruction::copy(R1, R3), Instruction::and(R1, i32::from(*access))]);
-            // What is allowed must cover all of a request; what is denied, a part of it.
+            // An allowance must cover the whole request; a denial holds for any part of it.
             conditions.push(if self.allowed { Instruction::if_equal(R1, 0) } else { Instruction::unless_same(R1, R3) });
             let length = conditions.len() + 2;
             let jumps = conditions.into_iter().enumerate().map(|(at, condition)| condition.over(length - at - 1));
@@ -154,7 +154,7 @@ impl DeviceRules {
 }
 
 impl Devices {
-    /// Lists devices of which these are a part.
+    /// Lists the larger sets of devices that contain these.
     fn wider(self) -> impl Iterator<Item = Self> {
         [(None, self.minor), (self.major, None), (None, None)]
             .into_iter()
@@ -185,7 +185,7 @@ fn letters(access: u8) -> String {
         .collect()
 }
 
-/// Names a rule as the cgroup's own file `devices.list` does.
+/// Writes a rule in the notation of the cgroup file `devices.list`.
 fn name(rule: &LinuxDeviceCgroup) -> String {
     let number = |number: Option<i64>| match number {
         Some(number) if number >= 0 => number.to_string(),

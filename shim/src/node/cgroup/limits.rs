@@ -1,11 +1,11 @@
-//! Limits of a container: the resources of a spec or a request, as files of its cgroups and the values to be written there.
+//! Limits of a container: the resources of a spec or a request, translated to cgroup files and their values.
 //!
-//! With cgroup v2 all values are written here, when a container is made and when they change: libcgroups 0.7 converts several of them
-//! wrongly with systemd's driver. With v1 libcgroups writes the first ones.
+//! With cgroup v2 this module writes all values, when a container is made and when they change. libcgroups 0.7 converts several of them
+//! wrongly with the systemd driver. With v1 libcgroups writes the first ones.
 //!
-//! While a container runs, memory, processor time, processors, number of processes, and the files of cgroup v2 by name can be
-//! changed. Everything else in a request must be as the container already has it, because clients send all resources of a container
-//! when they change one. The conversions from v1's values are those of runc 1.3.
+//! While a container runs, a request can change memory, processor time, processors, number of processes, and files of cgroup v2 by name.
+//! All other values in a request must equal the container's, because clients send all resources of a container to change one. The
+//! conversions from v1's values are those of runc 1.3.
 
 use std::fs;
 use std::io;
@@ -15,22 +15,22 @@ use libcontainer::oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxRes
 
 use super::Cgroup;
 
-/// Default of the kernel for the time in which a quota counts, in microseconds.
+/// The kernel's default period of a quota, in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// systemd counts processor time in steps of so many microseconds a second, and cuts off what is below.
+/// systemd counts processor time in steps of this many microseconds per second, and rounds down.
 const STEP: u64 = 10_000;
 
-/// A value for a file of a cgroup.
+/// A value for a cgroup file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
-    /// Of version 1; version 2 has one folder for all.
+    /// The controller in cgroup v1; v2 has one folder for all.
     controller: &'static str,
     pub(super) file: String,
     pub(super) value: String,
 }
 
-/// Says why limits cannot be changed.
+/// The reason why limits cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LimitError {
     #[error("cannot change {0} of a container that runs")]
@@ -55,7 +55,7 @@ pub(crate) enum LimitError {
 }
 
 impl LimitError {
-    /// Says whether the request is at fault rather than the node.
+    /// Returns whether the request is at fault rather than the node.
     pub(crate) fn is_input(&self) -> bool {
         match self {
             Self::Fixed(_) | Self::Unified { .. } | Self::Name { .. } | Self::Swap { .. } => true,
@@ -67,10 +67,10 @@ impl LimitError {
     }
 }
 
-/// Translates the limits that a container shall have from now on; `own` is what it was made with.
+/// Translates the new limits of a running container; `own` are the limits that it was made with.
 ///
 /// # Errors
-/// [`LimitError`] if the request contradicts itself, or asks for what cannot be changed.
+/// [`LimitError`] if the request contradicts itself, or changes a fixed value.
 pub(crate) fn changes(
     cgroup: &Cgroup,
     wanted: &LinuxResources,
@@ -92,7 +92,7 @@ pub(crate) fn changes(
     }
 }
 
-/// Translates all limits of a container that is about to be made in a folder of cgroup v2. With `is_scope` systemd looks after it.
+/// Translates all limits of a new container in a folder of cgroup v2. `is_scope` means that systemd manages it.
 ///
 /// # Errors
 /// [`LimitError`] if they contradict each other.
@@ -113,7 +113,7 @@ pub(super) fn first(folder: &Path, resources: &LinuxResources, is_scope: bool) -
 /// # Errors
 /// [`LimitError`] names file and value. Settings before it have been written.
 pub(crate) fn write(settings: Vec<Setting>, cgroup: &Cgroup) -> Result<(), LimitError> {
-    // The kernel refuses a burst that is longer than the quota it has, although a longer quota is on its way.
+    // The kernel refuses a burst that exceeds the current quota, even if a longer quota follows.
     let mut late = None;
     for setting in settings {
         match setting.clone().write(cgroup) {
@@ -140,13 +140,13 @@ impl Setting {
             return Err(LimitError::NoController { controller: self.controller, file: self.file });
         };
         let path = folder.join(&self.file);
-        // The file is never made: a name that the kernel does not know is an error.
+        // The file is never created: a name that the kernel does not know is an error.
         let written = fs::File::options().write(true).open(&path).and_then(|mut file| {
             use std::io::Write as _;
             file.write_all(self.value.as_bytes())
         });
         match written {
-            // A node without swap has no file for it, and nothing to be limited.
+            // A node without swap has no file for it, and needs no limit.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_no_swap() => Ok(()),
             other => other.map_err(|source| LimitError::Write { path, value: self.value, source }),
         }
@@ -157,7 +157,7 @@ impl Setting {
     }
 }
 
-/// Names what differs from the container's own and cannot be changed.
+/// Returns the name of a fixed value that the request would change.
 fn fixed(wanted: &LinuxResources, own: Option<&LinuxResources>) -> Option<&'static str> {
     fn differs<T: PartialEq + Default>(wanted: &Option<T>, own: Option<&Option<T>>) -> bool {
         let asks = wanted.as_ref().filter(|wanted| **wanted != T::default());
@@ -174,7 +174,7 @@ fn fixed(wanted: &LinuxResources, own: Option<&LinuxResources>) -> Option<&'stat
     .find_map(|(what, differs)| differs.then_some(what))
 }
 
-/// Translates for cgroup v1. `limit` is the limit of memory as it is now.
+/// Translates limits for cgroup v1. `limit` is the current memory limit.
 fn legacy(resources: &LinuxResources, limit: u64) -> Result<Vec<Setting>, LimitError> {
     let mut settings = Vec::new();
     if let Some(memory) = resources.memory() {
@@ -200,7 +200,7 @@ fn legacy(resources: &LinuxResources, limit: u64) -> Result<Vec<Setting>, LimitE
     Ok(settings)
 }
 
-/// The limit of memory and that of memory with swap: the second is never below the first, not even for a moment.
+/// Translates the limits of memory, and of memory with swap: the second is never below the first, not even for a moment.
 fn legacy_memory(memory: &LinuxMemory, now: u64) -> Result<Vec<Setting>, LimitError> {
     let of =
         |file, value: Option<i64>| value.filter(|value| *value != 0).map(|value| Setting::new("memory", file, value));
@@ -219,7 +219,7 @@ fn legacy_memory(memory: &LinuxMemory, now: u64) -> Result<Vec<Setting>, LimitEr
     Ok(settings)
 }
 
-/// Translates for cgroup v2.
+/// Translates limits for cgroup v2.
 fn unified(resources: &LinuxResources, is_scope: bool) -> Result<Vec<Setting>, LimitError> {
     let mut settings = Vec::new();
     settings.extend(resources.pids().as_ref().and_then(pids));
@@ -246,7 +246,7 @@ fn unified_memory(memory: &LinuxMemory) -> Result<Vec<Setting>, LimitError> {
     let set = |file, value: Option<i64>| value.map(|value| Setting::new("memory", file, number(value)));
     let given = |value: Option<i64>| value.filter(|value| *value != 0);
     let limit = given(memory.limit());
-    // Version 2 counts swap alone.
+    // cgroup v2 counts swap separately.
     let swap = match (limit, given(memory.swap())) {
         (Some(limit), None) if limit < 0 => Some(-1),
         (_, None) => None,
@@ -279,12 +279,12 @@ fn unified_cpu(cpu: &LinuxCpu, is_scope: bool) -> Vec<Setting> {
     settings
 }
 
-/// Rounds a quota up to what systemd can say, so that it does not change it later.
+/// Rounds a quota up to systemd's steps, so that systemd does not change it later.
 fn whole_steps(quota: u64, period: u64) -> u64 {
     per_second(quota, period).saturating_mul(period) / 1_000_000
 }
 
-/// Returns the microseconds of processor time for each second, as systemd counts them.
+/// Returns the microseconds of processor time per second, as systemd counts them.
 pub(super) fn per_second(quota: u64, period: u64) -> u64 {
     (quota.saturating_mul(1_000_000) / period.max(1)).next_multiple_of(STEP)
 }
@@ -326,12 +326,12 @@ fn huge_pages(folder: &Path, resources: &LinuxResources) -> Vec<Setting> {
         let size = limit.page_size();
         [(format!("hugetlb.{size}.max"), limit.limit()), (format!("hugetlb.{size}.rsvd.max"), limit.limit())]
     });
-    // Kernels before 5.7 count no reservations.
+    // Kernels before 5.7 do not count reservations.
     let files = files.filter(|(file, _)| !file.contains(".rsvd.") || folder.join(file).exists());
     files.map(|(file, limit)| Setting::new("hugetlb", &file, limit)).collect()
 }
 
-/// Refuses a limit below what is in use, if the request says to look first.
+/// Refuses a limit below the current usage, if the request asks for that check.
 fn check_usage(folder: &Path, resources: &LinuxResources) -> Result<(), LimitError> {
     let Some(memory) = resources.memory().as_ref().filter(|memory| memory.check_before_update() == Some(true)) else {
         return Ok(());
@@ -368,22 +368,22 @@ fn pids(pids: &LinuxPids) -> Option<Setting> {
     }
 }
 
-/// Translates shares, 2 to 262144, to a weight, 1 to 10000: a curve through both ends and the defaults, 1024 and 100. runc 1.3.2 and
-/// libcgroups 0.7 have it too (kubernetes issue 131216).
+/// Converts shares, 2 to 262144, to a weight, 1 to 10000: a curve through both ends and the defaults, 1024 and 100. runc 1.3.2 and
+/// libcgroups 0.7 use the same one (kubernetes issue 131216).
 fn weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         3..262_144 => {
             let power = (shares as f64).log2();
             let exponent = (power * power + 125.0 * power) / 612.0 - 7.0 / 34.0;
-            // A weight is far below what a u64 holds.
+            // A weight is far below the maximum of a u64.
             10f64.powf(exponent).ceil() as u64
         }
         _ => 10_000,
     }
 }
 
-/// Translates a weight for block devices, 10 to 1000, to one of version 2, 1 to 10000.
+/// Converts a weight for block devices, 10 to 1000, to one of cgroup v2, 1 to 10000.
 fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
 }

@@ -1,22 +1,22 @@
-//! Where the cgroup of a container is to be, by `cgroupsPath` of its spec. The forms mean the same as for runc 1.3.
+//! Interprets `cgroupsPath` of a container's spec. The forms mean the same as in runc 1.3.
 
 use std::path::{Component, Path, PathBuf};
 
 /// The place for a cgroup.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A folder, by its path below a hierarchy's root.
+    /// A folder, as a path below a hierarchy's root.
     Folder(PathBuf),
-    /// A scope, to be made by systemd in a slice.
+    /// A scope that systemd makes in a slice.
     Scope {
         slice: String,
         unit: String,
-        /// Its folder, by its path below the hierarchy's root.
+        /// Its folder, as a path below the hierarchy's root.
         path: PathBuf,
     },
 }
 
-/// Says why a path cannot be the cgroup of a container.
+/// The reason why a path cannot be the cgroup of a container.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PlaceError {
     #[error("cannot use cgroup path {path:?}: it leads to the root of the hierarchy")]
@@ -27,14 +27,14 @@ pub(crate) enum PlaceError {
     Unit { path: PathBuf, unit: String },
 }
 
-/// Slice that systemd puts scopes into unless a path names one.
+/// The slice of a scope whose path names none.
 const DEFAULT_SLICE: &str = "system.slice";
-/// Longest name of a unit.
+/// Longest name of a unit, in bytes.
 const UNIT_MAX: usize = 255;
 
 impl Place {
-    /// Reads the path of a spec. `own` is the cgroup of the calling process: a path that is not absolute is taken from there, with v2
-    /// beside it, because a cgroup there has either processes or cgroups below it. Without a path the id is the name.
+    /// Interprets the path of a spec. `own` is the cgroup of the calling process, from which a relative path starts. With v2 it starts
+    /// beside that cgroup, because a cgroup there holds either processes or other cgroups. Without a path the id is the name.
     ///
     /// # Errors
     /// [`PlaceError`] names the path.
@@ -76,7 +76,7 @@ impl Place {
         Ok(Self::Scope { slice: slice.to_owned(), path: folders.join(&unit), unit })
     }
 
-    /// Returns the folder, by its path below the hierarchy's root.
+    /// Returns the folder, as a path below the hierarchy's root.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Folder(path) | Self::Scope { path, .. } => path,
@@ -84,7 +84,7 @@ impl Place {
     }
 }
 
-/// Expands `a-b.slice` to `/a.slice/a-b.slice`; `None` if it is no name of a slice.
+/// Expands `a-b.slice` to `/a.slice/a-b.slice`; `None` if the text is no name of a slice.
 fn expand(slice: &str) -> Option<PathBuf> {
     let name = slice.strip_suffix(".slice").filter(|name| !name.is_empty() && !name.contains('/'))?;
     let mut path = PathBuf::from("/");
@@ -109,7 +109,7 @@ mod tests {
         Ok(Place::new(Some(Path::new(path)), "id", Path::new(OWN), legacy)?.path().to_owned())
     }
 
-    /// An absolute path begins at the root, any other one at the shim's own cgroup or beside it; none leaves the hierarchy.
+    /// An absolute path begins at the root, a relative one at the shim's own cgroup or beside it; none leaves the hierarchy.
     #[test]
     fn folders() {
         assert_eq!(folder("/k/../a/./b", false).unwrap(), Path::new("/a/b"));
@@ -125,7 +125,7 @@ mod tests {
         }
     }
 
-    /// Three parts mean a scope with cgroup v2, in the slice that is named.
+    /// With cgroup v2, a path of three parts means a scope in the named slice.
     #[test]
     fn scopes() {
         let place = Place::new(Some(Path::new("kubepods-pod1.slice:cri-containerd:a")), "id", Path::new(OWN), false);

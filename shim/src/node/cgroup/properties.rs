@@ -1,14 +1,14 @@
-//! What systemd is told of a container's limits and devices, so that it does not undo them: properties of a unit, by the files that
-//! they stand for (`systemd.resource-control(5)` of systemd 257). A file without a property is ours alone.
+//! Limits and devices of a container as systemd properties, so that systemd does not overwrite them. Each property corresponds to a
+//! cgroup file (`systemd.resource-control(5)` of systemd 257). A file without a property is written by the shim alone.
 
 use super::devices::{DeviceRules, Devices};
 use super::limits::{Setting, per_second};
 use super::systemd::{Property, Value};
 
-/// systemd's word for no limit.
+/// systemd's value for no limit.
 const INFINITY: u64 = u64::MAX;
 
-/// Says why systemd cannot be told of a limit.
+/// The reason why a limit has no systemd property.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot tell systemd of {file}: {value:?} is no value for it")]
 pub(crate) struct PropertyError {
@@ -30,7 +30,7 @@ pub(super) fn of_settings(settings: &[Setting]) -> Result<Vec<Property>, Propert
             properties.push(property);
         }
     }
-    // Idle is a weight for systemd, and the stronger one.
+    // For systemd idle is a weight, and overrides any other.
     if let Some(idle) = settings.iter().rfind(|setting| setting.file == "cpu.idle")
         && idle.value == "1"
     {
@@ -40,7 +40,7 @@ pub(super) fn of_settings(settings: &[Setting]) -> Result<Vec<Property>, Propert
     Ok(properties)
 }
 
-/// Translates one setting; `None` if its value is nonsense.
+/// Translates one setting; `None` if its value is malformed.
 fn of_setting(file: &str, value: &str) -> Option<Vec<Property>> {
     let number = |name| Some(vec![Property::new(name, Value::Number(limit(value)?))]);
     match file {
@@ -58,7 +58,7 @@ fn of_setting(file: &str, value: &str) -> Option<Vec<Property>> {
         "cpuset.cpus" => Some(vec![Property::new("AllowedCPUs", Value::Bytes(mask(value)?))]),
         "cpuset.mems" => Some(vec![Property::new("AllowedMemoryNodes", Value::Bytes(mask(value)?))]),
         "io.weight" => {
-            // The file takes "default 50" as well, and weights of single devices, which are its alone.
+            // The file also accepts "default 50", and weights of single devices, which have no property.
             let weight = value.strip_prefix("default ").unwrap_or(value);
             if weight.contains(':') {
                 return Some(Vec::new());
@@ -75,7 +75,7 @@ fn of_setting(file: &str, value: &str) -> Option<Vec<Property>> {
             let policy = if value == "1" { "kill" } else { "continue" };
             Some(vec![Property::new("OOMPolicy", Value::Text(policy.to_owned()))])
         }
-        // systemd takes no 0.
+        // systemd does not accept 0.
         "pids.max" => Some(vec![Property::new("TasksMax", Value::Number(limit(value)?.max(1)))]),
         _ => Some(Vec::new()),
     }
@@ -94,7 +94,7 @@ fn mask(list: &str) -> Option<Vec<u8>> {
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        // The kernel knows at most 8192 processors.
+        // The kernel supports at most 8192 processors.
         if first > last || last >= 8192 {
             return None;
         }
@@ -104,8 +104,8 @@ fn mask(list: &str) -> Option<Vec<u8>> {
     (!bits.is_empty()).then_some(bits)
 }
 
-/// Translates rules for devices. systemd can only name devices that are allowed; rules that it cannot express are left to the filter
-/// that is attached beside systemd's own.
+/// Translates rules for devices. systemd can only name allowed devices. Other rules are left to the filter that is attached in addition
+/// to systemd's own.
 pub(super) fn of_devices(rules: &DeviceRules) -> Vec<Property> {
     let named =
         rules.allowances().and_then(|list| list.map(|(devices, access)| Some((path(devices)?, access))).collect());
@@ -119,7 +119,7 @@ pub(super) fn of_devices(rules: &DeviceRules) -> Vec<Property> {
     ]
 }
 
-/// Names devices as systemd (since 240) reads them; `None` if it has no name for them.
+/// Names devices in the notation of systemd (since 240); `None` if it has none for them.
 fn path(devices: Devices) -> Option<String> {
     let kind = if devices.block { "block" } else { "char" };
     match (devices.major, devices.minor) {
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(properties(&[("cpu.idle", "0"), ("cpu.weight", "100")]), [number("CPUWeight", 100)]);
     }
 
-    /// Nonsense is refused with file and value.
+    /// A malformed value is refused with file and value.
     #[test]
     fn nonsense_is_refused() {
         for (file, value) in
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    /// The default list becomes a strict policy with names; rules that systemd cannot express, none.
+    /// The default list becomes a strict policy with names; rules without a systemd notation become none.
     #[test]
     fn devices() {
         let rules = |json: &str| DeviceRules::new(&serde_json::from_str::<Vec<_>>(json).unwrap()).unwrap();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::Hierarchy;
 
-/// Controllers in whose hierarchies a container has a cgroup: by libcontainer, the last one by [`super::Cgroup::join_named`]. In other
-/// hierarchies a container is where the shim is.
+/// Controllers in whose hierarchies a container has a cgroup: libcontainer joins all but the last one, [`super::Cgroup::join_named`] the
+/// last. In other hierarchies a container is in the shim's cgroup.
 const JOINED: [&str; 13] = [
     "cpu",
     "cpuacct",
@@ -24,11 +24,11 @@ const JOINED: [&str; 13] = [
     super::NAMED,
 ];
 
-/// Lists the hierarchies of version 1: the name of the mount point, and the folder in which a container will be whose cgroup is at `path`.
-/// Folders that are missing are made.
+/// Lists the hierarchies of cgroup v1: the name of the mount point, and the folder of a container whose cgroup is at `path`. Missing
+/// folders are made.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn shown(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let own = fs::read_to_string("/proc/self/cgroup")?;
@@ -49,7 +49,7 @@ pub(crate) fn shown(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 }
 
 impl Hierarchy<'_> {
-    /// Returns the mount point's name, and the folder of the container or, where it has none, of the shim.
+    /// Returns the mount point's name, and the folder of the container, or of the shim if the container has none there.
     fn place(&self, controllers: &str, path: &Path, own: &str) -> Option<(String, PathBuf)> {
         let point = Path::new(self.point);
         let is_joined = controllers.split(',').any(|controller| JOINED.contains(&controller));
@@ -67,7 +67,7 @@ impl Hierarchy<'_> {
 mod tests {
     use super::*;
 
-    /// A container is shown its own folder, or the shim's in hierarchies that it is not put into.
+    /// A container sees its own folder, or the shim's in hierarchies that it does not join.
     #[test]
     fn places() {
         let place = |line: &str, own: &str| {

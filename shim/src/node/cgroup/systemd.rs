@@ -1,9 +1,9 @@
-//! Scopes: cgroups that systemd makes and looks after, with the driver for systemd.
+//! Scopes: cgroups that systemd makes and manages, with the systemd driver.
 //!
-//! Few calls are needed, each by a process without threads or a runtime, so this speaks D-Bus itself, over a blocking socket with a
-//! deadline; `zbus` encodes the messages. systemd's own socket is asked first, which needs no D-Bus daemon, then the system bus.
-//! systemd reads what follows the handshake on its own socket only when something more comes (seen with 257), so a call that has no
-//! answer yet is followed by pings.
+//! Few calls are needed, each by a process without threads or a runtime. So this module speaks D-Bus itself, over a blocking socket with
+//! a deadline; `zbus` encodes the messages. It tries systemd's own socket first, which needs no D-Bus daemon, then the system bus. On its
+//! own socket, systemd reads the message after the handshake only when more data arrives (seen with 257). So a call without an answer yet
+//! is followed by pings.
 
 mod wire;
 
@@ -15,19 +15,19 @@ use zbus::{OwnedVariant, Variant};
 
 use wire::{Bus, Call};
 
-/// Where systemd listens for root.
+/// Path of systemd's private socket for root.
 const PRIVATE: &str = "/run/systemd/private";
-/// Where the system bus listens unless the environment says otherwise.
+/// Path of the system bus, unless the environment names another.
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
-/// How long systemd may take for a call, or to carry out what it was asked for.
+/// Time limit for systemd's answer, and for the completion of a request.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Pause between two looks.
+/// Pause between two polls.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Versions since when systemd knows `CPUWeight=idle`, and `OOMPolicy` of a scope.
+/// First versions of systemd with `CPUWeight=idle`, and with `OOMPolicy` of a scope.
 const IDLE_SINCE: u32 = 252;
 const OOM_POLICY_SINCE: u32 = 253;
 
-/// Says why systemd does not do what it is asked for.
+/// The reason why a request to systemd fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SystemdError {
     #[error(
@@ -59,7 +59,7 @@ pub(crate) struct Property {
     pub(super) value: Value,
 }
 
-/// The types that properties of units have.
+/// The types of properties of units.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Flag(bool),
@@ -67,7 +67,7 @@ pub(super) enum Value {
     Text(String),
     Bytes(Vec<u8>),
     Processes(Vec<u32>),
-    /// Devices with access to them.
+    /// Devices with their access modes.
     Devices(Vec<(String, String)>),
 }
 
@@ -95,12 +95,12 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
-    /// Connects.
+    /// Connects to systemd.
     ///
     /// # Errors
     /// [`SystemdError`] if systemd does not run, or cannot be reached.
     pub(crate) fn connect() -> Result<Self, SystemdError> {
-        // As `sd_booted(3)` does.
+        // The same check as in `sd_booted(3)`.
         if !Path::new("/run/systemd/system").is_dir() {
             return Err(SystemdError::NotThere);
         }
@@ -120,7 +120,7 @@ impl Systemd {
     /// Makes a scope around a process, and waits until the process is in it.
     ///
     /// # Errors
-    /// [`SystemdError`], also if there is a unit of that name.
+    /// [`SystemdError`], also if a unit of that name exists.
     pub(super) fn start_scope(
         &mut self,
         unit: &str,
@@ -129,7 +129,7 @@ impl Systemd {
     ) -> Result<(), SystemdError> {
         match self.start(unit, properties) {
             Err(SystemdError::Refused { name, .. }) if name.ends_with(".UnitExists") => {
-                // It may be one that has failed and was never taken away.
+                // A failed unit of that name may be left over.
                 self.reset(unit);
                 self.start(unit, properties)?;
             }
@@ -163,7 +163,7 @@ impl Systemd {
         self.bus.call(&Call::manager("SetUnitProperties", unit, body)).map(|_| ())
     }
 
-    /// Stops a unit, and makes systemd forget that it may have failed. That there is none is as good.
+    /// Stops a unit, and resets its failed state. A missing unit is no error.
     ///
     /// # Errors
     /// [`SystemdError`].
@@ -181,7 +181,7 @@ impl Systemd {
         let reset = wire::encode(&(unit,)).map_err(SystemdError::from);
         let reset = reset.and_then(|body| self.bus.call(&Call::manager("ResetFailedUnit", unit, body)));
         if let Err(error) = reset {
-            // A unit that has not failed is not there any more.
+            // A unit that has not failed no longer exists.
             tracing::debug!(%error, unit, "systemd has no failed unit to forget");
         }
     }
@@ -208,7 +208,7 @@ impl Systemd {
     }
 }
 
-/// Says whether a process is in the cgroup of a unit.
+/// Returns whether a process is in the cgroup of a unit.
 fn is_in(process: u32, unit: &str) -> bool {
     let cgroups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
     cgroups.lines().any(|line| line.rsplit('/').next() == Some(unit))

@@ -1,18 +1,18 @@
-//! Changes of mounts by `mount_setattr(2)`, which Linux has since 5.12.
+//! Changes attributes of mounts by `mount_setattr(2)`, which needs Linux 5.12.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use nix::libc;
 
-/// What is to become of a mount.
+/// A change of a mount.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
     /// Attributes to be set (`MOUNT_ATTR_…`).
     pub(crate) set: u64,
     /// Attributes to be cleared.
     pub(crate) clear: u64,
-    /// How mounts in it spread (`MS_PRIVATE` and its like); 0 leaves that as it is.
+    /// The new propagation (`MS_PRIVATE` and its like); 0 leaves it as it is.
     pub(crate) propagation: u64,
 }
 
@@ -22,10 +22,10 @@ impl Change {
         Self { set: attributes, ..Self::default() }
     }
 
-    /// Changes the mount that is open, and those below it if `recursive`.
+    /// Changes the open mount, with the mounts below it if `recursive`.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn apply(self, tree: impl AsFd, recursive: bool) -> io::Result<()> {
         if self == Self::default() {
             return Ok(());
@@ -34,10 +34,10 @@ impl Change {
     }
 }
 
-/// Has the files of a detached mount belong to whom they belong to in a user namespace.
+/// Maps the ids of a detached mount by a user namespace.
 ///
 /// # Errors
-/// What the system says: `EINVAL` above all if the file system cannot do that.
+/// The system's error: in particular `EINVAL` if the file system does not support id mapping.
 pub(crate) fn map_ids(tree: impl AsFd, users: impl AsFd, recursive: bool) -> io::Result<()> {
     let users = u64::try_from(users.as_fd().as_raw_fd()).map_err(io::Error::other)?;
     change(tree.as_fd(), Change::set(libc::MOUNT_ATTR_IDMAP), users, recursive)

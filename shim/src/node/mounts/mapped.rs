@@ -1,9 +1,8 @@
-//! Mounts whose files belong to other users than on the disk: options `uidmap` and `gidmap`, which containerd's snapshotters write for
-//! containers with a user namespace.
+//! Id-mapped mounts: options `uidmap` and `gidmap`, which containerd's snapshotters write for containers with a user namespace.
 //!
-//! An overlay cannot be mapped itself; its lower folders can. A mapped mount must be somewhere while an overlay is made of it. So all is
-//! made in a mount namespace for that alone, which goes with the end of this process at the latest, and only the result is taken out of
-//! it.
+//! An overlay itself cannot be id-mapped, but its lower folders can. A mapped mount must be attached while it becomes part of an overlay.
+//! So all mounts are made in a separate mount namespace, which ends with this process at the latest. Only the resulting mount is taken
+//! out of it.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,13 +20,13 @@ use super::users::{self, IdMap};
 use super::{Change, Mount, MountError, map_ids};
 
 const LOWER: &str = "lowerdir=";
-/// Where the result is mounted first.
+/// Name of the folder on which the result is first mounted.
 const RESULT: &str = "result";
 
-/// Takes the mappings out of the options of a mount; `None` if it has none.
+/// Removes the mappings from the options of a mount and returns them; `None` if it has none.
 ///
 /// # Errors
-/// [`MountError::Mapping`] if there is but one of the two, or one that cannot be read.
+/// [`MountError::Mapping`] if one of the two is missing or malformed.
 pub(super) fn take(mount: &Mount, rootfs: &Path) -> Result<Option<(Mount, IdMap, IdMap)>, MountError> {
     let mut plain = Mount { options: Vec::new(), ..mount.clone() };
     let (mut uids, mut gids) = (None, None);
@@ -50,7 +49,7 @@ pub(super) fn take(mount: &Mount, rootfs: &Path) -> Result<Option<(Mount, IdMap,
     Ok(Some((plain, uids, gids)))
 }
 
-/// Mounts with mapped ids at `rootfs`, or where the mount says below it.
+/// Makes a mount with mapped ids at `rootfs`, or at the mount's target below it.
 ///
 /// # Errors
 /// [`MountError`]; nothing is mounted then.
@@ -69,14 +68,15 @@ pub(super) fn mount_mapped(plain: &Mount, uids: &IdMap, gids: &IdMap, rootfs: &P
     move_mount(made?, "", target, "", flags).map_err(|error| failed(error.into()))
 }
 
-/// Says whether files belong to the mapped users on the disk already. A snapshot without parents, as of an image whose layers are wasm alone, is
-/// a folder that containerd has given to the container's root, and has the options all the same: mapped again it would be nobody's.
+/// Returns whether the files on disk belong to the mapped users already. That is so for a snapshot without parents, as of an image with
+/// wasm layers alone. containerd has given its folder to the container's root user, and sets the options all the same. With a second
+/// mapping the folder would belong to no user.
 fn is_mapped(plain: &Mount, uids: &IdMap, gids: &IdMap) -> bool {
     let owner = fs::metadata(&plain.source).map(|source| (Some(source.uid()), Some(source.gid())));
     plain.kind != "overlay" && owner.is_ok_and(|owner| owner == (uids.root(), gids.root()))
 }
 
-/// Makes the mount in a namespace that this process has alone.
+/// Makes the mount in a namespace that only this process has.
 fn apart(plain: &Mount, users: &File, rootfs: &Path) -> Result<OwnedFd, MountError> {
     let failed = |source| MountError::Mapped { kind: plain.kind.clone(), path: rootfs.to_owned(), source };
     let scratch = || {
@@ -107,7 +107,7 @@ fn apart(plain: &Mount, users: &File, rootfs: &Path) -> Result<OwnedFd, MountErr
     take().map_err(failed)
 }
 
-/// Mounts each lower folder a second time with mapped ids, and returns the list of these mounts.
+/// Mounts each lower folder again with mapped ids, and returns the list of these mounts.
 fn mapped_folders(lower: &str, users: &File, scratch: &Path) -> io::Result<String> {
     let mut folders = Vec::new();
     for (number, folder) in lower.split(':').enumerate() {
@@ -132,7 +132,7 @@ fn clone(path: &Path) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    /// What belongs to the mapped root on the disk is not mapped again.
+    /// A folder that belongs to the mapped root user on disk is not mapped again.
     #[test]
     fn mapped_once() {
         let folder = std::env::temp_dir().join(format!("prewasi-mapped-{}", std::process::id()));
@@ -146,7 +146,7 @@ mod tests {
         fs::remove_dir(folder).unwrap();
     }
 
-    /// Both mappings are taken out of the options; one without the other is refused.
+    /// Both mappings are removed from the options; one without the other is refused.
     #[test]
     fn mappings_are_taken() {
         let overlay = |options: &[&str]| {

@@ -1,4 +1,4 @@
-//! User namespaces that nobody lives in: they say to mounts which ids mean which.
+//! User namespaces without processes, which only hold the id mapping of a mount.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// Which ids mean which, as `/proc/PID/uid_map` has it.
+/// An id mapping in the notation of `/proc/PID/uid_map`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdMap(String);
 
@@ -19,13 +19,13 @@ impl IdMap {
         Self(mappings.iter().map(line).collect())
     }
 
-    /// Returns who the root of the namespace is outside of it.
+    /// Returns the id of the namespace's root user outside of it.
     pub(crate) fn root(&self) -> Option<u32> {
         let root = |line: &str| line.strip_prefix("0 ")?.split(' ').next()?.parse().ok();
         self.0.lines().find_map(root)
     }
 
-    /// Reads mappings as options of a mount have them: `container:host:size`, several of them with commas between.
+    /// Parses the mappings in an option of a mount: `container:host:size`, separated by commas.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let line = |map: &str| {
             let numbers: Vec<u32> = map.split(':').map(|number| number.parse().ok()).collect::<Option<_>>()?;
@@ -36,13 +36,13 @@ impl IdMap {
     }
 }
 
-/// Makes a user namespace with these ids. Forks, so the calling process must have one thread.
+/// Makes a user namespace with these mappings. Forks, so the calling process must have one thread.
 ///
 /// # Errors
-/// What the system says, of the mappings above all.
+/// The system's error, in particular about the mappings.
 pub(crate) fn namespace(users: &IdMap, groups: &IdMap) -> io::Result<File> {
     let (mut ready, child_ready) = io::pipe()?;
-    // SAFETY: the child makes system calls alone, and never returns.
+    // SAFETY: the child makes only system calls, and never returns.
     let child = match unsafe { fork() }? {
         ForkResult::Parent { child } => Holder(child),
         ForkResult::Child => hold(child_ready),
@@ -56,22 +56,22 @@ pub(crate) fn namespace(users: &IdMap, groups: &IdMap) -> io::Result<File> {
     File::open(format!("{folder}/ns/user"))
 }
 
-/// Makes the namespace, says so, and waits for its end.
+/// Makes the namespace, reports it, and waits for its end.
 fn hold(mut ready: io::PipeWriter) -> ! {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     if unshare(CloneFlags::CLONE_NEWUSER).is_ok() && ready.write_all(&[1]).is_ok() {
         nix::unistd::pause();
     }
-    // SAFETY: _exit runs no destructors: everything here belongs to the parent.
+    // SAFETY: _exit runs no destructors: the values here belong to the parent.
     unsafe { nix::libc::_exit(1) }
 }
 
-/// The child that has the namespace.
+/// The child process that holds the namespace.
 struct Holder(Pid);
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // It is this process's child, and has not been waited for.
+        // It is this process's child, and has not been reaped.
         let _ = nix::sys::signal::kill(self.0, Signal::SIGKILL);
         let _ = nix::sys::wait::waitpid(self.0, None);
     }
@@ -81,7 +81,7 @@ impl Drop for Holder {
 mod tests {
     use super::*;
 
-    /// Mappings of mount options are three numbers each, and anything else is none.
+    /// Mappings of mount options are three numbers each; any other text is refused.
     #[test]
     fn mappings() {
         let two = IdMap::parse("0:100000:10,10:5:1");

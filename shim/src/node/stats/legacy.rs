@@ -1,6 +1,6 @@
-//! The figures of cgroup v1, where each controller has a folder of its own.
+//! Metrics of cgroup v1, where each controller has a separate folder.
 //!
-//! A controller that the node or the container does not have leaves its message out.
+//! The message of a missing controller is left out.
 
 use std::fs;
 
@@ -14,13 +14,13 @@ use super::files::Files;
 use super::rdma;
 use crate::node::cgroup::Cgroup;
 
-/// The message's number of processes for no limit.
+/// The message's value for no limit of processes.
 const UNLIMITED: u64 = 0;
 
-/// The kernel counts in hundredths of a second wherever containerd runs.
+/// Nanoseconds per tick of the kernel: ticks are hundredths of a second on all architectures that containerd supports.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
-/// Reads all that there is, and of huge pages those sizes.
+/// Reads all metrics; `page_sizes` are the sizes of huge pages to report.
 pub(super) fn read(cgroup: &Cgroup, page_sizes: &[String]) -> Metrics {
     let files = |controller| cgroup.controller(controller).map(|folder| Files::of(folder, UNLIMITED));
     let (memory, oom) = files("memory").as_mut().and_then(memory).unzip();
@@ -160,7 +160,7 @@ fn hugetlb(files: &mut Files, page_sizes: &[String]) -> Vec<HugetlbStat> {
     page_sizes.iter().filter_map(stat).collect()
 }
 
-/// Reads what the kernel counts where it can throttle: schedulers with files of their own ended with Linux 5.0.
+/// Reads the counters of throttling: I/O schedulers with separate files ended with Linux 5.0.
 fn blkio(files: &mut Files) -> BlkIOStat {
     let mut bytes = devices(files, "blkio.throttle.io_service_bytes");
     let mut operations = devices(files, "blkio.throttle.io_serviced");
@@ -168,7 +168,7 @@ fn blkio(files: &mut Files) -> BlkIOStat {
     BlkIOStat { io_service_bytes_recursive: bytes, io_serviced_recursive: operations, ..BlkIOStat::default() }
 }
 
-/// Reads lines of `major:minor operation value`; the sum of all devices at the end is left out.
+/// Parses lines of `major:minor operation value`; the sum over all devices at the end is left out.
 fn devices(files: &mut Files, file: &str) -> Vec<BlkIOEntry> {
     let entry = |line: &str| {
         let mut fields = line.split([' ', ':']);
@@ -183,7 +183,7 @@ fn devices(files: &mut Files, file: &str) -> Vec<BlkIOEntry> {
     files.text(file).unwrap_or_default().lines().filter_map(entry).collect()
 }
 
-/// Adds the devices' paths, as far as they are disks of this node.
+/// Adds the paths of devices that are disks of this node.
 fn name_devices<'a>(entries: impl Iterator<Item = &'a mut BlkIOEntry>) {
     let mut entries = entries.peekable();
     if entries.peek().is_none() {

@@ -1,4 +1,4 @@
-//! The figures of cgroup v2, where all controllers share a folder.
+//! Metrics of cgroup v2, where all controllers share a folder.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use containerd_shim_protos::protobuf::{Message, MessageField};
 use super::files::Files;
 use super::rdma;
 
-/// The message's number for no limit.
+/// The message's value for no limit.
 const UNLIMITED: u64 = u64::MAX;
 
-/// Reads all that there is, and of huge pages those sizes.
+/// Reads all metrics; `page_sizes` are the sizes of huge pages to report.
 pub(super) fn read(folder: &Path, page_sizes: &[String]) -> Metrics {
     let files = &mut Files::of(folder, UNLIMITED);
     Metrics {
@@ -100,7 +100,7 @@ fn memory_field<'a>(memory: &'a mut MemoryStat, name: &str) -> Option<&'a mut u6
         "slab_unreclaimable" => &mut memory.slab_unreclaimable,
         "pgfault" => &mut memory.pgfault,
         "pgmajfault" => &mut memory.pgmajfault,
-        // These two until Linux 5.9, which counts anonymous memory and files apart.
+        // These two exist until Linux 5.9, which separates anonymous memory from files.
         "workingset_refault" => &mut memory.workingset_refault,
         "workingset_activate" => &mut memory.workingset_activate,
         "workingset_nodereclaim" => &mut memory.workingset_nodereclaim,
@@ -117,7 +117,7 @@ fn memory_field<'a>(memory: &'a mut MemoryStat, name: &str) -> Option<&'a mut u6
     })
 }
 
-/// Returns the number of a field that containerd's message has gained since the crate's was written.
+/// Returns the number of a field in containerd's message that is newer than the crate's type.
 fn newer_memory_field(name: &str) -> Option<u32> {
     Some(match name {
         "workingset_refault_anon" => 39,
@@ -128,7 +128,7 @@ fn newer_memory_field(name: &str) -> Option<u32> {
     })
 }
 
-/// Adds a field that the message's type does not know; zero is left out, as everywhere in protobuf.
+/// Adds a field that the message's type lacks; zero is omitted, as protobuf requires.
 fn add(message: &mut impl Message, number: u32, value: u64) {
     if value != 0 {
         message.mut_unknown_fields().add_varint(number, value);
@@ -151,7 +151,7 @@ fn memory_events(files: &mut Files) -> Option<MemoryEvents> {
     Some(events)
 }
 
-/// Reads how long processes have waited, as `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and a line for `full`.
+/// Parses pressure: `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and a line for `full`.
 fn pressure(files: &mut Files, file: &str) -> Option<PSIStats> {
     let mut pressure = PSIStats::default();
     for line in files.text(file)?.lines() {
@@ -179,7 +179,7 @@ fn pressure_data(fields: &str) -> PSIData {
     data
 }
 
-/// Reads lines of `major:minor rbytes=N wbytes=N rios=N wios=N …`.
+/// Parses lines of `major:minor rbytes=N wbytes=N rios=N wios=N …`.
 fn io(files: &mut Files) -> Vec<IOEntry> {
     files.text("io.stat").unwrap_or_default().lines().filter_map(io_entry).collect()
 }
@@ -211,7 +211,7 @@ fn rdma_entries(files: &mut Files, file: &str) -> Vec<RdmaEntry> {
     rdma(files.text(file).unwrap_or_default()).map(entry).collect()
 }
 
-/// Reads one entry for each size, also if the node does not limit huge pages.
+/// Returns one entry for each page size, also if the node does not limit huge pages.
 fn hugetlb(files: &mut Files, page_sizes: &[String]) -> Vec<HugeTlbStat> {
     let stat = |size: &String| HugeTlbStat {
         current: files.number(&format!("hugetlb.{size}.current")),

@@ -1,12 +1,13 @@
-//! The end of a daemon that nobody asks for any more.
+//! Ends a daemon that containerd has abandoned.
 //!
-//! containerd ends a daemon by a call, and in some cases never makes it. It kills a `start` whose caller gives up, maybe when
-//! the daemon runs already, and calls no `delete` then. And a daemon that was stopped, or could not run, is given up: when it
-//! goes on its containers have been deleted from disk, or should have been, had that not taken too long. Such a daemon ends by itself.
+//! containerd normally ends a daemon by a call, but in some cases the call never comes. containerd kills a `start` whose caller gives up,
+//! possibly when the daemon runs already, and then calls no `delete`. containerd also gives up a daemon that was stopped, or could not
+//! run. When such a daemon continues, containerd has deleted its containers from disk, or tried to and ran out of time. Such a daemon
+//! ends by itself.
 //!
-//! It is recognised by its containers: it has none, or only such whose bundle is gone. containerd keeps the bundle of a container
-//! that it knows, also while it is restarted, and makes it before it asks for the container. A container whose bundle is gone is removed,
-//! whatever it does: nobody can ask for that any more.
+//! An abandoned daemon has no containers, or only containers without a bundle. containerd keeps the bundle of a container that it knows,
+//! also while it is restarted, and makes the bundle before it creates the container. A container whose bundle is gone is removed,
+//! whatever its state: no client can manage it any more.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,23 +21,22 @@ use crate::pod::container::Container;
 use crate::pod::job::Job;
 use crate::pod::orphans::is_gone;
 
-/// Pause between two looks. A daemon or a container is abandoned if it is so at two looks in a row, that is for at least this long and for
-/// twice as long at most. containerd asks for the first container right after `start`, within the time of two local calls;
-/// half a minute leaves room for a machine that is busy with much else. Looks are counted, not the time: after a daemon was
-/// stopped it first hears what containerd has to say.
+/// Pause between two checks. A daemon or container counts as abandoned after two checks in a row, that is after one to two pauses.
+/// containerd creates the first container right after `start`, within the time of two local calls; half a minute leaves room for a busy
+/// machine. Checks are counted instead of time: a daemon that was stopped first handles containerd's pending calls.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// What a look has shown.
+/// The result of a check.
 #[derive(Default)]
 struct Look {
     /// Ids of containers without a bundle.
     forgotten: HashSet<String>,
-    /// There are no others.
+    /// Whether there are no other containers.
     is_all: bool,
 }
 
 impl Pod {
-    /// Removes containers that are abandoned, and ends the daemon as soon as it is abandoned itself.
+    /// Removes abandoned containers, and ends the daemon as soon as it is abandoned itself.
     pub(crate) async fn end_when_abandoned(&self) {
         let mut before = Look::default();
         loop {
@@ -65,7 +65,7 @@ impl Pod {
     async fn give_up(&self, container: &Container) {
         abandon(&container.init);
         let _turn = container.init.turn.lock().await;
-        // Its creation may have been given up, or somebody may have deleted it after all.
+        // The creation may have been cancelled, or a client may have deleted the container after all.
         if !self.containers().get(&container.id).is_some_and(|known| is_gone(&known.bundle)) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Pausing, limits, and the want of memory: what goes through a container's cgroups.
+//! Calls that act on a container's cgroups: pausing, limits, out-of-memory events.
 
 use std::io;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::pod::container::{Container, Phase};
 use crate::pod::job::{Job, Limit};
 use crate::pod::spec;
 
-/// How long the kernel may take to freeze all processes.
+/// Time limit for the kernel to freeze all processes.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
-/// Pause between two looks.
+/// Pause between two polls.
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Pod {
@@ -73,7 +73,7 @@ impl Pod {
         }
         let cgroup = container.cgroup().unwrap_or_default();
         if cgroup.unit().is_some() {
-            // systemd takes its time.
+            // A request to systemd takes time, so a helper makes it.
             let job = Job::Limit(Box::new(Limit { bundle: container.bundle.clone(), cgroup, wanted }));
             let changed = self.helpers.work(job).await;
             return changed.map_err(|source| TaskError::Failed { action: "change the limits of", id, source });
@@ -83,7 +83,7 @@ impl Pod {
         cgroup::change(&cgroup, &wanted, own).map_err(|source| TaskError::Limits { id, source })
     }
 
-    /// Begins to look whether a container runs out of memory.
+    /// Starts to watch a container for out-of-memory kills.
     pub(super) fn watch_memory(self: &Arc<Self>, container: &Arc<Container>) {
         let watch = match OomWatch::new(&container.cgroup().unwrap_or_default()) {
             Ok(Some(watch)) => watch,
@@ -107,7 +107,7 @@ impl Pod {
         tokio::spawn(watching.instrument(span));
     }
 
-    /// Tells that a container has run out of memory, if it has. Whoever is told of an end must know it by then.
+    /// Publishes an out-of-memory event, if there was one. It must come before the event of the container's end.
     pub(super) fn tell_memory(&self, container: &Container) {
         if container.memory_watch().is_some_and(|watch| watch.occurred()) {
             tracing::info!("container ran out of memory");
@@ -119,7 +119,7 @@ impl Pod {
 async fn freeze(cgroup: &Cgroup, frozen: bool) -> io::Result<()> {
     let begun = Instant::now();
     loop {
-        // Written each time: with version 1 a process that was made meanwhile may have got away.
+        // Written in each round: with cgroup v1 a process that was forked meanwhile may have escaped.
         cgroup.set_frozen(frozen)?;
         if cgroup.is_frozen()? == frozen {
             return Ok(());

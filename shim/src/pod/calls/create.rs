@@ -1,4 +1,4 @@
-//! How containers come to be.
+//! Creates containers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use crate::telemetry::trace::{Context, Origin, Trace};
 pub(crate) struct CreateRequest {
     pub(crate) container: NewContainer,
     pub(crate) stdio: StdioPaths,
-    /// The span of whoever asks for it.
+    /// The caller's span.
     pub(crate) above: Option<Context>,
 }
 
@@ -27,7 +27,7 @@ impl Pod {
     /// Creates a container; its init process waits to be started.
     ///
     /// # Errors
-    /// [`TaskError`]; nothing of the container is left then.
+    /// [`TaskError`]; the remains of the container have been removed.
     pub(crate) async fn create(self: Arc<Self>, mut request: CreateRequest) -> Result<u32, TaskError> {
         if !is_id(&request.container.id) {
             return Err(TaskError::Id { id: request.container.id });

@@ -15,7 +15,7 @@ use crate::pod::job::{Exec, Job};
 use crate::pod::stdio::{Stdio, StdioPaths};
 use crate::telemetry::trace::Origin;
 
-/// A request to make a process known.
+/// A request to register an exec process.
 #[derive(Debug)]
 pub(crate) struct ExecRequest {
     pub(crate) id: String,
@@ -26,7 +26,7 @@ pub(crate) struct ExecRequest {
 }
 
 impl Pod {
-    /// Makes a process known that is to be executed; [`Self::start`] executes it.
+    /// Registers an exec process; [`Self::start`] executes it.
     ///
     /// # Errors
     /// [`TaskError`].
@@ -38,7 +38,7 @@ impl Pod {
         }
         let broken = |source| TaskError::ExecSpec { id: id.clone(), exec_id: exec_id.clone(), source };
         let mut spec: ProcessSpec = serde_json::from_slice(&spec).map_err(broken)?;
-        // The request decides; the two may differ where a client copies the container's own process.
+        // The request's value counts. The two may differ if a client copies the container's own process.
         stdio.terminal |= spec.terminal().unwrap_or_default();
         spec.set_terminal(Some(stdio.terminal));
         Stdio::new(&stdio).map_err(|source| TaskError::StdioUri { id: id.clone(), source })?;
@@ -58,7 +58,7 @@ impl Pod {
         Ok(())
     }
 
-    /// Executes a process that has been made known.
+    /// Executes a registered process.
     pub(super) async fn start_exec(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -143,7 +143,7 @@ impl Pod {
         Ok(made.exit)
     }
 
-    /// Forgets a process that has ended or was never started.
+    /// Removes a process that has ended or was never started.
     pub(super) async fn delete_exec(&self, container: &Container, process: &Process) -> Result<(u32, Exit), TaskError> {
         let _turn = process.turn.lock().await;
         let phase = process.state().phase;
@@ -152,7 +152,7 @@ impl Pod {
             return Err(TaskError::ProcessState { action: "delete", id, exec_id, state: phase.word() });
         }
         if phase == Phase::Created {
-            // Who waits for it is told; nobody else has heard of it.
+            // Callers that wait for the process get this exit. It was never started, so no exit event is published.
             process.end(Exit::never_started());
         }
         container.others().remove(&process.exec_id);

@@ -1,4 +1,4 @@
-//! How processes come to be: the streams are opened, a helper makes the process, and its end is waited for.
+//! Makes processes: opens the streams, has a helper make the process, and waits for its end.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::pod::job::Job;
 use crate::pod::spec;
 use crate::pod::stdio::{Console, ConsoleError, ConsoleSocket, Stdio, Streams};
 
-/// How long killed processes may take to be told as ended before the end of their container is told.
+/// Time limit for publishing the ends of killed processes, before the end of their container is published.
 const OTHERS_LIMIT: Duration = Duration::from_secs(10);
 
 /// The streams of a process that is being made.
@@ -27,7 +27,7 @@ pub(super) struct Opened {
     pub(super) streams: Streams,
     stdio: Stdio,
     socket: Option<ConsoleSocket>,
-    /// The pipes to a logging program, until the process has its own ends.
+    /// The pipes to a logging program, kept open until the process has its own ends.
     _pipes: Vec<OwnedFd>,
 }
 
@@ -54,7 +54,7 @@ impl Pod {
         Ok(Opened { streams, stdio, socket, _pipes: pipes })
     }
 
-    /// Has a helper make a process, and takes its terminal if it has one.
+    /// Has a helper make a process, and receives its terminal if it has one.
     pub(super) async fn make(
         &self,
         container: &Container,
@@ -86,7 +86,7 @@ impl Pod {
         Ok(made)
     }
 
-    /// Waits for the end of a process in a task of its own, and tells it.
+    /// Waits for the end of a process in a separate task, and publishes it.
     pub(super) fn watch(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -109,7 +109,7 @@ impl Pod {
         tokio::spawn(ending.instrument(span));
     }
 
-    /// Tells the end of a process.
+    /// Records and publishes the end of a process.
     pub(super) fn ended(&self, container: &Container, process: &Process, exit: Exit) {
         let pid = process.pid();
         self.tell_memory(container);
@@ -124,12 +124,12 @@ impl Pod {
     }
 }
 
-/// Ends what does not end with the init process, and waits until that is told: the end of a container comes last.
+/// Kills processes that outlive the init process, and waits until their ends are published: the container's end comes last.
 async fn end_others(container: &Container) {
     let shares_pids = spec::load(&container.bundle).is_ok_and(|spec| !spec::has_own_pids(&spec));
     if let Some(cgroup) = container.cgroup().filter(|_| shares_pids) {
         for pid in cgroup.pids() {
-            // One that has just ended need not be killed.
+            // A process that has just ended needs no signal.
             let _ = signal_child(pid, nix::libc::SIGKILL);
         }
         cgroup.thaw();

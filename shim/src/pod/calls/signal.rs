@@ -1,4 +1,4 @@
-//! Signals.
+//! Sends signals to processes.
 
 use super::Pod;
 use crate::api::error::TaskError;
@@ -6,15 +6,14 @@ use crate::node::cgroup::Cgroup;
 use crate::node::pid::signal_child;
 use crate::pod::container::{Container, Phase, Process};
 
-/// The highest number of a signal.
+/// The highest signal number.
 const SIGNAL_MAX: u32 = 64;
 
 impl Pod {
     /// Sends a signal to a process, or to all processes of a container.
     ///
     /// # Errors
-    /// [`TaskError::Ended`], [`TaskError::ProcessEnded`] if there is nobody to take it. That all processes of a container have ended is as
-    /// good.
+    /// [`TaskError::Ended`], [`TaskError::ProcessEnded`] if the process has ended. With `all`, an ended container is no error.
     pub(crate) fn kill(&self, id: String, exec_id: &str, signal: u32, all: bool) -> Result<(), TaskError> {
         let container = self.container(&id)?;
         let process = container.process(exec_id)?;
@@ -38,7 +37,7 @@ impl Pod {
                     signal_others(&container, Some(pid), signal);
                 }
                 match send(&container, exec_id, pid, signal) {
-                    // It has just ended, and may not have been waited for.
+                    // The init process has just ended, and may not have been reaped.
                     Err(TaskError::Ended { .. }) if all => {}
                     sent => sent?,
                 }
@@ -46,7 +45,7 @@ impl Pod {
                     && exec_id.is_empty()
                     && let Some(cgroup) = container.cgroup()
                 {
-                    // What is frozen does not even die.
+                    // A frozen process cannot even die.
                     cgroup.thaw();
                 }
                 Ok(())
@@ -55,11 +54,11 @@ impl Pod {
     }
 }
 
-/// Signals the processes of a container but for its first one.
+/// Signals all processes of a container except the first one.
 fn signal_others(container: &Container, init: Option<i32>, signal: i32) {
     let cgroup = container.cgroup();
     for pid in cgroup.iter().flat_map(Cgroup::pids).filter(|other| Some(*other) != init) {
-        // One that has just ended needs no signal.
+        // A process that has just ended needs no signal.
         let _ = signal_child(pid, signal);
     }
 }
@@ -75,13 +74,13 @@ fn send(container: &Container, exec_id: &str, pid: i32, signal: i32) -> Result<(
     let id = container.id.clone();
     match signal_child(pid, signal) {
         Ok(()) => Ok(()),
-        // It has ended and has not been waited for yet.
+        // The process has ended and has not been reaped yet.
         Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Err(ended(id, exec_id)),
         Err(source) => Err(TaskError::Io { action: "signal", id, source }),
     }
 }
 
-/// Signals a process that is not there yet: one that is on its way can only be killed.
+/// Signals a process that does not exist yet: a process in creation can only be killed.
 fn stop_making(container: &Container, process: &Process, signal: i32) -> Result<(), TaskError> {
     let id = container.id.clone();
     let mut state = process.state();
@@ -91,7 +90,7 @@ fn stop_making(container: &Container, process: &Process, signal: i32) -> Result<
             helper.kill_group();
             Ok(())
         }
-        // Its helper makes a process in the midst of others, and is let come to its end.
+        // The exec helper works in the namespaces of a running container, and is allowed to finish.
         (Phase::Starting, _) if signal == nix::libc::SIGKILL => {
             state.unwanted = true;
             Ok(())

@@ -1,4 +1,4 @@
-//! One process of a container as the daemon sees it: the init process, or one that was executed later.
+//! One process of a container in the daemon: the init process, or an exec process.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,18 +9,18 @@ use tokio::sync::watch;
 use crate::node::pid::{Exit, ProcessId};
 use crate::pod::stdio::{Console, Held, StdioPaths};
 
-/// Where a process stands.
+/// The phase in a process's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// A helper builds it, with its container.
+    /// A helper builds the process, with its container.
     Creating,
-    /// An init process waits to be started; another process is known and not there yet.
+    /// The init process waits to be started; an exec process is registered and not made yet.
     Created,
-    /// It is being told to go on, or being made.
+    /// The init process is being started, or the exec process is being made.
     Starting,
     /// Its program runs.
     Running,
-    /// It has ended.
+    /// The process has ended.
     Stopped,
 }
 
@@ -42,27 +42,27 @@ pub(crate) struct Process {
     /// Empty for the init process.
     pub(crate) exec_id: String,
     pub(crate) stdio: StdioPaths,
-    /// What is to be executed; the init process has it in the container's own spec.
+    /// The description of an exec process; the init process has it in the container's spec.
     pub(crate) spec: Option<ProcessSpec>,
     state: Mutex<State>,
     ended: watch::Sender<Option<Exit>>,
-    /// Held by whoever creates, starts or deletes it.
+    /// Locked to create, start or delete the process.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
-/// What changes in a process's life.
+/// The changing part of a process.
 pub(crate) struct State {
     pub(crate) phase: Phase,
     pub(crate) id: Option<ProcessId>,
-    /// The helper that makes it.
+    /// The helper that makes the process.
     pub(crate) helper: Option<ProcessId>,
-    /// Whoever asked for it wants it no more.
+    /// The client has cancelled the process.
     pub(crate) unwanted: bool,
-    /// The end of a process that was still being started.
+    /// The exit of a process that was still being started.
     early: Option<Exit>,
-    /// The client has said that no more input will come.
+    /// The client has closed the input.
     input_over: bool,
-    /// Columns and rows that the terminal is to have.
+    /// Columns and rows for the terminal.
     size: Option<(u16, u16)>,
     pub(crate) held: Held,
     pub(crate) console: Option<Console>,
@@ -74,7 +74,7 @@ impl Process {
         Self::new(String::new(), stdio, None, Phase::Creating)
     }
 
-    /// Makes a process that may be started.
+    /// Makes a registered exec process.
     pub(crate) fn other(exec_id: String, stdio: StdioPaths, spec: ProcessSpec) -> Self {
         Self::new(exec_id, stdio, Some(spec), Phase::Created)
     }
@@ -95,23 +95,23 @@ impl Process {
         Self { exec_id, stdio, spec, state, ended, turn: tokio::sync::Mutex::default() }
     }
 
-    /// Gives access to what changes. Not to be held across an await.
+    /// Returns the changing part. The guard must not be held across an await.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the number of the process, 0 if there is none yet.
+    /// Returns the pid; 0 if the process is not made yet.
     pub(crate) fn pid(&self) -> u32 {
         self.state().id.map_or(0, |id| id.pid.cast_unsigned())
     }
 
-    /// Says whether the process is there and has not ended.
+    /// Returns whether the process exists and has not ended.
     pub(crate) fn is_alive(&self) -> bool {
         let state = self.state();
         state.id.is_some() && state.phase != Phase::Stopped
     }
 
-    /// Returns how the process ended, if it has.
+    /// Returns the exit of the process, if it has ended.
     pub(crate) fn exit(&self) -> Option<Exit> {
         *self.ended.borrow()
     }
@@ -126,7 +126,7 @@ impl Process {
         }
     }
 
-    /// Waits until a terminal's last output is copied, once the process has ended.
+    /// Waits until a terminal's last output is copied, after the process has ended.
     pub(crate) async fn drain(&self) {
         let drained = self.state().console.as_ref().map(Console::drain);
         if let Some(drained) = drained {
@@ -134,7 +134,7 @@ impl Process {
         }
     }
 
-    /// Notes the end of the process. `None` if it is still being started: then [`Self::started`] returns it.
+    /// Records the exit of the process. Returns `None` if it is still being started: then [`Self::started`] returns the exit.
     pub(crate) fn end(&self, exit: Exit) -> Option<Exit> {
         let mut state = self.state();
         if state.phase == Phase::Starting {
@@ -147,12 +147,12 @@ impl Process {
         Some(exit)
     }
 
-    /// Notes that the program runs. Returns its end if that has come already.
+    /// Records that the program runs. Returns the exit if the process has ended already.
     pub(crate) fn started(&self) -> Option<Exit> {
         self.leave_starting(Phase::Running)
     }
 
-    /// Notes that the program could not be started. Returns the end of the process if that has come already.
+    /// Records that the program could not be started. Returns the exit if the process has ended already.
     pub(crate) fn not_started(&self) -> Option<Exit> {
         self.leave_starting(Phase::Created)
     }
@@ -168,7 +168,7 @@ impl Process {
 }
 
 impl State {
-    /// Notes that no more input will come. That of a process that is being made is still held, so that it can open it.
+    /// Records that the input is closed. While the process is being made its input stays held, so that it can open it.
     pub(crate) fn close_stdin(&mut self) {
         self.input_over = true;
         if !matches!(self.phase, Phase::Creating | Phase::Starting) || self.id.is_some() {
@@ -176,7 +176,7 @@ impl State {
         }
     }
 
-    /// Notes that the process is there and has its streams.
+    /// Records that the process exists and has its streams.
     pub(crate) fn made(&mut self, id: ProcessId, console: Option<Console>) {
         self.id = Some(id);
         self.helper = None;
@@ -191,10 +191,10 @@ impl State {
         }
     }
 
-    /// Sets the size of the terminal. That of one that is not there yet is set when it is; one that has ended needs none.
+    /// Sets the size of the terminal. If the terminal does not exist yet, its size is set later; an ended process needs none.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn resize(&mut self, columns: u16, rows: u16) -> io::Result<()> {
         self.size = Some((columns, rows));
         self.console.as_ref().map_or(Ok(()), |console| console.resize(columns, rows))
@@ -209,7 +209,7 @@ impl State {
 
     fn stop(&mut self) {
         self.phase = Phase::Stopped;
-        // Readers of the output see its end, whoever has the terminal sees it hang up.
+        // Readers of the output see its end, and users of the terminal a hangup.
         self.held = Held::default();
         self.console = None;
     }
@@ -219,7 +219,7 @@ impl State {
 mod tests {
     use super::*;
 
-    /// An end that comes while the process is being started is told after the start.
+    /// An exit during the start is reported after the start.
     #[test]
     fn ends_come_after_starts() {
         let process = Process::init(StdioPaths::default());
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(process.state().phase, Phase::Stopped);
     }
 
-    /// An end at any other time counts at once.
+    /// An exit at any other time is reported at once.
     #[test]
     fn ends_count_at_once() {
         let process = Process::init(StdioPaths::default());

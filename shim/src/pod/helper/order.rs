@@ -1,4 +1,4 @@
-//! What a helper begins with.
+//! The descriptors that a helper starts with.
 
 use std::fs::File;
 use std::io;
@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd::{Pid, getppid};
 
-/// What a helper is handed.
+/// The input of a helper.
 pub(super) struct Order {
-    /// Holds the assignment.
+    /// The file that holds the assignment.
     pub(super) assignment: File,
-    /// Takes the report.
+    /// The pipe for the report.
     pub(super) report: OwnedFd,
 }
 

@@ -1,4 +1,4 @@
-//! The helper's side: a fork of the zygote becomes a process of its own, reads what to do, does it, and reports.
+//! The helper's side: a fork of the zygote sets up its process, reads its assignment, does the job, and reports.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -16,22 +16,24 @@ use crate::failure::{Failure, Kind};
 use crate::pod::job::{Job, Report};
 use crate::telemetry::observe::{self, Subject};
 
-/// Longest message that goes through the pipe; its buffer holds 64 KiB, and nobody reads before the helper has ended.
+/// Longest message that goes through the pipe, in bytes. The pipe's buffer holds 64 KiB, and the daemon reads only after the helper's
+/// end.
 pub(super) const MESSAGE_MAX: usize = 16 << 10;
 
-/// All that a helper is told.
+/// The assignment of a helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Assignment {
     pub(super) job: Job,
-    /// Which container the job concerns, for log and trace.
+    /// The container that the job concerns, for log and trace.
     pub(super) subject: Option<Subject>,
 }
 
 impl Assignment {
-    /// Writes it where a helper can read it, however long it is: no disk has to have room, and nobody has to take it meanwhile.
+    /// Writes the assignment to a file in memory, where a helper can read it. It may have any length, needs no room on a disk, and no
+    /// reader has to wait.
     ///
     /// # Errors
-    /// What the system says.
+    /// The file cannot be made or written.
     pub(super) fn pack(&self) -> io::Result<File> {
         let mut file = File::from(rustix::fs::memfd_create("assignment", MemfdFlags::CLOEXEC)?);
         file.write_all(&serde_json::to_vec(self)?)?;
@@ -46,10 +48,9 @@ impl Assignment {
     }
 }
 
-/// Does what the order says, in a process that has just been forked.
+/// Executes an assignment, in a process that has just been forked.
 pub(super) fn run(daemon: Pid, order: Order, engine: EngineConstructor) -> ! {
-    // In the place of the zygote's socket.
-    // SAFETY: dup2 has no memory effects; nothing owns that number in this process.
+    // Takes the number of the zygote's socket. SAFETY: dup2 has no memory effects; no value owns that number in this process.
     if unsafe { nix::libc::dup2(order.report.as_raw_fd(), REPORT_FD) } < 0 {
         exit(1);
     }
@@ -61,16 +62,16 @@ pub(super) fn run(daemon: Pid, order: Order, engine: EngineConstructor) -> ! {
     };
     let said = Said { report: shortened(report), spans: observe::ended() };
     let said = serde_json::to_vec(&said).unwrap_or_default();
-    // SAFETY: the pipe is there, and nothing else owns that number.
+    // SAFETY: the pipe is there, and no other value owns that number.
     let mut pipe = unsafe { File::from_raw_fd(REPORT_FD) };
-    // A parent that is gone need not be told.
+    // A parent that is gone needs no report.
     let _ = pipe.write_all(&said);
     exit(0)
 }
 
 /// Ends the process at once.
 fn exit(code: i32) -> ! {
-    // SAFETY: _exit runs no destructors: what is owned here belongs to the process that this one is a copy of.
+    // SAFETY: _exit runs no destructors: the values here belong to the process that this one is a copy of.
     unsafe { nix::libc::_exit(code) }
 }
 
@@ -83,7 +84,7 @@ fn work(assignment: &Assignment, engine: EngineConstructor) -> Report {
         .unwrap_or_else(|_| Report::Failed(broken("it panicked; see the log of the shim")))
 }
 
-/// Makes a process group, for whoever has to end the helper and what it starts.
+/// Makes a process group, so that the daemon can kill the helper with all processes that it starts.
 fn prepare(daemon: Pid) -> io::Result<()> {
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     die_with(daemon)

@@ -1,12 +1,12 @@
 //! The zygote: the process from which all helpers are forked.
 //!
-//! A helper, and the container that it makes, begin with a copy of the memory of the process that was forked, and wasm never
-//! executes another program. So that is not the daemon, which knows all containers of the pod. At its start, before it knows
-//! one, the daemon forks the zygote, which never learns of any: it is handed descriptors, forks, and the helper reads from
-//! one of them what to do.
+//! A helper, and the container that it makes, begin with a copy of the forked process's memory, and wasm never executes another program.
+//! So helpers are not forked from the daemon, which knows all containers of the pod. At its start, before it knows a container, the
+//! daemon forks the zygote. The zygote never receives information about containers: it gets descriptors and forks, and the helper reads
+//! its assignment from one of the descriptors.
 //!
-//! The zygote has one thread and no runtime. A helper is its sibling: a child of the daemon, like the processes of
-//! containers. The zygote ends with the daemon, and the daemon with it: it cannot fork another one, because it knows containers.
+//! The zygote has one thread and no runtime. A helper is its sibling: a child of the daemon, like the processes of containers. The zygote
+//! ends with the daemon. The daemon ends with the zygote: a new fork of the daemon would know containers.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -29,21 +29,21 @@ use crate::engine::EngineConstructor;
 use crate::telemetry::log;
 use crate::telemetry::trace::wipe_headers;
 
-/// Where the zygote has its socket, and a helper its end of the pipe, next to [`log::FD`].
+/// The number of the zygote's socket, and in a helper of its end of the pipe, next to [`log::FD`].
 pub(super) const CONTROL_FD: i32 = log::FD - 1;
-/// Most descriptors of one message.
+/// Maximum number of descriptors in a message.
 const DESCRIPTORS: usize = 2;
 
-/// The zygote, before there is a runtime.
+/// The zygote, before the daemon has a runtime.
 pub(crate) struct Zygote {
     pid: i32,
     socket: OwnedFd,
 }
 
-/// What the daemon has of the zygote.
+/// The daemon's handle of the zygote.
 pub(super) struct Forks(Mutex<AsyncFd<OwnedFd>>);
 
-/// Says why there is no helper.
+/// The reason why no helper was forked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ForkError {
     #[error("cannot fork a helper: the zygote, from which helpers are forked, has ended, and the shim ends with it")]
@@ -55,10 +55,10 @@ pub(crate) enum ForkError {
 }
 
 impl Zygote {
-    /// Forks the zygote. The calling process has one thread and knows no container.
+    /// Forks the zygote. The calling process must have one thread and know no container.
     ///
     /// # Errors
-    /// What the system says.
+    /// The socket pair or the process cannot be made.
     pub(crate) fn start(engine: EngineConstructor) -> io::Result<Self> {
         let (socket, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&socket, true)?;
@@ -71,7 +71,7 @@ impl Zygote {
                 if let Err(error) = &served {
                     tracing::error!(%error, "the zygote ends");
                 }
-                // SAFETY: _exit runs no destructors: what is owned here belongs to the parent.
+                // SAFETY: _exit runs no destructors: the values here belong to the parent.
                 unsafe { libc::_exit(i32::from(served.is_err())) }
             }
         }
@@ -86,13 +86,13 @@ impl Forks {
     /// Must be called in the runtime.
     ///
     /// # Errors
-    /// What the system says.
+    /// The runtime cannot watch the socket.
     pub(super) fn new(zygote: Zygote) -> io::Result<Self> {
         // SAFETY: the descriptor belongs to the value, which gives the same one each time and closes it when dropped.
         Ok(Self(Mutex::new(unsafe { AsyncFd::register(zygote.socket) }?)))
     }
 
-    /// Has a helper forked and returns its number. Once begun this must come to its end, or the next one gets the answer.
+    /// Has a helper forked and returns its pid. The future must not be dropped halfway: the next call would receive this call's answer.
     ///
     /// # Errors
     /// [`ForkError`].
@@ -123,13 +123,13 @@ fn hand_over(socket: &OwnedFd, handed: &[BorrowedFd<'_>; DESCRIPTORS]) -> io::Re
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(handed));
-    // A message without a byte would pass for the end.
+    // A message without a byte would look like the end of the stream.
     sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// Turns a copy of the daemon into a process of its own: no descriptors but the standard ones, the socket and the log, no
-/// secrets, and signals as helpers and containers are to have them.
+/// Separates a copy of the daemon from it. Closes all descriptors except the standard ones, the socket and the log. Drops secrets, and
+/// sets up signals for helpers and containers.
 fn settle(daemon: Pid, socket: &OwnedFd) -> io::Result<()> {
     // SAFETY: neither call has effects on memory, and the values that own the descriptors are never used or dropped in this
     // process.
@@ -142,7 +142,7 @@ fn settle(daemon: Pid, socket: &OwnedFd) -> io::Result<()> {
     die_with(daemon)?;
     wipe_headers();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    // The bundle, where the daemon was started, goes some day.
+    // The daemon was started in a bundle, which will be removed some day.
     std::env::set_current_dir("/")
 }
 
@@ -152,7 +152,7 @@ fn serve(daemon: Pid, engine: EngineConstructor) -> io::Result<()> {
     let socket = unsafe { BorrowedFd::borrow_raw(CONTROL_FD) };
     while let Some(handed) = take_over(socket)? {
         let answer = match <[OwnedFd; DESCRIPTORS]>::try_from(handed) {
-            // Those for which this process had no room were lost on the way.
+            // Descriptors that exceeded this process's limit were lost in transit.
             Err(_) => -libc::EMFILE,
             Ok([assignment, report]) => {
                 let order = Order { assignment: assignment.into(), report };
@@ -167,7 +167,7 @@ fn serve(daemon: Pid, engine: EngineConstructor) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes descriptors; `None` at the end.
+/// Receives descriptors; `None` at the end of the stream.
 fn take_over(socket: BorrowedFd<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -184,10 +184,10 @@ fn take_over(socket: BorrowedFd<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
     Ok((received.bytes > 0).then_some(handed))
 }
 
-/// Forks a child of this process's parent. Returns 0 in the child, in this process its number, or an error's as a negative one.
+/// Forks a child of this process's parent. Returns 0 in the child. Returns the child's pid in this process, or a negative error number.
 ///
-/// libc's `fork` cannot do that. What it does besides is for threads and locks of the parent, of which there are none here; only libc's
-/// own note of the thread's number is the zygote's in the child, as in each process that libcontainer makes.
+/// libc's `fork` cannot do that. libc's additional work concerns threads and locks of the parent, which do not exist here. Only libc's
+/// cached thread id in the child is still the zygote's, as in each process that libcontainer makes.
 fn fork_sibling() -> i32 {
     let none: libc::c_ulong = 0;
     // SAFETY: without CLONE_VM and with no stack of its own the child goes on with a copy of this process, which has one thread.
@@ -211,7 +211,8 @@ mod tests {
     use super::*;
     use crate::pod::job::{Job, Start};
 
-    /// Helpers are children of whoever has made the zygote, are told jobs of any length, and do not come from a zygote that is gone.
+    /// Helpers are children of the process that made the zygote, receive assignments of any length, and are not forked once the zygote is
+    /// gone.
     #[test]
     fn helpers_are_forked_for_the_daemon() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,4 +1,4 @@
-//! What creating a container and executing another process in one have in common: the builder, the streams, the errors.
+//! The common part of creating a container and executing another process in one: the builder, the streams, the errors.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ use crate::pod::options::{ContainerOptionsError, Runc};
 use crate::pod::spec::{self, SpecError, adapt};
 use crate::pod::stdio::{StreamError, Streams};
 
-/// Says why a process of a container cannot be made.
+/// The reason why a process of a container cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BuildError {
     #[error(transparent)]
@@ -131,7 +131,7 @@ impl From<BuildError> for Failure {
 }
 
 impl Payload {
-    /// Returns what kind of program it is.
+    /// Returns the kind of the program: wasm or native.
     pub(super) fn kind(&self) -> adapt::Kind {
         match self {
             Self::Wasm(_) => adapt::Kind::Wasm,
@@ -140,7 +140,7 @@ impl Payload {
     }
 }
 
-/// Makes a builder for a container whose state lies below `root`, with streams and what is to run.
+/// Makes a builder for a container whose state lies below `root`, with its streams and its program.
 pub(super) fn builder(
     id: &str,
     root: &Path,
@@ -173,8 +173,8 @@ pub(super) fn builder(
     })
 }
 
-/// Gives the streams to whom the client wants, and lets a native program that does not run as the node's root open its own streams again,
-/// by `/dev/stdout` for example.
+/// Gives the streams to the owner that the client names. Also lets a native program that does not run as the node's root open its own
+/// streams again, for example by `/dev/stdout`.
 fn own_streams(streams: &[OwnedFd; 3], spec: &Spec, kind: adapt::Kind, owner: (Option<u32>, Option<u32>)) {
     let own = spec::user_on_node(spec).filter(|uid| *uid != 0 && kind == adapt::Kind::Native);
     let (uid, gid) = (own.or(owner.0), owner.1);
@@ -190,7 +190,7 @@ fn own_streams(streams: &[OwnedFd; 3], spec: &Spec, kind: adapt::Kind, owner: (O
     }
 }
 
-/// Refuses a working directory that is no absolute path, as runc does.
+/// Refuses a working directory that is not an absolute path, as runc does.
 pub(super) fn check_cwd(process: Option<&Process>) -> Result<(), BuildError> {
     let cwd = process.map(|process| process.cwd().clone()).unwrap_or_default();
     let is_relative = cwd.is_relative() && !cwd.as_os_str().is_empty();

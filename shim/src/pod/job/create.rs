@@ -1,7 +1,6 @@
 //! Creates a container: mounts its root filesystem, prepares its program, builds it.
 //!
-//! Nothing is undone here: whatever a failed or killed creation leaves is taken away by a [`super::Remove`] job, which
-//! the daemon starts in either case.
+//! This job undoes nothing. The daemon starts a [`super::Remove`] job after a failed or killed creation, which removes the remains.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -47,7 +46,7 @@ pub(crate) struct NewContainer {
     pub(crate) options: RuntimeOptions,
 }
 
-/// Mount the root filesystem, prepare the program, build the container around it.
+/// A job: mount the root filesystem, prepare the program, build the container around it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Create {
     pub(crate) container: NewContainer,
@@ -140,7 +139,7 @@ impl Create {
         let id = ProcessId::of(pid).map_err(BuildError::Init)?;
         claimed.init = Some(id);
         claimed.save(&self.folder).map_err(self.folder_failed())?;
-        // Hooks that run from now on read this.
+        // Hooks that run from now on get this path.
         container.state.bundle.clone_from(&self.container.bundle);
         container.save().map_err(|error| BuildError::State(chain(&error)))?;
         if let Some(stage) = stage {
@@ -152,8 +151,7 @@ impl Create {
         Ok(Report::Process { id, cgroup: Some(cgroup), about: observe::about(&tracing::Span::current()) })
     }
 
-    /// Makes the container's folder. What an earlier container of the same id has left there, whose removal was cut off, is taken away
-    /// first.
+    /// Makes the container's folder. First removes the remains of an earlier container with the same id, whose removal was interrupted.
     fn take_folder(&self) -> Result<Claimed, BuildError> {
         if self.folder.exists() {
             let earlier = Claimed::load(&self.folder);
@@ -173,15 +171,15 @@ impl Create {
         }
         let claimed = Claimed::by_this_process().and_then(|claimed| claimed.in_pod(&self.pod, &self.container.bundle));
         let claimed = claimed.map_err(BuildError::Init)?;
-        // The spec that will lie there holds the container's environment.
+        // The folder's spec will hold the container's environment.
         let made = fs::create_dir_all(self.folder.parent().unwrap_or(&self.folder))
             .and_then(|()| DirBuilder::new().mode(0o700).create(&self.folder))
             .and_then(|()| claimed.save(&self.folder));
         made.map_err(self.folder_failed()).map(|()| claimed)
     }
 
-    /// Takes the devices that an image holds out of reach, where nothing can need them: the container has a `/dev` of its own, and can
-    /// make no devices elsewhere.
+    /// Makes device files of the image unusable, where that cannot hurt: the container has its own `/dev` and can make no devices
+    /// elsewhere.
     fn take_devices(&self, spec: &Spec, kind: adapt::Kind) -> Result<(), BuildError> {
         let makes_devices = kind == adapt::Kind::Native && spec::can_make_devices(spec);
         if self.container.rootfs.is_empty() || !spec::has_own_devices(spec) || makes_devices {
@@ -189,7 +187,7 @@ impl Create {
         }
         let rootfs = self.container.bundle.join("rootfs");
         match mounts::forbid_devices(&rootfs) {
-            // The container's list of devices holds in any case.
+            // The container's device list holds in any case.
             Err(error) if error.raw_os_error() == Some(nix::libc::ENOSYS) => {
                 tracing::warn!(%error, "cannot mount the root filesystem without devices: the kernel is too old");
                 Ok(())
@@ -198,7 +196,7 @@ impl Create {
         }
     }
 
-    /// Writes the spec that libcontainer shall build from.
+    /// Writes the spec for libcontainer.
     fn write(&self, spec: &Spec) -> Result<(), BuildError> {
         let written = serde_json::to_vec(spec).map_err(io::Error::other);
         written.and_then(|text| fs::write(self.folder.join("config.json"), text)).map_err(self.folder_failed())
@@ -209,7 +207,7 @@ impl Create {
     }
 }
 
-/// Finds a hook that cannot be run before anything is built.
+/// Refuses a hook that cannot be run, before anything is built.
 fn check_hooks(spec: &Spec) -> Result<(), BuildError> {
     let hooks =
         spec.hooks().iter().flat_map(|hooks| [hooks.prestart(), hooks.create_runtime(), hooks.create_container()]);

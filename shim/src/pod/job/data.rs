@@ -1,8 +1,8 @@
-//! Puts the files that an image brings beside its program into the root filesystem of its container.
+//! Mounts the data files of an image into the root filesystem of its container.
 //!
-//! Each is a bind mount, read-only, of the blob's own file in containerd's content store: nothing is copied, and all containers
-//! share its pages. They are mounted before the spec's own mounts, so that none of these can be hidden by an image, and on the root
-//! filesystem itself, without following a link. The mounts go with the root filesystem's.
+//! Each mount is a read-only bind mount of the blob's file in containerd's content store: nothing is copied, and all containers share its
+//! pages. The files are mounted before the spec's mounts, so an image cannot hide a mount of the spec. They are mounted on the root
+//! filesystem itself, without following a link, and are unmounted with it.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,13 +19,13 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::node::mounts::Change;
 
-/// Folder of a bundle with copies of what could not be mounted from the content store.
+/// Folder of a bundle with copies of blobs that cannot be mounted from the content store.
 const COPIES: &str = "prewasi-data";
-/// What the mounts are, whatever the content store's file system is.
+/// Attributes of the mounts, whatever the content store's file system has.
 const ATTRIBUTES: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
-/// Says why a file of an image cannot be put into its container.
+/// The reason why a file of an image cannot be mounted into its container.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DataError {
     #[error(transparent)]
@@ -60,7 +60,7 @@ pub(super) enum DataError {
 }
 
 impl DataError {
-    /// Says whether the image or the container's description is at fault.
+    /// Returns whether the image or the container's description is at fault.
     pub(super) fn is_input(&self) -> bool {
         match self {
             Self::Image(error) => !matches!(error, ImageError::Store { .. }),
@@ -131,10 +131,10 @@ fn take_over(root: &Path, own: &Path) -> io::Result<()> {
     Ok(move_mount(tree.as_fd(), "", CWD, own, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-/// Removes the copies from a bundle. That there are none is as good.
+/// Removes the copies from a bundle. A bundle without copies is no error.
 ///
 /// # Errors
-/// What the system says.
+/// The folder cannot be removed.
 pub(super) fn remove_copies(bundle: &Path) -> io::Result<()> {
     match fs::remove_dir_all(bundle.join(COPIES)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -142,7 +142,7 @@ pub(super) fn remove_copies(bundle: &Path) -> io::Result<()> {
     }
 }
 
-/// Finds a mount of the spec that is at the path, above or below it.
+/// Finds a mount of the spec at the path, at a parent of it, or below it.
 fn mount_in_the_way(spec: &Spec, path: &Path) -> Option<PathBuf> {
     let mounts = spec.mounts().iter().flatten();
     mounts.map(|mount| plain(mount.destination())).find(|destination| overlap(destination, path))
@@ -161,7 +161,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Copies a blob that is in memory alone to a file that can be mounted and that nobody can write.
+/// Copies a blob that is only in memory to a file that can be mounted and that no user can write.
 fn copy(blob: &File, folder: &Path, number: usize) -> io::Result<File> {
     fs::create_dir_all(folder)?;
     let path = folder.join(number.to_string());
@@ -171,8 +171,8 @@ fn copy(blob: &File, folder: &Path, number: usize) -> io::Result<File> {
     File::open(path)
 }
 
-/// Makes the file that is mounted over, and the folders above it, with the owner that the root filesystem has. Nothing is followed
-/// that an image may have put there.
+/// Makes the mount point, a file, and the folders on its path, with the owner of the root filesystem. Follows no link, because the image
+/// may have put one there.
 fn make_target(root: &Path, path: &Path) -> io::Result<OwnedFd> {
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut parent = open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -208,7 +208,7 @@ fn make_target(root: &Path, path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Mounts the very file that is open, whatever has become of its name since.
+/// Mounts the open file itself, even if its name has changed meanwhile.
 fn mount(source: &File, target: &OwnedFd) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", source.as_raw_fd());
     let tree = open_tree(CWD, &path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder that goes when it is dropped.
+    /// A folder that is removed on drop.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// A mount at the path, above or below it is in its way, however its destination is written.
+    /// A mount at the path, at a parent or below it is a conflict, however its destination is written.
     #[test]
     fn mounts_in_the_way() {
         let in_the_way = |destination: &str, path: &str| {
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(in_the_way("/tmp", "/proc/1"), Some("/proc".into()));
     }
 
-    /// Folders and file are made below the root; a link, or a file where a folder should be, is not passed.
+    /// Folders and file are made below the root. A link, or a file in the place of a folder, is an error.
     #[test]
     fn targets_are_made_without_following() {
         let folder = Folder::new("targets");
@@ -275,7 +275,7 @@ mod tests {
         let mode = |name: &str| fs::symlink_metadata(path(name)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("a"), mode("a/b")), (0o755, 0o755));
         assert!(path("a/b/file").is_file());
-        // What the image has there already is mounted over.
+        // An existing file of the image is mounted over.
         make_target(root, Path::new("/a/b/file")).unwrap();
         symlink("/etc", path("link")).unwrap();
         symlink("a/b/file", path("name")).unwrap();
@@ -287,7 +287,7 @@ mod tests {
         assert!(!Path::new("/etc/file").exists() && !Path::new("/etc/deep").exists());
     }
 
-    /// A copy has the bytes, cannot be written by others, and goes when it is removed.
+    /// A copy has the same bytes, cannot be written by other users, and disappears with `remove_copies`.
     #[test]
     fn copies_go_with_the_bundle() {
         let bundle = Folder::new("copies");

@@ -1,13 +1,11 @@
 //! Executes another process in a running container: a native program, or wasm.
 //!
-//! libcontainer's builder for such processes leaves two things out, which are done here. It does not join a user
-//! namespace: the helper joins it first, so that all that comes after happens inside, and libcontainer is shown a spec that
-//! does not name it. And it drops the container's seccomp
-//! filter: the executor applies it, see [`Confinement`].
+//! libcontainer's builder for such processes has two gaps, which are filled here. It does not join a user namespace. So the helper joins
+//! it first, all later steps happen inside, and libcontainer gets a spec without it. And it drops the container's seccomp filter: the
+//! executor applies it, see [`Confinement`].
 //!
-//! libcontainer leaves a socket behind for each process in the folder of the container's state. It is given a folder
-//! of its own instead, with a copy of the state and of the spec that the container was built from, which is removed when the process
-//! runs.
+//! libcontainer leaves a socket for each process in the folder of the container's state. So it gets a separate folder, with copies of the
+//! state and of the spec that the container was built from. That folder is removed when the process runs.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -47,7 +45,7 @@ use crate::telemetry::trace::Origin;
 /// Name of the file in which libcontainer keeps the state of a container.
 const STATE: &str = "state.json";
 
-/// Execute another process in a container.
+/// A job: execute another process in a container.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Exec {
     pub(crate) id: String,
@@ -61,7 +59,7 @@ pub(crate) struct Exec {
     pub(crate) streams: Streams,
     /// The containerd that the container belongs to.
     pub(crate) store: StoreAddress,
-    /// Options of the container's runtime: what it may not do, no process in it may.
+    /// Options of the container's runtime. Their restrictions hold for every process in the container.
     pub(crate) options: RuntimeOptions,
     pub(crate) origin: Option<Origin>,
 }
@@ -69,7 +67,7 @@ pub(crate) struct Exec {
 impl Exec {
     /// Executes the process and reports it.
     pub(super) fn run(&self, engine: EngineConstructor) -> Result<Report, Failure> {
-        // No id begins like this, so it is not the folder of libcontainer's, which is named by the container's id.
+        // No id begins with `~`, so the name differs from libcontainer's folder, which is named by the container's id.
         let folder = self.folder.join(format!("~exec-{}", self.exec_id));
         let result = self.exec(&folder, engine);
         if let Err(error) = fs::remove_dir_all(&folder)
@@ -107,7 +105,7 @@ impl Exec {
         };
         let Prepared { payload, .. } = search.payload(&spec, &options, engine)?;
         if let Payload::Wasm(_) = payload {
-            // libcontainer would apply it to a program that is executed.
+            // libcontainer would apply the profile to a program that it executes.
             process.set_apparmor_profile(None);
         }
         adapt::process(&mut process, payload.kind()).map_err(BuildError::Capabilities)?;
@@ -121,7 +119,7 @@ impl Exec {
         if let Some(cgroup) = Claimed::load(&self.folder).and_then(|claimed| claimed.cgroup) {
             cgroup.join_named().map_err(ClaimError::Join)?;
         }
-        // Open until the process has been made.
+        // Stays open until the process has been made.
         let _namespaces = if joins_users { self.join_users().map_err(BuildError::UserNamespace)? } else { Vec::new() };
         let building = tracing::info_span!("build").entered();
         if let Err(error) = reasons::open() {
@@ -141,8 +139,8 @@ impl Exec {
         Ok(Report::Process { id, cgroup: None, about: About::default() })
     }
 
-    /// Makes libcontainer's folder: the state of the container, whose bundle is this folder, with the spec that the container was built
-    /// from. The spec has no user namespace if that has been joined already.
+    /// Makes libcontainer's folder: the state of the container, with this folder as its bundle, and the spec that the container was built
+    /// from. If the user namespace has been joined already, the spec does not have it.
     fn copy_state(&self, folder: &Path, joins_users: bool) -> Result<(), BuildError> {
         let copy = || {
             let mut spec: Spec = serde_json::from_slice(&fs::read(self.folder.join("config.json"))?)?;
@@ -161,9 +159,9 @@ impl Exec {
         copy().map_err(|source| BuildError::Folder { path: folder.to_owned(), source })
     }
 
-    /// Joins the user namespace. From then on this process may not look at the other namespaces of one that is not dumpable, as that of a wasm
-    /// container is. So their files are opened before, and are found by libcontainer in the place of `/proc/PID/ns`: in a mount namespace of
-    /// this process's own. They must stay open until the process has been made.
+    /// Joins the user namespace. After that this process may not read the namespaces of a process that is not dumpable, and that of a
+    /// wasm container is not. So their files are opened before. libcontainer finds them at `/proc/PID/ns`, in a mount namespace that only
+    /// this process has. The files must stay open until the process has been made.
     fn join_users(&self) -> io::Result<Vec<fs::File>> {
         let folder = PathBuf::from(format!("/proc/{}/ns", self.init.pid));
         let users = fs::File::open(folder.join("user"))?;
@@ -183,7 +181,7 @@ impl Exec {
     }
 }
 
-/// Writes a process where libcontainer can read it: no disk has to have room.
+/// Writes a process's description to a file in memory, which needs no room on a disk.
 fn in_memory(process: &Process) -> io::Result<fs::File> {
     let mut file = fs::File::from(rustix::fs::memfd_create("process.json", MemfdFlags::CLOEXEC)?);
     file.write_all(&serde_json::to_vec(process)?)?;

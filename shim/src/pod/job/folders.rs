@@ -1,4 +1,4 @@
-//! Folders of a container that libcontainer makes or mounts over with other modes than runc does.
+//! Corrects the modes of a container's folders that libcontainer creates, or mounts over, with other modes than runc.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::{Mount, Spec};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, open, openat2};
 
-/// Mode of a folder that libcontainer makes for a device, with which any user may change it.
+/// Mode of a folder that libcontainer makes for a device: every user may write to it.
 const OPEN: u32 = 0o777;
-/// Mode of those that runc makes.
+/// Mode of a folder that runc makes.
 const CLOSED: Mode = Mode::from_raw_mode(0o755);
 
-/// Modes that a tmpfs of the spec shall have, by its place in the list of mounts.
+/// Modes for the tmpfs mounts of the spec, by index in the list of mounts.
 pub(super) type Modes = Vec<(usize, u32)>;
 
-/// Reads the mode of each folder over which the spec mounts a tmpfs without saying a mode: runc 1.1 keeps it. `root` is the root filesystem
-/// as the image has it: nothing may be mounted or made in it yet.
+/// Reads the mode of each folder over which the spec mounts a tmpfs without a `mode` option: runc 1.1 keeps that mode. `root` is the root
+/// filesystem of the image: nothing may be mounted or made in it yet.
 pub(super) fn modes(spec: &Spec, root: &Path) -> Modes {
     let Ok(root) = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
         return Vec::new();
@@ -24,7 +24,7 @@ pub(super) fn modes(spec: &Spec, root: &Path) -> Modes {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let mode = |(index, mount): (usize, &Mount)| {
         let destination = mount.destination();
-        // A folder of an earlier mount is not the image's.
+        // A folder inside an earlier mount does not belong to the image.
         let is_hidden = mounts[..index].iter().any(|earlier| destination.starts_with(earlier.destination()));
         if is_hidden || !needs_mode(mount) {
             return None;
@@ -51,11 +51,11 @@ fn needs_mode(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("tmpfs") && !options.iter().any(|option| option.starts_with("mode="))
 }
 
-/// Closes the folders that libcontainer has made in `/dev` for devices of the spec: it makes them for everybody to write to. `init` is the
-/// container's first process, which runs no program yet.
+/// Corrects the folders that libcontainer has made in `/dev` for devices of the spec: it makes them writable for every user. `init` is
+/// the pid of the container's first process, which does not run a program yet.
 ///
 /// # Errors
-/// What the system says.
+/// The container's folders cannot be opened, or their mode not changed.
 pub(super) fn close_folders(spec: &Spec, init: i32) -> io::Result<()> {
     let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
     let above = |path: &Path| path.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>();
@@ -73,7 +73,7 @@ pub(super) fn close_folders(spec: &Spec, init: i32) -> io::Result<()> {
         let folder = folder(&root, &path)?;
         let stat = fstat(&folder)?;
         if stat.st_dev == file_system && stat.st_mode & 0o7777 == OPEN {
-            // A descriptor that is only a path has no mode to change.
+            // The mode cannot be changed through a descriptor with `O_PATH`.
             let opened = rustix::fs::openat(&folder, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
             fchmod(opened, CLOSED)?;
         }
@@ -102,7 +102,7 @@ mod tests {
         spec.mounts().as_ref().unwrap()[index].options().clone().unwrap_or_default()
     }
 
-    /// A tmpfs has the mode of the image's folder, unless the spec has another one or an earlier mount hides the folder.
+    /// A tmpfs keeps the mode of the image's folder, unless the spec sets a mode or an earlier mount hides the folder.
     #[test]
     fn modes_are_kept() {
         let root = std::env::temp_dir().join(format!("prewasi-modes-{}", std::process::id()));

@@ -1,9 +1,9 @@
-//! What a process that is executed later has of its container when the request does not say it: what runc takes from the
-//! container, too. dockerd asks for a process without any of it.
+//! Attributes that an exec process takes from its container if the request leaves them out. runc takes the same ones. dockerd's requests
+//! have none of them.
 
 use libcontainer::oci_spec::runtime::Process;
 
-/// Gives a process what its request leaves open and the container's own process has.
+/// Fills the gaps of a request from the container's own process.
 pub(super) fn inherit(process: &mut Process, own: &Process) {
     let missing = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
     if process.capabilities().is_none() {
@@ -48,7 +48,7 @@ mod tests {
         "selinuxLabel":"l","ioPriority":{"class":"IOPRIO_CLASS_IDLE","priority":1},"scheduler":{"policy":"SCHED_BATCH"},
         "execCPUAffinity":{"initial":"0"},"capabilities":{"bounding":["CAP_KILL"]},"noNewPrivileges":true,"args":["x"]"#;
 
-    /// What the request leaves open is the container's, and nothing else is.
+    /// An attribute that the request leaves out is the container's; the others stay.
     #[test]
     fn gaps_are_filled() {
         let own = process(r#","umask":63"#, OWN);

@@ -1,4 +1,4 @@
-//! Changes limits of a container whose cgroup systemd looks after: systemd is told of them, which takes its time.
+//! Changes limits of a container whose cgroup systemd manages. The request to systemd takes time, so a helper makes it.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::failure::{Failure, Kind};
 use crate::node::cgroup::{self, Cgroup};
 use crate::pod::spec;
 
-/// Change limits of a container that systemd knows of.
+/// A job: change limits of a container whose cgroup systemd manages.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Limit {
     pub(crate) bundle: PathBuf,

@@ -26,45 +26,45 @@ use crate::telemetry::trace::Origin;
 
 /// The first bytes of wasm in binary form.
 const MAGIC: &[u8] = b"\0asm";
-/// What log lines have as the engine of programs that need none.
+/// The engine's name in log lines about native programs.
 const NATIVE: &str = "native";
 
-/// What a process runs.
+/// The program of a process.
 pub(super) enum Payload {
     Wasm(Box<Wasm>),
-    /// Further variables for the program.
+    /// A native program, with additional environment variables.
     Native(Vec<(String, String)>),
 }
 
-/// Where programs of a container are looked for.
+/// Parameters of the lookup of a container's program.
 pub(super) struct Search<'a> {
     /// Id of the container.
     pub(super) id: &'a str,
     /// The containerd that the container belongs to.
     pub(super) store: &'a StoreAddress,
-    /// What the container's processes see.
+    /// The file system that the container's processes see.
     pub(super) view: View<'a>,
     /// The container's bundle.
     pub(super) bundle: &'a Path,
-    /// The program that the container runs already, if it is to run another. An image's only wasm is what the container
-    /// runs, whatever its entrypoint is called; everything else must be asked for by a name that it has.
+    /// For an exec process: the program that the container itself runs. A container runs the only wasm layer of its image, whatever the
+    /// entrypoint's name is; an exec process must name its wasm.
     pub(super) own: Option<String>,
-    /// The image that the container is known to run.
+    /// The image that the container is pinned to.
     pub(super) pin: Option<&'a Pin>,
-    /// The trace that the program is told of.
+    /// The trace context that the program gets.
     pub(super) origin: Option<&'a Origin>,
 }
 
-/// A process that can be made.
+/// A process that is ready to be made.
 pub(super) struct Prepared {
     pub(super) payload: Payload,
-    /// The image that its program belongs to, if containerd had to be asked for one.
+    /// The image that the program belongs to, if containerd was asked for one.
     pub(super) pin: Option<Pin>,
     /// Whether the container's root filesystem has been mounted in its bundle, for files of the image to be mounted in it.
     pub(super) is_taken_over: bool,
 }
 
-/// Says why a program cannot be found or prepared.
+/// The reason why a program cannot be found or prepared.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PayloadError {
     #[error(transparent)]
@@ -113,27 +113,27 @@ pub(super) enum PayloadError {
     Data(#[from] DataError),
 }
 
-/// A program that has been loaded.
+/// A loaded program.
 struct Loaded {
-    /// What it is called in messages.
+    /// Its name in messages.
     subject: String,
     program: Box<dyn Program>,
     /// The container's options, with those of its image.
     options: Options,
     /// The signal that stops the container.
     stop_signal: Option<i32>,
-    /// The image that it belongs to.
+    /// The image that the program belongs to.
     pin: Option<Pin>,
     /// Whether the root filesystem has been mounted in the bundle.
     is_taken_over: bool,
 }
 
-/// The image of a container, and what else its record says.
+/// The image of a container, and other facts of the container's record.
 #[derive(Default)]
 struct Chosen {
     image: Option<Image>,
     pin: Option<Pin>,
-    /// Whether the container is known to run this image, by an earlier note.
+    /// Whether an earlier record pins the container to this image.
     is_noted: bool,
     stop_signal: Option<i32>,
     /// What the files of a container without an image of containerd's belong to.
@@ -148,7 +148,7 @@ impl Chosen {
 }
 
 impl PayloadError {
-    /// Says what is to be done if a part of the image is missing that the container is known to run.
+    /// Adds advice for the case that a part of a pinned image is missing.
     fn of_pinned(self, pin: Option<&Pin>) -> Self {
         match (self, pin) {
             (
@@ -176,8 +176,8 @@ impl PayloadError {
 }
 
 impl Search<'_> {
-    /// Prepares what the process of `spec` runs. The runtime that talks to containerd is gone when this returns, with its
-    /// threads: libcontainer is about to fork.
+    /// Prepares the program of the process in `spec`. On return the runtime that talks to containerd has ended, with its threads:
+    /// libcontainer is about to fork.
     pub(super) fn payload(
         &self,
         spec: &Spec,
@@ -209,14 +209,14 @@ impl Search<'_> {
         Ok(Prepared { payload: Payload::Wasm(Box::new(wasm)), pin, is_taken_over })
     }
 
-    /// Returns the variables that tell of the trace, without those that the container has of its own.
+    /// Returns the variables with the trace context, except those that the container sets itself.
     fn variables(&self, spec: &Spec) -> Vec<(String, String)> {
         let variables = self.origin.map(|origin| origin.container.variables()).unwrap_or_default();
         let own = spec::env(spec);
         variables.into_iter().filter(|(name, _)| !own.iter().any(|(known, _)| known == name)).collect()
     }
 
-    /// Loads what the process runs, and notes which image that belongs to. containerd is not asked for what is a native file.
+    /// Loads the program, and records the image that it belongs to. For a native file containerd is not asked.
     async fn load(
         &self,
         spec: &Spec,
@@ -258,7 +258,7 @@ impl Search<'_> {
         if let (None, false, Some(pin)) = (&self.own, chosen.is_noted, &chosen.pin)
             && let Err(error) = precompiler.pin(self.id, pin).await
         {
-            // This task remembers it in any case.
+            // The task's own record has the pin in any case.
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot note which image the container runs");
         }
         let Chosen { stop_signal, pin, .. } = chosen;
@@ -353,7 +353,7 @@ impl Search<'_> {
         Ok(Some(precompiler.resolve_record(&record).await.map_err(PrepareError::Image)?))
     }
 
-    /// Opens the file that the entrypoint names.
+    /// Opens the entrypoint's file.
     fn find(&self, spec: &Spec, entrypoint: &Entrypoint) -> Result<Found, PayloadError> {
         let env = spec::env(spec);
         let search =
@@ -364,7 +364,7 @@ impl Search<'_> {
     }
 }
 
-/// Checks that wasm of an image has the name by which it is asked for: that of what the container runs, or a title.
+/// Checks that an exec process names wasm of the image correctly: by the name of the container's program, or by a title.
 fn check_name(own: &str, name: &str, image: &Image) -> Result<(), PayloadError> {
     let Content::Wasm(layers) = &image.content else { return Ok(()) };
     let titles: Vec<&str> = layers.iter().filter_map(|layer| layer.title.as_deref()).collect();
@@ -375,7 +375,7 @@ fn check_name(own: &str, name: &str, image: &Image) -> Result<(), PayloadError> 
     Err(PayloadError::NoProgram { program, image: image.name.clone(), programs })
 }
 
-/// Makes the engine that the options of the container and its image ask for, and puts these together.
+/// Makes the engine with the merged options of the container and its image.
 fn tuned(
     engine: EngineConstructor,
     spec: &Spec,
@@ -387,13 +387,13 @@ fn tuned(
     Ok(tuned)
 }
 
-/// Says whether a file is wasm, by its name or its first bytes.
+/// Returns whether a file is wasm, by its name or its first bytes.
 fn is_wasm(entrypoint: &Entrypoint, file: &fs::File) -> Result<bool, PayloadError> {
     let failed = |source| PayloadError::Entrypoint { program: entrypoint.program.clone(), source };
     Ok(entrypoint.is_named_wasm() || entrypoint::starts_with(file, MAGIC).map_err(failed)?)
 }
 
-/// Tells of mounts that could not be looked into.
+/// Lists mounts that could not be searched, for a message.
 fn not_seen(mounts: &[String]) -> String {
     if mounts.is_empty() { String::new() } else { format!("; not looked into: {}", mounts.join(", ")) }
 }
@@ -403,7 +403,7 @@ fn open_descriptors() -> Vec<RawFd> {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
     let mut listed: Vec<RawFd> =
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    // The folder itself was open while it was read.
+    // The folder itself was open while it was listed.
     listed.retain(|fd| fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
     listed
 }

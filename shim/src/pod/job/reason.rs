@@ -1,4 +1,4 @@
-//! Why libcontainer could not build: what it returns, made complete by what it has logged on the way.
+//! The reason why libcontainer could not build: its error, completed by what its processes have logged.
 
 use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::Spec;
@@ -9,7 +9,7 @@ use super::build::BuildError;
 use crate::pod::spec;
 use crate::telemetry::reasons::{self, Note};
 
-/// What libcontainer's processes put before a reason as they hand it on to each other.
+/// Prefixes that libcontainer's processes add when they pass an error to each other.
 const HANDED_ON: [&str; 6] = [
     "failed to create container: ",
     "exec process failed with error ",
@@ -18,20 +18,20 @@ const HANDED_ON: [&str; 6] = [
     "executor failed: ",
     "failed to execute workload: ",
 ];
-/// Highest number of an error that Linux has.
+/// Highest error number of Linux.
 const ERRNO_MAX: i32 = 133;
 
-/// What was to be built.
+/// The spec of the container or process that could not be built.
 pub(super) struct Specs<'a> {
-    /// As the client wrote it.
+    /// The client's spec.
     pub(super) original: &'a Spec,
-    /// As libcontainer got it.
+    /// The spec that libcontainer got.
     pub(super) adapted: &'a Spec,
 }
 
-/// Makes the error of a container or process that libcontainer could not build, from what it returns and what has been noted.
+/// Makes the error of a container or process that libcontainer could not build, from libcontainer's error and the notes of its processes.
 pub(super) fn build_error(what: &'static str, error: &LibcontainerError, specs: &Specs<'_>) -> BuildError {
-    // What an executed process says comes in pieces of three bytes, the last one filled with zeros.
+    // The error of an executed process comes in pieces of three bytes, the last one padded with zeros.
     let text = chain(error).replace('\0', "");
     BuildError::Build { what, reason: reason(&text, &reasons::take(), specs) }
 }
@@ -44,7 +44,7 @@ fn reason(text: &str, notes: &[Note], specs: &Specs<'_>) -> String {
     while let Some(rest) = HANDED_ON.iter().find_map(|before| reason.strip_prefix(before)) {
         reason = rest;
     }
-    // Who is deepest is the first to say something.
+    // The innermost process logs first.
     let Some(detail) = notes.first().map(|note| detail(note, specs)) else { return reason.to_owned() };
     let cause = notes.iter().find_map(cause);
     let mut parts = vec![reason.to_owned()];
@@ -57,7 +57,7 @@ fn reason(text: &str, notes: &[Note], specs: &Specs<'_>) -> String {
     parts.join(": ")
 }
 
-/// Says what a note of libcontainer means.
+/// Explains a note of libcontainer.
 fn detail(note: &Note, specs: &Specs<'_>) -> String {
     if note.message == "failed to chdir" {
         return format!("cannot use working directory {}", spec::cwd(specs.original).display());
@@ -77,7 +77,7 @@ fn detail(note: &Note, specs: &Specs<'_>) -> String {
     if fields.is_empty() { note.message.clone() } else { format!("{} ({})", note.message, fields.join(", ")) }
 }
 
-/// Finds the system's own words in the fields of a note.
+/// Finds the system's error among the fields of a note.
 fn cause(note: &Note) -> Option<String> {
     let errors = note.fields.iter().filter(|(name, _)| is_error(name)).map(|(_, value)| value.as_str());
     errors.chain([note.message.as_str()]).find_map(|text| {
@@ -115,14 +115,14 @@ mod tests {
         Note { message: message.to_owned(), fields, complete: false }
     }
 
-    /// The user reads the reason, not the way it took through libcontainer's processes.
+    /// The message is the reason, without the path it took through libcontainer's processes.
     #[test]
     fn reasons_are_plain() {
         let text = "exec process failed with error error in executing process : cannot execute \"/x\"";
         assert_eq!(told(text, &[]), "cannot execute \"/x\"");
     }
 
-    /// What was logged first says what it was about, and somewhere there is the system's reason.
+    /// The first note names the failed step, and one of the notes has the system's error.
     #[test]
     fn reasons_are_complete() {
         let mounts = spec().mounts().clone().unwrap();
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(told("io error", &notes), "io error: failed to set readonly path (path \"/p\"): Permission denied");
     }
 
-    /// What a hook says needs nothing before or behind it.
+    /// A hook's own message is not wrapped in any other text.
     #[test]
     fn hooks_say_all() {
         let notes =

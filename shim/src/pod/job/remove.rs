@@ -1,5 +1,5 @@
-//! Takes away all that is left of a container. Each step works whether or not the ones before did, and whether or not
-//! there is anything left for it to do.
+//! Removes the remains of a container. Each step works whether or not the previous ones succeeded, and whether or not it finds anything
+//! to remove.
 
 use std::fs;
 use std::io;
@@ -19,27 +19,27 @@ use crate::node::pid::ProcessId;
 use crate::pod::record::Claimed;
 use crate::pod::spec;
 
-/// How long killed processes may take to go.
+/// Time limit for killed processes to end.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// Pause between two looks.
+/// Pause between two polls.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Take away all that is left of a container.
+/// A job: remove the remains of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remove {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
     /// The container's folder in the runtime folder.
     pub(crate) folder: PathBuf,
-    /// The helper that was building it, if it did not come to an end.
+    /// The helper that was building the container, if it did not finish.
     pub(crate) helper: Option<ProcessId>,
-    /// The init process, if there was one.
+    /// The init process, if one was made.
     pub(crate) init: Option<ProcessId>,
-    /// Its cgroups, if they are known.
+    /// The container's cgroups, if they are known.
     pub(crate) cgroup: Option<Cgroup>,
 }
 
-/// Says what could not be taken away.
+/// A part that could not be removed.
 #[derive(Debug, thiserror::Error)]
 enum RemoveError {
     #[error("cannot end the processes of the container: {0:?} are left")]
@@ -59,11 +59,11 @@ enum RemoveError {
 }
 
 impl Remove {
-    /// Ends the processes, removes cgroups and state, unmounts. The first failure is told; the rest is done all the same.
+    /// Ends the processes, removes cgroups and state, unmounts. Reports the first failure; the other steps are done all the same.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let claimed = Claimed::load(&self.folder);
         let noted = claimed.as_ref();
-        // Without either nothing was made: no process is the container's by the path of its spec alone.
+        // Without a claim or a known cgroup nothing was made. A process in the cgroup of the spec's path need not be the container's.
         let cgroup = self.cgroup.clone().or_else(|| noted?.cgroup.clone()).unwrap_or_default();
         let helper = self.helper.or_else(|| Some(noted?.helper));
         let init = self.init.or_else(|| noted?.init);
@@ -81,7 +81,7 @@ impl Remove {
         steps.into_iter().collect::<Result<(), RemoveError>>().map_err(|error| Failure::new(Kind::Internal, &error))
     }
 
-    /// Kills its processes, as far as they are known, and does not wait for their end.
+    /// Kills the known processes of the container, without waiting for their end.
     pub(crate) fn kill(&self) {
         let claimed = Claimed::load(&self.folder);
         let noted = claimed.as_ref();
@@ -96,7 +96,7 @@ impl Remove {
         }
     }
 
-    /// Runs the hooks for the time after the end, and removes what libcontainer has left.
+    /// Runs the `poststop` hooks, and removes libcontainer's remains.
     fn remove_container(&self) -> Result<(), RemoveError> {
         let state = self.folder.join(&self.id);
         // The library logs it as an error that there is none, as after each container that was removed by its daemon.
@@ -120,7 +120,7 @@ impl Remove {
         }
     }
 
-    /// A hook that fails is no reason to keep the container.
+    /// Runs the hooks. A failed hook does not stop the removal.
     fn run_hooks(&self, container: &Container) {
         let Ok(spec) = spec::load(&self.bundle) else { return };
         let Some(hooks) = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()) else { return };
@@ -130,11 +130,11 @@ impl Remove {
     }
 }
 
-/// Kills what a helper has started first: once that is dead, nothing new can get into the cgroups from outside.
+/// Kills the helper first: once it is dead, no new process can enter the cgroups from outside.
 fn end_processes(helper: Option<ProcessId>, init: Option<ProcessId>, cgroup: &Cgroup) -> Result<(), RemoveError> {
     if let Some(helper) = helper {
         helper.kill_group();
-        // What is killed still ends the call that it is in, which may make a cgroup.
+        // A killed process still completes its current system call, which may make a cgroup.
         let start = Instant::now();
         while helper.group_is_running() && start.elapsed() < KILL_LIMIT {
             std::thread::sleep(PAUSE);
@@ -166,7 +166,7 @@ fn remove_cgroup(cgroup: &Cgroup) -> Result<(), RemoveError> {
         if start.elapsed() > KILL_LIMIT {
             return Err(RemoveError::Cgroup);
         }
-        // Somebody may have got in on the way to its end.
+        // Another process may have entered while these were ending.
         cgroup.kill_all(PAUSE);
         std::thread::sleep(PAUSE);
     }

@@ -1,4 +1,4 @@
-//! How a job ends, as the daemon hears of it.
+//! The result of a job, as a helper reports it to the daemon.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,10 +7,10 @@ use crate::node::cgroup::Cgroup;
 use crate::node::pid::ProcessId;
 use crate::telemetry::observe::About;
 
-/// What a helper has to say.
+/// A helper's report.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// A process of a container is there.
+    /// A process of a container was made.
     Process { id: ProcessId, cgroup: Option<Cgroup>, about: About },
     /// The job is done.
     Done,

@@ -1,9 +1,9 @@
-//! What must be so of a root filesystem before libcontainer builds a container in it.
+//! Checks of a root filesystem before libcontainer builds a container in it.
 //!
-//! libcontainer makes and removes links in `/dev` by a path that it joins, while the process still has the node's root: if the image's
-//! `/dev` is a link, that path leads to a folder of the node. It mounts `/proc` and `/sys` where a link of the image leads; what hides
-//! parts of them later goes by the name, and may find something else there. Nobody but this helper has the root filesystem yet, so a look
-//! at it holds. runc refuses such links as well.
+//! libcontainer makes and removes links in `/dev` by a joined path, while the process still has the node's root. If the image's `/dev` is
+//! a link, that path leads to a folder of the node. libcontainer mounts `/proc` and `/sys` where a link of the image leads. It masks
+//! parts of them later by name, and that name may lead elsewhere. No other process has access to the root filesystem yet, so the result
+//! of a check stays valid. runc refuses such links as well.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ use crate::pod::spec;
 /// Types of mounts that show the kernel's own state.
 const OF_KERNEL: [&str; 2] = ["proc", "sysfs"];
 
-/// Says why no container can be built in a root filesystem.
+/// The reason why no container can be built in a root filesystem.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RootError {
     #[error("cannot use the root filesystem of the image: {} in it is a link or no folder", path.display())]
@@ -32,8 +32,8 @@ pub(super) enum RootError {
     },
 }
 
-/// Makes sure that `/dev`, and wherever a mount of the spec shows the kernel's state, is a folder that is reached through folders alone,
-/// or is not there.
+/// Checks `/dev` and the destination of each mount that shows the kernel's state. Each must be missing, or a folder that is reached
+/// through folders alone.
 ///
 /// # Errors
 /// [`RootError`] names the path.
@@ -62,8 +62,8 @@ pub(super) fn check(root: &Path, spec: &Spec) -> Result<(), RootError> {
     Ok(())
 }
 
-/// Makes `/dev`, if nothing is mounted there and the image has none: libcontainer makes devices in it, and not the folder. It belongs to
-/// the container's root. That it cannot be a link has been checked.
+/// Makes `/dev`, if nothing is mounted there and the image has none: libcontainer makes devices in it, but not the folder itself. The
+/// folder belongs to the container's root user. [`check`] has excluded a link.
 ///
 /// # Errors
 /// [`RootError::Look`].
@@ -110,7 +110,8 @@ mod tests {
         fs::remove_dir_all(root).unwrap();
     }
 
-    /// Links and files are refused where libcontainer works by path, folders and gaps are not, and other mounts may lie behind links.
+    /// Links and files are refused where libcontainer works by path. Folders and missing paths are accepted. Other mounts may lie behind
+    /// links.
     #[test]
     fn links_are_refused() {
         let root = std::env::temp_dir().join(format!("prewasi-root-{}", std::process::id()));

@@ -1,15 +1,15 @@
-//! The mount namespace in which libcontainer builds a container, and what is mounted there for it.
+//! The mount namespace in which libcontainer builds a container, and the mounts that are prepared there.
 //!
-//! libcontainer 0.7 mounts folders of the node into a container, but it knows only a part of what a spec can say of them: how mounts
-//! spread, whose files they are. And of cgroups of version 1 it shows a container whichever process of the node has, by chance, the
-//! number that the container's own process has in its pid namespace. So the helper makes these mounts itself, in a mount namespace of its
-//! own, with all that the spec says of them, at a place in the bundle that nobody else sees. libcontainer gets a spec that names these
-//! as sources: a copy of a mount is as the mount is. It makes each copy in the order of the spec, after `/proc` or `/dev`.
+//! libcontainer 0.7 mounts folders of the node into a container. It implements only a part of what a spec can demand of each, such as
+//! propagation and id mapping. With cgroup v1 it also shows a container the cgroups of a wrong process. It takes the container's pid,
+//! which counts in the container's pid namespace, for a pid of the node. So the helper makes these mounts itself, with all attributes of
+//! the spec. It makes them in its own mount namespace, in a folder of the bundle. libcontainer gets a spec with these as sources. It
+//! copies each of them, with all attributes, in the order of the spec, after `/proc` or `/dev`.
 //!
-//! Nothing of it has to be taken away: the namespace ends with the helper. Only the empty folder stays in the bundle.
+//! Nothing has to be unmounted: the namespace ends with the helper. Only the empty folder stays in the bundle.
 //!
-//! One thing libcontainer does to all mounts: they become slaves of the node's, or all are shared. If one must be shared, all are; the
-//! others are put right in the end, in the container ([`Stage::finish`]).
+//! libcontainer changes the propagation of all mounts: they become slaves of the node's mounts, or all become shared. If one mount must
+//! be shared, all are; the others are corrected afterwards, in the container ([`Stage::finish`]).
 
 mod bind;
 mod groups;
@@ -35,12 +35,12 @@ use groups::Hierarchies;
 use late::Late;
 use options::{Options, Propagation};
 
-/// Folder of the bundle in which the mounts are.
+/// Folder of the bundle that holds the prepared mounts.
 const FOLDER: &str = "prewasi-mounts";
-/// Where a container finds its cgroups mounted.
+/// Type of a mount of the spec that shows the container's cgroups.
 const CGROUP: &str = "cgroup";
 
-/// Says why the mounts of a container cannot be made.
+/// The reason why the mounts of a container cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StageError {
     #[error(
@@ -96,7 +96,7 @@ pub(crate) enum StageError {
 }
 
 impl StageError {
-    /// Says whether the container's description is at fault rather than the node.
+    /// Returns whether the container's description is at fault rather than the node.
     pub(crate) fn is_input(&self) -> bool {
         match self {
             Self::Propagation { .. } | Self::Unbindable | Self::NoSource { .. } | Self::NoMapping { .. } => true,
@@ -106,7 +106,7 @@ impl StageError {
     }
 }
 
-/// The mounts of a container that have been prepared.
+/// The prepared mounts of a container.
 pub(crate) struct Stage {
     mounts: Vec<Mount>,
     /// Whether libcontainer has to share all mounts.
@@ -116,18 +116,18 @@ pub(crate) struct Stage {
     outside: String,
 }
 
-/// A mount that has been made and is nowhere yet.
+/// A mount that has been made and is not attached to a path yet.
 struct Made {
-    /// Its place in the list of the spec's mounts.
+    /// Its index in the list of the spec's mounts.
     index: usize,
     tree: OwnedFd,
-    /// What is to be mounted in it.
+    /// Mounts to be attached inside it.
     hierarchies: Hierarchies,
 }
 
 impl Stage {
-    /// Takes this process into a mount namespace of its own and makes the mounts of the spec there that libcontainer would not make as
-    /// the spec says; `None` if there are none. Forks, so this process must have one thread.
+    /// Moves this process into a new mount namespace, and makes the mounts of the spec there that libcontainer would make wrong. Returns
+    /// `None` if there are none. Forks, so this process must have one thread.
     ///
     /// # Errors
     /// [`StageError`] names source and destination.
@@ -153,7 +153,7 @@ impl Stage {
             };
             made.push(Made { index, tree, hierarchies });
         }
-        // What is mounted from now on must not spread to the node.
+        // Mounts made from now on must not propagate to the node.
         spread_all(Propagation::DEFAULT).map_err(StageError::Namespace)?;
         let outside = format!("/proc/{}/ns/mnt", nix::unistd::getppid());
         let mut stage = Self { mounts, shared: false, late: Vec::new(), outside };
@@ -162,7 +162,7 @@ impl Stage {
         Ok(Some(stage))
     }
 
-    /// Puts the mounts where libcontainer can find them, and notes what is left to do in the container.
+    /// Attaches the mounts where libcontainer can find them, and records the corrections that the container will need.
     fn place(&mut self, made: Vec<Made>, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
@@ -188,7 +188,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Puts these mounts into the spec for libcontainer.
+    /// Writes the prepared mounts into libcontainer's spec.
     pub(crate) fn adapt(&self, spec: &mut Spec) {
         spec.set_mounts(Some(self.mounts.clone()));
         if let Some(linux) = spec.linux_mut() {
@@ -196,12 +196,12 @@ impl Stage {
         }
     }
 
-    /// Returns the mount namespace in which hooks run that belong to the node.
+    /// Returns the path of the mount namespace in which the node's hooks run.
     pub(crate) fn outside(&self) -> &str {
         &self.outside
     }
 
-    /// Does what is left to do in the container that has been built, of which `init` is the first process.
+    /// Makes the remaining corrections in the container that has been built. `init` is the pid of its first process.
     ///
     /// # Errors
     /// [`StageError::Finish`].
@@ -213,10 +213,10 @@ impl Stage {
     }
 }
 
-/// Removes the folder from a bundle. That there is none is as good.
+/// Removes the folder from a bundle. A bundle without it is no error.
 ///
 /// # Errors
-/// What the system says.
+/// The folder cannot be removed.
 pub(super) fn remove_folder(bundle: &Path) -> io::Result<()> {
     match fs::remove_dir(bundle.join(FOLDER)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -224,7 +224,7 @@ pub(super) fn remove_folder(bundle: &Path) -> io::Result<()> {
     }
 }
 
-/// Reads how the container's mounts shall spread.
+/// Reads the propagation of the container's mounts.
 fn propagation_of(spec: &Spec) -> Result<Option<Propagation>, StageError> {
     let value = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
     let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
@@ -235,24 +235,24 @@ fn propagation_of(spec: &Spec) -> Result<Option<Propagation>, StageError> {
     }
 }
 
-/// Says whether a mount shows a folder or file of the node.
+/// Returns whether a mount shows a folder or file of the node.
 fn is_bind(mount: &Mount) -> bool {
     let options = mount.options().as_deref().unwrap_or_default();
     mount.typ().as_deref() == Some("bind") || options.iter().any(|option| option == "bind" || option == "rbind")
 }
 
-/// Says whether something is said of how a mount spreads.
+/// Returns whether the options of a mount name a propagation.
 fn spreads(mount: &Mount) -> bool {
     mount.options().iter().flatten().any(|option| Propagation::parse(option).is_some())
 }
 
-/// Says whether the container gets a mount namespace that is made for it.
+/// Returns whether the container gets a new mount namespace.
 fn has_own_mounts(spec: &Spec) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount && namespace.path().is_none())
 }
 
-/// Changes how mounts of this process's namespace spread, beginning with the root.
+/// Changes the propagation of all mounts in this process's namespace, beginning with the root.
 fn spread_all(propagation: Propagation) -> io::Result<()> {
     let change = propagation.change();
     let root =

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Kind};
 
-/// Let the init process of a container go on.
+/// A job: let the init process of a container run its program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
     /// libcontainer's folder of the container.
@@ -15,7 +15,7 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// Tells the init process to run its program, then runs the hooks that come after.
+    /// Tells the init process to run its program, then runs the `poststart` hooks.
     pub(super) fn run(&self) -> Result<(), Failure> {
         Container::load(self.state.clone())
             .and_then(|mut container| container.start())

@@ -1,7 +1,7 @@
-//! The signal that stops a container. A shim is not told of it: it gets the number of each signal that is sent, and clients keep for
-//! themselves which of them means an end.
+//! The signal that stops a container. The task API does not name it: the shim gets the number of each signal, and only the client knows
+//! which one means "stop".
 //!
-//! Where it is to be found, the first that says one:
+//! The signal is looked up in these places, in this order:
 //!
 //! 1. What CRI keeps with a container: the pod's `stopSignal` for it, from containerd 2.2 on, else that of the image.
 //! 2. A label of the container, by which `ctr task kill` and `nerdctl stop` go: that of `nerdctl run --stop-signal`, else that of the image.
@@ -17,11 +17,11 @@ use crate::pod::docker::Noted;
 const CRI_METADATA: &str = "io.cri-containerd.container.metadata";
 /// Label of a container with the name of the signal.
 const LABEL: &str = "io.containerd.image.config.stop-signal";
-/// The lowest and the highest signal that has no meaning of its own, as the kernel's users count them.
+/// The lowest and the highest real-time signal, as the C library numbers them for programs.
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 
-/// What is read of what CRI keeps.
+/// The part of CRI's metadata that is read.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Versioned {
@@ -64,7 +64,7 @@ fn number(name: &str) -> Option<i32> {
     match name {
         "RTMIN" => Some(RTMIN),
         "RTMAX" => Some(RTMAX),
-        // Other names of SIGABRT, SIGIO and SIGCHLD.
+        // Synonyms of SIGABRT, SIGIO and SIGCHLD.
         "IOT" => Some(nix::libc::SIGABRT),
         "POLL" => Some(nix::libc::SIGIO),
         "CLD" => Some(nix::libc::SIGCHLD),
@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    /// Names with and without `SIG`, in any case, and numbers are understood; what is no signal is none.
+    /// Names with and without `SIG`, in any case, and numbers are parsed; any other text is `None`.
     #[test]
     fn names() {
         for (name, expected) in [
@@ -104,7 +104,7 @@ mod tests {
         }
     }
 
-    /// What CRI says counts most, then the label; what says nothing leaves it to the next.
+    /// CRI's metadata has precedence, then the label; a source without a signal is skipped.
     #[test]
     fn sources() {
         let record = |cri: &str, label: &str| ContainerRecord {

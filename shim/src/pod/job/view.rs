@@ -1,12 +1,15 @@
-//! The root filesystem as the processes of the container see it, in which programs are looked for.
+//! The root filesystem as the container's processes see it. The lookup of a program happens there.
 //!
-//! A process that is executed later is looked up below the root of the container's first one, where all is mounted. When the container
-//! is being created, the mounts of its spec are still to be made. A thread makes them then, in a mount namespace of its own that ends
-//! with it, and looks there: so the kernel itself resolves mounts over mounts and links on the way, once as it will for the container.
-//! No mount of this is ever seen by anybody else. What a file system of the kernel's or an empty one will hide is hidden here, too.
-//! A mount namespace costs more the more mounts the node has. So none is made where no mount and no link is on the program's way.
+//! A process that is executed in a running container is looked up below the root of the container's init, where everything is mounted.
+//! When the container is being created, the mounts of its spec do not exist yet. A thread then makes them in a mount namespace of its
+//! own, which ends with the thread, and looks there. So the kernel itself resolves links and stacked mounts, with the result that the
+//! container will have. No other process sees these mounts. Files that will be hidden by an empty file system, or by one of the kernel's,
+//! are hidden here too.
 //!
-//! Root filesystem and volumes are hostile: links are resolved as if the root filesystem were `/`, for what is mounted on, too.
+//! The cost of a mount namespace grows with the number of the node's mounts. So none is made if the program's path passes neither a mount
+//! nor a link.
+//!
+//! Root filesystem and volumes are hostile: links are resolved as if the root filesystem were `/`, also for mount points.
 
 use std::fs::File;
 use std::io;
@@ -24,19 +27,19 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use crate::node::mounts;
 use crate::pod::entrypoint::Entrypoint;
 
-/// Types of mounts that show something of the kernel's own: no program that this shim could run.
+/// Types of mounts that show the kernel's state: they hold no program that this shim could run.
 const OF_KERNEL: [&str; 9] =
     ["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "devtmpfs", "debugfs", "securityfs"];
 /// Types of mounts that are empty when they are made.
 const EMPTY: [&str; 2] = ["tmpfs", "ramfs"];
-/// The option by which an empty file system gets what lies below it.
+/// The mount option that fills an empty file system with a copy of the files below it.
 const COPIES: &str = "tmpcopyup";
 
-/// Where programs of a container are looked for.
+/// The place in which a container's programs are looked up.
 pub(super) enum View<'a> {
-    /// In a running container, by the root of one of its processes.
+    /// A running container: the root of one of its processes.
     Running(PathBuf),
-    /// In one that is being created.
+    /// A container that is being created.
     Planned {
         /// The root filesystem, without any mount of the spec.
         root: PathBuf,
@@ -45,11 +48,11 @@ pub(super) enum View<'a> {
     },
 }
 
-/// What was found.
+/// The result of a lookup.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) file: Option<File>,
-    /// Mounts that could not be looked into, each with its reason, for people who miss a file.
+    /// Mounts that could not be searched, each with the reason, for the message about a missing file.
     pub(super) unseen: Vec<String>,
 }
 
@@ -61,10 +64,10 @@ impl View<'_> {
         }
     }
 
-    /// Looks for the program of an entrypoint.
+    /// Looks up the program of an entrypoint.
     ///
     /// # Errors
-    /// What the system says, other than that there is no such file.
+    /// The system's error, except that the file does not exist.
     pub(super) fn find(&self, entrypoint: &Entrypoint, cwd: &Path, search: &str) -> io::Result<Found> {
         match self {
             Self::Running(root) => Ok(Found { file: entrypoint.open(root, cwd, search)?, unseen: Vec::new() }),
@@ -85,11 +88,11 @@ impl View<'_> {
     }
 }
 
-/// Says whether paths lead to the same files with the mounts as without: none of them passes a link or a folder that is mounted on.
-/// In doubt it says no.
+/// Returns whether paths lead to the same files with and without the mounts: no path passes a link or a mount point. Returns `false` in
+/// doubt.
 fn is_plain(root: &Path, mounts: &[Mount], paths: &[PathBuf]) -> io::Result<bool> {
     let folder = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    // Folders in which a link may lie that nobody sees yet.
+    // Folders of volumes: they may hold links that cannot be seen yet.
     let mut volumes: Vec<PathBuf> = Vec::new();
     for mount in mounts {
         let Some(place) = place(&folder, mount.destination())? else { return Ok(false) };
@@ -115,8 +118,8 @@ fn is_plain(root: &Path, mounts: &[Mount], paths: &[PathBuf]) -> io::Result<bool
     Ok(true)
 }
 
-/// Returns where a path leads in the root filesystem, with its links resolved; what is missing will be made there. `None` if that
-/// cannot be said.
+/// Returns where a path leads in the root filesystem, with its links resolved; missing folders will be made there. `None` if the path
+/// cannot be resolved.
 fn place(root: &OwnedFd, path: &Path) -> io::Result<Option<PathBuf>> {
     match open_in(root, path, ResolveFlags::empty()) {
         Ok(found) => {
@@ -128,7 +131,7 @@ fn place(root: &OwnedFd, path: &Path) -> io::Result<Option<PathBuf>> {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
             let Some(parent) = place(root, parent)? else { return Ok(None) };
             let missing = parent.join(name);
-            // A link that leads nowhere is there without being followed.
+            // A dangling link is present without being followed.
             let is_missing =
                 open_in(root, &missing, ResolveFlags::NO_SYMLINKS).is_err_and(|error| error == Errno::NOENT);
             Ok(is_missing.then_some(missing))
@@ -137,19 +140,19 @@ fn place(root: &OwnedFd, path: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// Opens what a path leads to in a root filesystem, without reading it.
+/// Opens the target of a path in a root filesystem, without access to its content.
 fn open_in(root: &OwnedFd, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
     let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     loop {
         match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // The kernel wants to be asked again when something was renamed meanwhile.
+            // After a concurrent rename the kernel wants the call to be repeated.
             Err(Errno::INTR | Errno::AGAIN) => {}
             found => return found,
         }
     }
 }
 
-/// Makes the mounts for this thread alone, and looks.
+/// Makes the mounts for this thread alone, and looks the program up there.
 fn look_behind(
     root: &Path,
     mounts: &[Mount],
@@ -169,7 +172,7 @@ fn look_behind(
     Ok(Found { file: look(root)?, unseen })
 }
 
-/// Mounts what the spec describes, as far as programs may lie there.
+/// Makes a mount of the spec, if it may hold programs.
 fn attach(root: &Path, mount: &Mount, bundle: &Path) -> io::Result<()> {
     let options = mount.options().as_deref().unwrap_or_default();
     let has = |wanted: &str| options.iter().any(|option| option == wanted);
@@ -191,7 +194,7 @@ fn attach(root: &Path, mount: &Mount, bundle: &Path) -> io::Result<()> {
     let target = target(&folder, mount.destination(), true)?;
     let path = format!("/proc/self/fd/{}", target.as_raw_fd());
     if OF_KERNEL.contains(&kind) || EMPTY.contains(&kind) {
-        // Folders for later mounts are made in it.
+        // Later mount points are created in this file system.
         return Ok(nix::mount::mount(Some("prewasi"), path.as_str(), Some("tmpfs"), MsFlags::empty(), None::<&str>)?);
     }
     let options = options.iter().filter(|option| !is_for_runtimes(option)).cloned().collect();
@@ -200,7 +203,7 @@ fn attach(root: &Path, mount: &Mount, bundle: &Path) -> io::Result<()> {
     mounts::mount_all(&[mount], Path::new(&path)).map_err(io::Error::other)
 }
 
-/// Says whether an option tells a runtime something, and not a file system.
+/// Returns whether an option is meant for the runtime rather than for the file system.
 fn is_for_runtimes(option: &str) -> bool {
     const PROPAGATION: [&str; 4] = ["private", "slave", "shared", "unbindable"];
     const RECURSIVE: [&str; 8] = ["ro", "rw", "nosuid", "nodev", "noexec", "noatime", "norelatime", "nosymfollow"];
@@ -210,8 +213,7 @@ fn is_for_runtimes(option: &str) -> bool {
         || ["idmap", "ridmap", COPIES].contains(&option)
 }
 
-/// Opens what is mounted on, and makes it if it is not there, as the container's runtime does later: with the owner that the root
-/// filesystem has.
+/// Opens a mount point, and makes it if it does not exist, as the container's runtime will: with the owner of the root filesystem.
 fn target(root: &OwnedFd, path: &Path, is_folder: bool) -> io::Result<OwnedFd> {
     match open_in(root, path, ResolveFlags::empty()) {
         Err(Errno::NOENT) => {}
@@ -231,7 +233,7 @@ fn target(root: &OwnedFd, path: &Path, is_folder: bool) -> io::Result<OwnedFd> {
             let (user, group) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
             chownat(&parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
         }
-        // A link that leads nowhere, or somebody else was faster.
+        // A dangling link, or another process made it first.
         Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
@@ -245,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    /// What is mounted on is found through links of the image, made where it is missing, and never outside the root filesystem.
+    /// Mount points are found through links of the image, created where they are missing, and never outside the root filesystem.
     #[test]
     fn targets_stay_inside() {
         let folder = std::env::temp_dir().join(format!("prewasi-view-{}", std::process::id()));
@@ -268,7 +270,7 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// A program is looked for without the mounts only if none of them, and no link, is on its way.
+    /// The lookup skips the mounts only if the program's path passes no mount and no link.
     #[test]
     fn mounts_on_the_way() {
         let folder = std::env::temp_dir().join(format!("prewasi-view-way-{}", std::process::id()));
@@ -295,21 +297,21 @@ mod tests {
         assert!(is_plain("/app/missing", &usual));
         assert!(is_plain("/app/a.wasm", &[("bind", "/var/run/secrets/token")]));
         assert!(is_plain("/app/a.wasm", &[("bind", "/app/sub"), ("bind", "/app/other")]));
-        // A folder on the way, or the file.
+        // A folder on the path, or the file.
         for destination in ["/app", "app", "/link", "/", "/app/a.wasm", "/app/../app", "/link/a.wasm"] {
             assert!(!is_plain("/app/a.wasm", &[("bind", destination)]), "{destination}");
         }
         assert!(!is_plain("/run/secrets/a.wasm", &[("bind", "/var/run/secrets")]));
-        // A link that nobody sees yet may lie in a volume, and lead anywhere.
+        // A volume may hold a link that cannot be seen yet and leads anywhere.
         assert!(!is_plain("/app/a.wasm", &[("bind", "/volume"), ("bind", "/volume/folder")]));
         assert!(!is_plain("/app/a.wasm", &[("bind", "/dangling")]));
-        // Links and dots on the program's own way.
+        // Links and dots on the program's own path.
         assert!(!is_plain("/link/a.wasm", &usual));
         assert!(!is_plain("/app/sub/../a.wasm", &usual));
         fs::remove_dir_all(folder).unwrap();
     }
 
-    /// Options that tell a runtime something are not for a file system.
+    /// Options for the runtime are not passed to the file system.
     #[test]
     fn options_for_runtimes() {
         for option in ["rprivate", "rslave", "shared", "rro", "rnosuid", "idmap", "tmpcopyup"] {

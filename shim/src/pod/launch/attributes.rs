@@ -1,9 +1,9 @@
-//! What a process of a container has that `execve(2)` would have given it, or runc's init, and libcontainer does not:
-//! `docs/parity.md` has the list.
+//! Attributes of a container's process that `execve(2)` or runc's init would set, and libcontainer does not: `docs/parity.md` has the
+//! list.
 //!
-//! It is done at three times. A helper does for itself what all of its descendants inherit. The process does the most of the rest
-//! before its creation is told, so that a creation fails where something cannot be had. The label comes last, because a profile
-//! is written for a program, not for what leads up to it.
+//! They are set in three steps. A helper sets for itself what all its descendants inherit. The process sets most others before its
+//! creation is reported, so that a missing feature fails the creation. The label comes last, because a profile is written for a program,
+//! not for the steps before it.
 
 use std::io;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use super::title::Title;
 use crate::node::keyring;
 use crate::pod::spec;
 
-/// Processors that a mask has room for.
+/// Number of processors in a mask.
 const PROCESSORS: usize = 8192;
 
-/// What is left to do in a process.
+/// Attributes that a process must still set.
 #[derive(Clone)]
 pub(crate) struct Attributes {
-    /// Whether another program takes the place of this process.
+    /// Whether the process executes another program.
     executed: bool,
     title: Title,
     labels: Arc<[Label]>,
 }
 
-/// Says why a process cannot be as one that is executed.
+/// The reason why a process cannot get the attributes of an executed one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttributeError {
     #[error(transparent)]
@@ -44,11 +44,11 @@ pub(crate) enum AttributeError {
 }
 
 impl Attributes {
-    /// Prepares this process, a helper, to make a process of a container: a wasm guest, or the native program of the spec. It has the
-    /// container's keyring then, unless the client wants it to keep its own.
+    /// Prepares this process, a helper, to make a process of a container: a wasm guest, or the native program of the spec. The helper
+    /// then has the container's keyring, unless the client wants it to keep its own.
     ///
     /// # Errors
-    /// [`AttributeError`]: the node cannot do what the spec wants.
+    /// [`AttributeError`]: the node cannot do what the spec demands.
     pub(crate) fn prepare(
         container: &str,
         spec: &Spec,
@@ -73,15 +73,15 @@ impl Attributes {
             Title::new(args.iter().map(String::as_str), env.map(|(name, value)| (name.as_str(), value.as_str())))
                 .map_err(AttributeError::Title)?;
         if let Err(error) = title.show_arguments() {
-            // The process itself writes over what it shows.
+            // The process itself overwrites the shown arguments later.
             tracing::debug!(%error, "cannot change what is shown as the command line of a process");
         }
         Ok(Self { executed, title, labels: labels.into() })
     }
 
-    /// Does in the process what need not wait for its start.
+    /// Sets, in the process, the attributes that need not wait for its start.
     pub(super) fn begin(&self) -> Result<(), AttributeError> {
-        // A change of user leaves it to `fs.suid_dumpable`.
+        // After a change of user the default would be the value of `fs.suid_dumpable`.
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| AttributeError::Dumpable(error.into()))?;
         if !self.executed {
             self.title.show();
@@ -89,19 +89,19 @@ impl Attributes {
         Ok(self.labels.iter().try_for_each(Label::reach)?)
     }
 
-    /// Does the rest, just before the program runs.
+    /// Sets the remaining attributes, directly before the program runs.
     pub(super) fn finish(&self) -> Result<(), AttributeError> {
         Ok(self.labels.iter().try_for_each(Label::apply)?)
     }
 }
 
-/// Lets this process run on all processors that its cgroup allows: to what containerd was bound does not concern containers.
+/// Lets this process run on all processors that its cgroup allows: containerd's own affinity does not concern containers.
 fn run_anywhere() {
     let mask = [u8::MAX; PROCESSORS / 8];
-    // SAFETY: the kernel reads as many bytes as it is told.
+    // SAFETY: the kernel reads `mask.len()` bytes of the mask.
     let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
     if result < 0 {
-        // Only slower, as with runc.
+        // The process is only slower, as with runc.
         tracing::debug!(error = %io::Error::last_os_error(), "cannot let the process run on all processors");
     }
 }

@@ -1,7 +1,7 @@
-//! What libcontainer does to a container's init process and not to those that are executed later: the seccomp filter.
+//! Loads the seccomp filter of an exec process, which libcontainer does only for a container's init process.
 //!
-//! Without `noNewPrivileges` only a process with CAP_SYS_ADMIN may load a filter. So libcontainer is told nothing of the
-//! capabilities, the process keeps them until it has loaded the filter, and drops them then, as an init process does.
+//! Without `noNewPrivileges` only a process with CAP_SYS_ADMIN may load a filter. So libcontainer gets no capabilities to set. The
+//! process keeps its own until it has loaded the filter, and then drops them, as an init process does.
 
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
 use libcontainer::syscall::syscall::create_syscall;
@@ -11,11 +11,11 @@ use libcontainer::{capabilities, seccomp};
 #[derive(Clone)]
 pub(crate) struct Confinement {
     seccomp: Option<LinuxSeccomp>,
-    /// To be dropped after the filter is loaded.
+    /// The capabilities to keep after the filter is loaded.
     capabilities: Option<LinuxCapabilities>,
 }
 
-/// Says why a process may not run its program.
+/// The reason why a process may not run its program.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfineError {
     #[error("cannot apply the seccomp filter of the container")]
@@ -25,12 +25,13 @@ pub(super) enum ConfineError {
 }
 
 impl Confinement {
-    /// Makes the last step of a process that only has capabilities to drop.
+    /// Makes the last step of a process that only has to drop capabilities.
     pub(crate) fn lowering(capabilities: LinuxCapabilities) -> Self {
         Self { seccomp: None, capabilities: Some(capabilities) }
     }
 
-    /// Takes from a process what is to be done late, and drops to `lowered` then, if that is given. `None` if the filter needs a listener.
+    /// Removes the late steps from a process's description, and makes them a confinement. It drops to `lowered` afterwards, if set.
+    /// `None` if the filter needs a listener.
     pub(crate) fn of_other_process(
         spec: &Spec,
         process: &mut Process,
@@ -48,7 +49,7 @@ impl Confinement {
         Some(Self { seccomp: filter, capabilities: lowered.or(capabilities) })
     }
 
-    /// Does what is left to do.
+    /// Does the remaining steps.
     pub(super) fn apply(&self) -> Result<(), ConfineError> {
         if let Some(filter) = &self.seccomp {
             seccomp::initialize_seccomp(filter)?;
@@ -78,7 +79,7 @@ mod tests {
 
     const FILTER: &str = r#""seccomp":{"defaultAction":"SCMP_ACT_ALLOW"}"#;
 
-    /// Capabilities are kept back only if the filter could not be loaded without them.
+    /// Capabilities are dropped late only if the filter could not be loaded without them.
     #[test]
     fn capabilities_wait_for_the_filter() {
         let mut plain = process("");

@@ -1,13 +1,13 @@
-//! What the process of a guest gives up right before the guest runs: every system call but those on a list, all new
-//! executable memory, and, where the options narrow its folders, every path outside of them.
+//! The restrictions of a guest's process, applied directly before the guest runs. It can make only the system calls of a list, and gets
+//! no new executable memory. If the options restrict its folders, it has no paths outside of them.
 //!
-//! The walls of wasm are the first line. This is the second: whatever gets past them, by a fault of an engine or by code
-//! that a library of ours was made to load, can compute and use the container's files and sockets, as the guest could anyway,
-//! and nothing else of the kernel. It comes on top of the container's own seccomp filter, and is the last step of all:
-//! capabilities, labels and descriptors are settled by then. A guest does not run without it.
+//! The sandbox of wasm is the first line of defence; this is the second. Hostile code may get past the first, by a fault of an engine or
+//! because a library of the shim is made to load it. Such code can compute and use the container's files and sockets, which the guest can
+//! do anyway. It can use nothing else of the kernel. The guard comes on top of the container's own seccomp filter. It is the last step:
+//! capabilities, labels and descriptors are set before. A guest does not run without it.
 //!
-//! An unprivileged process may load a filter only if it can gain no privileges by an exec. This one never execs, so that is
-//! set, whatever the spec says of it.
+//! An unprivileged process may load a filter only if exec can give it no privileges. This process never executes a program, so that is
+//! set, whatever its spec has.
 
 mod calls;
 mod folders;
@@ -19,7 +19,7 @@ use std::io;
 
 use prewasi_engines::{Guest, Network, Program, RunError};
 
-/// Says why a guest cannot be guarded.
+/// The reason why a guest cannot be guarded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GuardError {
     #[error("cannot guard the guest: its folders cannot be closed off")]
@@ -30,28 +30,28 @@ pub(super) enum GuardError {
     Filter(#[source] io::Error),
 }
 
-/// What a guest needs beyond what all of them need.
+/// Needs of a guest beyond those of all guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Needs {
-    /// Sockets of the internet.
+    /// Internet sockets.
     network: bool,
-    /// Processes of its own.
+    /// Child processes.
     processes: bool,
 }
 
-/// Puts the guard in force, for the whole process. What is open and mapped stays so.
+/// Applies the guard to the whole process. Open descriptors and existing mappings stay.
 ///
 /// # Errors
 /// [`GuardError`]: the guest must not run.
 pub(super) fn enter(guest: &Guest, serves: bool) -> Result<(), GuardError> {
     let needs = Needs { network: serves || guest.network == Network::Inherit, processes: serves };
-    // If this is refused, and is not so already, loading is refused as well.
+    // If this fails, and the flag is not set already, loading fails as well.
     let _ = rustix::thread::set_no_new_privs(true);
     folders::close(guest, needs)?;
     program::load(&program::write(&calls::allowed(needs), std::process::id())).map_err(GuardError::Filter)
 }
 
-/// Runs the guest. In a debug build, what takes its place if it asks for that.
+/// Runs the guest. In a debug build it runs the probe instead, if the guest asks for it.
 pub(super) fn run(program: &dyn Program, guest: &Guest) -> Result<u8, RunError> {
     #[cfg(debug_assertions)]
     if let Some(outcome) = probe::run(guest) {

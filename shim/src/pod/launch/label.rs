@@ -1,12 +1,11 @@
 //! AppArmor profiles and SELinux labels of processes.
 //!
-//! Both modules are asked by a file of the process in `/proc`: `exec` for a label that the next program gets, `current` for one that
-//! the process itself gets. A wasm program is never executed, so its process changes its own label, as the last thing before the
-//! guest runs; threads that are made later have it too. libcontainer asks for the AppArmor profile of the next program,
-//! which is right for native programs, and tells nothing to SELinux.
+//! In both modules a process sets a label by a file in `/proc`: `exec` for the next program's label, `current` for its own. A wasm
+//! program is never executed, so its process changes its own label, as the last step before the guest runs; later threads inherit it.
+//! libcontainer sets the AppArmor profile of the next program, which is right for native programs, and does nothing for SELinux.
 //!
-//! The container's own `/proc` may be missing, or be an image's invention. So a helper opens the node's before the root
-//! changes. The process opens its own file through that, and closes it, before its container is told to have been created.
+//! The container's own `/proc` may be missing, or made up by an image. So a helper opens the node's before the root changes. Through that
+//! the process opens its own file, and then closes the node's `/proc`, before the creation of its container is reported.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -19,30 +18,30 @@ use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat};
 use rustix::io::Errno;
 
 const APPARMOR: &str = "/sys/module/apparmor/parameters/enabled";
-/// The profiles that are loaded, a line each.
+/// The list of loaded profiles, one per line.
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
-/// A label that a process is to have, and the way to it.
+/// A label for a process, and the way to set it.
 pub(super) struct Label {
-    /// What is written.
+    /// The text to write.
     text: String,
-    /// The files below `attr` that take it: the first that there is.
+    /// The files below `attr` that set it: the first existing one is used.
     files: &'static [&'static str],
     way: Mutex<Way>,
 }
 
-/// How far a process has got on the way to its label.
+/// The progress of a process towards its label.
 enum Way {
     /// The node's `/proc` is open.
     Node(OwnedFd),
     /// The process's own file is open.
     Open(File),
-    /// The label is there, or cannot be.
+    /// The label is set, or cannot be.
     Gone,
 }
 
-/// Says why a process cannot have its label.
+/// The reason why a process cannot have its label.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LabelError {
     #[error("cannot apply AppArmor profile {profile:?}: AppArmor is not enabled on this node")]
@@ -67,16 +66,16 @@ pub(crate) enum LabelError {
     },
 }
 
-/// Checks that the node can give a process the labels that it shall have.
+/// Checks that the node supports the labels of a process.
 ///
 /// # Errors
-/// [`LabelError`] says what the node lacks.
+/// [`LabelError`] names the missing support.
 pub(super) fn check(process: &Process) -> Result<(), LabelError> {
     if let Some(profile) = apparmor(process) {
         if !fs::read_to_string(APPARMOR).is_ok_and(|enabled| enabled.starts_with('Y')) {
             return Err(LabelError::AppArmorOff { profile: profile.to_owned() });
         }
-        // Where they cannot be listed, the kernel says it, only less clearly.
+        // If the list is not readable, the kernel reports a missing profile later, with a less clear error.
         if fs::read_to_string(PROFILES).is_ok_and(|profiles| !is_loaded(&profiles, profile)) {
             return Err(LabelError::NoProfile { profile: profile.to_owned() });
         }
@@ -87,8 +86,7 @@ pub(super) fn check(process: &Process) -> Result<(), LabelError> {
     }
 }
 
-/// Returns the labels of a process, in the order in which they are to be applied. `executed` says whether another program
-/// takes its place.
+/// Returns the labels of a process, in the order in which they are to be applied. `executed` means that another program replaces it.
 ///
 /// # Errors
 /// [`LabelError::Procfs`].
@@ -110,7 +108,7 @@ fn apparmor(process: &Process) -> Option<&str> {
     process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty())
 }
 
-/// Says whether a profile is in the kernel's list. Names of several, or of another namespace, are left to the kernel.
+/// Returns whether the kernel's list has a profile. Stacked profiles, and those of another namespace, are left to the kernel.
 fn is_loaded(profiles: &str, name: &str) -> bool {
     let is_plain = name != "unconfined" && !name.contains("//&") && !name.starts_with(':');
     !is_plain || profiles.lines().filter_map(|line| line.rsplit_once(" (")).any(|(known, _)| known == name)
@@ -127,7 +125,7 @@ fn procfs() -> Result<OwnedFd, LabelError> {
 }
 
 impl Label {
-    /// Opens the file that takes the label, and lets go of the node's `/proc`. For the main thread of the process.
+    /// Opens the file that sets the label, and closes the node's `/proc`. For the main thread of the process.
     pub(super) fn reach(&self) -> Result<(), LabelError> {
         let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
         let Way::Node(procfs) = std::mem::replace(&mut *way, Way::Gone) else { return Ok(()) };
@@ -169,7 +167,7 @@ mod tests {
         of(&process(labels), executed).unwrap().into_iter().map(|label| (label.text, label.files)).collect()
     }
 
-    /// A process changes its own label, or that of the next program; empty labels are none.
+    /// A process changes its own label, or that of the next program; an empty label is none.
     #[test]
     fn labels_of_processes() {
         let both = r#","apparmorProfile":"p","selinuxLabel":"u:r:t:s0""#;
@@ -181,7 +179,7 @@ mod tests {
         assert_eq!(told("", false), []);
     }
 
-    /// A profile is found by its whole name, which may hold spaces.
+    /// A profile is found by its whole name, which may contain spaces.
     #[test]
     fn loaded_profiles() {
         let profiles = "docker-default (enforce)\nmy profile (complain)\n";
@@ -192,7 +190,7 @@ mod tests {
         assert!(is_loaded(profiles, "a//&b") && is_loaded(profiles, ":ns:a"));
     }
 
-    /// The file that takes a label is opened through the node's `/proc` and is the process's own.
+    /// The file that sets a label is opened through the node's `/proc` and belongs to the process itself.
     #[test]
     fn files_are_reached() {
         let label = of(&process(r#","selinuxLabel":"u:r:t:s0""#), true).unwrap().pop().unwrap();

@@ -16,17 +16,17 @@ use super::signals;
 use super::{NOT_THERE, exit, mend_null_outputs, tell};
 use crate::pod::spec::{self, DEFAULT_PATH};
 
-/// Replaces the process by the program that the spec names.
+/// Replaces the process by the spec's program.
 #[derive(Clone)]
 pub(crate) struct NativeExecutor {
-    /// What is left to do before, for a process other than init. Whoever starts such a process is told why it cannot be.
+    /// The remaining confinement of an exec process. The client gets the reason if such a process cannot start.
     confinement: Option<Confinement>,
-    /// Variables besides those of the spec.
+    /// Variables in addition to the spec's.
     variables: Vec<(String, String)>,
     attributes: Attributes,
 }
 
-/// Says why a program cannot be executed.
+/// The reason why a program cannot be executed.
 #[derive(Debug, thiserror::Error)]
 enum NativeError {
     #[error(transparent)]
@@ -46,7 +46,7 @@ enum NativeError {
 }
 
 impl NativeExecutor {
-    /// Makes an executor for the init process, or with what is left to be done for another one.
+    /// Makes an executor for the init process, or with the remaining confinement for an exec process.
     pub(crate) fn new(
         confinement: Option<Confinement>,
         variables: Vec<(String, String)>,
@@ -55,7 +55,7 @@ impl NativeExecutor {
         Self { confinement, variables, attributes }
     }
 
-    /// Returns why the process could not be replaced.
+    /// Executes the program; returns the reason if that fails.
     fn replace(&self, spec: &Spec) -> NativeError {
         if let Err(error) = self.attributes.finish() {
             return error.into();
@@ -69,7 +69,7 @@ impl NativeExecutor {
         if std::env::var_os("PATH").is_none() {
             command.env("PATH", DEFAULT_PATH);
         }
-        // The standard library's `exec` restores ignored and blocked signals, which the program would inherit.
+        // The standard library's `exec` resets ignored and blocked signals, which the program would otherwise inherit.
         NativeError::Program { program: program.clone(), source: command.exec() }
     }
 
@@ -128,7 +128,7 @@ fn is_executable(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Folders and files without the bit are no programs, each with its own reason.
+    /// A folder, and a file without the executable bit, are no programs; each has its own reason.
     #[test]
     fn programs() {
         assert!(is_executable(Path::new("/bin/sh")).is_ok());

@@ -1,9 +1,9 @@
-//! Signals of a process that is pid 1 of its container and never replaced by another program.
+//! Signals of a process that is pid 1 of its container and never executes another program.
 //!
-//! The kernel drops signals for pid 1 that have no handler, SIGTERM above all. Each signal that would end an ordinary
-//! process therefore gets a handler that ends this one, with the exit code a shell would report. Those by which a container is
-//! stopped do so unless the program can hear it, see [`stop`]: SIGTERM, what a terminal sends (SIGINT, SIGQUIT), and the signal that the
-//! container's image or pod names. SIGALRM is the end of the time that it has then.
+//! The kernel drops signals for pid 1 without a handler, in particular SIGTERM. So each signal that would end an ordinary process gets a
+//! handler that ends this one, with the exit code that a shell would report. The signals that stop a container are SIGTERM, those of a
+//! terminal (SIGINT, SIGQUIT), and the signal that the container's image or pod names. They do so unless the program handles a stop, see
+//! [`stop`]. SIGALRM marks the end of the program's grace period.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,8 +13,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use super::stop;
 
-/// The signals whose default is to end a process, without those that engines use (SIGSEGV and its like) and SIGPIPE,
-/// which a guest sees as an error of its write.
+/// Signals that end a process by default. Those that engines use are left out (SIGSEGV and its like), and SIGPIPE, which a guest gets as
+/// an error of its write.
 const ENDING: [Signal; 14] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -32,8 +32,8 @@ const ENDING: [Signal; 14] = [
     Signal::SIGPWR,
 ];
 
-/// Signals that cannot be had for stopping: the kernel keeps two for itself, and sends others for what the engine, the guest's writes or
-/// the processes of a server do.
+/// Signals that cannot stop a container: two belong to the kernel; it sends the others about the engine, the guest's writes or a server's
+/// processes.
 const TAKEN: [libc::c_int; 10] = [
     libc::SIGKILL,
     libc::SIGSTOP,
@@ -46,7 +46,7 @@ const TAKEN: [libc::c_int; 10] = [
     libc::SIGPIPE,
     libc::SIGCHLD,
 ];
-/// The highest number of a signal.
+/// The highest signal number.
 const HIGHEST: libc::c_int = 64;
 
 /// A bit for each signal by which a container is stopped.
@@ -57,14 +57,14 @@ const fn bit(signal: libc::c_int) -> u64 {
 }
 
 extern "C" fn end(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel hands over what it says of the signal.
+    // SAFETY: the kernel passes a valid description of the signal.
     if signal == libc::SIGWINCH && unsafe { (*info).si_code } == libc::SI_KERNEL {
-        // A window has another size; nobody has asked for an end.
+        // The window's size has changed; the signal is no request to stop.
         return;
     }
     let stops = STOPPING.load(Ordering::Relaxed) & bit(signal) != 0;
     let signal = match (signal, stop::told_by()) {
-        // The time that it had is over.
+        // The grace period has passed.
         (libc::SIGALRM, Some(told)) => told,
         (signal, _) if stops && stop::tell(signal) => return,
         (signal, _) => signal,
@@ -73,20 +73,20 @@ extern "C" fn end(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc:
     unsafe { libc::_exit(128 + signal) }
 }
 
-/// Makes each signal that should end the process end it, from now on; so does `stop`, by which the container is stopped, and which tells
-/// the program first, if that can hear.
+/// Installs handlers for each signal that should end the process. `stop` is the signal that stops the container: like the others it first
+/// informs a program that handles a stop.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(super) fn end_on_signals(stop: Option<libc::c_int>) -> nix::Result<()> {
     let action = SigAction::new(SigHandler::SigAction(end), SaFlags::SA_ONSTACK | SaFlags::SA_SIGINFO, SigSet::all());
     for signal in ENDING {
-        // SAFETY: the handler calls nothing that may not be called in one.
+        // SAFETY: the handler makes only calls that are safe in one.
         unsafe { sigaction(signal, &action) }?;
     }
     if let Some(stop) = stop.filter(|stop| (1..=HIGHEST).contains(stop) && !TAKEN.contains(stop)) {
         let action = libc::sigaction::from(action);
-        // SAFETY: the handler calls nothing that may not be called in one. Not by nix, which does not know all signals.
+        // SAFETY: the handler makes only calls that are safe in one. Without nix, which does not know all signals.
         if unsafe { libc::sigaction(stop, &raw const action, std::ptr::null_mut()) } == 0 {
             STOPPING.fetch_or(bit(stop), Ordering::Relaxed);
         }
@@ -97,18 +97,19 @@ pub(super) fn end_on_signals(stop: Option<libc::c_int>) -> nix::Result<()> {
     unblock()
 }
 
-/// Takes back what a process up to containerd has had ignored, `nohup` for example: exec would hand that on to the program.
+/// Resets signals that a parent of containerd ignores, for example after `nohup`: exec would pass that on to the program.
 pub(super) fn forget_ignored() {
     for signal in 1..=HIGHEST {
-        // SAFETY: the default action is no code of this process. The kernel refuses it for SIGKILL and SIGSTOP, which cannot be ignored.
+        // SAFETY: the default action runs no code of this process. The kernel refuses it for SIGKILL and SIGSTOP, which cannot be
+        // ignored.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 
-/// Lets every signal through; a process inherits what its parent had blocked.
+/// Unblocks every signal; a process inherits its parent's blocked signals.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(super) fn unblock() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }

@@ -1,17 +1,17 @@
-//! A way for a wasm program to hear that it shall stop.
+//! Informs a wasm program that it must stop.
 //!
-//! WASI knows no signals. A program that wants to hear of those that stop it, SIGTERM above all, says so in its environment,
-//! `PREWASI_STOP=stdin`, and gets a standard input that has nothing to read and ends when the signal comes. Every program can wait for that, in any
-//! language, together with whatever else it waits for. It has [`GRACE`] then, or as many seconds as `PREWASI_STOP_GRACE` says,
-//! to end with an exit code of its own; after that, or with a second signal, it is ended like all others.
+//! WASI has no signals. A program can handle the signals that stop it, in particular SIGTERM. It declares that in its environment,
+//! `PREWASI_STOP=stdin`, and gets a standard input without data, which ends when the signal comes. Every program can wait for that, in
+//! any language, together with its other events. It then has [`GRACE`], or the seconds in `PREWASI_STOP_GRACE`, to end with its own exit
+//! code. After that, or at a second signal, it is ended like all others.
 //!
-//! A program that has a standard input of its own keeps it, and hears nothing.
+//! A program with a standard input of its own keeps it, and is not informed.
 //!
-//! All is prepared before the container can be started, so that a signal right after its start is heard. One that comes before
-//! the program runs ends the process soon, unless it is started meanwhile.
+//! All is prepared before the container can be started, so that a signal directly after its start is not lost. A signal before the
+//! program runs ends the process soon, unless the container is started meanwhile.
 //!
-//! A program that serves needs to say nothing: its engine hears for it, stops accepting, and finishes what it has begun. It may have
-//! forked processes, which hold the input as well, so that it does not end; what the engine waits for therefore is a byte.
+//! A program that serves needs no declaration: its engine handles the stop, accepts no more connections, and finishes the requests in
+//! progress. Its workers hold the input as well, so that it would not end; so the engine waits for a byte.
 
 use std::fs::File;
 use std::io;
@@ -22,38 +22,38 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::libc;
 use prewasi_engines::Guest;
 
-/// The variable by which a program says that it can hear.
+/// Variable in which a program declares that it handles a stop.
 const STOP: &str = "PREWASI_STOP";
-/// The variable with the seconds that it wants to have.
+/// Variable with the program's grace period, in seconds.
 const SECONDS: &str = "PREWASI_STOP_GRACE";
-/// How many seconds a program has that does not say how many it wants.
+/// Default grace period, in seconds.
 const GRACE: u32 = 30;
 
-/// The writing end of the input that ends; -1 if there is none, or it has been closed.
+/// The writing end of the input; -1 if there is none, or it has been closed.
 static INPUT: AtomicI32 = AtomicI32::new(-1);
-/// The input is for an engine that waits for a byte.
+/// Whether the input is for an engine that waits for a byte.
 static SERVES: AtomicBool = AtomicBool::new(false);
-/// The signal that told it to stop; 0 before.
+/// The signal that has informed the program; 0 before.
 static TOLD: AtomicI32 = AtomicI32::new(0);
 static GRACE_SECONDS: AtomicU32 = AtomicU32::new(GRACE);
 /// The program runs, or is about to.
 static STARTED: AtomicBool = AtomicBool::new(false);
-/// What was prepared, until the program takes it.
+/// The result of the preparation, until the program takes it.
 static PREPARED: Mutex<Option<Result<Prepared, StopError>>> = Mutex::new(None);
 
-/// How many seconds a process has that was told to stop before it was started.
+/// Grace period in seconds of a process that is stopped before it was started.
 const NOT_STARTED: u32 = 1;
 
-/// What a program needs for hearing that it shall stop.
+/// The descriptors that inform a program of a stop.
 #[derive(Default)]
 pub(super) struct Prepared {
     /// Descriptors that must stay open.
     pub(super) kept: Vec<RawFd>,
-    /// What the engine of a program that serves waits for.
+    /// The descriptor on which the engine of a program that serves waits.
     pub(super) stop: Option<Arc<OwnedFd>>,
 }
 
-/// Says why a program cannot be told to stop.
+/// The reason why a program cannot be informed of a stop.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StopError {
     #[error("cannot use {STOP}={0:?}: the only way to hear of a stop is \"stdin\"")]
@@ -64,12 +64,12 @@ pub(super) enum StopError {
     Input(#[source] io::Error),
 }
 
-/// Makes what ends when the program is to stop, for [`begin`].
+/// Makes the descriptors, for [`begin`].
 pub(super) fn prepare(guest: &Guest, serves: bool) {
     *PREPARED.lock().unwrap_or_else(PoisonError::into_inner) = Some(make(guest, serves));
 }
 
-/// Makes the program's input, if it wants that, or what its engine waits for, if it serves.
+/// Makes the program's input if it declares that, or the engine's descriptor if the program serves.
 fn make(guest: &Guest, serves: bool) -> Result<Prepared, StopError> {
     let wish = wish(guest)?;
     if !serves && (wish.is_none() || !has_no_input()) {
@@ -93,20 +93,21 @@ fn make(guest: &Guest, serves: bool) -> Result<Prepared, StopError> {
     Ok(prepared)
 }
 
-/// Begins the program: whoever was told to stop before has the whole grace from now on.
+/// Begins the program. If a signal has come before, the whole grace period begins now.
 ///
 /// # Errors
-/// The program's wish cannot be met.
+/// The program's declaration is not valid.
 pub(super) fn begin() -> Result<Prepared, StopError> {
     STARTED.store(true, Ordering::SeqCst);
     if told_by().is_some() {
-        // SAFETY: it only sets a timer.
+        // SAFETY: the call only sets a timer.
         unsafe { libc::alarm(GRACE_SECONDS.load(Ordering::Relaxed)) };
     }
     PREPARED.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(|| Ok(Prepared::default()))
 }
 
-/// Tells the program to stop, because this signal has come; `false` if it cannot hear, or has been told. For a signal handler.
+/// Informs the program that this signal has come. Returns `false` if it does not handle a stop, or has been informed before. For a signal
+/// handler.
 pub(super) fn tell(signal: libc::c_int) -> bool {
     let input = INPUT.swap(-1, Ordering::AcqRel);
     if input < 0 {
@@ -114,7 +115,7 @@ pub(super) fn tell(signal: libc::c_int) -> bool {
     }
     TOLD.store(signal, Ordering::Release);
     let seconds = if STARTED.load(Ordering::SeqCst) { GRACE_SECONDS.load(Ordering::Relaxed) } else { NOT_STARTED };
-    // SAFETY: all of them may be called in a signal handler; the descriptor belongs to nobody else.
+    // SAFETY: all calls are safe in a signal handler; no other value owns the descriptor.
     unsafe {
         if SERVES.load(Ordering::Relaxed) {
             libc::write(input, [0_u8].as_ptr().cast(), 1);
@@ -125,12 +126,12 @@ pub(super) fn tell(signal: libc::c_int) -> bool {
     true
 }
 
-/// Returns the signal that has told the program to stop, if one has.
+/// Returns the signal that has informed the program, if one has.
 pub(super) fn told_by() -> Option<libc::c_int> {
     Some(TOLD.load(Ordering::Acquire)).filter(|signal| *signal > 0)
 }
 
-/// Reads whether a program wants to hear that it shall stop, and how many seconds it has then.
+/// Reads whether a program handles a stop, and its grace period in seconds.
 fn wish(guest: &Guest) -> Result<Option<u32>, StopError> {
     match value(guest, STOP) {
         None | Some("") => Ok(None),
@@ -139,7 +140,7 @@ fn wish(guest: &Guest) -> Result<Option<u32>, StopError> {
     }
 }
 
-/// Reads how many seconds a program wants to have.
+/// Reads a program's grace period in seconds.
 fn seconds(guest: &Guest) -> Result<Option<u32>, StopError> {
     let Some(seconds) = value(guest, SECONDS) else { return Ok(None) };
     let number = seconds.parse().ok().filter(|seconds| *seconds > 0);
@@ -150,7 +151,7 @@ fn value<'a>(guest: &'a Guest, name: &str) -> Option<&'a str> {
     guest.env.iter().rfind(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
-/// Says whether standard input is `/dev/null`.
+/// Returns whether standard input is `/dev/null`.
 fn has_no_input() -> bool {
     let own = rustix::fs::fstat(rustix::stdio::stdin());
     let null = File::open("/dev/null").and_then(|null| Ok(rustix::fs::fstat(null)?));
@@ -166,7 +167,7 @@ mod tests {
         Guest { env, ..Guest::default() }
     }
 
-    /// A program hears nothing unless it says that it can, and says how in words that are known.
+    /// A program is informed only if it declares that, with a known value.
     #[test]
     fn wishes() {
         assert_eq!(wish(&guest(&[])).unwrap(), None);

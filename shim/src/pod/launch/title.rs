@@ -1,9 +1,9 @@
-//! What `/proc/PID/cmdline` and `/proc/PID/environ` of a process show that is not executed: its arguments and its environment.
+//! Sets `/proc/PID/cmdline` and `/proc/PID/environ` of a process that is not executed: its arguments and its environment.
 //!
-//! Without this they show those of the daemon: containerd's socket, paths of the node, the daemon's environment. The kernel
-//! reads both from the memory of the process, between addresses that it noted at `execve(2)` and that `prctl(2)` changes. A
-//! helper shows the arguments of what it makes before there is a process that a container could see. The environment follows in
-//! the process itself; until then nobody in a container can read it, because these processes are not dumpable.
+//! Otherwise they would show the daemon's: containerd's socket, paths of the node, the daemon's environment. The kernel reads both from
+//! the memory of the process, between addresses that it recorded at `execve(2)` and that `prctl(2)` changes. A helper sets the arguments
+//! before it makes a process that a container could see. The process itself sets its environment. Until then no process in a container
+//! can read it, because these processes are not dumpable.
 
 use std::fs;
 use std::io;
@@ -12,10 +12,10 @@ use std::ptr::{self, null_mut};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
 use rustix::process::{PrctlMmMap, configure_virtual_memory_map};
 
-/// Addresses in memory, from the first byte to behind the last one.
+/// A range of addresses, from the first byte to after the last one.
 type Range = (u64, u64);
 
-/// Arguments and environment in memory that is never given back, and where the kernel takes them from.
+/// Arguments and environment in memory that is never freed, and the kernel's addresses of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Title {
     args: Range,
@@ -23,7 +23,7 @@ pub(super) struct Title {
     noted: Noted,
 }
 
-/// The addresses that the kernel has noted, the same in each process that is forked.
+/// The kernel's addresses, the same in each forked process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Noted {
     code: Range,
@@ -35,10 +35,10 @@ struct Noted {
 }
 
 impl Title {
-    /// Puts arguments and environment into memory of this process and of those that will be forked from it.
+    /// Copies arguments and environment into memory of this process, which its forks inherit.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(super) fn new<'a>(
         args: impl Iterator<Item = &'a str>,
         env: impl Iterator<Item = (&'a str, &'a str)>,
@@ -48,7 +48,7 @@ impl Title {
         let env_at = bytes.len();
         bytes.extend(env.flat_map(|(name, value)| name.bytes().chain([b'=']).chain(value.bytes()).chain([0])));
         let length = bytes.len().max(1);
-        // SAFETY: new memory, which nothing else uses; `bytes` fits into it, and it is never unmapped.
+        // SAFETY: new memory without other users; `bytes` fits into it, and it is never unmapped.
         let start = unsafe {
             let start = mmap_anonymous(null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?;
             ptr::copy_nonoverlapping(bytes.as_ptr(), start.cast(), bytes.len());
@@ -62,7 +62,7 @@ impl Title {
     /// Shows the arguments from now on.
     ///
     /// # Errors
-    /// What the system says: kernels without `CONFIG_CHECKPOINT_RESTORE` cannot.
+    /// The system's error: kernels without `CONFIG_CHECKPOINT_RESTORE` cannot do it.
     pub(super) fn show_arguments(&self) -> io::Result<()> {
         set(Noted { args: self.args, ..self.noted })
     }
@@ -74,8 +74,8 @@ impl Title {
         }
     }
 
-    /// Writes the arguments over those that the kernel shows, as far as there is room, and wipes the environment. This
-    /// process must not need its environment any more.
+    /// Overwrites the arguments that the kernel shows, up to their length, and erases the environment. This process must not use its
+    /// environment afterwards.
     fn overwrite(&self) {
         let length = |(start, end): Range| usize::try_from(end.saturating_sub(start)).unwrap_or(0);
         let (room, shown) = (length(self.noted.args), length(self.args));
@@ -83,8 +83,8 @@ impl Title {
             return;
         }
         let count = shown.min(room - 1);
-        // SAFETY: the kernel has put arguments and environment of this process there, in memory that can be written to. Rust's
-        // strings of them are copies, and pointers to variables find empty ones.
+        // SAFETY: the kernel has put arguments and environment of this process there, in writable memory. Rust's strings of them are
+        // copies, and pointers to variables find empty ones.
         unsafe {
             ptr::write_bytes(self.noted.args.0 as *mut u8, 0, room);
             ptr::copy_nonoverlapping(self.args.0 as *const u8, self.noted.args.0 as *mut u8, count);
@@ -94,11 +94,11 @@ impl Title {
 }
 
 impl Noted {
-    /// Reads them from the text of `/proc/self/stat`.
+    /// Parses the addresses from `/proc/self/stat`.
     fn parse(stat: &str) -> Option<Self> {
         let fields: Vec<u64> =
             stat.rsplit_once(") ")?.1.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-        // proc(5) counts from 1, and the first two stand before the parenthesis.
+        // proc(5) counts from 1, and the first two fields are before the parenthesis.
         let field = |number: usize| fields.get(number - 3).copied();
         let range = |number: usize| Some((field(number)?, field(number + 1)?));
         Some(Self {
@@ -112,9 +112,9 @@ impl Noted {
     }
 }
 
-/// Has the kernel note other addresses.
+/// Sets the kernel's addresses.
 fn set(noted: Noted) -> io::Result<()> {
-    // SAFETY: sbrk with 0 only tells where the memory ends that it manages.
+    // SAFETY: sbrk with 0 only returns the end of its memory.
     let brk = unsafe { nix::libc::sbrk(0) } as u64;
     let map = PrctlMmMap {
         start_code: noted.code.0,
@@ -132,7 +132,7 @@ fn set(noted: Noted) -> io::Result<()> {
         auxv_size: 0,
         exe_fd: -1,
     };
-    // SAFETY: all but arguments and environment stays as it is, and these two are only shown.
+    // SAFETY: only the addresses of arguments and environment change, and the kernel only shows these two.
     Ok(unsafe { configure_virtual_memory_map(&map) }?)
 }
 
@@ -152,7 +152,7 @@ mod tests {
         Title::new(["/a.wasm", "", "x y"].into_iter(), [("A", "1"), ("B", "")].into_iter()).unwrap()
     }
 
-    /// Runs a test of this module again in a process of its own, whose title may change.
+    /// Runs a test of this module again in a separate process, whose title may change.
     fn apart(name: &str) {
         let mut again = Command::new("/proc/self/exe");
         again.args(["--exact", &format!("executor::title::tests::{name}")]).env(ASKED, "1");
@@ -160,7 +160,7 @@ mod tests {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 
-    /// Arguments and environment are shown as they were given, empty ones too, the arguments first.
+    /// Arguments and environment are shown unchanged, also empty ones, the arguments first.
     #[test]
     fn titles_are_shown() {
         if std::env::var_os(ASKED).is_none() {
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(shown(), (b"/a.wasm\0\0x y\0".to_vec(), b"A=1\0B=\0".to_vec()));
     }
 
-    /// Where the kernel does not change the addresses nothing of what was there is left to be seen.
+    /// If the kernel cannot change the addresses, none of the former content can be seen.
     #[test]
     fn titles_are_written_over() {
         if std::env::var_os(ASKED).is_none() {
@@ -185,7 +185,7 @@ mod tests {
         assert!(cmdline[13..].iter().chain(&environ).all(|byte| *byte == 0));
     }
 
-    /// A program's name may hold spaces and parentheses.
+    /// A program's name may contain spaces and parentheses.
     #[test]
     fn names_do_not_confuse() {
         let numbers = (3..=51).map(|number| number.to_string()).collect::<Vec<_>>().join(" ");

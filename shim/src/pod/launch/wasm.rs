@@ -21,11 +21,11 @@ use super::{exit, guard, mend_null_outputs, signals, stop, tell};
 pub(crate) struct Wasm {
     pub(crate) program: Arc<dyn Program>,
     pub(crate) guest: Guest,
-    /// Descriptors that belong to the program; all others are closed before it runs.
+    /// Descriptors of the program; all others are closed before it runs.
     pub(crate) kept: Vec<RawFd>,
-    /// How long the program may run.
+    /// Time limit of the program.
     pub(crate) timeout: Option<Duration>,
-    /// The signal that stops the container, if somebody says one.
+    /// The signal that stops the container, if it is known.
     pub(crate) stop_signal: Option<i32>,
 }
 
@@ -33,12 +33,12 @@ pub(crate) struct Wasm {
 #[derive(Clone)]
 pub(crate) struct WasmExecutor {
     wasm: Wasm,
-    /// What is left to do before, for a process other than init.
+    /// The remaining confinement of an exec process.
     confinement: Option<Confinement>,
     attributes: Attributes,
 }
 
-/// Says that a program was ended because it ran for too long.
+/// The error of a program that exceeded its time limit.
 #[derive(Debug, thiserror::Error)]
 #[error("the guest was ended: it ran for longer than {timeout:?}, the limit set by `timeout`")]
 struct TooLong {
@@ -46,23 +46,23 @@ struct TooLong {
 }
 
 impl WasmExecutor {
-    /// Makes an executor for the init process, or with what is left to be done for another one.
+    /// Makes an executor for the init process, or with the remaining confinement for an exec process.
     pub(crate) fn new(wasm: Wasm, confinement: Option<Confinement>, attributes: Attributes) -> Self {
         Self { wasm, confinement, attributes }
     }
 
-    /// Says whether the program answers requests, instead of running to its end.
+    /// Returns whether the program serves requests instead of running to its end.
     fn serves(&self) -> bool {
         self.wasm.program.serves() && self.wasm.guest.function.is_none()
     }
 
     fn run(&self, guest: Guest) -> u8 {
         let program = self.wasm.program.clone();
-        // Processes of a server are forked from this thread, and are called what it is called.
+        // Workers of a server are forked from this thread, and inherit its name.
         let name = name(&guest).and_then(|name| name.into_string().ok()).unwrap_or_else(|| "guest".to_owned());
         let thread = guest_thread(&name);
         let (sender, outcome) = mpsc::channel();
-        // If the receiver does not wait any more, the process is about to end.
+        // If the receiver is gone, the process is about to end.
         let spawned = thread.spawn(move || drop(sender.send(guard::run(&*program, &guest))));
         if let Err(error) = spawned {
             let error = RunError::Setup { reason: format!("cannot start a thread: {error}") };
@@ -79,12 +79,12 @@ impl WasmExecutor {
                 tell(&error);
                 TRAPPED
             }
-            // The thread panicked, and the panic's message has been written already.
+            // The thread panicked, and has printed the panic's message.
             Err(None) => TRAPPED,
         }
     }
 
-    /// Waits for the end of the guest, but not for longer than it may run.
+    /// Waits for the end of the guest, at most for its time limit.
     fn wait<T>(&self, outcome: &mpsc::Receiver<T>) -> Result<T, Option<TooLong>> {
         let Some(timeout) = self.wasm.timeout else { return outcome.recv().map_err(|_| None) };
         outcome.recv_timeout(timeout).map_err(|error| match error {
@@ -93,7 +93,7 @@ impl WasmExecutor {
         })
     }
 
-    /// Closes every descriptor from 3 on that is not the program's, and none of `more`.
+    /// Closes every descriptor from 3 on, except the program's and those in `more`.
     fn close_others(&self, more: &[RawFd]) {
         let mut next: u32 = 3;
         let mut kept: Vec<&RawFd> = self.wasm.kept.iter().chain(more).collect();
@@ -119,7 +119,7 @@ impl Executor for WasmExecutor {
     }
 
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        // The guest gets its environment from the spec; what this process inherited is nobody's business.
+        // The guest gets its environment from the spec; the inherited one must not be visible.
         let names: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
         for name in names {
             // SAFETY: libcontainer calls this in a process that has one thread.
@@ -133,7 +133,7 @@ impl Executor for WasmExecutor {
         crate::telemetry::reasons::close();
         mend_null_outputs();
         if let Some(name) = name(&self.wasm.guest) {
-            // Only a name.
+            // A failure is harmless: it is only a name.
             let _ = rustix::thread::set_name(&name);
         }
         if let Some(Err(error)) = self.confinement.as_ref().map(Confinement::apply) {
@@ -154,13 +154,13 @@ impl Executor for WasmExecutor {
             exit(CANNOT_RUN);
         }
         let code = self.run(Guest { stop: prepared.stop, ..self.wasm.guest.clone() });
-        // Nobody is left to be told if this fails.
+        // If this fails, there is no way to report it.
         let _ = std::io::stdout().flush();
         exit(code)
     }
 }
 
-/// Returns what the kernel would call a process that executes the program.
+/// Returns the name that the kernel would give to a process that executes the program.
 fn name(guest: &Guest) -> Option<CString> {
     let file = Path::new(guest.args.first()?).file_name()?;
     CString::new(file.as_encoded_bytes()).ok()
@@ -170,7 +170,7 @@ fn close_range(first: u32, last: u32) {
     // SAFETY: the values that own these descriptors are never used or dropped: the process ends with `_exit`.
     let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
     if result != 0 {
-        // Kernels before 5.9: what stays open is of no use to a guest, which has no descriptors but those of WASI.
+        // Kernels before 5.9: a guest cannot reach the open descriptors, because it only has those of WASI.
         tracing::debug!(first, last, "cannot close descriptors");
     }
 }

@@ -2,40 +2,40 @@
 //! for pods with a user namespace. Distributions and guides write them into the table of any runtime, by the names that CRI's
 //! configuration has for them.
 //!
-//! What they say of streams, of the keyring and of the root is obeyed; the rest is of runc itself, or not supported, and one warning
-//! names it.
+//! Options about streams, the keyring and the root are obeyed. The others concern runc itself, or are not supported; one warning names
+//! those.
 
 use containerd_shim_protos::protobuf::{CodedInputStream, Error as ProtobufError, rt};
 use toml::{Table, Value};
 
-/// The type of containerd 2.x, and of 1.7 for runtimes that it knows.
+/// The type in containerd 2.x, and in 1.7 for runtimes that it knows.
 pub(super) const OPTIONS: &str = "containerd.runc.v1.Options";
-/// The type of containerd 1.7 for all other runtimes.
+/// The type in containerd 1.7 for all other runtimes.
 pub(super) const CREATE_OPTIONS: &str = "containerd.linux.runc.CreateOptions";
 
-/// What is obeyed of the options for runc.
+/// The obeyed options for runc.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Runc {
-    /// Whom the streams shall belong to: user and group.
+    /// Owner of the streams: user and group.
     pub(crate) owner: (Option<u32>, Option<u32>),
-    /// Whether the container keeps the keyring that it is made with.
+    /// Whether the container keeps the keyring of its maker.
     pub(crate) no_new_keyring: bool,
-    /// Whether the root filesystem is moved to its place, as on a root filesystem in memory.
+    /// Whether the root filesystem is moved to its place instead of pivoting, as on a node whose root is in memory.
     pub(crate) no_pivot_root: bool,
-    /// Names of what is not.
+    /// Names of the ignored options.
     pub(crate) ignored: Vec<&'static str>,
 }
 
-/// What a field means.
+/// The treatment of a field.
 #[derive(Clone, Copy)]
 enum Field {
     User,
     Group,
     NoNewKeyring,
     NoPivotRoot,
-    /// Not obeyed, and to be told of.
+    /// Not obeyed; a warning names it.
     Ignored(&'static str),
-    /// Of no concern: of runc's own files and programs, or only for checkpoints.
+    /// Irrelevant: for runc's own files and programs, or only for checkpoints.
     Passed,
 }
 
@@ -115,7 +115,7 @@ pub(super) fn read(type_name: &str, message: &[u8]) -> Result<Runc, ProtobufErro
             Field::NoNewKeyring if tag & 7 == VARINT => read.no_new_keyring = input.read_bool()?,
             Field::NoPivotRoot if tag & 7 == VARINT => read.no_pivot_root = input.read_bool()?,
             Field::Ignored(name) => {
-                // Zero and the empty text are not written.
+                // Protobuf omits zero and empty text, so this value was set.
                 read.ignored.push(name);
                 rt::skip_field_for_tag(tag, &mut input)?;
             }

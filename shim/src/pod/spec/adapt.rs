@@ -1,8 +1,8 @@
-//! The spec that libcontainer gets in the place of a bundle's own.
+//! The spec for libcontainer, which replaces the bundle's own.
 //!
-//! libcontainer 0.7 reads some of a spec in another way than runc does, and some the shim does itself: cgroups of version 2 with their
-//! limits and devices ([`crate::node::cgroup`]), capabilities that executing a program would change, hooks. What libcontainer shall not do
-//! is not in its spec.
+//! libcontainer 0.7 reads some parts of a spec differently from runc. The shim itself implements other parts: cgroups v2 with their
+//! limits and devices ([`crate::node::cgroup`]), capabilities that executing a program would change, hooks. libcontainer's spec leaves
+//! out the parts that libcontainer must not implement.
 
 use std::collections::HashSet;
 use std::io;
@@ -19,34 +19,34 @@ use crate::pod::hook::{Call, Work};
 use crate::pod::job::Stage;
 
 const PROC: &str = "/proc";
-/// The program that runs now.
+/// Path of the running program.
 const OWN: &str = "/proc/self/exe";
 /// Command of the shim's binary that runs a hook.
 pub(crate) const HOOK: &str = "hook";
 
-/// What a process of a container runs.
+/// The kind of program of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A program that the kernel executes.
+    /// The kernel executes the program.
     Native,
-    /// A wasm program, for which this process stays as it is.
+    /// A wasm program, which runs in this process without an exec.
     Wasm,
 }
 
-/// What a container is built with, beside its spec.
+/// The environment in which a container is built, beside its spec.
 pub(crate) struct Surroundings<'a> {
     pub(crate) bundle: &'a Path,
     pub(crate) claim: &'a Claim,
-    /// The mounts that have been made already.
+    /// The prepared mounts.
     pub(crate) stage: Option<&'a Stage>,
-    /// Where hooks say why they fail.
+    /// The file in which hooks write the reason of a failure.
     pub(crate) reasons: Option<RawFd>,
 }
 
 /// Makes the spec of a container that is about to be built.
 ///
 /// # Errors
-/// What the system says of the capabilities of this process.
+/// The capabilities of this process cannot be read.
 pub(crate) fn container(spec: &Spec, with: &Surroundings<'_>, kind: Kind) -> io::Result<Spec> {
     let mut adapted = spec.clone();
     let root = super::root(spec, with.bundle);
@@ -63,7 +63,7 @@ pub(crate) fn container(spec: &Spec, with: &Surroundings<'_>, kind: Kind) -> io:
             linux.set_resources(None);
         }
         if kind == Kind::Wasm {
-            // A guest that may write there could write into its own process.
+            // A guest with write access there could write into its own process.
             let others = linux.readonly_paths().clone().unwrap_or_default();
             let paths = [PROC.to_owned()].into_iter().chain(others.into_iter().filter(|path| path != PROC));
             linux.set_readonly_paths(Some(paths.collect()));
@@ -78,15 +78,15 @@ pub(crate) fn container(spec: &Spec, with: &Surroundings<'_>, kind: Kind) -> io:
     Ok(adapted)
 }
 
-/// Adapts what is said of a process, of a container's first one or of a later one.
+/// Adapts the description of a process: a container's first one or an exec process.
 ///
 /// # Errors
-/// What the system says of the capabilities of this process.
+/// The capabilities of this process cannot be read.
 pub(crate) fn process(process: &mut Process, kind: Kind) -> io::Result<()> {
     if let Some(groups) = process.user().additional_gids().clone() {
         process.user_mut().set_additional_gids(Some(without_duplicates(groups)));
     }
-    // libcontainer loads a filter at another time if this is `false` than if it is missing.
+    // `false` equals unset; libcontainer treats them differently, and loads a filter at another time.
     process.set_no_new_privileges(process.no_new_privileges().filter(|forbidden| *forbidden));
     let complete = capabilities::complete(process.capabilities().as_ref());
     process.set_capabilities(Some(complete));
@@ -96,33 +96,32 @@ pub(crate) fn process(process: &mut Process, kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps the first of equal groups, as runc does.
+/// Removes duplicate groups, as runc does.
 fn without_duplicates(groups: Vec<u32>) -> Vec<u32> {
     let mut seen = HashSet::new();
     groups.into_iter().filter(|group| seen.insert(*group)).collect()
 }
 
-/// Returns the capabilities that a wasm process has to lower itself, because libcontainer could not set what it can pass on
-/// otherwise.
+/// Returns the capabilities to which a wasm process must lower its own. libcontainer cannot set them without losing the inheritable ones.
 pub(crate) fn to_be_lowered(process: &Process) -> Option<libcontainer::oci_spec::runtime::LinuxCapabilities> {
-    // Nothing is gained by lowering: what is available does not count.
+    // Lowering gains nothing, so the available capabilities do not matter.
     passes_on(process).then(|| capabilities::after_exec(process, &Capabilities::new()))
 }
 
-/// Says whether a process can pass on capabilities that executing a program would take from it.
+/// Returns whether a process has inheritable capabilities that it would lose by executing a program.
 fn passes_on(process: &Process) -> bool {
     let sets = process.capabilities().as_ref();
     process.user().uid() != 0 && sets.and_then(|sets| sets.inheritable().as_ref()).is_some_and(|set| !set.is_empty())
 }
 
-/// Returns the most that a process made by this one can have.
+/// Returns the maximum of capabilities for a process made by this one.
 fn available() -> io::Result<Capabilities> {
     let permitted = caps::read(None, caps::CapSet::Permitted).map_err(io::Error::other)?;
     Ok(permitted.into_iter().filter(|capability| caps::all().contains(capability)).map(Capability::from_cap).collect())
 }
 
-/// Replaces each hook that runs while libcontainer builds by this binary, which runs it as it should be run: see [`crate::pod::hook`]. Hooks for
-/// the time after the end are left to the shim, which removes the container.
+/// Replaces each hook that runs during libcontainer's build by this binary, which runs it correctly: see [`crate::pod::hook`]. `poststop`
+/// hooks are left to the shim, which removes the container.
 fn wrapped(mut hooks: Hooks, with: &Surroundings<'_>) -> Hooks {
     let outside = with.stage.map(|stage| PathBuf::from(stage.outside()));
     for list in [Hooks::prestart_mut, Hooks::create_runtime_mut] {
@@ -141,7 +140,7 @@ fn wrap(hook: &mut Hook, with: &Surroundings<'_>, namespace: Option<PathBuf>) {
     hook.set_path(PathBuf::from(OWN)).set_args(Some(command(with, work))).set_timeout(None);
 }
 
-/// Has the container's working directory made, if it may be missing when all is mounted.
+/// Adds a hook that makes the container's working directory, if it may be missing after all mounts.
 fn make_folder(hooks: Option<Hooks>, with: &Surroundings<'_>, root: &Path, path: &Path) -> Hooks {
     let mut hooks = hooks.unwrap_or_default();
     let work = Work::Folder { root: root.to_owned(), path: path.to_owned() };
@@ -156,13 +155,12 @@ fn make_folder(hooks: Option<Hooks>, with: &Surroundings<'_>, root: &Path, path:
 /// Returns the arguments with which this binary does the work of a hook.
 fn command(with: &Surroundings<'_>, work: Work) -> Vec<String> {
     let call = Call { reasons: with.reasons, work };
-    // It is made of numbers and texts alone.
+    // The value has only numbers and texts, so encoding does not fail.
     let call = serde_json::to_string(&call).unwrap_or_default();
     vec!["prewasi".to_owned(), HOOK.to_owned(), call]
 }
 
-/// Says whether the working directory is certainly there when all is mounted: in the root filesystem with nothing mounted over it, or a
-/// mount itself.
+/// Returns whether the working directory certainly exists after all mounts: in the root filesystem with no mount over it, or as a mount.
 fn is_there(spec: &Spec, root: &Path) -> bool {
     let path = super::cwd(spec);
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -171,7 +169,7 @@ fn is_there(spec: &Spec, root: &Path) -> bool {
     let found =
         openat2(&root, &path, flags | OFlags::DIRECTORY, Mode::empty(), resolve | ResolveFlags::NO_SYMLINKS).is_ok();
     let name = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
-    // Links of the image may lead from where something is mounted to another place.
+    // Links of the image may redirect the destination of a mount.
     let real = |destination: &Path| {
         let found = openat2(&root, destination, flags, Mode::empty(), resolve).ok()?;
         Some(Path::new("/").join(name(&found)?.strip_prefix(name(&root)?).ok()?))

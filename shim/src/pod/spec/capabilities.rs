@@ -1,12 +1,12 @@
-//! The capabilities that a process ends up with.
+//! Computes the capabilities of a process after exec.
 //!
-//! A set that a spec does not name is an empty set: Go leaves empty lists out of the JSON. A native program gets its sets from the
-//! kernel when it is executed (`capabilities(7)`, "Transformation of capabilities during execve"); a wasm program is never executed, so
-//! the same is computed here.
+//! A set that a spec leaves out is empty: Go omits empty lists from the JSON. A native program gets its sets from the kernel when it is
+//! executed (`capabilities(7)`, "Transformation of capabilities during execve"). A wasm program is never executed, so this module
+//! computes the same sets.
 
 use libcontainer::oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 
-/// Names every set of a process.
+/// Adds all missing sets of a process, as empty ones.
 pub(crate) fn complete(named: Option<&LinuxCapabilities>) -> LinuxCapabilities {
     let set = |of: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
         Some(named.and_then(|named| of(named).clone()).unwrap_or_default())
@@ -21,14 +21,14 @@ pub(crate) fn complete(named: Option<&LinuxCapabilities>) -> LinuxCapabilities {
     complete
 }
 
-/// Returns the sets that executing a program without file capabilities leaves to a process, whose sets are all named.
-/// `available` is the most that a process here can have.
+/// Returns the sets of a process after it executes a program without file capabilities. All sets of `process` must be present.
+/// `available` is the maximum for a process here.
 pub(crate) fn after_exec(process: &Process, available: &Capabilities) -> LinuxCapabilities {
     let before = complete(process.capabilities().as_ref());
     let set = |set: &Option<Capabilities>| set.clone().unwrap_or_default();
     let ambient = set(before.ambient());
     let permitted: Capabilities = if process.user().uid() == 0 {
-        // For root a file has all capabilities.
+        // For root every file counts as having all capabilities.
         let gained = set(before.inheritable()).union(&set(before.bounding())).copied().collect::<Capabilities>();
         let limit = if process.no_new_privileges() == Some(true) { set(before.permitted()) } else { available.clone() };
         gained.intersection(&limit).copied().chain(ambient).collect()
@@ -60,7 +60,7 @@ mod tests {
     const THREE: &str = r#""bounding":["CAP_CHOWN","CAP_KILL","CAP_MKNOD"],"permitted":["CAP_CHOWN","CAP_KILL"],
         "effective":["CAP_CHOWN"]"#;
 
-    /// A set that is not named is empty, and so are all of a process without any.
+    /// A missing set is empty, and so are all sets of a process without capabilities.
     #[test]
     fn absent_sets_are_empty() {
         let complete = |json: &str| complete(process(0, json, "").capabilities().as_ref());
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(complete(""), none);
     }
 
-    /// A program of root gets its bounding set, as far as it may have that; with `noNewPrivileges` no more than it had.
+    /// A program of root gets its bounding set, up to the available ones; with `noNewPrivileges` it gains nothing.
     #[test]
     fn root() {
         let available: Capabilities = [Chown, Kill, Mknod, SysAdmin].into();
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(after.permitted(), &set(&[Chown]));
     }
 
-    /// A program of another user has only what is ambient, and keeps what it can pass on.
+    /// A program of another user has only its ambient capabilities, and keeps its inheritable ones.
     #[test]
     fn other_users() {
         let available: Capabilities = [Chown, Kill, NetRaw].into();

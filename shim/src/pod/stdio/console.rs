@@ -1,12 +1,11 @@
-//! Terminals: the one case in which the daemon itself copies.
+//! Terminals: the only streams that the daemon copies.
 //!
-//! A process that gets a terminal makes it inside the container, as its own standard streams, and sends the other end, the
-//! master, to a socket of the daemon. From then on two tasks of the daemon copy: what comes from the terminal to the
-//! output's fifo, and what comes from the input's fifo to the terminal. Nothing in them blocks. The fifos are held at
-//! both ends, so that containerd may go away and come back.
+//! A process with a terminal makes it inside the container, as its own standard streams. It sends the other end, the master, to a socket
+//! of the daemon. From then on two tasks of the daemon copy: from the terminal to the output fifo, and from the input fifo to the
+//! terminal. Neither blocks. The daemon holds both ends of the fifos, so that containerd may restart.
 //!
-//! The output ends when the process has ended and all that it had written is copied. Then the master is closed, which
-//! hangs the terminal up for whoever still uses it.
+//! The output ends when the process has ended and all its output is copied. Then the master is closed, which hangs up the terminal for
+//! its remaining users.
 
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut, Read as _, Write as _};
@@ -27,14 +26,14 @@ use tokio::sync::watch;
 use super::{Stdio, Stream, StreamError, is_fifo, open_fifo};
 use crate::node::readiness;
 
-/// How much is copied at once.
+/// Size of one copy, in bytes.
 const CHUNK: usize = 32 << 10;
-/// How long the last output may take to be taken, before the end of the process is told without it.
+/// Time limit for the client to read the last output; after it, the end of the process is reported.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-/// Pause while nobody has the terminal open, which some programs do on their way.
+/// Pause while no process has the terminal open; some programs close and reopen it.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Says why a process has no terminal.
+/// The reason why a process has no terminal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConsoleError {
     #[error("cannot listen on {}", path.display())]
@@ -57,25 +56,25 @@ pub(crate) enum ConsoleError {
     Watch(#[source] io::Error),
 }
 
-/// Where a process sends its terminal to.
+/// The socket to which a process sends its terminal.
 #[derive(Debug)]
 pub(crate) struct ConsoleSocket {
     listener: UnixListener,
     path: PathBuf,
 }
 
-/// A terminal, with the tasks that copy.
+/// A terminal, with the copying tasks.
 #[derive(Debug)]
 pub(crate) struct Console {
     master: Arc<AsyncFd<OwnedFd>>,
-    /// The daemon's own hold on the input.
+    /// The daemon's own descriptor of the input.
     input: Option<OwnedFd>,
     process_ended: watch::Sender<bool>,
     drained: watch::Receiver<bool>,
 }
 
 impl ConsoleSocket {
-    /// Listens in a folder, whose path may be longer than that of a socket.
+    /// Listens on a socket in a folder, whose path may exceed the limit for sockets.
     pub(crate) fn listen(folder: &Path, name: &str) -> Result<Self, ConsoleError> {
         let path = folder.join(name);
         let listen = || {
@@ -93,7 +92,7 @@ impl ConsoleSocket {
         &self.path
     }
 
-    /// Takes the terminal that a process has sent before it was reported. It belongs to the user of the process from now on.
+    /// Receives the terminal that a process has sent before its report, and gives it to the user of the process.
     pub(crate) fn receive(&self, uid: u32) -> Result<OwnedFd, ConsoleError> {
         let receive = || {
             let (connection, _) = self.listener.accept()?;
@@ -119,13 +118,13 @@ impl ConsoleSocket {
 
 impl Drop for ConsoleSocket {
     fn drop(&mut self) {
-        // The whole folder goes some time.
+        // The socket is removed with its folder at the latest.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl Console {
-    /// Begins to copy between a terminal and the streams of a request.
+    /// Starts to copy between a terminal and the streams of a request.
     pub(crate) fn start(master: OwnedFd, stdio: &Stdio) -> Result<Self, ConsoleError> {
         let output = Sink::open(&stdio.stdout)?;
         let input = Source::open(&stdio.stdin)?;
@@ -153,22 +152,21 @@ impl Console {
         Ok(Self { master, input, process_ended, drained })
     }
 
-    /// Lets the input end as soon as containerd has closed its side.
+    /// Closes the held input, so that it ends as soon as containerd closes its side.
     pub(crate) fn close_stdin(&mut self) {
         self.input = None;
     }
 
-    /// Tells the terminal how large the window is.
+    /// Sets the terminal's window size.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         Ok(tcsetwinsize(&*self.master, size)?)
     }
 
-    /// Returns what waits until all output is copied, now that the process has ended. Does not wait for ever: there may be
-    /// nobody who takes it.
+    /// Returns a future that waits until all output is copied, after the process has ended. It has a time limit: there may be no reader.
     pub(crate) fn drain(&self) -> impl Future<Output = ()> + use<> {
         self.process_ended.send_replace(true);
         let mut drained = self.drained.clone();
@@ -180,15 +178,15 @@ impl Console {
     }
 }
 
-/// Where the input of a terminal comes from.
+/// The source of a terminal's input.
 enum Source {
     Fifo(AsyncFd<OwnedFd>),
-    /// Read at once: the system gives no other way.
+    /// Read in place: the kernel cannot poll files.
     File(File),
 }
 
 impl Source {
-    /// Opens it, and what the daemon holds of it so that it does not end early.
+    /// Opens the source, and a descriptor with which the daemon keeps it from ending early.
     fn open(stream: &Stream) -> Result<Option<(Self, Option<OwnedFd>)>, ConsoleError> {
         let path = match stream {
             Stream::Fifo(path) => path,
@@ -221,11 +219,11 @@ impl Source {
     }
 }
 
-/// Where the output of a terminal goes.
+/// The target of a terminal's output.
 enum Sink {
     Null,
     Fifo(AsyncFd<OwnedFd>),
-    /// Written at once: the system gives no other way.
+    /// Written in place: the kernel cannot poll files.
     File(File),
 }
 
@@ -264,14 +262,14 @@ async fn write_all(target: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()
     Ok(())
 }
 
-/// Copies what the processes write on the terminal, until the process has ended and nothing is left.
+/// Copies the terminal's output, until the process has ended and nothing is left.
 async fn copy_out(master: &AsyncFd<OwnedFd>, mut sink: Sink, ended: &mut watch::Receiver<bool>) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let over = *ended.borrow();
-        // A terminal that always has more must not keep the daemon from all else.
+        // A terminal with endless output must not starve the daemon's other tasks.
         tokio::task::coop::consume_budget().await;
-        // Asked directly: readiness that the runtime has not heard of yet would be missed at the end.
+        // Reads directly: the runtime may not have seen the readiness at the end yet.
         match rustix::io::read(master.get_ref(), &mut buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => sink.write_all(&buffer[..length]).await?,
@@ -294,7 +292,7 @@ async fn copy_out(master: &AsyncFd<OwnedFd>, mut sink: Sink, ended: &mut watch::
     }
 }
 
-/// Copies what a client types, until its end, which the terminal tells its reader.
+/// Copies the client's input until its end, and signals that to the terminal's reader.
 async fn copy_in(source: &Source, master: &AsyncFd<OwnedFd>) {
     let mut buffer = vec![0; CHUNK];
     let mut at_start_of_line = true;
@@ -313,9 +311,9 @@ async fn copy_in(source: &Source, master: &AsyncFd<OwnedFd>) {
     let Ok(modes) = tcgetattr(master.get_ref()) else { return };
     if modes.local_modes.contains(LocalModes::ICANON) {
         let end = modes.special_codes[SpecialCodeIndex::VEOF];
-        // In the middle of a line the first one only ends the line.
+        // In the middle of a line the first end-of-file character only ends the line.
         let ends = if at_start_of_line { &[end][..] } else { &[end, end] };
-        // If the terminal is gone, so is its reader.
+        // A failed write means that the terminal has no reader.
         let _ = write_all(master, ends).await;
     }
 }
@@ -323,12 +321,12 @@ async fn copy_in(source: &Source, master: &AsyncFd<OwnedFd>) {
 /// Gives the terminal's other end to a user.
 fn give_to(master: &OwnedFd, uid: u32) -> io::Result<()> {
     let flags = nix::libc::O_RDWR | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
-    // SAFETY: the call has no memory effects and returns a descriptor of our own.
+    // SAFETY: the call has no memory effects and returns a new descriptor.
     let fd = unsafe { nix::libc::ioctl(master.as_fd().as_raw_fd(), nix::libc::TIOCGPTPEER, flags) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it has just been made and has no other owner.
+    // SAFETY: the call has just made it, and no other value owns it.
     let slave = unsafe { OwnedFd::from_raw_fd(fd) };
     Ok(rustix::fs::fchown(slave, Some(rustix::fs::Uid::from_raw(uid)), None)?)
 }
@@ -346,7 +344,7 @@ mod tests {
         let master = open("/dev/ptmx", flags, Mode::empty()).unwrap();
         let unlocked = nix::libc::c_int::from(false);
         let slave_flags = nix::libc::O_RDWR | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
-        // SAFETY: the calls read one number, and return a descriptor of our own.
+        // SAFETY: the calls read one number, and return a new descriptor.
         let slave = unsafe {
             assert_eq!(nix::libc::ioctl(master.as_raw_fd(), nix::libc::TIOCSPTLCK, &raw const unlocked), 0);
             let slave = nix::libc::ioctl(master.as_raw_fd(), nix::libc::TIOCGPTPEER, slave_flags);
@@ -356,7 +354,7 @@ mod tests {
         (master, slave.into())
     }
 
-    /// A program that writes without end on a terminal which nobody reads does not keep the daemon busy.
+    /// A program that writes without end to a terminal without a reader does not keep the daemon busy.
     #[test]
     fn floods_leave_room_for_others() {
         let (master, slave) = terminal();
@@ -364,7 +362,7 @@ mod tests {
         let stopped = stop.clone();
         let started = Instant::now();
         let writer = std::thread::spawn(move || {
-            // Long enough to tell, and not for ever if it fails.
+            // Long enough to observe, with a limit in case of failure.
             while !stopped.load(Ordering::Relaxed) && started.elapsed() < Duration::from_secs(5) {
                 (&slave).write_all(&[b'x'; 4096]).unwrap();
             }

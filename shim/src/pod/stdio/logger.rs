@@ -1,12 +1,11 @@
-//! Logging programs, `binary://` and `binary-v2://` in containerd's words.
+//! Logging programs: containerd's `binary://` and `binary-v2://` streams.
 //!
-//! The URI names a program and, as its query, its arguments. The program is started once for each container, with
-//! `CONTAINER_ID` and `CONTAINER_NAMESPACE` and nothing else in its environment, and finds three pipes: the container's
-//! output as descriptor 3, its errors as 4, and 5, on which it says that it is ready. It ends by itself when both
-//! outputs have ended, and goes on whatever becomes of the daemon.
+//! The URI names a program and, in its query, its arguments. The program is started once for each container, with only `CONTAINER_ID` and
+//! `CONTAINER_NAMESPACE` in its environment. It gets three pipes: the container's output as descriptor 3, its errors as 4, and 5 to
+//! report that it is ready. It ends by itself when both outputs have ended, and survives the daemon.
 //!
-//! Of a program named by `binary://` the closing of descriptor 5 says that it is ready, as its end does. One named by `binary-v2://`
-//! must write a byte before: so one that ends early is told from one that is ready.
+//! A program of `binary://` is ready when it closes descriptor 5, or ends. A program of `binary-v2://` must write a byte before: so an
+//! early end differs from readiness.
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
@@ -22,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::node::readiness;
 use crate::percent::decode;
 
-/// How long a program may take to be ready.
+/// Time limit for a program to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
 /// A logging program and its arguments.
@@ -30,12 +29,12 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Logger {
     program: PathBuf,
     args: Vec<String>,
-    /// It says by a byte that it is ready.
+    /// Whether it reports readiness by a byte.
     #[serde(default)]
     strict: bool,
 }
 
-/// Says why a logging program does not run.
+/// The reason why a logging program does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoggerError {
     #[error("cannot start logging program {}", program.display())]
@@ -59,8 +58,8 @@ pub(crate) enum LoggerError {
 }
 
 impl Logger {
-    /// Understands what stands after `binary://`, or after `binary-v2://` in the strict form: a path, and arguments as `name=value` or
-    /// `name`, joined by `&`.
+    /// Parses the part after `binary://`, or after `binary-v2://` in the strict form: a path, and arguments as `name=value` or `name`,
+    /// joined by `&`.
     pub(super) fn parse(uri: &str, strict: bool) -> Option<Self> {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let program = PathBuf::from(decode(path, false)?);
@@ -90,7 +89,7 @@ impl Logger {
             Ok(Ok(_)) => Ok(()),
         };
         ready.inspect_err(|_| {
-            // It is waited for with all other children.
+            // The reaper waits for it, as for all other children.
             let _ = child.kill();
         })?;
         Ok([out_writer.into(), err_writer.into()])
@@ -113,14 +112,14 @@ impl Logger {
             .stdout(Stdio::null())
             .stderr(Stdio::from(File::options().write(true).open("/dev/null")?));
         let fds = [out.as_raw_fd(), err.as_raw_fd(), ready.as_raw_fd()];
-        // SAFETY: the closure calls nothing but dup2, fcntl and sigprocmask, and allocates nothing.
+        // SAFETY: the closure calls only dup2, fcntl and sigprocmask, and does not allocate.
         unsafe { command.pre_exec(move || hand_over(fds)) };
         command.spawn()
     }
 }
 
-/// Puts three descriptors at 3, 4 and 5 of a process that is about to execute a program. They may be there already, in
-/// another order: all are copied out of the way first.
+/// Moves three descriptors to 3, 4 and 5, in a process that is about to execute a program. They may have these numbers already in another
+/// order: all are first copied elsewhere.
 fn hand_over(mut fds: [i32; 3]) -> io::Result<()> {
     for fd in &mut fds {
         // SAFETY: fcntl has no memory effects.
@@ -130,12 +129,12 @@ fn hand_over(mut fds: [i32; 3]) -> io::Result<()> {
         }
     }
     for (fd, target) in fds.into_iter().zip(3..) {
-        // SAFETY: dup2 has no memory effects; what had that number closes on exec in this process alone.
+        // SAFETY: dup2 has no memory effects; the former descriptor of that number belongs to this process, which is about to exec.
         if unsafe { libc::dup2(fd, target) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
-    // The daemon blocks SIGCHLD.
+    // The daemon blocks SIGCHLD, which the program would inherit.
     Ok(nix::sys::signal::sigprocmask(
         nix::sys::signal::SigmaskHow::SIG_SETMASK,
         Some(&nix::sys::signal::SigSet::empty()),
@@ -143,7 +142,7 @@ fn hand_over(mut fds: [i32; 3]) -> io::Result<()> {
     )?)
 }
 
-/// Waits until the program closes its end, or writes on it; says whether it has written.
+/// Waits until the program closes its end, or writes to it; returns whether it has written.
 async fn wait(ready: PipeReader) -> io::Result<bool> {
     rustix::io::ioctl_fionbio(&ready, true)?;
     let ready = readiness::watch(ready.into())?;
@@ -155,7 +154,7 @@ async fn wait(ready: PipeReader) -> io::Result<bool> {
 mod tests {
     use super::*;
 
-    /// The query is the arguments, in their order, escapes resolved.
+    /// The query contains the arguments, in their order, with resolved escapes.
     #[test]
     fn uris() {
         let parse = |uri| Logger::parse(uri, false).map(|logger| (logger.program, logger.args));

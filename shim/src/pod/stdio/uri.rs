@@ -1,4 +1,4 @@
-//! What a URI of a stream says, read as containerd's own shim reads it.
+//! Parses the URI of a stream, like containerd's own shim.
 
 use crate::percent::decode;
 
@@ -18,7 +18,7 @@ pub(super) fn path_of_file(uri: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Escapes are resolved, a plus sign is one, and neither host nor query nor fragment is a part of the path.
+    /// Escapes are resolved, a plus sign stays, and host, query and fragment are no part of the path.
     #[test]
     fn paths_of_files() {
         let path = |uri| path_of_file(uri);

@@ -1,5 +1,5 @@
-//! What the standard variables of OpenTelemetry say. A value that cannot be used is passed over with one warning: what is
-//! wrong with a trace must not be what is wrong with a container.
+//! Reads the standard environment variables of OpenTelemetry. An invalid value is ignored with one warning: a mistake in tracing must not
+//! stop a container.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -12,26 +12,26 @@ use crate::percent::decode;
 /// Where a collector listens that runs on the node, by protocol.
 const HTTP: &str = "http://localhost:4318";
 const GRPC: &str = "http://localhost:4317";
-/// How long a collector may take, unless a variable says otherwise.
+/// Default time limit for a collector.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How spans are sent.
+/// The protocol for sending spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Protocol {
     Http,
     Grpc,
 }
 
-/// Which traces are kept.
+/// The rule for sampling.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sampler {
-    /// Whoever has begun the trace decides.
+    /// Whether the parent's decision has precedence.
     pub(crate) parent: bool,
-    /// The part of all other traces that is kept, 0 to 1.
+    /// The sampled fraction of all other traces, 0 to 1.
     pub(crate) ratio: f64,
 }
 
-/// What is said of traces.
+/// The configuration of traces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Config {
     pub(crate) protocol: Protocol,
@@ -39,18 +39,18 @@ pub(crate) struct Config {
     pub(crate) endpoint: Uri,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) timeout: Duration,
-    /// What the spans are told to come from.
+    /// Attributes that describe the source of the spans.
     pub(crate) resource: Vec<(String, String)>,
     pub(crate) sampler: Sampler,
 }
 
-/// Reads variables, and keeps what is wrong with them.
+/// Reads variables, and collects the warnings about them.
 struct Reader<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
     warnings: Vec<String>,
 }
 
-/// An address as text.
+/// Serialises an address as text.
 mod uri {
     use hyper::Uri;
     use serde::de::Error as _;
@@ -66,13 +66,13 @@ mod uri {
 }
 
 impl Config {
-    /// Says whether the variables ask for traces. Reads no secret.
+    /// Returns whether the variables enable traces. Reads no secret.
     pub(crate) fn is_wanted(get: &dyn Fn(&str) -> Option<String>) -> bool {
         Reader { get, warnings: Vec::new() }.is_wanted()
     }
 
-    /// Reads the variables; `program` is the name of this service unless they name it. Returns nothing if there are to be no
-    /// traces, and one sentence for each variable that cannot be used.
+    /// Reads the variables; `program` is the default name of this service. Returns `None` if traces are disabled, and one warning for
+    /// each invalid variable.
     pub(crate) fn read(get: &dyn Fn(&str) -> Option<String>, program: &str) -> (Option<Self>, Vec<String>) {
         let mut reader = Reader { get, warnings: Vec::new() };
         let config = reader.config(program);
@@ -100,12 +100,12 @@ impl Reader<'_> {
         Some(config)
     }
 
-    /// An empty variable is none.
+    /// Reads a variable; an empty one counts as missing.
     fn variable(&self, name: &str) -> Option<String> {
         (self.get)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    /// A variable of the exporter: what is said for traces counts over what is said for all.
+    /// Reads a variable of the exporter: the one for traces has precedence over the general one.
     fn exporter(&self, end: &str) -> Option<(String, String)> {
         let names = ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"].map(|start| format!("{start}{end}"));
         names.into_iter().find_map(|name| self.variable(&name).map(|value| (name, value)))
@@ -147,7 +147,7 @@ impl Reader<'_> {
             ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), value.to_owned())
         });
         let text = match protocol {
-            // Only the general one is a base.
+            // Only the general variable is a base address.
             Protocol::Http if name == "OTEL_EXPORTER_OTLP_ENDPOINT" => {
                 format!("{}/v1/traces", value.trim_end_matches('/'))
             }
@@ -187,7 +187,7 @@ impl Reader<'_> {
 
     fn pairs(&mut self, end: &str) -> Vec<(String, String)> {
         let Some((name, value)) = self.exporter(end) else { return Vec::new() };
-        // The values may be secrets.
+        // The values may be secrets, so the warning does not repeat them.
         parse_pairs(&value).unwrap_or_else(|| {
             self.warn(&name, "…", "it is passed over; name=value,name=value was expected");
             Vec::new()
@@ -203,7 +203,7 @@ impl Reader<'_> {
                 Vec::new()
             }),
         };
-        // containerd sets its own name for itself in the environment that it hands on.
+        // containerd sets its own service name in the environment of its children.
         if let Some(name) = self.variable("OTEL_SERVICE_NAME").filter(|name| name != "containerd") {
             pairs.retain(|(key, _)| key != "service.name");
             pairs.push(("service.name".to_owned(), name));
@@ -243,12 +243,12 @@ impl Reader<'_> {
     }
 }
 
-/// Wipes the values of headers from the environment that the kernel shows of this process, and of all that are forked from it:
-/// a program in a container can read it. Must be called while the process has one thread.
+/// Erases the values of headers from the environment of this process, as the kernel shows it, and of all its forks. A program in a
+/// container can read that environment. Must be called while the process has one thread.
 pub(crate) fn wipe_headers() {
     let is_secret = |name: &[u8]| name.starts_with(b"OTEL_") && name.ends_with(b"_HEADERS");
-    // SAFETY: the environment is a list of strings that ends with a null pointer; no other thread is there to read or change
-    // it, and what the standard library has read of it was copied. Nothing is copied here: that would stay in memory.
+    // SAFETY: the environment is a list of strings that ends with a null pointer. No other thread can read or change it, and the standard
+    // library has copied the variables it has read. Nothing is copied here: a copy would stay in memory.
     unsafe {
         let mut next = nix::libc::environ;
         while !next.is_null() && !(*next).is_null() {
@@ -262,7 +262,7 @@ pub(crate) fn wipe_headers() {
     }
 }
 
-/// Reads `name=value,name=value`, values with `%xx` in them.
+/// Parses `name=value,name=value`, with `%xx` escapes in the values.
 fn parse_pairs(text: &str) -> Option<Vec<(String, String)>> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
@@ -284,7 +284,7 @@ mod tests {
         Config::read(&get, "shim")
     }
 
-    /// Nothing said is no trace, and so is all that says so.
+    /// Without variables traces are disabled, and so they are with each explicit way.
     #[test]
     fn off() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c");
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(read(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]), (None, vec![]));
     }
 
-    /// A base gets the path of the protocol; what is said for traces alone is used as it is.
+    /// A base address gets the path of the protocol; an address for traces alone is used unchanged.
     #[test]
     fn endpoints() {
         let endpoint = |variables: &[(&str, &str)]| read(variables).0.unwrap().endpoint.to_string();
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(grpc, "http://c:4317/");
     }
 
-    /// All that is said is heard.
+    /// All variables have their effect.
     #[test]
     fn everything() {
         let (config, warnings) = read(&[
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(config.sampler, Sampler { parent: true, ratio: 0.25 });
     }
 
-    /// Each value that cannot be used is one warning that names it, and what is used instead is the default.
+    /// Each invalid value leads to one warning that names it, and to the default.
     #[test]
     fn warnings() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c");

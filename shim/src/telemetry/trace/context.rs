@@ -1,4 +1,4 @@
-//! Which trace a container belongs to, in the two forms of the W3C's Trace Context: headers and variables.
+//! Trace contexts in the two forms of the W3C's Trace Context: headers and environment variables.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -6,36 +6,36 @@ use std::io::Read as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// Number of a trace.
+/// Id of a trace.
 pub(crate) type TraceId = [u8; 16];
-/// Number of a span.
+/// Id of a span.
 pub(crate) type SpanId = [u8; 8];
 
-/// Longest `tracestate` that is handed on; the standard asks for no more.
+/// Longest `tracestate` that is passed on, in bytes; the standard requires no more.
 const STATE_MAX: usize = 512;
 
-/// A span, as those below it know it.
+/// A span, as its children refer to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Context {
     pub(crate) trace: TraceId,
     pub(crate) span: SpanId,
-    /// Whether the trace is kept. Others may have decided that.
+    /// Whether the trace is recorded. A parent may have decided that.
     pub(crate) sampled: bool,
-    /// What others have noted; handed on as it is.
+    /// The `tracestate` of other vendors, passed on unchanged.
     pub(crate) state: String,
 }
 
-/// Where a helper's spans belong, and what the process that it makes is told.
+/// The parent of a helper's spans, and the context for the process that the helper makes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Origin {
     /// The span of the container.
     pub(crate) container: Context,
-    /// The span of the call that the helper works for.
+    /// The span of the call that the helper executes.
     pub(crate) call: SpanId,
 }
 
 impl Context {
-    /// Reads the values of the headers `traceparent` and `tracestate`. What is malformed is no context.
+    /// Parses the headers `traceparent` and `tracestate`. A malformed value is no context.
     pub(crate) fn parse(parent: &str, state: &str) -> Option<Self> {
         let mut parts = parent.split('-');
         let version: [u8; 1] = unhex(parts.next()?)?;
@@ -51,12 +51,12 @@ impl Context {
         })
     }
 
-    /// Writes the value of the header `traceparent`.
+    /// Formats the header `traceparent`.
     pub(crate) fn traceparent(&self) -> String {
         format!("00-{}-{}-{:02x}", hex(&self.trace), hex(&self.span), u8::from(self.sampled))
     }
 
-    /// Writes the variables for a process: `TRACECONTEXT` has the headers as JSON, the others one header each.
+    /// Formats the variables for a process: `TRACECONTEXT` has the headers as JSON, the others have one header each.
     pub(crate) fn variables(&self) -> Vec<(String, String)> {
         let parent = self.traceparent();
         let mut all = json!({ "traceparent": parent });
@@ -70,10 +70,10 @@ impl Context {
     }
 }
 
-/// Makes a number that nobody else has. Forked processes share the state of every generator but the kernel's.
+/// Returns random bytes from the kernel. All other generators have the same state in forked processes.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // Without that device nothing works; a trace would be the least.
+    // Without that device nothing else works either.
     let _ = File::open("/dev/urandom").and_then(|mut device| device.read_exact(&mut bytes));
     bytes[N - 1] |= u8::from(bytes == [0; N]);
     bytes
@@ -98,7 +98,7 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    /// A context is read and written in the same form, and told to a process in both forms.
+    /// A context is parsed and formatted in the same form, and passed to a process in both forms.
     #[test]
     fn contexts() {
         let context = Context::parse(PARENT, "a=1,b=2").unwrap();
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(Context::parse(PARENT, "a\n").unwrap().state, "");
     }
 
-    /// What is not in the form of the standard is no context; later versions may say more.
+    /// A value that violates the standard is no context; later versions may have more fields.
     #[test]
     fn malformed() {
         let future = PARENT.replacen("00", "01", 1);

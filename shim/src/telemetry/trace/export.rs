@@ -1,4 +1,4 @@
-//! Sends spans to a collector: one connection, one request, in a helper of its own.
+//! Sends spans to a collector: one connection, one request, in a separate helper.
 
 use std::io;
 
@@ -33,7 +33,7 @@ pub(crate) struct Export {
     pub(crate) spans: Vec<Span>,
 }
 
-/// Says why spans were not sent.
+/// The reason why spans were not sent.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
     #[error("cannot set up a runtime")]
@@ -57,7 +57,7 @@ enum ExportError {
 }
 
 impl Export {
-    /// Sends the spans, or gives up.
+    /// Sends the spans, without retries.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         self.send().map_err(|error| Failure::new(Kind::Unavailable, &error))
     }
@@ -141,7 +141,7 @@ impl Export {
     }
 }
 
-/// Connects to the first address of a host that takes the connection.
+/// Connects to the first address of a host that accepts the connection.
 async fn connect(host: &str, port: u16) -> Result<TcpStream, ExportError> {
     let mut failed = io::ErrorKind::NotFound.into();
     for address in prewasi_names::lookup(host).await.map_err(ExportError::LookUp)? {

@@ -1,4 +1,4 @@
-//! The spans of a container as the daemon sees them: one for its life, one for each call below it.
+//! The daemon's spans of a container: one for its life, and one for each call as its child.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Traces;
 use super::context::{Context, Origin, SpanId, TraceId, random};
 
-/// A span that has ended.
+/// An ended span.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Span {
     pub(crate) name: String,
@@ -17,15 +17,15 @@ pub(crate) struct Span {
     pub(crate) id: SpanId,
     pub(crate) parent: Option<SpanId>,
     pub(crate) state: String,
-    /// Nanoseconds of the epoch.
+    /// Start time, in nanoseconds since 1970.
     pub(crate) begun: u64,
     pub(crate) ended: u64,
     pub(crate) attributes: Vec<(String, String)>,
-    /// Why what it stands for has failed.
+    /// The error of a failed operation.
     pub(crate) error: Option<String>,
 }
 
-/// The trace of a container, if there is one.
+/// The trace of a container, or nothing if it is not traced.
 #[derive(Clone, Default)]
 pub(crate) struct Trace(Option<Arc<Life>>);
 
@@ -38,7 +38,7 @@ struct Life {
     attributes: Mutex<Vec<(String, String)>>,
 }
 
-/// A call that is being worked on.
+/// A call in progress.
 pub(crate) struct Call {
     trace: Trace,
     name: &'static str,
@@ -48,7 +48,7 @@ pub(crate) struct Call {
 }
 
 impl Trace {
-    /// Begins the trace of a container, below the span of somebody else if there is one.
+    /// Starts the trace of a container, as a child of the caller's span if there is one.
     pub(super) fn begin(traces: Traces, above: Option<Context>, attributes: Vec<(String, String)>) -> Self {
         let Some(sampler) = traces.sampler() else { return Self::default() };
         let trace = above.as_ref().map_or_else(random, |above| above.trace);
@@ -63,7 +63,7 @@ impl Trace {
         Self(Some(Arc::new(Life { traces, context, parent, begun, ended, attributes })))
     }
 
-    /// Begins a call. Who calls may have a span of this trace.
+    /// Starts the span of a call. The caller may have a span of the same trace.
     pub(crate) fn call(&self, name: &'static str, above: Option<Context>) -> Call {
         let life = self.0.as_ref();
         let above = life.and_then(|life| above.filter(|above| above.trace == life.context.trace));
@@ -73,14 +73,14 @@ impl Trace {
         Call { trace: self.clone(), name, id, parent: above.map(|above| above.span).or(own), begun }
     }
 
-    /// Adds what is known only when the container has been made.
+    /// Adds an attribute that is known only after the container has been made.
     pub(crate) fn learn(&self, name: &str, value: &str) {
         if let Some(life) = &self.0 {
             life.attributes().push((name.to_owned(), value.to_owned()));
         }
     }
 
-    /// Ends the span of the container, once.
+    /// Ends the span of the container; only the first call has an effect.
     pub(crate) fn end(&self, status: Option<u32>, error: Option<String>) {
         let Some(life) = self.0.as_ref().filter(|life| !life.ended.swap(true, Ordering::Relaxed)) else { return };
         if let Some(status) = status {
@@ -91,13 +91,13 @@ impl Trace {
 }
 
 impl Call {
-    /// Tells a helper where its spans belong.
+    /// Returns the parent for a helper's spans.
     pub(crate) fn origin(&self) -> Option<Origin> {
         let life = self.trace.0.as_ref()?;
         Some(Origin { container: life.context.clone(), call: self.id })
     }
 
-    /// Ends the call.
+    /// Ends the span of the call.
     pub(crate) fn end(self, error: Option<String>) {
         if let Some(life) = &self.trace.0 {
             life.add(self.name, self.id, self.parent, self.begun, error);
@@ -130,17 +130,17 @@ impl Life {
     }
 }
 
-/// Returns the time in the unit of spans.
+/// Returns the current time, in nanoseconds since 1970.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Says whether a trace is one of the part that is kept: everybody who goes by its number decides alike.
+/// Returns whether a trace is in the sampled fraction: all samplers that use the trace id decide alike.
 fn is_kept(trace: TraceId, ratio: f64) -> bool {
     let mut low = [0; 8];
     low.copy_from_slice(&trace[8..]);
-    // 63 bits of the number, as a part of all.
+    // 63 bits of the id, as a fraction of the maximum.
     ((u64::from_be_bytes(low) >> 1) as f64) < ratio * (1_u64 << 63) as f64
 }
 
@@ -148,7 +148,7 @@ fn is_kept(trace: TraceId, ratio: f64) -> bool {
 mod tests {
     use super::*;
 
-    /// All, none, or the part of the traces whose numbers are low.
+    /// All traces, none, or those with ids below the fraction are sampled.
     #[test]
     fn ratios() {
         let (low, high) = ([0; 16], [0xff; 16]);

@@ -1,4 +1,4 @@
-//! Compiling, beside `wasmtime compile` of the same version with the same options.
+//! Measures compiles, compared to `wasmtime compile` of the same version with the same options.
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
@@ -13,15 +13,15 @@ use crate::Counts;
 use crate::subject::Subject;
 use crate::table::{Samples, Section, Table, Target};
 
-/// How much longer the compile may take, and how much more memory.
+/// Allowed factors of the compile's time and memory.
 const TIME_FACTOR: f64 = 1.05;
 const MEMORY_FACTOR: f64 = 1.1;
 
-/// Where `test/setup bench` puts it.
+/// Path of the program that `test/setup bench` installs.
 pub(crate) const WASMTIME: &str = "wasmtime-cli/bin/wasmtime";
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Measures in turns.
+/// Takes the measurements in turns.
 pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
     let big = Subject::big(namespace);
     let wasm = namespace.folder().join("big.wasm");

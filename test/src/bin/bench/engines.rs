@@ -1,4 +1,4 @@
-//! The engines side by side: starts, memory of pods, compiling.
+//! Compares the engines: starts, memory of pods, compiling.
 
 use std::fs;
 
@@ -12,14 +12,14 @@ use crate::memory::field;
 use crate::subject::Subject;
 use crate::table::{Samples, Section, Table};
 
-/// All there are; those that have not been built are left out.
+/// All engines; those that have not been built are left out.
 const ENGINES: [&str; 4] = ["wasmtime", "wasmer", "wasmedge", "wamr"];
-/// The program that an engine is not measured with: its compiler needs more memory for it than a compile may take by default.
+/// A program that an engine is not measured with: the compile needs more memory than the default limit.
 const TOO_BIG: (&str, &str) = ("wasmedge", "big");
-/// Pods of one image that run at the same time.
+/// Number of pods of one image that run at the same time.
 const PODS: usize = 10;
 
-/// What is measured of one engine with one program.
+/// The measurements of one engine with one program.
 #[derive(Default)]
 struct Figures {
     cold: Samples,
@@ -29,7 +29,7 @@ struct Figures {
     artifact: Samples,
 }
 
-/// Measures in turns.
+/// Takes the measurements in turns.
 pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
     let there = |engine: &&str| home::program(&format!("containerd-shim-{engine}-v1")).exists();
     let engines: Vec<&str> = ENGINES.into_iter().filter(there).collect();
@@ -53,7 +53,7 @@ pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
                 }
             }
         }
-        // One start of each that does not count: caches are as warm as they get.
+        // The first start of each is not counted: it warms the caches.
         for engine in engines.iter().filter(|engine| measured(engine, subject)) {
             subject.time(&namespace.clone().with_engine(engine));
         }
@@ -127,7 +127,7 @@ async fn pods(namespace: &Namespace, subject: &Subject, args: &[&str], prints: &
     samples
 }
 
-/// Adds up what the container's processes and its shim take.
+/// Returns the memory of the container's processes and its shim.
 fn memory(pod: &Container) -> u64 {
     let shim = u32::try_from(field(pod.pid(), "PPid:")).expect("it is a process id");
     let folder = fs::read_dir("/proc").expect("it is there").filter_map(Result::ok);
@@ -141,7 +141,7 @@ fn parent(pid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
-/// Returns the memory of a process, with its share of what it has in common with others, KiB.
+/// Returns the proportional set size of a process, in KiB.
 pub(crate) fn proportional(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let value = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());

@@ -1,4 +1,4 @@
-//! Answering HTTP requests, beside `wasmtime serve` of the same version; and what stays in memory.
+//! Measures HTTP requests, compared to `wasmtime serve` of the same version, and the growth of memory.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -15,26 +15,26 @@ use crate::compile::{WASMTIME, version_of_wasmtime};
 use crate::engines::proportional;
 use crate::table::{Samples, Section, Table, Target};
 
-/// How many connections, and how many times the other's requests per second are to be reached with them.
+/// Numbers of connections, and the factor of the other server's requests per second to reach with each.
 const LOADS: [(u32, f64); 3] = [(1, 1.8), (16, 2.2), (64, 1.5)];
-/// The option by which an instance answers many requests.
+/// The option with which an instance answers many requests.
 const REUSE: &str = "http_instance_requests = 1000";
-/// How long each measurement takes, seconds.
+/// Duration of each measurement, in seconds.
 const SECONDS: u32 = 4;
 const LIMIT: Duration = Duration::from_secs(60);
-/// After how many requests memory is looked at.
+/// Numbers of requests after which memory is measured.
 const REQUESTS: [usize; 2] = [1_000, 100_000];
-/// How much more of it there may be after the last of them, MiB.
+/// Allowed growth of memory between the two, in MiB.
 const GROWTH: f64 = 1.0;
 
-/// What `wrk` says of one run.
+/// The result of one run of `wrk`.
 struct Load {
     per_second: f64,
     p50: Duration,
     p99: Duration,
 }
 
-/// `wasmtime serve`, ended when it is dropped.
+/// A running `wasmtime serve`, ended on drop.
 struct Theirs(Child);
 
 impl Drop for Theirs {
@@ -44,7 +44,7 @@ impl Drop for Theirs {
     }
 }
 
-/// Measures in turns.
+/// Takes the measurements in turns.
 pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
     let (ours, reusing, theirs) = (address(), address(), address());
     let container = serve(namespace, &ours, "").await;
@@ -141,14 +141,14 @@ fn wrk(address: &str, connections: u32) -> Load {
     Load { per_second, p50: time(&value("50%")), p99: time(&value("99%")) }
 }
 
-/// Reads a time as `wrk` writes it.
+/// Parses a time in the notation of `wrk`.
 fn time(text: &str) -> Duration {
     let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)];
     let read = units.iter().find_map(|(unit, length)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * length));
     Duration::from_secs_f64(read.unwrap_or_else(|| panic!("{text:?} is no time")))
 }
 
-/// Asks many times, and looks at the memory in between.
+/// Sends many requests, and measures the memory in between.
 async fn memory(container: &Container, address: &str) -> Table {
     let mut seen = Vec::new();
     let mut asked = 0;

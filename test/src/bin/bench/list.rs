@@ -1,4 +1,4 @@
-//! `prewasi ls` with many artifacts.
+//! Measures `prewasi ls` with many artifacts.
 
 use prewasi_test::{Namespace, artifacts};
 
@@ -6,10 +6,10 @@ use crate::Counts;
 use crate::table::{Samples, Section, Table, Target};
 
 const ARTIFACTS: usize = 1000;
-/// How long it may take, milliseconds.
+/// Time limit in milliseconds.
 const LIMIT: f64 = 1000.0;
 
-/// Measures in turns: the table for people, the document for programs.
+/// Takes the measurements in turns: the table for people, the document for programs.
 pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
     artifacts::fill(namespace, ARTIFACTS).await;
     let (mut table, mut json) = (Samples::default(), Samples::default());

@@ -1,7 +1,7 @@
-//! `make bench`: measures, prints tables, and puts them into `docs/benchmarks.md`.
+//! `make bench`: takes measurements, prints tables, and writes them to `docs/benchmarks.md`.
 //!
-//! Machines are shared and noisy. What is compared is measured in the same run, in turns; the tables give the median and
-//! the spread, and say whether a target is met. Nothing here ever fails a build for being slow.
+//! Machines are shared and noisy. Compared values are measured in the same run, in turns. The tables have the median and the spread, and
+//! say whether a target is met. A slow result never fails a build.
 
 mod compile;
 mod engines;
@@ -63,7 +63,7 @@ enum Name {
 }
 
 impl Name {
-    /// Measures under a containerd that nothing else has used.
+    /// Takes the measurements under a fresh containerd.
     async fn measure(self, counts: Counts) -> Section {
         let daemon = Arc::new(Containerd::start(Series::V2_1).await);
         let namespace = Namespace::create(daemon).await;
@@ -86,7 +86,7 @@ fn main() -> std::io::Result<()> {
     for name in names {
         let section = runtime.block_on(name.measure(args.counts));
         print(&section);
-        // One after the other, so that what has been measured is kept if the next one fails.
+        // One after the other, so that earlier results are kept if a later section fails.
         table::replace(&args.output, &section)?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Many cold starts of one image at once, beside a single one.
+//! Measures many cold starts of one image at the same time, compared to a single one.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use crate::subject::Subject;
 use crate::table::{Samples, Section, Table, Target};
 
 const AT_ONCE: usize = 8;
-/// How much longer all of them may take than a single one.
+/// Allowed factor of the time of all starts over that of a single one.
 const FACTOR: f64 = 1.3;
 
-/// Measures in turns: one start, many at once.
+/// Takes the measurements in turns: one start, many at the same time.
 pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
     let big = Subject::big(namespace);
     let (mut one, mut many, mut succeeded) = (Samples::default(), Samples::default(), 0);
@@ -39,7 +39,7 @@ pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
     Section::new("Many cold starts at once", &intro, &[table])
 }
 
-/// Starts many at once and waits for the last; tells how many succeeded.
+/// Starts many containers at the same time and waits for the last; returns the time and the number of successes.
 fn start(namespace: &Namespace, subject: &Subject) -> (Duration, usize) {
     let started = Instant::now();
     let succeeded = thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Resident memory of a shim whose container was compiled for, beside one that found the code.
+//! Measures the resident memory of a shim whose container was compiled, compared to one that found the artifact.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ use crate::Counts;
 use crate::subject::Subject;
 use crate::table::{Samples, Section, Table, Target};
 
-/// How much more the shim that compiled may have, MiB.
+/// Allowed additional memory of the shim that compiled, in MiB.
 const ABOVE: f64 = 2.0;
 
-/// Measures in turns: the first container of an image compiles, the second one does not.
+/// Takes the measurements in turns: the first container of an image compiles, the second one does not.
 pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
     let big = Subject::big(namespace);
     let (mut compiled, mut found) = (Samples::default(), Samples::default());

@@ -1,4 +1,4 @@
-//! Cold and warm `ctr run` of a tiny and a big program, beside runc with a program that does nothing.
+//! Measures cold and warm `ctr run` of a tiny and a big program, compared to runc with a program that does nothing.
 
 use std::fs;
 
@@ -10,10 +10,10 @@ use crate::Counts;
 use crate::subject::{self, Subject};
 use crate::table::{Samples, Section, Table, Target};
 
-/// How much longer a warm start of the big program may take than one of the tiny, milliseconds.
+/// Allowed difference between a warm start of the big program and of the tiny one, in milliseconds.
 const BIG_ABOVE_TINY: f64 = 50.0;
 
-/// Measures in turns.
+/// Takes the measurements in turns.
 pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
     let subjects = [Subject::new(namespace, "tiny", &guests::path(guests::DEMO), &["echo"]), Subject::big(namespace)];
     let busybox = busybox(namespace);
@@ -25,7 +25,7 @@ pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
         }
     }
     let (mut runc, mut warm) = (Samples::default(), [Samples::default(), Samples::default()]);
-    // One start of each that does not count: caches are as warm as they get.
+    // The first start of each is not counted: it warms the caches.
     for round in 0..=counts.warm {
         let output = subject::run(namespace, "io.containerd.runc.v2", &busybox, &["/bin/busybox", "true"]).success();
         let times = [subjects[0].time(namespace), subjects[1].time(namespace)];

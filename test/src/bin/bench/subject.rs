@@ -1,4 +1,4 @@
-//! Images that are started, cold and warm.
+//! Images for cold and warm starts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Takes a wasm file and the arguments with which it ends at once.
+    /// Takes a wasm file, and arguments with which it ends at once.
     pub(crate) fn new(namespace: &Namespace, name: &'static str, path: &Path, args: &'static [&'static str]) -> Self {
         Self { name, program: Program::file(namespace, path), args }
     }
@@ -26,7 +26,7 @@ impl Subject {
         Self::new(namespace, "big", &home::part(BIG_MODULE), &["-V"])
     }
 
-    /// Describes it for a table.
+    /// Describes the wasm's size for a table.
     pub(crate) fn size(&self) -> String {
         format!("{} ({} KiB of wasm)", self.name, self.program.bytes.len() >> 10)
     }
@@ -36,7 +36,7 @@ impl Subject {
         format!("localhost/{}:latest", self.name)
     }
 
-    /// Imports the image as if it had never been here: the image and its native code are removed before.
+    /// Removes the image and its native code, and imports the image again, as for the first time.
     pub(crate) async fn import_anew(&self, namespace: &Namespace) {
         let Imported { name, .. } = self.import(namespace);
         namespace.remove_image(&name).await;
@@ -53,13 +53,13 @@ impl Subject {
         run(namespace, &namespace.runtime(), &self.image(), &args)
     }
 
-    /// Starts a container that must succeed, and tells how long that took.
+    /// Starts a container that must succeed, and returns the time.
     pub(crate) fn time(&self, namespace: &Namespace) -> Duration {
         self.run(namespace).success().elapsed
     }
 }
 
-/// Runs a container by `ctr run --rm`, from the command to its end.
+/// Runs a container by `ctr run --rm`, and waits for its end.
 pub(crate) fn run(namespace: &Namespace, runtime: &str, image: &str, args: &[&str]) -> Output {
     let id = namespace.fresh_id("bench");
     namespace.ctr(&[&["run", "--rm", "--runtime", runtime, image, &id], args].concat())

@@ -1,4 +1,4 @@
-//! Samples, what is told of them, and the document that tells it.
+//! Samples, tables of them, and the document with the tables.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 const BEGIN: &str = "<!-- make bench writes from here -->";
 const END: &str = "<!-- to here -->";
 
-/// What was measured of one thing, sorted.
+/// The measured values of one subject, sorted.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Samples(Vec<f64>);
 
@@ -28,29 +28,29 @@ impl Samples {
         self.0.sort_unstable_by(f64::total_cmp);
     }
 
-    /// Says whether nothing was measured.
+    /// Returns whether there are no samples.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the middle one.
+    /// Returns the median.
     pub(crate) fn median(&self) -> f64 {
         self.at(50)
     }
 
-    /// Returns the one that so many per cent are not above.
+    /// Returns the percentile `percent`.
     fn at(&self, percent: usize) -> f64 {
         self.0.get((self.0.len().saturating_sub(1)) * percent / 100).copied().unwrap_or_default()
     }
 }
 
-/// A limit that a measurement shall keep, or reach.
+/// A target for a measurement.
 pub(crate) struct Target {
     measured: f64,
     limit: f64,
     unit: &'static str,
     of: &'static str,
-    /// It is to be reached, not to be kept below.
+    /// Whether the target is a minimum instead of a maximum.
     least: bool,
 }
 
@@ -77,7 +77,7 @@ impl Target {
 
     fn text(&self) -> String {
         let Self { measured, limit, unit, of, least } = self;
-        // Compared as it is printed, so that nobody reads "1.30 ≤ 1.3: not met".
+        // Compared as printed, so that "1.30 ≤ 1.3: not met" cannot appear.
         let decimals = if *unit == "×" { 2 } else { 1 };
         let rounded: f64 = format!("{measured:.decimals$}").parse().unwrap_or(f64::NAN);
         let (sign, met) = if *least { ("≥", rounded >= *limit) } else { ("≤", rounded <= *limit) };
@@ -90,12 +90,12 @@ impl Target {
 pub(crate) struct Table(String);
 
 impl Table {
-    /// Begins a table.
+    /// Makes an empty table.
     pub(crate) fn new(unit: &str) -> Self {
         Self(format!("| what | median, {unit} | 10 % to 90 %, {unit} | samples | target |\n|---|---|---|---|---|\n"))
     }
 
-    /// Adds a row: name, median, tenth and ninetieth percentile, number of samples, and what was to be reached.
+    /// Adds a row: name, median, tenth and ninetieth percentile, number of samples, and the target.
     pub(crate) fn row(&mut self, name: &str, samples: &Samples, target: Option<Target>) {
         let [median, low, high] = [50, 10, 90].map(|percent| number(samples.at(percent)));
         let target = target.map(|target| target.text()).unwrap_or_default();
@@ -108,12 +108,12 @@ impl Table {
     }
 }
 
-/// Writes a number as precisely as is of interest to a person.
+/// Writes a number with a precision that suits people.
 fn number(value: f64) -> String {
     if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
-/// Describes the machine and the day, without which no figure means anything.
+/// Describes the machine and the date, without which a measurement means nothing.
 pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
@@ -128,16 +128,16 @@ pub(crate) fn machine() -> String {
     format!("{day}, {model}, {cores} cores, {} GiB, Linux {}", memory >> 20, kernel.trim())
 }
 
-/// A part of the document.
+/// A section of the document.
 pub(crate) struct Section {
-    /// Its heading, by which it is found again.
+    /// Its heading, which identifies it.
     title: &'static str,
-    /// What stands below, as Markdown.
+    /// Its content, as Markdown.
     text: String,
 }
 
 impl Section {
-    /// Puts a section together: what was measured how, where and when, and the tables.
+    /// Makes a section: subject, method, place and date of the measurements, and the tables.
     pub(crate) fn new(title: &'static str, intro: &str, tables: &[Table]) -> Self {
         let tables: Vec<&str> = tables.iter().map(Table::text).collect();
         Self { title, text: format!("{intro}\n\n{}.\n\n{}", machine(), tables.join("\n")) }
@@ -149,7 +149,7 @@ impl Section {
     }
 }
 
-/// Puts a section between the two marks of a document, in place of the one with the same heading, or behind all others.
+/// Puts a section between the two marks of a document. It replaces the one with the same heading, or comes last.
 pub(crate) fn replace(path: &Path, section: &Section) -> std::io::Result<()> {
     let mut text = fs::read_to_string(path)?;
     let marks = text.find(BEGIN).map(|at| at + BEGIN.len()).zip(text.find(END));

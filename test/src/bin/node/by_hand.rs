@@ -1,4 +1,4 @@
-//! A node to work on: it has a copy of the disk, which is kept, and runs until it is stopped.
+//! A node for manual work: it has a copy of the disk, which is kept, and runs until it is stopped.
 
 use std::env;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::parts;
 /// The port of its ssh.
 const PORT: u16 = 2222;
 
-/// Says whether the cases are to run on this node, which then runs on.
+/// Returns whether the cases shall run on this node, which then keeps running.
 pub(crate) fn is_wanted() -> bool {
     env::var_os("PREWASI_NODE_KEEP").is_some_and(|value| !value.is_empty())
 }
@@ -35,14 +35,14 @@ pub(crate) fn boot() -> Result<ExitCode, NodeError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the node, which is booted if it does not run.
+/// Returns the node, and boots it if it does not run.
 pub(crate) fn machine() -> Result<Machine, NodeError> {
     let folder = folder();
     if pid().is_none() {
         let disk = disk()?;
         fs::create_dir_all(folder.join("parts")).map_err(NodeError::file(&folder))?;
         let root = folder.join("disk.img");
-        // A disk of an earlier recipe is not the node that is tested.
+        // A disk of an earlier recipe differs from the tested node.
         let made_of = fs::read_to_string(folder.join("made-of")).unwrap_or_default();
         if made_of != disk.display().to_string() || !root.exists() {
             let mut copy = Command::new("cp");
@@ -58,7 +58,7 @@ pub(crate) fn machine() -> Result<Machine, NodeError> {
     Machine::at(place())
 }
 
-/// Opens a shell there, or runs a command; returns only if that cannot be done.
+/// Opens a shell there, or runs a command; returns only on failure.
 pub(crate) fn ssh(command: &[String]) -> Result<ExitCode, NodeError> {
     pid().ok_or(NodeError::NoNode)?;
     let mut ssh = place().ssh();
@@ -66,10 +66,10 @@ pub(crate) fn ssh(command: &[String]) -> Result<ExitCode, NodeError> {
     Err(NodeError::Start { program: "ssh".to_owned(), source })
 }
 
-/// Stops it.
+/// Stops the node.
 pub(crate) fn stop() -> Result<ExitCode, NodeError> {
     let pid = pid().ok_or(NodeError::NoNode)?;
-    // It does not answer any more when it has obeyed.
+    // The connection breaks when the node obeys.
     let _ = place().ssh().args(["root@127.0.0.1", "systemctl poweroff"]).status();
     let start = Instant::now();
     while test_kill_process(pid).is_ok() {
@@ -91,12 +91,12 @@ fn place() -> Place {
     Place { folder: folder(), key: folder().join("key"), port: PORT }
 }
 
-/// Returns the process of the running node.
+/// Returns the pid of the running node.
 fn pid() -> Option<Pid> {
     let text = fs::read_to_string(folder().join("qemu.pid")).ok()?;
     let pid = text.trim().parse().ok()?;
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-    // The number may be another process's by now.
+    // The pid may belong to another process now.
     if command.contains("qemu-system") { Pid::from_raw(pid) } else { None }
 }
 

@@ -19,31 +19,31 @@ use crate::error::NodeError;
 /// A script.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Case {
-    /// Its file's name without the ending.
+    /// Name of its file without the extension.
     pub(crate) name: String,
-    /// How cgroups are made: `path`, `systemd`.
+    /// The cgroup drivers to test: `path`, `systemd`.
     pub(crate) drivers: Vec<String>,
-    /// What runs under our shim: `native`, `wasm`.
+    /// The kinds of program under the shim: `native`, `wasm`.
     pub(crate) kinds: Vec<String>,
-    /// What it prints is to be what it prints with runc.
+    /// Its output must equal its output with runc.
     pub(crate) compared: bool,
-    /// Nothing else may run meanwhile.
+    /// No other case may run at the same time.
     pub(crate) alone: bool,
-    /// The short form runs these alone, each `driver::kind`, if there are any.
+    /// The combinations in the short form, each `driver::kind`; all if there are none.
     short: Vec<String>,
     /// It is left out of the short form.
     long: bool,
-    /// It goes on after a reboot.
+    /// It continues after a reboot.
     pub(crate) reboots: bool,
 }
 
 impl Case {
-    /// Says whether the short form runs it with this driver and this kind of process.
+    /// Returns whether the short form includes this driver and this kind of process.
     pub(crate) fn is_in_short_form(&self, driver: &str, kind: &str) -> bool {
         !self.long && (self.short.is_empty() || self.short.contains(&format!("{driver}::{kind}")))
     }
 
-    /// Reads all of them, those that run alone last.
+    /// Reads all cases; those that run alone come last.
     pub(crate) fn all() -> Result<Vec<Self>, NodeError> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("node/suite/cases");
         let mut cases = Vec::new();
@@ -57,7 +57,7 @@ impl Case {
         Ok(cases)
     }
 
-    /// Reads what stands at the beginning of a script.
+    /// Parses the comments at the beginning of a script.
     fn parse(name: &str, text: &str) -> Self {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let mut case = Self { name: name.to_owned(), compared: true, ..Self::default() };
@@ -87,7 +87,7 @@ impl Case {
 mod tests {
     use super::*;
 
-    /// The comments at the beginning count, up to the first line that is none.
+    /// Only the comments before the first other line count.
     #[test]
     fn header_is_read() {
         let text = "# It works.\n# drivers: path systemd\n# kinds: native wasm\n# alone\necho\n# long\n";
@@ -100,7 +100,7 @@ mod tests {
         assert!(!case.compared && case.alone && case.reboots);
     }
 
-    /// The short form runs what a case says, everything of one that says nothing, nothing of a long one.
+    /// The short form runs the listed combinations of a case, all of a case without a list, and none of a long one.
     #[test]
     fn short_form_is_what_cases_say() {
         let case = |text: &str| Case::parse("case", text);

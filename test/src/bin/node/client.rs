@@ -1,4 +1,4 @@
-//! What cases ask of containerd that `ctr` cannot say: new limits for a container, and pods as the kubelet makes them.
+//! Requests to containerd that `ctr` cannot make: new limits for a container, and pods as the kubelet makes them.
 
 use std::path::PathBuf;
 
@@ -83,7 +83,7 @@ pub(crate) struct Pod {
     command: Vec<String>,
 }
 
-/// Does what a case asks for.
+/// Executes the verb of a case.
 #[expect(clippy::print_stdout, reason = "the answer is for the case")]
 pub(crate) fn run(verb: Verb) -> Result<std::process::ExitCode, NodeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

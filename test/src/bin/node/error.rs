@@ -1,9 +1,9 @@
-//! Why a node cannot be had or used.
+//! Errors of nodes.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Says what could not be done about a node.
+/// The reason why an operation on a node failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NodeError {
     /// A program that a node needs is not installed.
@@ -14,7 +14,7 @@ pub(crate) enum NodeError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A program cannot be started.
@@ -22,23 +22,23 @@ pub(crate) enum NodeError {
     Start {
         /// The program.
         program: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A program failed.
     #[error("cannot {action}: {reason}")]
     Failed {
-        /// What it was to do.
+        /// The operation, as a verb.
         action: &'static str,
-        /// What it printed.
+        /// The program's output.
         reason: String,
     },
-    /// A node does not answer.
+    /// A node does not respond.
     #[error("cannot reach the node in {seconds} s; the end of its console:\n{console}")]
     Silent {
-        /// How long was waited.
+        /// The time limit that has passed.
         seconds: u64,
-        /// What it printed last.
+        /// The last lines of its console.
         console: String,
     },
     /// No node was booted by hand.
@@ -47,7 +47,7 @@ pub(crate) enum NodeError {
     /// containerd answers with an error, or cannot be reached.
     #[error("cannot {action}: {reason}")]
     Containerd {
-        /// What was asked for.
+        /// The operation, as a verb.
         action: &'static str,
         /// The answer.
         reason: String,

@@ -1,7 +1,7 @@
-//! A virtual machine that runs a node, from its boot until nothing of it is left.
+//! A virtual machine with a node, from its boot to its end.
 //!
-//! Its port is on loopback, and it reaches nothing but the folder that is handed to it. A machine of a test writes to a snapshot of the
-//! cached disk. A guard ends it as soon as the test program closes a pipe, or dies.
+//! Its port is on loopback, and it can reach only the folder of its parts. A machine of a test writes to a snapshot of the cached disk. A
+//! guard ends it as soon as the test program closes a pipe, or dies.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -15,10 +15,11 @@ use tempfile::TempDir;
 
 use crate::error::NodeError;
 
-/// How long a boot may take: a minute without hardware virtualisation, several on a busy machine.
+/// Time limit for a boot: it takes a minute without hardware virtualisation, and several on a busy machine.
 const BOOT: Duration = Duration::from_secs(420);
 
-/// Runs its arguments but the first; as soon as standard input ends it kills that, and deletes the folder that the first names.
+/// A script that runs all its arguments but the first as a command. When standard input ends, it kills the command, and deletes the
+/// folder in the first argument.
 const GUARD: &str = r#"exec 3<&0
 folder=$1
 shift
@@ -27,7 +28,7 @@ pid=$!
 { cat <&3 >/dev/null; kill "$pid" 2>/dev/null; rm -rf "$folder"; } &
 wait "$pid""#;
 
-/// A node that answers.
+/// A node that responds to ssh.
 pub(crate) struct Machine {
     place: Place,
     /// The connection that all commands share.
@@ -35,18 +36,18 @@ pub(crate) struct Machine {
     owned: Option<Owned>,
 }
 
-/// What ends with the value.
+/// The parts that end with the value.
 struct Owned {
     guard: Child,
     _folder: TempDir,
 }
 
-/// Where a machine is, which is all that one needs to use it.
+/// The address of a machine: sufficient to use it.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// Console, sockets and the folder `parts`, which the node can fetch.
+    /// The folder with console, sockets and the subfolder `parts`, which the node can fetch.
     pub(crate) folder: PathBuf,
-    /// The key that its ssh takes.
+    /// The key for its ssh.
     pub(crate) key: PathBuf,
     /// The port of its ssh.
     pub(crate) port: u16,
@@ -66,9 +67,9 @@ impl Machine {
         qemu.arg("-snapshot");
         let mut guard = Command::new("/bin/sh");
         guard.args(["-c", GUARD, "guard"]).arg(folder.path()).arg(qemu.get_program()).args(qemu.get_args());
-        // A copy of the disk's changes is kept in a file without a name there.
+        // QEMU keeps the changes of a snapshot in an unnamed file there.
         guard.env("TMPDIR", "/var/tmp").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
-        // Ctrl-C ends the tests, not the one who cleans up after them.
+        // Ctrl-C must end the tests, not the guard.
         let guard = std::os::unix::process::CommandExt::process_group(&mut guard, 0).spawn();
         let guard = guard.map_err(|source| NodeError::Start { program: "/bin/sh".to_owned(), source })?;
         let mut machine = Self { place, connection: None, owned: Some(Owned { guard, _folder: folder }) };
@@ -76,22 +77,22 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Connects to a machine that somebody else has booted, and that goes on without us.
+    /// Connects to a machine that was booted separately, and that continues after this program.
     pub(crate) fn at(place: Place) -> Result<Self, NodeError> {
         let mut machine = Self { place, connection: None, owned: None };
         machine.connect()?;
         Ok(machine)
     }
 
-    /// Returns where it is.
+    /// Returns its address.
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// Runs a command of the shell there to its end.
+    /// Runs a shell command on the node, and waits for its end.
     ///
     /// # Panics
-    /// If it has not ended when `limit` has passed.
+    /// If it does not end within `limit`.
     pub(crate) fn run(&self, command: &str, limit: Duration) -> Output {
         let mut ssh = self.place.ssh();
         ssh.arg("-S").arg(self.place.socket()).args(["root@127.0.0.1", command]);
@@ -107,11 +108,11 @@ impl Machine {
         Err(NodeError::Failed { action, reason: output.to_string() })
     }
 
-    /// Boots the node anew, as its operator would.
+    /// Reboots the node, as its operator would.
     pub(crate) fn reboot(&mut self) -> Result<(), NodeError> {
         let boot = |machine: &Self| machine.run("cat /proc/sys/kernel/random/boot_id", Duration::from_secs(60)).stdout;
         let before = boot(self);
-        // The connection may be gone before the command has ended.
+        // The connection may end before the command does.
         self.run("systemctl reboot", Duration::from_secs(60));
         let start = Instant::now();
         loop {
@@ -127,7 +128,7 @@ impl Machine {
         }
     }
 
-    /// Waits until ssh answers, and leaves a connection open for all commands.
+    /// Waits until ssh answers, and keeps a connection open for all commands.
     fn connect(&mut self) -> Result<(), NodeError> {
         let start = Instant::now();
         while start.elapsed() < BOOT {
@@ -168,7 +169,7 @@ impl Machine {
 
     fn disconnect(&mut self) {
         if let Some(mut connection) = self.connection.take() {
-            // It may have ended by itself, and there is nobody to tell.
+            // The connection may have ended by itself, and a failure cannot be reported.
             let _ = connection.kill();
             let _ = connection.wait();
         }
@@ -187,7 +188,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.disconnect();
         if let Some(owned) = &mut self.owned {
-            // The end of its input is the guard's signal.
+            // The end of its input tells the guard to work.
             drop(owned.guard.stdin.take());
             let _ = owned.guard.wait();
         }
@@ -204,7 +205,7 @@ impl Place {
         self.folder.join("ssh.sock")
     }
 
-    /// Makes an ssh with the options that it always has.
+    /// Makes an ssh command with the common options.
     pub(crate) fn ssh(&self) -> Command {
         let mut ssh = Command::new("ssh");
         ssh.arg("-q").arg("-i").arg(&self.key).args(["-p", &self.port.to_string()]);
@@ -216,14 +217,14 @@ impl Place {
     /// Makes the command that runs the machine, with the kernel of `disk` and the file `root` as its disk.
     pub(crate) fn qemu(&self, disk: &Path, root: &Path) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
-        // Emulated, for what tests run on has no hardware virtualisation to hand on.
+        // Emulated, because test machines offer no hardware virtualisation.
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072"]);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-device", "virtio-rng-pci"]);
         qemu.arg("-kernel").arg(disk.join("vmlinuz")).arg("-initrd").arg(disk.join("initrd"));
         qemu.args(["-append", "root=/dev/vda rw console=ttyS0 quiet psi=1"]);
         qemu.arg("-serial").arg(format!("file:{}", self.folder.join("console.log").display()));
         qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,cache=unsafe", root.display()));
-        // Whoever connects to that address in the node is sent an archive of the folder.
+        // A connection to that address in the node gets an archive of the folder.
         let parts = format!("guestfwd=tcp:10.0.2.100:80-cmd:tar -C {} -chf - .", self.parts().display());
         let ssh = format!("hostfwd=tcp:127.0.0.1:{}-:22", self.port);
         qemu.arg("-netdev").arg(format!("user,id=net,restrict=on,{ssh},{parts}"));
@@ -232,7 +233,7 @@ impl Place {
     }
 }
 
-/// Returns the folder of the cached disk, which is made if it is not there.
+/// Returns the folder of the cached disk, and makes it if it is missing.
 pub(crate) fn disk() -> Result<PathBuf, NodeError> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("node/disk");
     let output = Command::new(&script).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
@@ -243,7 +244,7 @@ pub(crate) fn disk() -> Result<PathBuf, NodeError> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().into())
 }
 
-/// Says which program is missing, if one is.
+/// Returns an error about a missing program, if there is one.
 pub(crate) fn missing() -> Option<NodeError> {
     let programs = ["qemu-system-x86_64", "mmdebstrap", "mke2fs", "ssh", "ssh-keygen"];
     let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];

@@ -1,7 +1,7 @@
-//! `make test-node`: the cases of `test/node/suite` on a node as production has it, and that node by hand.
+//! `make test-node`: runs the cases of `test/node/suite` on a node as in production; also boots that node for manual work.
 //!
-//! The node is a virtual machine: Debian with systemd, pure cgroup v2, AppArmor and the distribution's containerd as a service.
-//! A case is a script. It runs there with runc and with our shim, and must print the same with both.
+//! The node is a virtual machine: Debian with systemd, pure cgroup v2, AppArmor and the distribution's containerd as a service. A case is
+//! a script. It runs there with runc and with prewasi's shim, and must print the same with both.
 
 mod by_hand;
 mod case;

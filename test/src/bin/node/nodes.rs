@@ -1,4 +1,4 @@
-//! The node that the trials share: booted for the first of a series, and ended when the next series begins.
+//! The node that the trials share: booted for the first trial of a series, and ended when the next series begins.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
@@ -10,15 +10,15 @@ use crate::error::NodeError;
 use crate::machine::Machine;
 use crate::parts;
 
-/// The node of the series that is tested now.
+/// The node of the current series.
 #[derive(Default)]
 pub(crate) struct Nodes {
-    /// A node that could not be booted is not tried again.
+    /// The current node. If its boot failed, it is not tried again.
     current: RwLock<Option<(Series, Result<Machine, String>)>>,
 }
 
 impl Nodes {
-    /// Does something on a node of the series while others may do so, too.
+    /// Runs `action` on a node of the series, in parallel to others.
     pub(crate) fn share<R>(&self, series: Series, action: impl FnOnce(&Machine) -> R) -> Result<R, String> {
         loop {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
@@ -30,11 +30,11 @@ impl Nodes {
         }
     }
 
-    /// Does something on a node of the series that nobody else uses meanwhile.
+    /// Runs `action` on a node of the series, while no other action runs.
     pub(crate) fn alone<R>(&self, series: Series, action: impl FnOnce(&mut Machine) -> R) -> Result<R, String> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|(of, _)| *of != series) {
-            // The old one ends before the new one begins: memory is short.
+            // The old node ends before the new one begins: memory is short.
             *current = None;
             *current = Some((series, boot(series).map_err(|error| error.chain())));
         }
@@ -46,7 +46,7 @@ impl Nodes {
     }
 }
 
-/// Boots a node, or takes the one that was booted by hand if it is to be kept.
+/// Boots a node, or returns the one that was booted by hand and is to be kept.
 fn boot(series: Series) -> Result<Machine, NodeError> {
     let start = Instant::now();
     let machine = if by_hand::is_wanted() { by_hand::machine()? } else { Machine::boot()? };

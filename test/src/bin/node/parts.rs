@@ -1,4 +1,4 @@
-//! What a node is given: the programs, the cases, guests, and a newer containerd beside its own.
+//! The files that a node gets: the programs, the cases, guests, and a newer containerd beside its own.
 
 use std::env;
 use std::fs;
@@ -13,13 +13,13 @@ use prewasi_test::{Series, guests, home, image, process};
 use crate::error::NodeError;
 use crate::machine::{Machine, disk};
 
-/// The programs, as `make install` has them.
+/// The programs that `make install` installs.
 const PROGRAMS: [&str; 3] = ["prewasi", "containerd-shim-wasmtime-v1", "oci-tar-builder"];
 
-/// How long the node may take to install everything.
+/// Time limit for the node to install everything.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Installs everything on a node, whose containerd is then the one of the series.
+/// Installs everything on a node, whose containerd is then that of the series.
 pub(crate) fn install(machine: &Machine, series: Series) -> Result<(), NodeError> {
     let folder = machine.place().parts();
     fs::remove_dir_all(&folder).map_err(NodeError::file(&folder))?;
@@ -30,7 +30,7 @@ pub(crate) fn install(machine: &Machine, series: Series) -> Result<(), NodeError
     Ok(())
 }
 
-/// Returns the folder that the programs come from: `PREWASI_BIN`, else where a release build puts them.
+/// Returns the folder of the programs: `PREWASI_BIN`, else that of a release build.
 fn programs() -> PathBuf {
     let built = || {
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| home::home().join("target"), PathBuf::from);
@@ -39,7 +39,7 @@ fn programs() -> PathBuf {
     env::var_os("PREWASI_BIN").map_or_else(built, PathBuf::from)
 }
 
-/// Fills a folder; what is large is linked to, for the archive has what links lead to.
+/// Fills a folder. Large files are links: the archive contains their targets.
 fn lay_out(folder: &Path) -> Result<(), NodeError> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let own = |name: &str| folder.join(name);
@@ -64,7 +64,7 @@ fn lay_out(folder: &Path) -> Result<(), NodeError> {
     images(&own("images"))
 }
 
-/// Copies a program without what debuggers need: a test build has several times its size.
+/// Copies a program without its debug information, which makes a test build several times larger.
 fn strip(from: &Path, to: &Path) -> Result<(), NodeError> {
     let mut strip = Command::new("strip");
     strip.arg("-o").arg(to).arg(from);
@@ -75,7 +75,7 @@ fn strip(from: &Path, to: &Path) -> Result<(), NodeError> {
     Err(NodeError::Failed { action: "copy a program", reason: output.stderr })
 }
 
-/// Packs the images: busybox, which is that of pods, too, and the demo program.
+/// Packs the images: busybox, which is also the pods' image, and the demo program.
 fn images(folder: &Path) -> Result<(), NodeError> {
     let path = disk()?.join("busybox");
     let busybox = fs::read(&path).map_err(NodeError::file(path))?;
@@ -88,7 +88,7 @@ fn images(folder: &Path) -> Result<(), NodeError> {
     let demo = Layer::read(media_type::WASM, &path);
     let demo =
         demo.map_err(|error| NodeError::Failed { action: "pack the demo program", reason: error.to_string() })?;
-    // What pulls and imports for the node's own platform takes a manifest without an index as it is.
+    // A pull or import for the node's own platform accepts a manifest without an index.
     write(folder, "demo", "localhost/demo:1", |image| image.entrypoint(["demo.wasm"]).layer(demo))
 }
 

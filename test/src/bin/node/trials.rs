@@ -1,4 +1,4 @@
-//! From cases to trials: each with each driver of cgroups and each kind of process, compared with runc.
+//! Makes trials from cases: each case with each cgroup driver and each kind of process, compared with runc.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -13,10 +13,10 @@ use crate::case::Case;
 use crate::machine::{Machine, missing};
 use crate::nodes::Nodes;
 
-/// How long a case may take with one runtime.
+/// Time limit for a case with one runtime.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// How much is run.
+/// The extent of the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// One boot, on the distribution's containerd.
@@ -25,24 +25,24 @@ pub(crate) enum Form {
     Long,
 }
 
-/// What a case has printed with runc, or why it failed; another trial may be about to find out.
+/// A case's output with runc, or the reason of its failure; another trial may be about to produce it.
 type Printed = OnceLock<Result<String, String>>;
 
-/// What the first parts of cases with a reboot have printed, by the words of [`words`].
+/// The outputs of the first parts of cases with a reboot, by the words of [`words`].
 type Before = OnceLock<Result<HashMap<String, Result<String, String>>, String>>;
 
-/// What trials share.
+/// State that the trials share.
 struct Shared {
     form: Form,
     nodes: Nodes,
-    /// All cases with a reboot, as their subjects: their first parts come before one reboot of the node.
+    /// All cases with a reboot, as subjects: their first parts come before one reboot of the node.
     rebooting: Vec<Subject>,
     before: Mutex<HashMap<Series, Arc<Before>>>,
-    /// What cases print with runc, by series, case and driver.
+    /// Outputs with runc, by series, case and driver.
     expected: Mutex<HashMap<(Series, String, String), Arc<Printed>>>,
 }
 
-/// One case as it is run under our shim.
+/// One case in one combination under the shim.
 #[derive(Clone)]
 struct Subject {
     series: Series,
@@ -51,7 +51,7 @@ struct Subject {
     kind: String,
 }
 
-/// Runs the cases whose names the arguments ask for.
+/// Runs the cases whose names match the arguments.
 pub(crate) fn run(form: Form, arguments: &Arguments) -> ExitCode {
     let cases = match Case::all() {
         Ok(cases) => cases,
@@ -71,7 +71,7 @@ pub(crate) fn run(form: Form, arguments: &Arguments) -> ExitCode {
     });
     let trials = subjects.into_iter().map(|subject| trial(subject, &shared)).collect();
     let conclusion = libtest_mimic::run(arguments, trials);
-    // The node ends before this program says that it has.
+    // The node ends before this program does.
     drop(shared);
     conclusion.exit_code()
 }
@@ -110,7 +110,7 @@ fn trial(subject: Subject, shared: &Arc<Shared>) -> Trial {
 }
 
 impl Subject {
-    /// Runs the case with runc, unless that was done, and under our shim.
+    /// Runs the case with runc, if that has not been done, and under the shim.
     fn run(&self, shared: &Shared) -> Result<(), String> {
         let expected = self.case.compared.then(|| self.expected(shared)).transpose();
         let expected = expected.map_err(|reason| format!("runc itself fails: {reason}"))?;
@@ -123,7 +123,7 @@ impl Subject {
         }
     }
 
-    /// Returns what the case prints with runc.
+    /// Returns the case's output with runc.
     fn expected(&self, shared: &Shared) -> Result<String, String> {
         let key = (self.series, self.case.name.clone(), self.driver.clone());
         let mut known = shared.expected.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,7 +132,7 @@ impl Subject {
         slot.get_or_init(|| self.run_with("runc", "native", shared)).clone()
     }
 
-    /// Runs the case with a runtime, and returns what it prints.
+    /// Runs the case with a runtime, and returns its output.
     fn run_with(&self, runtime: &str, kind: &str, shared: &Shared) -> Result<String, String> {
         let run = |machine: &Machine, phase: &str| self.run_on(machine, runtime, kind, phase, shared.form);
         if self.case.reboots {
@@ -166,7 +166,7 @@ impl Subject {
 }
 
 impl Shared {
-    /// Runs the first parts of all cases with a reboot, with runc and under our shim, and reboots the node; once for a series.
+    /// Runs the first parts of all cases with a reboot, with runc and under the shim, and reboots the node; once for a series.
     fn before_reboot(&self, series: Series) -> Result<HashMap<String, Result<String, String>>, String> {
         let mut known = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = known.entry(series).or_default().clone();
@@ -189,12 +189,12 @@ impl Shared {
     }
 }
 
-/// What the suite is told to run.
+/// Returns the suite's arguments.
 fn words(case: &str, runtime: &str, kind: &str, driver: &str) -> String {
     format!("{case} {runtime} {kind} {driver}")
 }
 
-/// Shows where two texts differ, line by line.
+/// Describes the differences of two texts, line by line.
 fn differences(expected: &str, printed: &str) -> String {
     let (expected, printed): (Vec<_>, Vec<_>) = (expected.lines().collect(), printed.lines().collect());
     let line = |lines: &[&str], at: usize| lines.get(at).map_or("(nothing)".to_owned(), |line| (*line).to_owned());

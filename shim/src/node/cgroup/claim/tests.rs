@@ -3,7 +3,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::node::cgroup::Hierarchy;
 
-/// Returns a folder in the hierarchy of cgroup v2, which a node with v1 has beside the others.
+/// Returns a folder in the hierarchy of cgroup v2, which a node with v1 has too.
 fn folder_of_version_2(name: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mount = mounts.lines().filter_map(Hierarchy::parse).find(|mount| mount.unified)?;
@@ -15,13 +15,13 @@ fn spec(path: &str) -> Spec {
     serde_json::from_str(&format!(r#"{{"ociVersion":"1.1.0","linux":{{"cgroupsPath":"{path}"}}}}"#)).unwrap()
 }
 
-/// Runs a command in a cgroup and says whether it succeeds.
+/// Runs a command in a cgroup and returns whether it succeeds.
 fn succeeds_in(folder: &Path, command: &str) -> bool {
     let script = format!("echo $$ > {}/cgroup.procs && {command}", folder.display());
     Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success()
 }
 
-/// The kernel obeys the filter: devices of the list are there for processes in the cgroup, all others are not.
+/// The kernel obeys the filter: processes in the cgroup can use the devices of the list, and no others.
 #[test]
 fn filters_hold() {
     let Some(folder) = folder_of_version_2("filter") else {
@@ -31,7 +31,7 @@ fn filters_hold() {
     };
     let read = |device: &str| succeeds_in(&folder, &format!("head -c 1 {device}"));
     let node = std::env::temp_dir().join(format!("prewasi-node-{}", std::process::id()));
-    // A second node of /dev/zero, and one of /dev/kmsg, which only the list decides on.
+    // A second node of /dev/zero, and one of /dev/kmsg, for which only the list decides.
     let make = |number: [&str; 2]| {
         let made = Command::new("mknod").arg(&node).args(["c", number[0], number[1]]).status().unwrap();
         assert!(made.success());
@@ -42,14 +42,14 @@ fn filters_hold() {
     assert!(read("/dev/zero") && read("/dev/urandom"));
     assert!(!succeeds_in(&folder, &format!("exec 3<{}", node.display())));
     fs::remove_file(&node).unwrap();
-    // Making a node is left to the capability.
+    // Making a node is a matter of the capability.
     assert!(succeeds_in(&folder, &format!("mknod {} b 7 0", node.display())));
     assert!(!read(&node.display().to_string()));
     fs::remove_file(&node).unwrap();
     fs::remove_dir(&folder).unwrap();
 }
 
-/// A cgroup in which, or below which, somebody is cannot be claimed, and nobody in it is harmed; an empty one can, once at a time.
+/// A cgroup with processes in it or below it cannot be claimed, and its processes are not harmed. An empty one can, once at a time.
 #[test]
 fn only_empty_cgroups_are_claimed() {
     let name = format!("/prewasi-claim-{}", std::process::id());
@@ -77,7 +77,7 @@ fn only_empty_cgroups_are_claimed() {
     inside.wait().unwrap();
     let cgroup = first.cgroup.clone();
     drop(first);
-    // The folder above was made for it, but is not its own.
+    // The claim made the parent folder, which does not belong to the container.
     let again = claim(&format!("{name}/own")).unwrap();
     assert!(again.cgroup.kept.contains(&folder));
     assert!(again.cgroup.remove() && folder.is_dir());
@@ -85,7 +85,7 @@ fn only_empty_cgroups_are_claimed() {
     fs::remove_dir(folder.parent().unwrap()).unwrap();
 }
 
-/// A folder is told of before it is made. If its maker was killed then, it goes, unless somebody else has it by now.
+/// A folder is recorded before it is made. If its maker was then killed, the folder is removed, unless another process uses it.
 #[test]
 fn folders_of_killed_makers_go() {
     let name = format!("/prewasi-unclaimed-{}", std::process::id());
@@ -124,7 +124,7 @@ fn folders_of_killed_makers_go() {
     remove_unclaimed(&folder).unwrap();
 }
 
-/// The shim's own cgroup is that of the controller for devices, or the only one.
+/// The shim's own cgroup is that of the devices controller, or the only one.
 #[test]
 fn own_cgroups() {
     let text = "5:name=systemd:/a\n4:devices:/k/pod\n0::/u";

@@ -5,7 +5,7 @@ fn rules(json: &str) -> Result<DeviceRules, DeviceError> {
     DeviceRules::new(&list)
 }
 
-/// Does what the kernel does with a program: this is what it answers for an access.
+/// Returns the kernel's answer to an access: the result of the program.
 fn answer(rules: &DeviceRules, block: bool, major: u32, minor: u32, access: u8) -> bool {
     let kind = if block { BLOCK } else { CHARACTER };
     let context = [kind.cast_unsigned() | u32::from(access) << 16, major, minor];
@@ -13,7 +13,7 @@ fn answer(rules: &DeviceRules, block: bool, major: u32, minor: u32, access: u8) 
     Instruction::interpret(&program, &context) == 1
 }
 
-/// The list that containerd writes for every container denies all but the devices of every container.
+/// The list that containerd writes for every container denies all devices except those of every container.
 #[test]
 fn default_list() {
     let rules = rules(r#"[{"allow":false,"access":"rwm"}]"#).unwrap();
@@ -31,11 +31,11 @@ fn default_list() {
     }
     assert!(!answer(&rules, true, 8, 0, READ) && !answer(&rules, true, 8, 0, READ | MKNOD));
     assert!(answer(&rules, true, 8, 0, MKNOD));
-    // A number of a character device means nothing for block devices.
+    // A number of a character device means another device for block devices.
     assert!(!answer(&rules, true, 1, 3, READ));
 }
 
-/// A rule adds its access to its devices and to no others; a later one takes it away.
+/// A rule adds its access to its devices alone; a later rule removes it.
 #[test]
 fn exceptions() {
     let list = r#"[{"allow":false},{"allow":true,"type":"b","major":7,"minor":0,"access":"r"},
@@ -48,7 +48,7 @@ fn exceptions() {
     assert!(answer(&rules, false, 4, 64, READ) && !answer(&rules, false, 4, 64, WRITE));
 }
 
-/// A list that allows by default denies what it names, also if only a part of a request is denied.
+/// A list that allows by default denies the devices that it names, even if only a part of a request is denied.
 #[test]
 fn open_lists() {
     let rules = rules(r#"[{"allow":true},{"allow":false,"type":"b","major":8,"access":"w"}]"#).unwrap();
@@ -57,7 +57,7 @@ fn open_lists() {
     assert!(rules.allowances().is_none());
 }
 
-/// A list that cgroup v1 would obey only in part is refused, and so is nonsense.
+/// A list that cgroup v1 would obey only in part is refused, and so is a malformed one.
 #[test]
 fn refused_lists() {
     let hole = r#"[{"allow":false},{"allow":true,"type":"c","major":4,"access":"rw"},
@@ -71,7 +71,7 @@ fn refused_lists() {
     assert!(matches!(rules(kind), Err(DeviceError::Kind { .. })));
 }
 
-/// What systemd is told of: devices with the access that is allowed.
+/// systemd gets the devices with their allowed access.
 #[test]
 fn allowances() {
     let rules = rules(r#"[{"allow":false},{"allow":true,"type":"b","major":7,"minor":0,"access":"r"}]"#).unwrap();

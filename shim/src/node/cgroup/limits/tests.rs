@@ -8,7 +8,7 @@ fn lines(settings: Result<Vec<Setting>, LimitError>) -> Vec<String> {
     settings.unwrap().into_iter().map(|setting| format!("{}={}", setting.file, setting.value)).collect()
 }
 
-/// For version 1, a limit that grows comes after that of memory with swap, one that shrinks before it.
+/// With cgroup v1, a growing memory limit is written after the limit of memory with swap, a shrinking one before it.
 #[test]
 fn legacy_files() {
     let all = resources(
@@ -30,7 +30,7 @@ fn legacy_files() {
     assert_eq!(lines(legacy(&all, 9000)), [&shrinks[..], &rest].concat());
 }
 
-/// For version 2, swap is counted without memory, shares become a weight, quota and period one value.
+/// With cgroup v2, swap is counted without memory, shares become a weight, and quota and period become one value.
 #[test]
 fn unified_files() {
     let all = resources(
@@ -56,7 +56,7 @@ fn unified_files() {
     assert_eq!(lines(unified(&resources(r#"{"cpu":{"period":20000}}"#), false)), ["cpu.max=max 20000"]);
 }
 
-/// Zero and absence change nothing.
+/// Zero and missing values change nothing.
 #[test]
 fn nothing_changes_by_itself() {
     let none =
@@ -64,14 +64,14 @@ fn nothing_changes_by_itself() {
     assert!(lines(legacy(&none, 0)).is_empty() && lines(unified(&none, false)).is_empty());
 }
 
-/// Weights reach from one end to the other, through the default.
+/// The conversion of weights maps both ends and the default correctly.
 #[test]
 fn weights() {
     assert_eq!([0, 2, 512, 1024, 2048, 262_144, 1 << 40].map(weight), [1, 1, 59, 100, 174, 10_000, 10_000]);
     assert_eq!([1, 10, 500, 1000].map(io_weight), [1, 1, 4950, 10_000]);
 }
 
-/// systemd counts hundredths of a processor: a quota is rounded up to them, so that the file and the unit say the same.
+/// systemd counts hundredths of a processor: a quota is rounded up to them, so that the file and the unit agree.
 #[test]
 fn quotas_of_scopes() {
     let set = |json: &str, is_scope| lines(unified(&resources(json), is_scope));
@@ -82,7 +82,7 @@ fn quotas_of_scopes() {
     assert_eq!(set(r#"{"unified":{"cpu.max":"12345 100000"}}"#, true), ["cpu.max=12345 100000"]);
 }
 
-/// Memory without a limit has swap without one, or with one that stands alone.
+/// Without a memory limit, swap is unlimited or has its own limit.
 #[test]
 fn swap_without_a_limit_of_memory() {
     let set = |json: &str| lines(unified(&resources(json), false));
@@ -91,7 +91,7 @@ fn swap_without_a_limit_of_memory() {
     assert_eq!(set(r#"{"memory":{"limit":3000,"swap":3000}}"#), ["memory.swap.max=0", "memory.max=3000"]);
 }
 
-/// A container that is made has limits of block devices, huge pages and RDMA as well.
+/// A new container also gets limits of block devices, huge pages and RDMA.
 #[test]
 fn first_limits() {
     let all = resources(
@@ -110,7 +110,7 @@ fn first_limits() {
     assert_eq!(lines(first(Path::new("/nothing"), &all, false)), expected);
 }
 
-/// What contradicts itself, or is no file of a cgroup's controller, is refused.
+/// Contradictory limits, and names that are no files of a controller, are refused.
 #[test]
 fn nonsense_is_refused() {
     for json in [r#"{"memory":{"limit":4000,"swap":3000}}"#, r#"{"memory":{"swap":3000}}"#] {
@@ -124,7 +124,7 @@ fn nonsense_is_refused() {
     assert!(matches!(legacy(&by_name("cpu.max"), 0), Err(LimitError::Unified { .. })));
 }
 
-/// What cannot be changed may be named as it is, and only so.
+/// A fixed value may be repeated in a request, but not changed.
 #[test]
 fn the_rest_stays() {
     let own = resources(r#"{"devices":[{"allow":false,"access":"rwm"}]}"#);

@@ -1,4 +1,4 @@
-//! Messages of D-Bus over a blocking socket (D-Bus specification 0.43, "Message Protocol" and "Authentication Protocol").
+//! D-Bus messages over a blocking socket (D-Bus specification 0.43, "Message Protocol" and "Authentication Protocol").
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,7 @@ use super::{LIMIT, SystemdError};
 const CALL: u8 = 1;
 const REPLY: u8 = 2;
 const ERROR: u8 = 3;
-/// Flag of a call that wants no answer.
+/// Flag of a call that needs no answer.
 const NO_REPLY: u8 = 1;
 /// Header fields.
 const PATH: u8 = 1;
@@ -27,11 +27,11 @@ const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
-/// Length of a header up to its fields: order of bytes, type, flags, version, length of the body, serial, length of the fields.
+/// Length of a header before its fields, in bytes: byte order, type, flags, version, length of the body, serial, length of the fields.
 const FIXED: usize = 16;
-/// Largest message that is read; systemd's answers are short.
+/// Largest message that is read, in bytes; systemd's answers are short.
 const MESSAGE_MAX: usize = 1 << 20;
-/// How long the first answer may take before a ping follows; later pings come at longer intervals.
+/// Time without a first answer after which a ping follows; later pings come at longer intervals.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 const SYSTEMD: (&str, &str) = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1");
@@ -44,10 +44,10 @@ pub(super) struct Body {
     signature: String,
 }
 
-/// Encodes the arguments of a method, a tuple.
+/// Encodes the arguments of a method, which are a tuple.
 ///
 /// # Errors
-/// What the encoder says.
+/// The encoder's error.
 pub(super) fn encode<T: Serialize + DynamicType>(arguments: &T) -> Result<Body, zbus::Error> {
     let signature = arguments.signature().to_string();
     let list = signature.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(&signature);
@@ -59,7 +59,7 @@ pub(super) struct Call<'a> {
     object: (&'static str, &'static str),
     interface: &'static str,
     method: &'static str,
-    /// What the call is about, for messages.
+    /// The subject of the call, for error messages.
     subject: &'a str,
     body: Body,
 }
@@ -103,7 +103,7 @@ impl<'a> Call<'a> {
         let mut message = to_bytes(Context::new(LE, 0), &header)?.bytes().to_vec();
         let signature = self.body.signature.as_bytes();
         if !signature.is_empty() {
-            // A list of types is none for the encoder, which would write it as a structure: this field is written here.
+            // The encoder would write a list of types as a structure, so this field is written here.
             message.resize(message.len().next_multiple_of(8), 0);
             message.extend([SIGNATURE, 1, b'g', 0, u8::try_from(signature.len()).unwrap_or(u8::MAX)]);
             message.extend(signature);
@@ -117,7 +117,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// A message that has been read.
+/// A received message.
 struct Message {
     kind: u8,
     fields: Vec<(u8, OwnedVariant)>,
@@ -141,7 +141,7 @@ impl Message {
 /// Decodes the arguments of an answer.
 ///
 /// # Errors
-/// What the decoder says.
+/// The decoder's error.
 pub(super) fn decode<T: DeserializeOwned + Type>(body: &[u8]) -> Result<T, zbus::Error> {
     Ok(Data::new(body, Context::new(LE, 0)).deserialize()?.0)
 }
@@ -150,14 +150,14 @@ pub(super) fn decode<T: DeserializeOwned + Type>(body: &[u8]) -> Result<T, zbus:
 pub(super) struct Bus {
     stream: UnixStream,
     serial: u32,
-    /// Whether messages have to name their destination.
+    /// Whether messages must name their destination.
     is_bus: bool,
-    /// Bytes that have been read and belong to no message yet.
+    /// Received bytes of an incomplete message.
     buffer: Vec<u8>,
 }
 
 impl Bus {
-    /// Connects, proves who this process is, and on a bus asks for a name.
+    /// Connects, authenticates this process, and on a bus requests a name.
     ///
     /// # Errors
     /// [`SystemdError`].
@@ -231,7 +231,7 @@ impl Bus {
         Ok(self.serial)
     }
 
-    /// Reads a message; `None` if none is there within the time.
+    /// Reads a message; `None` if none arrives within `limit`.
     fn receive(&mut self, limit: Duration) -> io::Result<Option<Message>> {
         self.stream.set_read_timeout(Some(limit))?;
         let mut chunk = [0; 4096];
@@ -251,7 +251,7 @@ impl Bus {
         }
     }
 
-    /// Takes a message from what has been read, if it is whole.
+    /// Takes a message from the received bytes, if it is complete.
     fn take(&mut self) -> io::Result<Option<Message>> {
         let word = |at: usize| {
             let bytes = self.buffer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
@@ -283,7 +283,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers as systemd does: the call after `BEGIN` is only looked at when something more comes.
+    /// Answers like systemd: reads the call after `BEGIN` only when more data arrives.
     fn slow_server(mut stream: UnixStream) {
         let mut line = [0; 256];
         let length = stream.read(&mut line).unwrap();
@@ -312,7 +312,7 @@ mod tests {
         stream.write_all(second).unwrap();
     }
 
-    /// A call that has no answer is followed by a ping, and an error has its name and text.
+    /// A call without an answer is followed by a ping; an error has its name and text.
     #[test]
     fn calls_are_answered_in_time() {
         let path = std::env::temp_dir().join(format!("prewasi-systemd-{}", std::process::id()));
@@ -333,7 +333,7 @@ mod tests {
         std::fs::remove_file(path).unwrap();
     }
 
-    /// The arguments of a scope have the types that systemd wants.
+    /// The arguments of a scope have the types that systemd expects.
     #[test]
     fn arguments() {
         let pairs = vec![("PIDs", Variant::from(vec![7u32])), ("AllowedCPUs", Variant::from(vec![3u8]))];
@@ -345,7 +345,7 @@ mod tests {
         let message = call.message(1, 0, true).unwrap();
         let field = b"\x08\x01g\x00\x10ssa(sv)a(sa(sv))\0";
         assert!(message.windows(field.len()).any(|part| part == field), "{message:?}");
-        // It is read back as what it is.
+        // Decoding the message yields the same values.
         let mut bus = Bus { stream: UnixStream::pair().unwrap().0, serial: 0, is_bus: true, buffer: message };
         let read = bus.take().unwrap().unwrap();
         assert_eq!((read.kind, read.body.len()), (CALL, length));

@@ -1,4 +1,4 @@
-//! Figures from the files of a Linux 6.18 with memory pressure and throttling; the disk has a number that no node has.
+//! Metrics from the files of a Linux 6.18 with memory pressure and throttling; the disk's number is one that no node has.
 
 use std::fs;
 use std::path::Path;
@@ -127,7 +127,7 @@ oom_kill 0
     ("memory.kmem.tcp.failcnt", "0\n"),
 ];
 
-/// Makes a cgroup whose controllers have one folder.
+/// Makes a cgroup whose controllers share one folder.
 fn cgroup(folder: &Path, controllers: &[&str]) -> Cgroup {
     let folders: Vec<_> = controllers.iter().map(|controller| (controller, folder)).collect();
     serde_json::from_value(json!({ "folders": folders })).unwrap()
@@ -140,7 +140,7 @@ fn figures(name: &str, controllers: &[&str], files: &[(&str, &str)]) -> Metrics 
     metrics
 }
 
-/// Every file of a cgroup is told where runc's shim tells it.
+/// Each value is in the same field as with runc's shim.
 #[test]
 fn real_files() {
     let metrics = figures("real-v1", &["cpu", "cpuacct", "memory", "pids", "blkio"], FILES);
@@ -203,7 +203,7 @@ fn memory_line_by_line() {
     );
 }
 
-/// No limit of processes is zero; swap, sockets, huge pages and RDMA are told.
+/// No limit of processes is zero; swap, sockets, huge pages and RDMA are reported.
 #[test]
 fn other_controllers() {
     let metrics = figures(
@@ -241,7 +241,7 @@ fn other_controllers() {
     );
 }
 
-/// Controllers that are not there, or whose folder is gone, have no message.
+/// A controller that is missing, or whose folder no longer exists, has no message.
 #[test]
 fn no_files() {
     let controllers = ["cpu", "cpuacct", "memory", "pids", "rdma", "hugetlb"];
@@ -249,7 +249,7 @@ fn no_files() {
     assert_fields(&read(&cgroup(Path::new("/nonexistent"), &controllers), &[]), "cpu {usage {} throttling {}}");
 }
 
-/// Disks have the paths of their devices.
+/// Disks are reported with the paths of their devices.
 #[test]
 fn disks_are_named() {
     let disks = "major minor  #blocks  name\n\n 254        0  268435456 vda\n 254        1  268434432 vda1\n";

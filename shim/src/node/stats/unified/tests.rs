@@ -1,4 +1,4 @@
-//! Figures from the files of a Linux 6.12 with memory pressure, throttling and a kill of a whole group.
+//! Metrics from the files of a Linux 6.12 with memory pressure, throttling and a kill of a whole group.
 
 use std::fs;
 
@@ -147,7 +147,7 @@ fn figures(name: &str, files: &[(&str, &str)]) -> Metrics {
     metrics
 }
 
-/// Every file of a cgroup is told where runc's shim tells it, also in fields that are newer than the message's type.
+/// Each value is in the same field as with runc's shim, also in fields that are newer than the message's type.
 #[test]
 fn real_files() {
     let metrics = figures("real-v2", FILES);
@@ -203,14 +203,14 @@ fn memory_line_by_line() {
     );
 }
 
-/// Kernels before 5.9 have two counters in place of four.
+/// Kernels before 5.9 have two counters instead of four.
 #[test]
 fn memory_of_an_old_kernel() {
     let metrics = figures("old-v2", &[("memory.stat", "anon 1\nworkingset_refault 2\nworkingset_activate 3\n")]);
     assert_fields(&*metrics.memory, "anon: 1 workingset_refault: 2 workingset_activate: 3");
 }
 
-/// No limit is the largest number; swap, huge pages, RDMA and several disks are told.
+/// No limit is the largest number; swap, huge pages, RDMA and several disks are reported.
 #[test]
 fn no_limits() {
     let metrics = figures(
@@ -255,7 +255,7 @@ fn no_limits() {
     );
 }
 
-/// Without a memory controller there are no events; what has no file is zero.
+/// Without a memory controller there are no events; a missing file counts as zero.
 #[test]
 fn no_files() {
     let expected = "pids {} cpu {} memory {} rdma {} io {} hugetlb {pagesize: \"2MB\"} hugetlb {pagesize: \"1GB\"}";
@@ -263,7 +263,7 @@ fn no_files() {
     assert_fields(&read(Path::new("/nonexistent"), &sizes()), expected);
 }
 
-/// A kernel before 5.13 does not know how long all processes have waited for a processor.
+/// A kernel before 5.13 does not report how long all processes together have waited for a processor.
 #[test]
 fn pressure_without_full() {
     let text = "some avg10=1.00 avg60=2.50 avg300=0.04 total=5\n";

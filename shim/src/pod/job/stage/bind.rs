@@ -17,16 +17,16 @@ use crate::node::mounts::users::{self, IdMap};
 /// The user namespace that a container will have.
 #[derive(Default)]
 pub(super) struct Users {
-    /// Whether it is another than the node's.
+    /// Whether it differs from the node's.
     own: bool,
-    /// Where it is, if it is there already.
+    /// Its path, if it exists already.
     path: Option<PathBuf>,
     uids: Vec<LinuxIdMapping>,
     gids: Vec<LinuxIdMapping>,
 }
 
 impl Users {
-    /// Reads it from a spec.
+    /// Reads the user namespace from a spec.
     pub(super) fn of(spec: &Spec) -> Self {
         let Some(linux) = spec.linux() else { return Self::default() };
         let namespaces = linux.namespaces().as_deref().unwrap_or_default();
@@ -39,7 +39,7 @@ impl Users {
         }
     }
 
-    /// Opens the namespace, or one like it; `None` if it is the node's.
+    /// Opens the namespace, or one with the same mapping; `None` if it is the node's.
     fn open(&self) -> io::Result<Option<File>> {
         match &self.path {
             _ if !self.own => Ok(None),
@@ -49,7 +49,7 @@ impl Users {
     }
 }
 
-/// Makes the mount that a spec describes; it is nowhere yet.
+/// Makes the mount that a spec describes, without attaching it.
 ///
 /// # Errors
 /// [`StageError`] names source and destination.
@@ -59,7 +59,7 @@ pub(super) fn make(mount: &Mount, bundle: &Path, users: &Users) -> Result<OwnedF
     let source = source.ok_or_else(|| StageError::NoSource { destination: destination.clone() })?;
     let path = bundle.join(source);
     let options = options_of(mount);
-    // The root of another user namespace could not clear what the node's has set.
+    // The root user of another user namespace cannot clear attributes that the node has set.
     let options = if users.own { options } else { options.replaces() };
     let tree = clone(&path, options.with_mounts).map_err(|source| StageError::Source {
         path: path.clone(),
@@ -82,7 +82,7 @@ pub(super) fn make(mount: &Mount, bundle: &Path, users: &Users) -> Result<OwnedF
     Ok(tree)
 }
 
-/// Changes a mount as its options say. One that cannot be copied would be of no use here, so that is left for the end.
+/// Changes a mount according to its options. An unbindable mount could not be copied by libcontainer, so that change is made at the end.
 pub(super) fn change(tree: &OwnedFd, options: &Options) -> io::Result<()> {
     options.own.apply(tree, false)?;
     options.all.apply(tree, true)?;
@@ -90,14 +90,14 @@ pub(super) fn change(tree: &OwnedFd, options: &Options) -> io::Result<()> {
     now.copied().try_for_each(|propagation| propagation.change().apply(tree, propagation.recursive))
 }
 
-/// Copies a mount, from a folder or file in it on.
+/// Copies a mount, or the part below a folder or file in it.
 pub(super) fn clone(path: &Path, with_mounts: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, with_mounts);
     Ok(open_tree(CWD, path, flags)?)
 }
 
-/// Returns the user namespace by which ids of the mount are mapped: by mappings of its own, else those of the container.
+/// Returns the user namespace with the id mapping of a mount: by the mount's own mappings, else by the container's.
 fn mapping(mount: &Mount, options: &Options, users: &Users, path: &Path) -> Result<Option<File>, StageError> {
     let (path, destination) = (|| path.to_owned(), || mount.destination().clone());
     let refused = |reason| StageError::NoMapping { path: path(), destination: destination(), reason };

@@ -16,14 +16,14 @@ use super::options::Options;
 use super::options_of;
 use crate::node::cgroup;
 
-/// Hierarchies by the names of their mount points, to be put into a folder.
+/// Hierarchies by the names of their mount points, to be attached inside a folder.
 pub(super) type Hierarchies = Vec<(String, OwnedFd)>;
 
-/// Makes the folder, and the mounts that belong in it, for a container whose cgroup is at `path` and whose root is, outside its user
-/// namespace, `root`. They are nowhere yet.
+/// Makes the folder, and the mounts for it, without attaching them. The container's cgroup is at `path`. `root` is the container's root
+/// user as seen outside its user namespace.
 ///
 /// # Errors
-/// What the system says.
+/// A mount cannot be made.
 pub(super) fn make(mount: &Mount, path: &Path, root: Option<(u32, u32)>) -> io::Result<(OwnedFd, Hierarchies)> {
     let options = options_of(mount);
     let mut hierarchies = Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn make(mount: &Mount, path: &Path, root: Option<(u32, u32)>) -> io::
     Ok((folder, hierarchies))
 }
 
-/// Makes the file system that the hierarchies are mounted in; it belongs to the container's root.
+/// Makes the file system that holds the mount points; it belongs to the container's root user.
 fn folder(root: Option<(u32, u32)>) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
@@ -52,10 +52,10 @@ fn folder(root: Option<(u32, u32)>) -> io::Result<OwnedFd> {
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// Mounts the hierarchies in the folder, which is somewhere by now. Controllers that share a hierarchy have a link each.
+/// Mounts the hierarchies in the folder, which is attached by now. Each controller of a shared hierarchy gets a link.
 ///
 /// # Errors
-/// What the system says.
+/// A mount or link cannot be made.
 pub(super) fn fill(folder: impl AsFd, hierarchies: Hierarchies) -> io::Result<()> {
     let folder = folder.as_fd();
     for (name, tree) in hierarchies {

@@ -1,4 +1,4 @@
-//! What is put right in a container's mount namespace after libcontainer has built it.
+//! Corrections in a container's mount namespace after libcontainer has built it.
 
 use std::fs::File;
 use std::io;
@@ -14,16 +14,16 @@ use super::options::Propagation;
 use super::options_of;
 use crate::node::mounts::unescape;
 
-/// One mount that must spread in another way than libcontainer has left it.
+/// A mount whose propagation differs from the one that libcontainer sets.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Late {
-    /// Where it is in the container.
+    /// Its path in the container.
     path: PathBuf,
     propagation: Propagation,
 }
 
-/// Says whether libcontainer must share all mounts, and what is left to do after that. `list` is the `mountinfo` of this process, `places`
-/// where mounts have been prepared: path, destination, and the place in the list of the spec.
+/// Returns whether libcontainer must share all mounts, and the corrections that are needed after that. `list` is the `mountinfo` of this
+/// process. `places` has the prepared mounts: path, destination, and index in the list of the spec.
 pub(super) fn plan(list: &[u8], mounts: &[Mount], places: &[(PathBuf, PathBuf, usize)]) -> (bool, Vec<Late>) {
     let found: Vec<(PathBuf, Option<Propagation>)> = list.split(|byte| *byte == b'\n').filter_map(spread).collect();
     let below = |path: &Path| -> Vec<(PathBuf, Option<Propagation>)> {
@@ -54,7 +54,7 @@ pub(super) fn plan(list: &[u8], mounts: &[Mount], places: &[(PathBuf, PathBuf, u
     (shared, late)
 }
 
-/// Reads of a line of `mountinfo` where a mount is and how it spreads; `None` in the second place if it is shared.
+/// Parses path and propagation from a line of `mountinfo`; the propagation is `None` if the mount is shared.
 fn spread(line: &[u8]) -> Option<(PathBuf, Option<Propagation>)> {
     let mut fields = line.split(|byte| *byte == b' ');
     let path = unescape(fields.nth(4)?);
@@ -64,10 +64,10 @@ fn spread(line: &[u8]) -> Option<(PathBuf, Option<Propagation>)> {
     Some((path, (!has(b"shared:")).then_some(Propagation { kind: private, recursive: false })))
 }
 
-/// Does it all in the mount namespace of the container's first process, and comes back.
+/// Makes the corrections in the mount namespace of the container's first process, then returns to this process's namespace.
 ///
 /// # Errors
-/// What the system says of the way there and back.
+/// One of the two namespaces cannot be entered.
 pub(super) fn apply(late: &[Late], init: i32) -> io::Result<()> {
     let own = File::open("/proc/self/ns/mnt")?;
     setns(File::open(format!("/proc/{init}/ns/mnt"))?, CloneFlags::CLONE_NEWNS)?;
@@ -85,7 +85,7 @@ impl Late {
             .map_err(io::Error::from)
             .and_then(|mount| self.propagation.change().apply(mount, self.propagation.recursive));
         if let Err(error) = done {
-            // Another mount hides it, so nobody can use it.
+            // Another mount hides this one, so no process can use it.
             tracing::debug!(%error, path = %self.path.display(), "cannot change how a mount spreads");
         }
     }
@@ -114,7 +114,7 @@ mod tests {
         Late { path: path.into(), propagation }
     }
 
-    /// Nothing is left to do as long as nothing is shared.
+    /// Without a shared mount no correction is needed.
     #[test]
     fn private_mounts_are_done() {
         let list = b"1 0 0:1 / /s/1 rw master:5 - tmpfs t rw\n2 0 0:1 / /s/2 rw - tmpfs t rw\n3 0 0:1 / / rw shared:1 - tmpfs t rw\n";
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(plan(list, &mounts, &places()), (false, vec![]));
     }
 
-    /// If one is shared, the root and all that is not shared is put right, with what is mounted below.
+    /// If one mount is shared, the root and all other mounts are corrected, with the mounts below them.
     #[test]
     fn others_are_put_right() {
         let list = b"1 0 0:1 / /s/1 rw shared:5 master:1 - tmpfs t rw\n2 0 0:1 / /s/2 rw - tmpfs t rw\n\
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(left, [late("/", Propagation::PRIVATE), late("/b", Propagation::PRIVATE), late("/b/x y", SLAVE)]);
     }
 
-    /// What libcontainer mounts, and what could not have been copied, gets what its options say in the end.
+    /// Mounts that libcontainer makes, and mounts that could not have been copied, get their propagation at the end.
     #[test]
     fn options_wait() {
         let list = b"1 0 0:1 / /s/1 rw - tmpfs t rw\n2 0 0:1 / /s/2 rw - tmpfs t rw\n";

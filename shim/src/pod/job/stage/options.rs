@@ -1,10 +1,10 @@
-//! What the options of a mount in a spec mean.
+//! Parses the options of a mount in a spec.
 
 use nix::libc;
 
 use crate::node::mounts::Change;
 
-/// How mounts spread between copies of a mount: one of the kernel's four types, of one mount or of all below it as well.
+/// A propagation: one of the kernel's four types, for one mount or for all mounts below it as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Propagation {
     /// `MS_PRIVATE` and its like.
@@ -13,12 +13,12 @@ pub(super) struct Propagation {
 }
 
 impl Propagation {
-    /// All become private.
+    /// All mounts become private.
     pub(super) const PRIVATE: Self = Self { kind: libc::MS_PRIVATE, recursive: false };
-    /// What a container's mounts are if its spec does not say it.
+    /// The propagation of a container's mounts if the spec does not name one.
     pub(super) const DEFAULT: Self = Self { kind: libc::MS_SLAVE, recursive: true };
 
-    /// Reads an option, or `rootfsPropagation`; `None` if it is none of them.
+    /// Parses an option, or `rootfsPropagation`; `None` if the text is no propagation.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (kind, recursive) = match text {
             "private" => (libc::MS_PRIVATE, false),
@@ -34,24 +34,24 @@ impl Propagation {
         Some(Self { kind, recursive })
     }
 
-    /// Says whether no copy can be made of what is like this.
+    /// Returns whether a mount with this propagation cannot be copied.
     pub(super) fn is_unbindable(self) -> bool {
         self.kind == libc::MS_UNBINDABLE
     }
 
-    /// Returns the change of a mount.
+    /// Converts the propagation to a change of a mount.
     pub(super) fn change(self) -> Change {
         Change { propagation: self.kind, ..Change::default() }
     }
 }
 
-/// What a mount has of its source, unless its options name one of them.
+/// Attributes that a mount takes from its source, unless its options name at least one of them.
 const REPLACED: u64 = libc::MOUNT_ATTR_RDONLY
     | libc::MOUNT_ATTR_NOSUID
     | libc::MOUNT_ATTR_NODEV
     | libc::MOUNT_ATTR_NOEXEC
     | libc::MOUNT_ATTR_NOSYMFOLLOW;
-/// Attributes that have to do with when accesses are noted.
+/// Attributes that concern access times.
 const TIMES: u64 = libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME;
 
 /// The options of a mount that shows a folder or file of the node.
@@ -59,18 +59,19 @@ const TIMES: u64 = libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME;
 pub(super) struct Options {
     /// Whether mounts below the source are shown as well.
     pub(super) with_mounts: bool,
-    /// What is changed of the mount itself.
+    /// The change of the mount itself.
     pub(super) own: Change,
-    /// What is changed of those below it as well.
+    /// The change of the mount and of all mounts below it.
     pub(super) all: Change,
     pub(super) propagation: Vec<Propagation>,
-    /// Whether ids are mapped by the container's user namespace, and those of mounts below as well.
+    /// Whether the container's user namespace maps the ids of the mount.
     pub(super) mapped: bool,
+    /// Whether the container's user namespace also maps the ids of the mounts below.
     pub(super) all_mapped: bool,
 }
 
 impl Options {
-    /// Takes away what the source has and the options do not name, as soon as they name one: so does runc.
+    /// Clears the source's attributes that the options do not name, as soon as they name one: runc does the same.
     pub(super) fn replaces(mut self) -> Self {
         if self.own != Change::default() {
             let times = self.own.clear != 0 || self.own.set & TIMES != 0;
@@ -79,7 +80,7 @@ impl Options {
         self
     }
 
-    /// Reads options in their order. Those that only a file system of its own could obey mean nothing here, as with runc.
+    /// Parses options in their order. Options for a file system have no effect on a bind mount, as with runc.
     pub(super) fn parse(options: &[String]) -> Self {
         let mut parsed = Self::default();
         for option in options {
@@ -91,7 +92,7 @@ impl Options {
             } else if let Some((wanted, attribute)) = option.strip_prefix('r').and_then(attribute) {
                 let all = &mut parsed.all;
                 let times = access_time(attribute);
-                // The kernel takes a new way to count accesses only in the place of all others.
+                // The kernel accepts a new access time mode only if all modes are cleared.
                 all.clear |= times;
                 if wanted {
                     all.set |= attribute;
@@ -111,7 +112,7 @@ impl Options {
     }
 }
 
-/// Translates an option to an attribute, and whether it is to be set.
+/// Translates an option to an attribute; the flag is whether to set it.
 fn attribute(option: &str) -> Option<(bool, u64)> {
     Some(match option {
         "ro" => (true, libc::MOUNT_ATTR_RDONLY),
@@ -136,7 +137,7 @@ fn attribute(option: &str) -> Option<(bool, u64)> {
     })
 }
 
-/// Returns what must be cleared before a way to count accesses is set; 0 for other attributes.
+/// Returns the bits that must be cleared before an access time mode is set; 0 for other attributes.
 fn access_time(attribute: u64) -> u64 {
     if attribute & libc::MOUNT_ATTR__ATIME == attribute { libc::MOUNT_ATTR__ATIME } else { 0 }
 }
@@ -149,7 +150,7 @@ mod tests {
         Options::parse(&options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
     }
 
-    /// Attributes are those of the mount, or with an `r` of all below it; a later option takes back an earlier one.
+    /// Options change the mount, or with an `r` all mounts below as well; a later option reverses an earlier one.
     #[test]
     fn attributes() {
         let parsed = parse(&["rbind", "ro", "nosuid", "suid", "noexec", "mode=755", "rro", "rnodev", "rexec"]);
@@ -162,7 +163,7 @@ mod tests {
         assert!(mapped.mapped && mapped.all_mapped);
     }
 
-    /// One attribute that is named takes the place of all; how accesses are counted stays unless it is named.
+    /// One named attribute replaces all of the source's; the access time mode stays unless an option names it.
     #[test]
     fn attributes_are_replaced() {
         assert_eq!(parse(&["rbind", "rw", "rro"]).replaces().own, Change::default());
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(parse(&["relatime"]).replaces().own, Change { set: 0, clear: REPLACED | TIMES, propagation: 0 });
     }
 
-    /// Whoever sets how accesses are counted clears all other ways.
+    /// Setting an access time mode clears all other modes.
     #[test]
     fn access_times() {
         let one = |option: &str| parse(&[option]);
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(one("nodiratime").own, Change::set(libc::MOUNT_ATTR_NODIRATIME));
     }
 
-    /// Each kind is known with an `r` and without; nothing else is.
+    /// Each propagation is parsed with an `r` and without; any other text is `None`.
     #[test]
     fn propagations() {
         let parsed = parse(&["rslave", "unbindable"]).propagation;

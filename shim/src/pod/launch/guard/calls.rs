@@ -1,24 +1,24 @@
-//! The system calls that the process of a guest may make: what all engines were seen to call (`guard/recorded.txt`), and what
-//! does the same for another C library, kernel or processor.
+//! The system calls that a guest's process may make. They are the recorded calls of all engines (`guard/recorded.txt`), and their
+//! equivalents for another C library, kernel or processor.
 //!
-//! A list of what is allowed, for nobody can list what the next kernel will have. `docs/security.md` has the same list as a
-//! table.
+//! The list contains allowed calls: a list of forbidden calls could not know those of future kernels. `docs/security.md` has the same
+//! list as a table.
 
 use nix::libc::{self, c_long};
 
 use super::Needs;
 
-/// A call, and with which arguments it may be made.
+/// A call, and the arguments that it may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     #[cfg_attr(not(test), expect(dead_code, reason = "compared with the record and the documentation"))]
     pub(super) name: &'static str,
     pub(super) number: c_long,
-    /// All of them must hold.
+    /// Checks of arguments; all of them must hold.
     pub(super) checks: &'static [Check],
 }
 
-/// What must be so of one argument: what the mask leaves of it is one of the values.
+/// A check of one argument: after masking it must equal one of the values.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Check {
     pub(super) argument: u32,
@@ -26,9 +26,9 @@ pub(super) struct Check {
     pub(super) values: &'static [u32],
 }
 
-/// Calls that belong together.
+/// Calls with a common purpose.
 pub(super) struct Group {
-    /// What they are for, as the documentation has it.
+    /// The purpose, as the documentation has it.
     #[cfg_attr(not(test), expect(dead_code, reason = "compared with the documentation"))]
     pub(super) title: &'static str,
     pub(super) calls: &'static [Call],
@@ -56,11 +56,11 @@ macro_rules! calls {
     };
 }
 
-/// Stands for the number of this process.
+/// Placeholder for the pid of this process.
 pub(super) const OWN: u32 = u32::MAX;
-/// Never executable.
+/// Memory that is not executable.
 const NOT_EXECUTABLE: Check = masked(2, libc::PROT_EXEC as u32, &[0]);
-/// Every way to have namespaces of one's own.
+/// All flags that make new namespaces.
 const NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -69,11 +69,11 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u32;
 const THREAD: u32 = libc::CLONE_THREAD as u32;
-/// `PR_SET_VMA`, by which a C library names memory.
+/// `PR_SET_VMA`, with which a C library names memory.
 const PR_SET_VMA: u32 = 0x5356_4d41;
-/// `TCGETS2`, by which a newer C library asks whether something is a terminal.
+/// `TCGETS2`, with which a newer C library checks for a terminal.
 const TCGETS2: u32 = 0x802c_542a;
-/// `PAGEMAP_SCAN`, which tells wasmtime's pool which pages were written to.
+/// `PAGEMAP_SCAN`, with which wasmtime's pool finds the written pages.
 const PAGEMAP_SCAN: u32 = 0xc060_6610;
 
 const MEMORY: Group = Group {
@@ -232,7 +232,7 @@ const FILES: Group = Group {
     ],
 };
 
-/// What newer processors do without.
+/// Calls that newer processors do not have.
 #[cfg(target_arch = "x86_64")]
 const OLDER: Group = Group {
     title: "older forms of these",
@@ -259,7 +259,7 @@ const OLDER: Group = Group {
         SYS_unlink,
     ],
 };
-/// The one that this processor has, and `libc` has no name for.
+/// The only such call of this processor; `libc` has no name for it.
 #[cfg(target_arch = "aarch64")]
 const OLDER: Group =
     Group { title: "older forms of these", calls: &[Call { name: "SYS_renameat", number: 38, checks: &[] }] };
@@ -276,7 +276,7 @@ const PAIRS: Group = Group {
         SYS_sendmsg,
         SYS_sendto,
         SYS_shutdown,
-        // Connected for good: one of datagrams could be led to other sockets by path.
+        // Connected for good: a path could redirect a datagram socket.
         SYS_socketpair(
             is(0, &[libc::AF_UNIX as u32]),
             masked(1, 0xff, &[libc::SOCK_STREAM as u32, libc::SOCK_SEQPACKET as u32])
@@ -304,7 +304,7 @@ const NETWORK: Group = Group {
         )),
         SYS_socket(
             is(0, &[libc::AF_INET as u32, libc::AF_INET6 as u32]),
-            // What is left of the type without its flags.
+            // The type without its flags.
             masked(1, 0xff, &[libc::SOCK_STREAM as u32, libc::SOCK_DGRAM as u32]),
             is(2, &[0, libc::IPPROTO_TCP as u32, libc::IPPROTO_UDP as u32])
         ),
@@ -325,7 +325,7 @@ const PROCESSES: Group = Group {
     ],
 };
 
-/// Lists the groups that count, with the later ones before the earlier where both have a call.
+/// Lists the applicable groups. If two groups have the same call, the later group's entry counts.
 pub(super) fn groups(needs: Needs) -> Vec<Group> {
     let mut groups = vec![MEMORY, THREADS, NEW_THREADS, WAITING, DESCRIPTORS, FILES, OLDER, PAIRS];
     groups.extend(needs.network.then_some(NETWORK));
@@ -333,10 +333,10 @@ pub(super) fn groups(needs: Needs) -> Vec<Group> {
     groups
 }
 
-/// Lists what may be called, each once.
+/// Lists the allowed calls, each once.
 pub(super) fn allowed(needs: Needs) -> Vec<Call> {
     let mut calls: Vec<Call> = groups(needs).iter().rev().flat_map(|group| group.calls).copied().collect();
-    // Stable: what was listed first comes first, and stays.
+    // The sort is stable, so the first of several entries is kept.
     calls.sort_by_key(|call| call.number);
     calls.dedup_by_key(|call| call.number);
     calls

@@ -1,7 +1,6 @@
-//! Closes off the paths that the options keep from a guest, by Landlock, where the kernel has it.
+//! Denies the paths that the options keep from a guest, by Landlock, if the kernel has it.
 //!
-//! The engine gives a guest nothing but its folders in any case. A guest that has all of the root filesystem is not
-//! narrowed, so there is nothing to close.
+//! The engine gives a guest only its folders in any case. A guest with the whole root filesystem is not restricted.
 
 use std::path::Path;
 
@@ -13,17 +12,17 @@ use prewasi_engines::Guest;
 
 use super::Needs;
 
-/// Accesses that are denied where nothing allows them; of those that a kernel does not know yet, it denies none.
+/// Kinds of access that are denied unless a rule allows them; those that a kernel does not know are not denied.
 const KNOWN: ABI = ABI::V5;
-/// What an engine reads for itself: how many cores the container has.
+/// Files that an engine itself reads to find the number of the container's cores.
 const CORES: [&str; 2] = ["/proc/self", "/sys/fs/cgroup"];
-/// Where the processes of a server find which of their pages were written to; each has another number.
+/// The folder in which a server's processes find their written pages; each has another pid.
 const PROCESSES: &str = "/proc";
-/// How names are looked up.
+/// Files for looking up names.
 const NAMES: [&str; 6] =
     ["/etc/gai.conf", "/etc/host.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/services"];
 
-/// Closes all paths but those that the guest has, if it has less than all.
+/// Denies all paths except the guest's folders, unless it has the whole root.
 ///
 /// # Errors
 /// The kernel has Landlock, and refuses.
@@ -35,7 +34,7 @@ pub(super) fn close(guest: &Guest, needs: Needs) -> Result<(), RulesetError> {
     let own = CORES.iter().chain(needs.network.then_some(&NAMES).into_iter().flatten());
     let own = own.chain(needs.processes.then_some(&PROCESSES)).map(|path| (Path::new(path), read));
     let folders = guest.preopens.iter().map(|folder| (&*folder.host, if folder.read_only { read } else { all }));
-    // The first Landlock keeps every file in its folder, whatever is allowed. A guest is better off without that.
+    // The first version of Landlock forbids moving files between folders, whatever the rules allow. For a guest no Landlock is better.
     let rules = Ruleset::default().set_compatibility(CompatLevel::SoftRequirement).handle_access(AccessFs::Refer)?;
     let mut rules = rules.set_compatibility(CompatLevel::BestEffort).handle_access(all)?.create()?;
     for (path, access) in own.chain(folders) {
@@ -44,7 +43,7 @@ pub(super) fn close(guest: &Guest, needs: Needs) -> Result<(), RulesetError> {
     rules.restrict_self().map(drop)
 }
 
-/// Allows something below a path, if there is such a path.
+/// Allows access below a path, if it exists.
 fn allow(
     rules: landlock::RulesetCreated,
     path: &Path,

@@ -1,5 +1,5 @@
-//! What runs in the place of a guest that asks for it, in debug builds alone: it makes each call that the guard keeps from a
-//! guest, and prints the answers. Arguments are such that nothing happens should a call be let through.
+//! A probe that runs in place of a guest that asks for it, in debug builds alone. It makes each call that the guard denies to a guest,
+//! and prints the answers. Its arguments have no effect, should a call be allowed.
 
 use std::ffi::c_long;
 use std::fs::File;
@@ -8,13 +8,13 @@ use std::io::Error;
 use nix::libc;
 use prewasi_engines::Guest;
 
-/// The variable by which a guest asks, and what for.
+/// Variable with which a guest asks for the probe, and for a kind of attempts.
 const VARIABLE: &str = "PREWASI_PROBE";
 
-/// A call, and how it is called in what is printed.
+/// A call, and its name in the output.
 type Attempt = (&'static str, c_long, [usize; 6]);
 
-/// Runs what the guest asks for.
+/// Runs the attempts that the guest asks for.
 pub(super) fn run(guest: &Guest) -> Option<u8> {
     let (_, wanted) = guest.env.iter().find(|(name, _)| name == VARIABLE)?;
     match wanted.as_str() {
@@ -27,8 +27,7 @@ pub(super) fn run(guest: &Guest) -> Option<u8> {
 
 fn print(attempts: &[Attempt]) {
     for (name, number, [a, b, c, d, e, f]) in attempts {
-        // SAFETY: no argument is a pointer to memory that anything else uses, save those that are null; a new process, of which
-        // there is none with the guard, ends here.
+        // SAFETY: no argument points to memory in use, and some are null; a new process, which the guard denies, ends here.
         let result = unsafe { libc::syscall(*number, *a, *b, *c, *d, *e, *f) };
         if result == 0 && *number == libc::SYS_clone {
             super::super::exit(0);
@@ -57,10 +56,10 @@ fn write(name: &str, succeeded: bool) {
     unsafe { libc::write(libc::STDOUT_FILENO, line.as_ptr().cast(), line.len()) };
 }
 
-/// Makes a call as a program of 32 bits does.
+/// Makes a call like a 32-bit program.
 fn other_architecture() {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: 20 is the number of `getpid` there, which changes nothing but the register of its result.
+    // SAFETY: 20 is the number of `getpid` there, which changes only the register of its result.
     unsafe {
         std::arch::asm!("int 0x80", inlateout("eax") 20 => _, options(nostack));
     }
@@ -74,7 +73,7 @@ fn attempts() -> Vec<Attempt> {
     attempts
 }
 
-/// Memory that could be executed.
+/// Attempts to get executable memory.
 fn memory() -> Vec<Attempt> {
     let anonymous = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize;
     let (read, execute) = (libc::PROT_READ as usize, (libc::PROT_READ | libc::PROT_EXEC) as usize);
@@ -94,7 +93,7 @@ fn memory() -> Vec<Attempt> {
     ]
 }
 
-/// Other programs and processes.
+/// Attempts to reach other programs and processes.
 fn programs() -> Vec<Attempt> {
     let (none, nobody) = (usize::MAX, i32::MAX as usize);
     let signal = libc::SIGCHLD as usize;
@@ -127,7 +126,7 @@ fn programs() -> Vec<Attempt> {
     ]
 }
 
-/// Other parts of the kernel.
+/// Attempts to use other parts of the kernel.
 fn kernel() -> Vec<Attempt> {
     let none = usize::MAX;
     vec![
@@ -164,7 +163,7 @@ fn kernel() -> Vec<Attempt> {
     ]
 }
 
-/// Sockets.
+/// Attempts to make sockets.
 fn sockets() -> Vec<Attempt> {
     let socket = |family: i32, kind: i32, protocol: i32| [family as usize, kind as usize, protocol as usize, 0, 0, 0];
     vec![

@@ -3,7 +3,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
-/// A working directory is there if nothing can hide it, or if it is a mount itself.
+/// A working directory exists certainly if no mount can hide it, or if it is a mount itself.
 #[test]
 fn working_directories() {
     let root = std::env::temp_dir().join(format!("prewasi-adapt-{}", std::process::id()));

@@ -8,14 +8,14 @@ fn names(needs: Needs) -> BTreeSet<&'static str> {
     allowed(needs).iter().map(Call::plain_name).collect()
 }
 
-/// Every call that an engine was seen to make is allowed. The record is of x86-64.
+/// Every recorded call of an engine is allowed. The record is of x86-64.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn what_was_recorded_is_allowed() {
     let names = names(ALL);
     let mut engines = 0;
     let lines = include_str!("../recorded.txt").lines().filter_map(|line| line.split_once(": "));
-    // What was asked for in vain is recorded as well.
+    // Calls that the kernel does not know are recorded as well.
     for (engine, calls) in lines.filter(|(head, _)| !head.ends_with(", unknown")) {
         engines += 1;
         let missing: Vec<_> = calls.split(' ').filter(|call| !names.contains(call)).collect();
@@ -25,7 +25,7 @@ fn what_was_recorded_is_allowed() {
     assert_eq!(engines, 4);
 }
 
-/// The table of the documentation is the list.
+/// The table in the documentation equals the list.
 #[test]
 fn list_is_as_documented() {
     let page = include_str!("../../../../../../docs/security.md");
@@ -47,7 +47,7 @@ fn list_is_as_documented() {
     }
 }
 
-/// Nothing is listed twice, but where a server may do more.
+/// No call is listed twice, except where a server may do more.
 #[test]
 fn calls_are_listed_once() {
     let mut seen = BTreeSet::new();

@@ -6,7 +6,7 @@ const ALL: Needs = Needs { network: true, processes: true };
 const OWN_NUMBER: u32 = 7;
 const LEAST: Needs = Needs { network: false, processes: false };
 
-/// Does what the kernel does with a filter.
+/// Evaluates a filter like the kernel.
 fn answer_of(filter: &[sock_filter], architecture: u32, number: u32, arguments: [u32; 6]) -> u32 {
     let (mut at, mut value) = (0, 0);
     loop {
@@ -36,7 +36,7 @@ fn asked(needs: Needs, number: libc::c_long, arguments: [u32; 6]) -> u32 {
     answer_of(&write(&allowed(needs), OWN_NUMBER), OWN_ARCHITECTURE, number, arguments)
 }
 
-/// Each number has the answer that the list gives it, whatever lies around it in the tree.
+/// Each number has the answer of the list, whatever its neighbours in the tree.
 #[test]
 fn each_number_has_its_answer() {
     for needs in [ALL, LEAST, Needs { network: true, ..LEAST }] {
@@ -48,7 +48,7 @@ fn each_number_has_its_answer() {
                 None => UNKNOWN,
                 Some(call) if call.checks.is_empty() => libc::SECCOMP_RET_ALLOW,
                 Some(call) => {
-                    // The first values are taken, and what none of them is is not.
+                    // The first values are allowed, and a value outside of them is not.
                     let mut arguments = [0; 6];
                     for check in call.checks {
                         arguments[check.argument as usize] = check.values[0];
@@ -64,7 +64,7 @@ fn each_number_has_its_answer() {
     }
 }
 
-/// Calls of another architecture, whose numbers mean something else, end the process.
+/// A call of another architecture, where numbers mean other calls, ends the process.
 #[test]
 fn other_architectures_end_the_process() {
     const X86: u32 = 0x4000_0003;
@@ -77,7 +77,7 @@ fn other_architectures_end_the_process() {
     }
 }
 
-/// Memory becomes executable in no way, and is given in all others.
+/// No call makes memory executable; all other uses of memory are allowed.
 #[test]
 fn memory_is_not_executable() {
     for protection in 0..16 {
@@ -91,10 +91,10 @@ fn memory_is_not_executable() {
     }
 }
 
-/// A guest has threads; a server has processes as well, and neither has namespaces.
+/// A guest has threads; a server has processes as well; neither can make namespaces.
 #[test]
 fn threads_processes_and_namespaces() {
-    // What the C library asks for.
+    // The C library's flags for a thread.
     const NEW_THREAD: u32 = 0x003d_0f00;
     const FORK: u32 = 0x0120_0011;
     let clone = |needs, flags| asked(needs, libc::SYS_clone, [flags, 0, 0, 0, 0, 0]);
@@ -110,7 +110,7 @@ fn threads_processes_and_namespaces() {
     assert_eq!(asked(ALL, libc::SYS_clone3, [0; 6]), UNKNOWN);
 }
 
-/// A guest signals itself alone; a server has other processes, which each signal themselves.
+/// A guest can signal only itself; a server's workers can each signal only themselves.
 #[test]
 fn signals() {
     for (needs, process, expected) in [
@@ -123,7 +123,7 @@ fn signals() {
     assert_eq!(asked(ALL, libc::SYS_kill, [OWN_NUMBER, 6, 0, 0, 0, 0]), UNKNOWN);
 }
 
-/// Of sockets there are those of TCP and UDP, if there is a network.
+/// Only TCP and UDP sockets are allowed, and only with a network.
 #[test]
 fn sockets() {
     let socket = |needs, family: i32, kind: i32, protocol: i32| {
@@ -142,7 +142,7 @@ fn sockets() {
     }
 }
 
-/// A list that is too long for branches alone is followed to its end.
+/// A list that is too long for plain branches is evaluated to its end.
 #[test]
 fn far_answers_are_reached() {
     let checks: &[Check] = &[Check { argument: 5, mask: u32::MAX, values: &[1] }];
@@ -162,7 +162,7 @@ fn far_answers_are_reached() {
     }
 }
 
-/// The filter is as short as it has to be to cost little.
+/// The filter is short enough to be cheap.
 #[test]
 fn filter_is_short() {
     let filter = write(&allowed(ALL), OWN_NUMBER);
