@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use prewasi_cache::{Digest, NewBlob, StoreError};
+use prewasi_cache::{Digest, NewBlob, StoreError, labels};
 use rustix::fs::MemfdFlags;
 
 use super::Precompiler;
@@ -17,8 +17,6 @@ use crate::Image;
 
 /// How long the code is kept after it was last used, at most. It is not renewed before half of that has passed.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The label of a keeper that says until when its lease lasts.
-const UNTIL: &str = labels::KEPT_UNTIL;
 /// The version of a keeper's form.
 const FORMAT: u32 = 1;
 
@@ -58,7 +56,7 @@ impl Precompiler {
     pub(super) async fn keep(&self, keeper: &Keeper) -> Result<(), StoreError> {
         let now = Timestamp::now();
         let info = self.store.info(&keeper.digest).await?;
-        let until = info.and_then(|info| info.labels.get(UNTIL)?.parse::<Timestamp>().ok());
+        let until = info.and_then(|info| info.labels.get(labels::KEPT_UNTIL)?.parse::<Timestamp>().ok());
         if until.is_some_and(|until| is_enough(now, until)) {
             return Ok(());
         }
@@ -67,7 +65,7 @@ impl Precompiler {
             rustix::fs::memfd_create("prewasi-keeper", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()));
         let mut file = File::from(file?);
         file.write_all(&keeper.bytes).map_err(failed)?;
-        let labels = [(UNTIL.to_owned(), (now + KEPT).to_string())].into();
+        let labels = [(labels::KEPT_UNTIL.to_owned(), (now + KEPT).to_string())].into();
         // It is not given back: it ends by itself.
         let lease = self.store.lease(KEPT).await?;
         let size = keeper.bytes.len() as u64;
