@@ -45,16 +45,14 @@ pub(crate) fn resolve(preopens: &[Preopen], cwd: &Path) -> Vec<Folder> {
 }
 
 /// Where `/` and the folder that may be either are in the list of [`told_apart`].
-#[cfg(any(feature = "wamr", feature = "wasmtime"))]
+#[cfg(feature = "wasmtime")]
 pub(crate) const ROOT: i32 = 1;
-#[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) const EITHER: i32 = 2;
 
 /// Returns the folders to open for an engine that looks at each path itself. A guest that has all of its process's root, and works in
 /// another folder, is given that folder first, for libraries that take the first one for the working directory; then `/`, for those that
 /// make their paths absolute; and one last that may be either (see [`crate::working`]), for the C library, which takes the last of those
 /// whose names are the same to it.
-#[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) fn told_apart(guest: &crate::Guest) -> Vec<Folder> {
     if !crate::paths::has_root(&guest.preopens) || working(guest).is_none() {
         return resolve(&guest.preopens, &guest.cwd);
@@ -66,7 +64,6 @@ pub(crate) fn told_apart(guest: &crate::Guest) -> Vec<Folder> {
 }
 
 /// Returns how the paths of a guest are told apart that may start in its working directory or in `/`, if these are not the same.
-#[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) fn working(guest: &crate::Guest) -> Option<crate::working::Working> {
     let applies = crate::paths::has_root(&guest.preopens) && guest.cwd.is_absolute();
     applies.then(|| crate::working::Working::open(&guest.cwd)).flatten()
