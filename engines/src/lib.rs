@@ -21,13 +21,13 @@ mod paths;
 mod preopens;
 #[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
 mod preview1;
-#[cfg(any(feature = "wamr", feature = "wasmedge"))]
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
 mod rights;
-#[cfg(any(feature = "wamr", feature = "wasmedge"))]
-mod texts;
 mod tuning;
 #[cfg(feature = "wamr")]
 mod wamr;
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
+mod wasi;
 mod wasm;
 #[cfg(feature = "wasmedge")]
 mod wasmedge;
@@ -35,7 +35,7 @@ mod wasmedge;
 mod wasmer;
 #[cfg(feature = "wasmtime")]
 mod wasmtime;
-#[cfg(any(feature = "wamr", feature = "wasmtime"))]
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
 mod working;
 
 #[cfg(feature = "wamr")]

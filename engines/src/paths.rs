@@ -42,11 +42,43 @@ pub(crate) fn has_root(preopens: &[Preopen]) -> bool {
 /// # Errors
 /// The system's error. A path whose last name is missing is no error.
 pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Place, Errno> {
-    let mut start: Option<OwnedFd> = None;
-    let mut rest = path.to_vec();
     if leaves(path) && !is_start(base)? {
         return Err(Errno::PERM);
     }
+    walk(base, path, follow, Reach::Root)
+}
+
+/// Finds where a path leads that starts in `base` and stays in it, links included.
+///
+/// # Errors
+/// The system's error; `EPERM` if the path leads out. A path whose last name is missing is no error.
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
+pub(crate) fn locate_beneath(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Place, Errno> {
+    walk(base, path, follow, Reach::Folder).map_err(|error| if error == Errno::XDEV { Errno::PERM } else { error })
+}
+
+/// How far a path may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Wherever it leads in the process's root.
+    Root,
+    /// No further than the folder that it starts from.
+    #[cfg_attr(not(any(feature = "wamr", feature = "wasmedge", feature = "wasmer")), expect(dead_code))]
+    Folder,
+}
+
+impl Reach {
+    fn flags(self) -> ResolveFlags {
+        match self {
+            Self::Root => ResolveFlags::NO_MAGICLINKS,
+            Self::Folder => ResolveFlags::NO_MAGICLINKS | ResolveFlags::BENEATH,
+        }
+    }
+}
+
+fn walk(base: BorrowedFd<'_>, path: &[u8], follow: bool, reach: Reach) -> Result<Place, Errno> {
+    let mut start: Option<OwnedFd> = None;
+    let mut rest = path.to_vec();
     for _ in 0..LINKS {
         if rest.is_empty() {
             return Err(Errno::NOENT);
@@ -55,14 +87,22 @@ pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<
             return Err(Errno::NAMETOOLONG);
         }
         let from = start.as_ref().map_or(base, AsFd::as_fd);
-        let place = split(from, &rest)?;
+        let place = split(from, &rest, reach)?;
         if !follow && !rest.ends_with(b"/") {
             return Ok(place);
         }
         let Some(target) = link(&place)? else { return Ok(place) };
         let slashes = rest.len() - trimmed(&rest).len();
-        rest = [&*target, &b"/".repeat(slashes.min(1))].concat();
-        start = Some(place.parent);
+        let slash = b"/".repeat(slashes.min(1));
+        rest = match reach {
+            Reach::Root => {
+                start = Some(place.parent);
+                [&*target, &*slash].concat()
+            }
+            // What it stays in is the folder that all of it starts from.
+            Reach::Folder if target.starts_with(b"/") => return Err(Errno::XDEV),
+            Reach::Folder => [&rest[..name_of(&rest)], &target, &slash].concat(),
+        };
     }
     Err(Errno::LOOP)
 }
@@ -93,23 +133,26 @@ fn is_start(base: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(is(".") || is("/"))
 }
 
+/// Returns where the last name of a path begins.
+fn name_of(path: &[u8]) -> usize {
+    trimmed(path).iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1)
+}
+
 /// Opens the folder that the last part of a path lies in.
-fn split(from: BorrowedFd<'_>, path: &[u8]) -> Result<Place, Errno> {
-    let whole = trimmed(path);
-    let at = whole.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    let (parent, name) = path.split_at(at.min(path.len()));
+fn split(from: BorrowedFd<'_>, path: &[u8], reach: Reach) -> Result<Place, Errno> {
+    let (parent, name) = path.split_at(name_of(path).min(path.len()));
     let is_folder = matches!(trimmed(name), b"" | b"." | b"..");
     let (parent, name) = if is_folder { (path, &b"."[..]) } else { (parent, name) };
-    Ok(Place { parent: folder(from, parent)?, name: OsString::from_vec(name.to_vec()) })
+    Ok(Place { parent: folder(from, parent, reach)?, name: OsString::from_vec(name.to_vec()) })
 }
 
 /// Opens a folder; no path is the one to start from.
-fn folder(from: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+fn folder(from: BorrowedFd<'_>, path: &[u8], reach: Reach) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let path = if path.is_empty() { b"." } else { path };
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
     let from = if path.is_absolute() { CWD } else { from };
-    again(|| openat2(from, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS))
+    again(|| openat2(from, path, flags, Mode::empty(), reach.flags()))
 }
 
 /// Reads what a link leads to; `None` if it is none, or nothing is there.
@@ -131,33 +174,6 @@ fn link(place: &Place) -> Result<Option<Vec<u8>>, Errno> {
         // It was replaced meanwhile.
         Err(Errno::INVAL | Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// Returns preview 1's number for an error of the system.
-#[cfg(any(feature = "wamr", feature = "wasmedge"))]
-pub(crate) fn wasi_number(error: Errno) -> i32 {
-    match error {
-        Errno::ACCESS => 2,
-        Errno::BADF => 8,
-        Errno::BUSY => 10,
-        Errno::EXIST => 20,
-        Errno::ILSEQ => 25,
-        Errno::INVAL => 28,
-        Errno::IO => 29,
-        Errno::ISDIR => 31,
-        Errno::LOOP => 32,
-        Errno::MLINK => 34,
-        Errno::NAMETOOLONG => 37,
-        Errno::NOENT => 44,
-        Errno::NOSPC => 51,
-        Errno::NOTDIR => 54,
-        Errno::NOTEMPTY => 55,
-        Errno::PERM => 63,
-        Errno::ROFS => 69,
-        Errno::XDEV => 75,
-        // An error that it has no number for is one of the disk.
-        _ => 29,
     }
 }
 

@@ -45,16 +45,14 @@ pub(crate) fn resolve(preopens: &[Preopen], cwd: &Path) -> Vec<Folder> {
 }
 
 /// Indices of `/`, and of the folder that stands for either, in the list of [`told_apart`].
-#[cfg(any(feature = "wamr", feature = "wasmtime"))]
+#[cfg(feature = "wasmtime")]
 pub(crate) const ROOT: i32 = 1;
-#[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) const EITHER: i32 = 2;
 
 /// Returns the folders to open, for an engine that inspects each path itself. A guest that has its process's whole root, and works in
 /// another folder, gets three folders. The first is the working directory, for libraries that take the first folder for it. The second is
 /// `/`, for libraries that make their paths absolute. The last stands for either (see [`crate::working`]), for the C library, which takes
 /// the last of equal names.
-#[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) fn told_apart(guest: &crate::Guest) -> Vec<Folder> {
     if !crate::paths::has_root(&guest.preopens) || working(guest).is_none() {
         return resolve(&guest.preopens, &guest.cwd);
@@ -66,7 +64,6 @@ pub(crate) fn told_apart(guest: &crate::Guest) -> Vec<Folder> {
 }
 
 /// Returns how to resolve paths that may start in the working directory or in `/`; `None` if the two are the same folder.
-#[cfg(any(feature = "wamr", feature = "wasmtime"))]
 pub(crate) fn working(guest: &crate::Guest) -> Option<crate::working::Working> {
     let applies = crate::paths::has_root(&guest.preopens) && guest.cwd.is_absolute();
     applies.then(|| crate::working::Working::open(&guest.cwd)).flatten()

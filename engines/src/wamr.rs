@@ -12,9 +12,7 @@ use crate::{
 };
 
 mod module;
-mod paths;
 mod program;
-mod rights;
 mod runtime;
 
 /// Version of WAMR in the crate that brings it. A test compares it with what WAMR says of itself.

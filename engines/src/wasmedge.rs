@@ -5,7 +5,7 @@
 //! must agree on is in [`options`], and its hash is written behind each artifact.
 //!
 //! What reaches WasmEdge has been validated, and changed where WasmEdge would do what a container runtime must not
-//! ([`rewrite`]). Of what it offers to a guest, only WASI preview 1 is passed on: its sockets and plugins are not.
+//! ([`rewrite`]). A guest is given WASI preview 1 ([`crate::wasi`]) and nothing else: neither WasmEdge's own WASI with its sockets nor its plugins.
 
 mod compile;
 mod facts;

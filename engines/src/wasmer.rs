@@ -5,8 +5,8 @@
 //! behind each artifact, because wasmer's own header names neither a version nor the options. An artifact is an ELF image
 //! that is mapped from its file, not copied.
 //!
-//! Of what wasmer offers to a guest, only WASI preview 1 is passed on: its extensions (WASIX) would let a guest start
-//! processes and threads in ways that a container runtime does not see.
+//! A guest is given WASI preview 1 ([`crate::wasi`]) and nothing else. wasmer's own library for it is not used: it resolves paths in a tree of
+//! its own, and its extensions (WASIX) would let a guest start processes and threads in ways that a container runtime does not see.
 
 mod compile;
 #[cfg(not(feature = "wasmer-llvm"))]
@@ -15,14 +15,11 @@ mod compiler;
 #[cfg(feature = "wasmer-llvm")]
 #[path = "wasmer/llvm.rs"]
 mod compiler;
-mod files;
-mod folders;
 mod limits;
 mod load;
 mod options;
 mod proposals;
 mod run;
-mod stdio;
 
 use std::error::Error;
 use std::iter::successors;

@@ -9,6 +9,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -60,6 +62,12 @@ impl Working {
         let (folder, root) = (open(cwd)?, open(Path::new("/"))?);
         let is_root = identity(&folder).is_some() && identity(&folder) == identity(&root);
         (!is_root).then(|| Self { folder, root, name: cwd.to_owned(), told: Mutex::default() })
+    }
+
+    /// Returns `/`.
+    #[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     /// Chooses; tells on standard error if nobody knows.

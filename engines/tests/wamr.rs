@@ -7,6 +7,8 @@
 mod features;
 #[path = "wamr/folders.rs"]
 mod folders;
+#[path = "wasi/folders.rs"]
+mod folders_of_wasi;
 #[path = "wamr/limits.rs"]
 mod limits;
 #[path = "wamr/loading.rs"]
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = shared::trials();
     trials.extend(features::trials());
     trials.extend(folders::trials());
+    trials.extend(folders_of_wasi::trials());
     trials.extend(limits::trials());
     trials.extend(loading::trials());
     trials.extend(traps::trials());

@@ -9,7 +9,7 @@ mod compiled;
 mod compiling;
 #[path = "wasmedge/features.rs"]
 mod features;
-#[path = "wasmedge/folders.rs"]
+#[path = "wasi/folders.rs"]
 mod folders;
 #[path = "wasmedge/limits.rs"]
 mod limits;
@@ -28,17 +28,8 @@ use libtest_mimic::{Arguments, Trial};
 use prewasi_engines::Wasmedge;
 use shared::{common, guest};
 
-/// What WasmEdge does otherwise: it knows no function's name when a guest traps, has no exceptions, and names a folder
-/// without the slash that its name begins with. `features` and `folders` show the latter two.
-const OTHERWISE: [&str; 4] = [
-    "compiled::trap_has_a_backtrace",
-    "compiled::uncaught_exception_is_a_trap",
-    "folders::files_are_written",
-    "folders::working_directory_is_descriptor_3",
-];
-
-/// The descriptor of the folder that a guest has as its root.
-const ROOT: u32 = 3;
+/// What WasmEdge does otherwise: it knows no function's name when a guest traps, and has no exceptions, which `features` shows.
+const OTHERWISE: [&str; 2] = ["compiled::trap_has_a_backtrace", "compiled::uncaught_exception_is_a_trap"];
 
 /// Makes the engine under test.
 fn engine() -> Wasmedge {

@@ -9,7 +9,7 @@ mod compiled;
 mod compiling;
 #[path = "wasmer/features.rs"]
 mod features;
-#[path = "wasmer/folders.rs"]
+#[path = "wasi/folders.rs"]
 mod folders;
 #[path = "wasmer/limits.rs"]
 mod limits;
@@ -28,13 +28,6 @@ use libtest_mimic::{Arguments, Trial};
 use prewasi_engines::Wasmer;
 use shared::{common, guest};
 
-/// What wasmer does in a way of its own: its descriptor 3 is a root in which all folders lie. `folders` shows how.
-const OTHERWISE: [&str; 3] =
-    ["folders::files_are_written", "folders::root_is_descriptor_3", "folders::working_directory_is_descriptor_3"];
-
-/// The descriptor of the folder that a guest has as its root; wasmer's own is the one before.
-const ROOT: u32 = 4;
-
 /// Makes the engine under test.
 fn engine() -> Wasmer {
     Wasmer::new()
@@ -46,7 +39,6 @@ fn main() -> ExitCode {
         return guest::main(args);
     }
     let mut trials: Vec<Trial> = shared::trials();
-    trials.retain(|trial| !OTHERWISE.contains(&trial.name()));
     trials.extend(compiled::trials());
     trials.extend(compiling::trials());
     trials.extend(features::trials());

@@ -32,9 +32,6 @@ use libtest_mimic::{Arguments, Trial};
 use prewasi_engines::Wasmtime;
 use shared::{common, guest};
 
-/// The descriptor of the folder that a guest has as its root.
-const ROOT: u32 = 3;
-
 /// Makes the engine under test.
 fn engine() -> Wasmtime {
     Wasmtime::new()

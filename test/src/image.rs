@@ -19,6 +19,8 @@ pub const BIG_MODULE: &str = "yosys.wasm";
 pub const SOLVER: &str = "boolector.wasm";
 /// File name of the part with a component made from `guests/web.js`.
 pub const JAVASCRIPT: &str = "web-js.wasm";
+/// File names of the parts that are made of `guests/compilers`.
+pub const COMPILED: [&str; 4] = ["paths-go.wasm", "paths-zig.wasm", "paths-zig-libc.wasm", "paths-assemblyscript.wasm"];
 
 /// An imported image.
 #[derive(Debug, Clone)]

@@ -39,6 +39,8 @@ pub enum Need {
     Solver,
     /// The component of JavaScript.
     JavaScript,
+    /// What other compilers make of the programs in `guests/compilers`.
+    Compilers,
     /// A native runtime: `runc`.
     Runc,
     /// A shell without libraries: `busybox`.
@@ -98,6 +100,7 @@ impl Need {
             Self::BigModule => part(crate::image::BIG_MODULE),
             Self::Solver => part(crate::image::SOLVER),
             Self::JavaScript => part(crate::image::JAVASCRIPT),
+            Self::Compilers => crate::image::COMPILED.into_iter().find_map(part),
             Self::Runc => program("runc"),
             Self::Busybox => program("busybox"),
             Self::Landlock => (!has_landlock()).then(|| "the kernel has no Landlock".to_owned()),

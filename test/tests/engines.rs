@@ -50,23 +50,9 @@ const COMPONENTS: [&str; 18] = [
     "layers::programs::composed_component_runs",
     "layers::programs::import_that_the_config_names_is_refused_before_compiling",
 ];
-const REFUSES_LINKS: &str = "it resolves paths by itself, and refuses links that are absolute or climb";
-const ONE_NAME: &str = "it gives no say in what a path means that may be relative or absolute";
 const INTERPRETS: &str = "it interprets: there is no code to be shaped, and no fuel";
 const NO_FUEL: &str = "it has no fuel";
-// What differs in WASI itself.
-const WAITS: &str = "its poll waits for the last of what is asked for, not for the first";
-const REMEMBERS: &str = "it tells sizes, times, links and numbers of files as it remembers them";
-const NO_NUMBERS: &str = "entries of a folder have no number";
-const MONOTONIC: &str = "a file whose time is set to now gets that of the monotonic clock";
-const TERMINALS: &str = "its outputs look like terminals, whatever they are";
-const OTHER_ERROR: &str = "the call fails, with another error";
-const STAYS_OPEN: &str = "a descriptor of a stream or a given folder, or one that was renumbered, stays open";
-const OWN_ROOT: &str = "it has a root of its own, in which the guest's folders lie: there is something above each of them, but nothing else";
-const LAX: &str = "the call does what it should refuse, within the guest's folders";
-const PANICS: &str = "it panics, which ends the container with 134";
 const GREEDY: &str = "for 22 MB of wasm its compiler needs more memory than a compile may take by default";
-const POSITION: &str = "the position in a file, or that it is written at the end, is not as it should be after this";
 
 const ENGINES: [Engine; 3] = [
     Engine {
@@ -97,8 +83,6 @@ const ENGINES: [Engine; 3] = [
             ("many::killed_compiler_is_replaced_by_one_waiter", INTERPRETS),
             ("many::command_line_and_shims_share_one_compile", INTERPRETS),
             ("many::death_between_two_steps_is_a_plain_miss", INTERPRETS),
-            ("wasi::poll_oneoff_clock", WAITS),
-            ("wasi::poll_oneoff_stdio", WAITS),
         ],
     },
     // Its cases are not run, with a reason, where its shim was not built for want of its library.
@@ -109,61 +93,9 @@ const ENGINES: [Engine; 3] = [
             ("many::twenty_tasks_at_once_compile_once", GREEDY),
             ("many::killed_compiler_is_replaced_by_one_waiter", GREEDY),
             ("many::command_line_and_shims_share_one_compile", GREEDY),
-            ("wasi::nofollow_errors", LAX),
-            ("wasi::path_rename_dir_trailing_slashes", LAX),
-            ("wasi::poll_oneoff_stdio", OTHER_ERROR),
-            ("paths::paths_lead_where_native_ones_do", REFUSES_LINKS),
-            ("paths::libraries_with_ways_of_their_own_find_their_files", ONE_NAME),
-            ("paths::paths_that_climb_lead_where_native_ones_do", REFUSES_LINKS),
-            ("paths::paths_change_what_native_ones_do", REFUSES_LINKS),
-            ("paths::paths_remove_what_native_ones_do", REFUSES_LINKS),
-            ("paths::paths_from_another_folder_do_as_native_ones", REFUSES_LINKS),
-            ("paths::service_account_behind_a_link_is_read", REFUSES_LINKS),
-            ("paths::read_only_folders_stay_so_behind_links", REFUSES_LINKS),
-            ("paths::working_directory_and_root_are_told_apart", ONE_NAME),
-            ("paths::path_that_may_be_either_is_refused", ONE_NAME),
         ],
     },
-    Engine {
-        name: "wasmer",
-        lacks: &[
-            ("options::fuel_ends_the_guest", NO_FUEL),
-            ("wasi::file_seek_tell", POSITION),
-            ("wasi::file_truncation", REMEMBERS),
-            ("wasi::fd_filestat_set", MONOTONIC),
-            ("wasi::fd_flags_set", POSITION),
-            ("wasi::directory_seek", LAX),
-            ("wasi::fd_readdir", NO_NUMBERS),
-            ("wasi::renumber", STAYS_OPEN),
-            ("wasi::close_preopen", STAYS_OPEN),
-            ("wasi::overwrite_preopen", STAYS_OPEN),
-            ("wasi::stdio", STAYS_OPEN),
-            ("wasi::stat_dev_ino", REMEMBERS),
-            ("wasi::path_open_dirfd_not_dir", OTHER_ERROR),
-            ("wasi::path_open_read_write", OTHER_ERROR),
-            ("wasi::path_filestat", REMEMBERS),
-            ("wasi::interesting_paths", OWN_ROOT),
-            ("wasi::symlink_create", OWN_ROOT),
-            ("wasi::readlink", OTHER_ERROR),
-            ("wasi::dir_fd_op_failures", LAX),
-            ("wasi::fd_fdstat_set_rights", OTHER_ERROR),
-            ("wasi::truncation_rights", REMEMBERS),
-            ("wasi::isatty", TERMINALS),
-            ("wasi::path_link", REMEMBERS),
-            ("wasi::path_rename", OTHER_ERROR),
-            ("wasi::path_rename_dir_trailing_slashes", PANICS),
-            ("wasi::path_symlink_trailing_slashes", LAX),
-            ("wasi::poll_oneoff_clock", WAITS),
-            ("wasi::sock_shutdown_not_sock", OTHER_ERROR),
-            ("paths::paths_that_climb_lead_where_native_ones_do", REFUSES_LINKS),
-            ("paths::libraries_with_ways_of_their_own_find_their_files", ONE_NAME),
-            ("paths::paths_from_another_folder_do_as_native_ones", ONE_NAME),
-            ("paths::working_directory_and_root_are_told_apart", ONE_NAME),
-            ("paths::path_that_may_be_either_is_refused", ONE_NAME),
-            ("paths::paths_remove_what_native_ones_do", PANICS),
-            ("paths::read_only_folders_stay_so_behind_links", PANICS),
-        ],
-    },
+    Engine { name: "wasmer", lacks: &[("options::fuel_ends_the_guest", NO_FUEL)] },
 ];
 
 /// Binds the cases to each engine.

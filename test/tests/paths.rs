@@ -5,7 +5,7 @@ use std::fs;
 use prewasi_test::guests::{self, PATHS, PATHS_COMPONENT, PATHS_NATIVE};
 use prewasi_test::image::{self, Program, files, links};
 use prewasi_test::trial::Case;
-use prewasi_test::{Namespace, case};
+use prewasi_test::{Namespace, case, home};
 use serde_json::json;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -18,6 +18,10 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(paths_of_components_do_as_native_ones, needs Runc),
         case!(working_directory_and_root_are_told_apart, needs Runc),
         case!(libraries_with_ways_of_their_own_find_their_files, needs Runc),
+        case!(programs_of_compilers_go, needs Runc Compilers),
+        case!(programs_of_compilers_zig, needs Runc Compilers),
+        case!(programs_of_compilers_zig_with_libc, needs Runc Compilers),
+        case!(programs_of_compilers_assemblyscript, needs Runc Compilers),
         case!(path_that_may_be_either_is_refused),
         case!(service_account_behind_a_link_is_read, needs Runc),
         case!(paths_never_lead_out_of_the_container),
@@ -29,7 +33,10 @@ const RUNC: &str = "io.containerd.runc.v2";
 
 /// An image with the program as wasm and for this machine, and with links of all kinds.
 fn image(namespace: &Namespace, guest: &str) -> String {
-    let wasm = Program::guest(namespace, guest);
+    image_of(namespace, &guest.replace('.', "-"), &Program::guest(namespace, guest))
+}
+
+fn image_of(namespace: &Namespace, name: &str, wasm: &Program) -> String {
     let native = fs::read(guests::path(PATHS_NATIVE)).expect("the guests are built");
     let layer = files(&[
         ("/bin/paths.wasm", &wasm.bytes, 0o755),
@@ -61,7 +68,7 @@ fn image(namespace: &Namespace, guest: &str) -> String {
         ("/var/run", "/run"),
         ("/var/up", "../../../../../app"),
     ]);
-    image::import(namespace, &guest.replace('.', "-"), |image| image.os("linux").layer(layer).layer(links)).name
+    image::import(namespace, name, |image| image.os("linux").layer(layer).layer(links)).name
 }
 
 /// Runs the calls as wasm, with this shim, and as a native program, with runc, each in a container of its own; both must say the same.
@@ -259,6 +266,78 @@ async fn libraries_with_ways_of_their_own_find_their_files(namespace: Namespace)
     let calls: Vec<String> =
         ["first", "pwd"].iter().flat_map(|way| calls.map(|path| format!("{way}:{path}"))).collect();
     same(&namespace, &image, "/app", &calls.iter().map(String::as_str).collect::<Vec<_>>()).await;
+}
+
+/// What programs of other compilers are asked to do in `/app`.
+const COMPILED: [&str; 22] = [
+    "read:data/x",
+    "read:./data/x",
+    "read:/top.toml",
+    "read:own",
+    "read:/app/own",
+    "read:../top.toml",
+    "read:missing",
+    "read:/missing",
+    "read:/absolute-folder/file",
+    "read:absolute",
+    "read:/absolute",
+    "write:made:text",
+    "read:/app/made",
+    "write:/real/made:text",
+    "read:/real/made",
+    "write:data/made:text",
+    "read:/app/data/made",
+    "mkdir:folder-here",
+    "write:/app/folder-here/file:text",
+    "unlink:data/made",
+    "read:/app/data/made",
+    "unlink:/top.toml",
+];
+
+/// Runs a program that a compiler has made in a container that works in `/app`, and compares what it says with what a native program says
+/// under runc: which error it is, libraries say in ways of their own. `differs` names calls whose answer is another one, and that answer.
+async fn compiled(namespace: &Namespace, part: &str, more: &[&str], differs: &[(&str, &str)]) {
+    let program = Program::file(namespace, &home::part(part));
+    let image = image_of(namespace, "compiled", &program);
+    let calls: Vec<&str> = COMPILED.iter().chain(more).copied().collect();
+    let run = async |program: &str, runtime: &str| {
+        let args = [&[program], &calls[..]].concat();
+        let container = namespace.container(&image).runtime(runtime);
+        let exited = container.change(json!({ "process": { "args": args, "cwd": "/app" } })).run().await;
+        assert_eq!((exited.code, &*exited.stderr), (0, ""), "{program} {part}");
+        exited.stdout
+    };
+    let (native, wasm) = (run("/bin/paths", RUNC).await, run("/bin/paths.wasm", &namespace.runtime()).await);
+    let expected = native.lines().map(|line| {
+        let (call, said) = line.split_once(" = ").expect("each call says what came of it");
+        let failed = said.len() > 1 && said.chars().all(|letter| letter.is_ascii_uppercase());
+        let said = if failed { "failed" } else { said };
+        let other = differs.iter().find(|(name, _)| *name == call).map(|(_, said)| *said);
+        assert_ne!(other, Some(said), "{call} is as natively");
+        format!("{call} = {}", other.unwrap_or(said))
+    });
+    assert_eq!(wasm.lines().collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{part}");
+}
+
+/// A program that Go has made finds, makes and removes what a native one does, by relative and absolute paths, and knows where it works.
+async fn programs_of_compilers_go(namespace: Namespace) {
+    compiled(&namespace, "paths-go.wasm", &["stat:data", "list:.", "list:/real", "cwd:"], &[]).await;
+}
+
+/// So does one of Zig without a C library, but that its library does not follow a link at the end of a path that it opens.
+async fn programs_of_compilers_zig(namespace: Namespace) {
+    let differs = [("read:absolute", "failed"), ("read:/absolute", "failed")];
+    compiled(&namespace, "paths-zig.wasm", &["stat:data"], &differs).await;
+}
+
+/// So does one of Zig with a C library.
+async fn programs_of_compilers_zig_with_libc(namespace: Namespace) {
+    compiled(&namespace, "paths-zig-libc.wasm", &["stat:data"], &[]).await;
+}
+
+/// So does one of AssemblyScript.
+async fn programs_of_compilers_assemblyscript(namespace: Namespace) {
+    compiled(&namespace, "paths-assemblyscript.wasm", &[], &[]).await;
 }
 
 /// A path that the program's library hands over without saying whether it is relative, and that both the working directory and `/` have, is

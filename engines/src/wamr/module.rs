@@ -47,8 +47,6 @@ pub(super) struct Module {
     /// With the names of some exports changed.
     pub(super) bytes: Vec<u8>,
     pub(super) exports: BTreeMap<String, Export>,
-    /// It has a function that is called as soon as there is an instance.
-    pub(super) starts: bool,
     /// Pages that its memory begins with, and the most that it may have.
     pub(super) pages: Option<(u64, u64)>,
     /// Bytes that its tables take, from the beginning on.
@@ -75,7 +73,7 @@ impl Module {
         if !has_memory && types.core_imports().into_iter().flatten().next().is_some() {
             return Err(unsupported("wamr wants a module that imports WASI to export its memory as \"memory\""));
         }
-        let (bytes, renamed, starts) = rename(wasm.bytes())?;
+        let (bytes, renamed) = rename(wasm.bytes())?;
         let pages = (types.memory_count() > 0).then(|| {
             let memory = types.memory_at(0);
             (memory.initial, memory.maximum.unwrap_or(1 << 16))
@@ -85,7 +83,7 @@ impl Module {
             reserved(table.initial, table.maximum)
         });
         let tables = tables.fold(0_u64, |sum, elements| sum.saturating_add(elements.saturating_mul(ELEMENT)));
-        Ok(Self { bytes, exports: exports(types, &renamed), starts, pages, tables })
+        Ok(Self { bytes, exports: exports(types, &renamed), pages, tables })
     }
 }
 
@@ -118,23 +116,18 @@ fn check_imports(types: TypesRef<'_>) -> Result<(), CompileError> {
 /// The names that WAMR gets, by those that exports had.
 type Renamed = BTreeMap<&'static str, String>;
 
-/// Renames what WAMR would act upon. Returns the bytes, the names by their former ones, and whether there is a start function.
-fn rename(bytes: &[u8]) -> Result<(Vec<u8>, Renamed, bool), CompileError> {
-    let (mut names, mut found, mut starts) = (BTreeSet::new(), Vec::new(), false);
+/// Renames what WAMR would act upon. Returns the bytes, and the names by their former ones.
+fn rename(bytes: &[u8]) -> Result<(Vec<u8>, Renamed), CompileError> {
+    let (mut names, mut found) = (BTreeSet::new(), Vec::new());
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(invalid)? {
-            Payload::ExportSection(section) => {
-                for export in section {
-                    let name = export.map_err(invalid)?.name;
-                    names.insert(name);
-                    if let Some(special) = ACTED_UPON.iter().find(|special| **special == name) {
-                        // The name is a part of the bytes.
-                        found.push((*special, name.as_ptr().addr() - bytes.as_ptr().addr()));
-                    }
-                }
+        let Payload::ExportSection(section) = payload.map_err(invalid)? else { continue };
+        for export in section {
+            let name = export.map_err(invalid)?.name;
+            names.insert(name);
+            if let Some(special) = ACTED_UPON.iter().find(|special| **special == name) {
+                // The name is a part of the bytes.
+                found.push((*special, name.as_ptr().addr() - bytes.as_ptr().addr()));
             }
-            Payload::StartSection { .. } => starts = true,
-            _ => {}
         }
     }
     let (mut bytes, mut renamed) = (bytes.to_vec(), BTreeMap::new());
@@ -146,7 +139,7 @@ fn rename(bytes: &[u8]) -> Result<(Vec<u8>, Renamed, bool), CompileError> {
         bytes[offset..offset + other.len()].copy_from_slice(other.as_bytes());
         renamed.insert(name, other);
     }
-    Ok((bytes, renamed, starts))
+    Ok((bytes, renamed))
 }
 
 fn exports(types: TypesRef<'_>, renamed: &Renamed) -> BTreeMap<String, Export> {
@@ -214,12 +207,5 @@ mod tests {
         {
             assert_eq!(read(&format!("(module (table {table} funcref))")).tables, elements * ELEMENT, "{table}");
         }
-    }
-
-    /// A start function is seen.
-    #[test]
-    fn start_functions_are_seen() {
-        assert!(read("(module (func $begin) (start $begin))").starts);
-        assert!(!read(r#"(module (func (export "_start")))"#).starts);
     }
 }

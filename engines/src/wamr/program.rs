@@ -1,14 +1,10 @@
 //! Runs a module by WAMR, in the container's process.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::module::{Export, Module};
-use super::runtime::{Call, Ended, Settings, run};
-use crate::paths;
-use crate::preopens::{self, Folder};
-use crate::texts::{Texts, refused, setup};
+use super::runtime::{self, Ended, Settings, run};
+use crate::wasi::{Wasi, setup};
 use crate::{Guest, Network, Program, RunError, exports};
 
 /// Stack of a guest, bytes. Frames of the interpreter lie in it, not data of C programs, which have theirs in the linear
@@ -18,8 +14,6 @@ pub(super) const STACK: u32 = 1 << 20;
 pub(super) const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 /// A page of linear memory, bytes.
 const PAGE: u64 = 64 << 10;
-/// What WAMR puts between the guest's and the host's name of a folder.
-const BETWEEN: &[u8] = b"::";
 
 /// A module that has been validated, and is given to WAMR where it runs.
 pub(super) struct Interpreted {
@@ -36,21 +30,7 @@ impl Interpreted {
             // WASI preview 1 has no function that makes a socket, and no descriptor that a guest is given is one.
             Network::Inherit | Network::None => {}
         }
-        let Texts { args, env, folders, opened } = Texts::of(guest, preopens::told_apart(guest), mapping)?;
-        if self.module.starts && opened.iter().any(|(_, read_only)| *read_only) {
-            let reason = "wamr makes a folder read-only after the module's start function has run";
-            return Err(setup(format!("{reason}, and this module has one")));
-        }
-        Ok(Settings {
-            args,
-            env,
-            folders,
-            opened,
-            has_root: paths::has_root(&guest.preopens),
-            working: preopens::working(guest).into(),
-            stack: self.stack,
-            pages: guest.memory_limit.map_or(Ok(None), |limit| self.pages(limit))?,
-        })
+        Ok(Settings { stack: self.stack, pages: guest.memory_limit.map_or(Ok(None), |limit| self.pages(limit))? })
     }
 
     /// Returns the most pages that the memory may have if all that the guest takes is limited; `None` if it has all that it
@@ -71,9 +51,9 @@ impl Interpreted {
         }
     }
 
-    fn calls(&self, guest: &Guest) -> Vec<Call<'_>> {
+    fn calls(&self, guest: &Guest) -> Vec<runtime::Export<'_>> {
         let call = |name| match self.module.exports.get(name) {
-            Some(Export::Function { name, params: 0, results }) => Some(Call { name, results: *results }),
+            Some(Export::Function { name, params: 0, results }) => Some(runtime::Export { name, results: *results }),
             _ => None,
         };
         exports::initializer(guest).into_iter().chain([exports::entry(guest)]).filter_map(call).collect()
@@ -94,7 +74,7 @@ impl Program for Interpreted {
     fn run(&self, guest: &Guest) -> Result<u8, RunError> {
         self.check(guest)?;
         let settings = self.settings(guest)?;
-        match run(self.module.bytes.clone(), &settings, &self.calls(guest)) {
+        match run(self.module.bytes.clone(), &settings, Wasi::new(guest)?, &self.calls(guest)) {
             Ended::Returned => Ok(0),
             // The system keeps eight bits of an exit code.
             Ended::Exited(code) => Ok(code.to_le_bytes()[0]),
@@ -102,14 +82,4 @@ impl Program for Interpreted {
             Ended::NotStarted(reason) => Err(setup(reason)),
         }
     }
-}
-
-/// Writes down a folder as WAMR reads it.
-fn mapping(folder: &Folder) -> Result<CString, RunError> {
-    let (guest, host) = (folder.guest.as_bytes(), folder.host.as_os_str().as_bytes());
-    // The first one counts, and a colon at the end of the guest's name would make it begin earlier.
-    if guest.windows(2).any(|pair| pair == BETWEEN) || guest.ends_with(b":") {
-        return Err(refused(folder, "wamr takes no name with two colons in it, or one at its end"));
-    }
-    CString::new([guest, BETWEEN, host].concat()).map_err(|_| refused(folder, "its name has a NUL"))
 }

@@ -1,40 +1,26 @@
 //! The few calls of WAMR's C interface, made safe: one module, in a process of its own, from loading to its end.
 
-use std::cell::Cell;
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::fs::File;
-use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::slice;
 
 use wamrx_sys as wamr;
 
-use super::paths;
-use super::rights::{self, Descriptors};
-use crate::working::Working;
+use crate::wasi::{self, Call, Wasi};
 
 /// Room for what WAMR says went wrong.
 const MESSAGE: usize = 256;
+/// Name of the module that functions of WASI are imported from.
+const MODULE: &CStr = c"wasi_snapshot_preview1";
 /// The exception by which a guest exits.
 const EXIT: &CStr = c"guest exits";
 /// What WAMR says when a guest's calls have used up its stack.
 const OVERFLOW: &str = "wasm operand stack overflow";
 /// What every exception begins with.
 const EXCEPTION: &str = "Exception: ";
-/// The first descriptor that is a folder.
-const FOLDERS: i32 = 3;
 
 /// What a guest is started with.
 pub(super) struct Settings {
-    pub(super) args: Vec<CString>,
-    pub(super) env: Vec<CString>,
-    /// `guest::host` each.
-    pub(super) folders: Vec<CString>,
-    /// Each folder, open, and whether nothing in it can be changed.
-    pub(super) opened: Vec<(File, bool)>,
-    /// The guest has all of the process's root.
-    pub(super) has_root: bool,
-    /// Where paths lead that may start in either of two folders.
-    pub(super) working: Cell<Option<Working>>,
     /// Bytes.
     pub(super) stack: u32,
     /// The most pages that the linear memory may have; never 0.
@@ -42,7 +28,7 @@ pub(super) struct Settings {
 }
 
 /// A function to be called: an export without parameters.
-pub(super) struct Call<'a> {
+pub(super) struct Export<'a> {
     pub(super) name: &'a str,
     /// How many results it has.
     pub(super) results: usize,
@@ -63,9 +49,9 @@ pub(super) enum Ended {
 
 /// Loads a module and calls functions of it, one after the other until one does not return. `bytes` are WAMR's to change,
 /// and are released when it has translated them.
-pub(super) fn run(bytes: Vec<u8>, settings: &Settings, calls: &[Call<'_>]) -> Ended {
-    let run = || {
-        let runtime = Runtime::start()?;
+pub(super) fn run(bytes: Vec<u8>, settings: &Settings, wasi: Wasi, calls: &[Export<'_>]) -> Ended {
+    let run = move || {
+        let runtime = Runtime::start(wasi)?;
         let module = Module::load(&runtime, bytes)?;
         let instance = Instance::make(&module, settings)?;
         calls.iter().try_for_each(|call| instance.call(call))
@@ -84,14 +70,32 @@ pub(super) fn version() -> String {
 
 /// The runtime, from its beginning to its end. There is at most one at a time: the process runs one guest.
 struct Runtime {
-    /// What the guest exits with.
-    code: Box<AtomicU32>,
-    /// Functions that take the place of WAMR's own. WAMR keeps the pointer, and sorts them.
+    /// What functions of WASI are told.
+    state: Box<UnsafeCell<State>>,
+    /// What each of them is told besides.
+    _imports: Box<[Import]>,
+    /// The functions themselves. WAMR keeps the pointer, and sorts them.
     _functions: Box<[wamr::NativeSymbol]>,
 }
 
+/// What a guest has of WASI, and what it exits with.
+struct State {
+    wasi: Wasi,
+    code: u32,
+}
+
+/// A function of WASI's.
+struct Import {
+    name: CString,
+    signature: CString,
+    parameters: usize,
+    /// `None` for the one that ends the guest.
+    call: Option<Call>,
+    state: *mut State,
+}
+
 impl Runtime {
-    fn start() -> Result<Self, Ended> {
+    fn start(wasi: Wasi) -> Result<Self, Ended> {
         let mut args =
             wamr::RuntimeInitArgs { mem_alloc_type: wamr::Alloc_With_System_Allocator, ..Default::default() };
         // SAFETY: the arguments live through the call, which copies what it keeps; the allocator is the process's own.
@@ -100,37 +104,46 @@ impl Runtime {
         }
         // SAFETY: the runtime has been started. WAMR's own messages would go to the guest's standard output.
         unsafe { wamr::wasm_runtime_set_log_level(wamr::WASM_LOG_LEVEL_FATAL) };
-        let code = Box::new(AtomicU32::new(0));
-        let others = [
-            wamr::NativeSymbol {
-                symbol: c"path_open".as_ptr(),
-                func_ptr: rights::path_open as *mut c_void,
-                signature: rights::PATH_OPEN.as_ptr(),
-                attachment: ptr::null_mut(),
-            },
-            wamr::NativeSymbol {
-                symbol: c"proc_exit".as_ptr(),
-                func_ptr: proc_exit as *mut c_void,
-                signature: c"(i)".as_ptr(),
-                attachment: (&raw const *code).cast_mut().cast(),
-            },
-        ];
-        let mut functions: Box<[_]> = others.into_iter().chain(paths::functions()).collect();
-        let count = u32::try_from(functions.len()).unwrap_or(0);
-        // SAFETY: names and signatures are constants; the list is in a box of its own, which is dropped after the runtime.
-        // What is registered last is found first.
-        let registered = unsafe {
-            wamr::wasm_runtime_register_natives(c"wasi_snapshot_preview1".as_ptr(), functions.as_mut_ptr(), count)
+        let state = Box::new(UnsafeCell::new(State { wasi, code: 0 }));
+        let functions = wasi::functions().map(|(name, parameters, call)| (name, parameters, "i", Some(call)));
+        let imports = functions.chain([("proc_exit", "i", "", None)]).map(|(name, parameters, result, call)| {
+            let text = |text: String| CString::new(text).unwrap_or_default();
+            Import {
+                name: text(name.to_owned()),
+                signature: text(format!("({parameters}){result}")),
+                parameters: parameters.len(),
+                call,
+                state: state.get(),
+            }
+        });
+        let imports: Box<[Import]> = imports.collect();
+        let symbol = |import: &Import| wamr::NativeSymbol {
+            symbol: import.name.as_ptr(),
+            func_ptr: answer as *mut c_void,
+            signature: import.signature.as_ptr(),
+            attachment: (&raw const *import).cast_mut().cast(),
         };
-        let runtime = Self { code, _functions: functions };
+        let mut functions: Box<[_]> = imports.iter().map(symbol).collect();
+        let count = u32::try_from(functions.len()).unwrap_or(0);
+        // SAFETY: the module's name is a constant; the other names, the signatures and the list are in boxes of their own, which are dropped
+        // after the runtime.
+        let registered =
+            unsafe { wamr::wasm_runtime_register_natives_raw(MODULE.as_ptr(), functions.as_mut_ptr(), count) };
+        let runtime = Self { state, _imports: imports, _functions: functions };
         if registered { Ok(runtime) } else { Err(Ended::NotStarted("wamr takes no functions".to_owned())) }
+    }
+
+    /// Returns what the guest has exited with.
+    fn code(&self) -> u32 {
+        // SAFETY: no function is called by the guest any more.
+        unsafe { (*self.state.get()).code }
     }
 
     /// Tells the end of a guest by what WAMR says of it; `None` if that is no exception.
     fn end(&self, message: &str) -> Option<Ended> {
         let (_, reason) = message.split_once(EXCEPTION)?;
         Some(if reason.as_bytes() == EXIT.to_bytes() {
-            Ended::Exited(self.code.load(Ordering::Relaxed))
+            Ended::Exited(self.code())
         } else {
             let reason = if reason == OVERFLOW { "call stack exhausted" } else { reason };
             Ended::Trapped(format!("wasm trap: {reason}"))
@@ -145,14 +158,34 @@ impl Drop for Runtime {
     }
 }
 
-/// WASI's `proc_exit`. WAMR's own keeps the code in the instance, which is gone if the guest exits while it is being made.
-unsafe extern "C" fn proc_exit(environment: wamr::wasm_exec_env_t, code: u32) {
-    // SAFETY: WAMR calls this with the state of the instance that runs; what is attached to this function is a number that
-    // lives as long as the runtime.
+/// Calls a function of WASI's for the guest, or ends it. `values` are the arguments, and behind the call the result.
+unsafe extern "C" fn answer(environment: wamr::wasm_exec_env_t, values: *mut u64) {
+    // SAFETY: WAMR calls this with the state of the instance that runs, and with as many arguments as the function was registered with; what
+    // is attached to the function lives as long as the runtime, and nobody else uses the state while the guest waits for the answer. The
+    // memory, if there is one, has as many pages as it says, and is not shared, for such modules are refused.
     unsafe {
-        let attached = wamr::wasm_runtime_get_function_attachment(environment).cast::<AtomicU32>();
-        (*attached).store(code, Ordering::Relaxed);
-        wamr::wasm_runtime_set_exception(wamr::wasm_runtime_get_module_inst(environment), EXIT.as_ptr());
+        let instance = wamr::wasm_runtime_get_module_inst(environment);
+        let import = &*wamr::wasm_runtime_get_function_attachment(environment).cast::<Import>();
+        let state = &mut *import.state;
+        let Some(call) = import.call else {
+            state.code = *values.cast::<u32>();
+            wamr::wasm_runtime_set_exception(instance, EXIT.as_ptr());
+            return;
+        };
+        let arguments = if import.parameters == 0 { &[] } else { slice::from_raw_parts(values, import.parameters) };
+        let memory = wamr::wasm_runtime_get_default_memory(instance);
+        let memory: &mut [u8] = if memory.is_null() {
+            &mut []
+        } else {
+            let size = wamr::wasm_memory_get_cur_page_count(memory) * wamr::wasm_memory_get_bytes_per_page(memory);
+            let bytes = wamr::wasm_memory_get_base_address(memory).cast::<u8>();
+            match usize::try_from(size) {
+                Ok(size) if !bytes.is_null() => slice::from_raw_parts_mut(bytes, size),
+                _ => &mut [],
+            }
+        };
+        let number = state.wasi.call(call, memory, arguments);
+        values.cast::<i32>().write(number);
     }
 }
 
@@ -200,28 +233,6 @@ struct Instance<'a> {
 impl<'a> Instance<'a> {
     /// Makes an instance, and runs the module's start function.
     fn make(module: &'a Module<'a>, settings: &Settings) -> Result<Self, Ended> {
-        let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).collect::<Vec<*const c_char>>();
-        let count = |texts: &[CString]| u32::try_from(texts.len()).unwrap_or(u32::MAX);
-        let (mut folders, mut env) = (pointers(&settings.folders), pointers(&settings.env));
-        let mut args: Vec<*mut c_char> = settings.args.iter().map(|text| text.as_ptr().cast_mut()).collect();
-        // SAFETY: the lists have the lengths that are given, and WAMR reads them when it makes the instance, below; the
-        // texts live longer. It changes none of them.
-        unsafe {
-            wamr::wasm_runtime_set_wasi_args_ex(
-                module.module,
-                ptr::null_mut(),
-                0,
-                folders.as_mut_ptr(),
-                count(&settings.folders),
-                env.as_mut_ptr(),
-                count(&settings.env),
-                args.as_mut_ptr(),
-                i32::try_from(args.len()).unwrap_or(i32::MAX),
-                0,
-                1,
-                2,
-            );
-        }
         let arguments = wamr::InstantiationArgs {
             default_stack_size: settings.stack,
             host_managed_heap_size: 0,
@@ -243,38 +254,10 @@ impl<'a> Instance<'a> {
             unsafe { wamr::wasm_runtime_deinstantiate(instance) };
             return Err(Ended::NotStarted("there is no memory for its stack".to_owned()));
         }
-        let instance = Self { instance, environment, runtime: module.runtime };
-        instance.make_read_only(&settings.opened)?;
-        instance.give_root(settings)?;
-        Ok(instance)
+        Ok(Self { instance, environment, runtime: module.runtime })
     }
 
-    /// Lets paths lead anywhere in the process's root, if the guest has all of it.
-    fn give_root(&self, settings: &Settings) -> Result<(), Ended> {
-        // SAFETY: the state is this instance's, and lives as long.
-        let descriptors = unsafe { Descriptors::of(self.environment) };
-        match (descriptors, settings.opened.first()) {
-            (Some(descriptors), Some((own, _))) if settings.has_root => {
-                let has = paths::give_root(descriptors, FOLDERS, own, settings.working.take());
-                has.then_some(()).ok_or_else(|| Ended::NotStarted("wamr keeps its folders in another way".to_owned()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn make_read_only(&self, folders: &[(File, bool)]) -> Result<(), Ended> {
-        // SAFETY: the state is this instance's, and lives as long.
-        let Some(descriptors) = (unsafe { Descriptors::of(self.environment) }) else { return Ok(()) };
-        for (fd, (_, read_only)) in (FOLDERS..).zip(folders) {
-            if *read_only && let Err(error) = descriptors.make_read_only(fd) {
-                let reason = format!("wamr cannot make descriptor {fd} read-only (WASI error {error})");
-                return Err(Ended::NotStarted(reason));
-            }
-        }
-        Ok(())
-    }
-
-    fn call(&self, call: &Call<'_>) -> Result<(), Ended> {
+    fn call(&self, call: &Export<'_>) -> Result<(), Ended> {
         let gone = || Ended::NotStarted(format!("export {:?} is gone", call.name));
         let name = CString::new(call.name).map_err(|_| gone())?;
         // SAFETY: the instance lives, and so does the name through the call.

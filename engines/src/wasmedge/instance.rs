@@ -1,26 +1,21 @@
 //! The calls of WasmEdge's C interface that run a module, made safe: one instance, from its beginning to its end.
 
-use std::ffi::{CString, c_char, c_int, c_void};
-use std::os::fd::BorrowedFd;
-use std::ptr;
+use std::ffi::c_void;
+use std::{ptr, slice};
 
 use wasmedge_sys::ffi;
 
 use super::library::{Configuration, Module, said};
 use super::{rewrite, stack};
-use crate::rights::{CHANGE, Rights};
-use crate::texts::Texts;
+use crate::preview1;
+use crate::wasi::{self, Call, Wasi};
 
-/// All that WASI lets a guest do, and what of it concerns a folder itself.
-const ALL: Rights = 0x1fff_ffff;
-const OF_FOLDERS: Rights = 0x07bf_fe00;
-/// The first descriptor that is a folder.
-const FOLDERS: i32 = 3;
+/// Bytes of a page of memory.
+const PAGE: u64 = 64 << 10;
 
 /// What a guest is started with.
 pub(super) struct Settings {
     pub(super) configuration: Configuration,
-    pub(super) texts: Texts,
     /// How much it may execute.
     pub(super) fuel: Option<u64>,
 }
@@ -43,8 +38,8 @@ pub(super) enum Ended {
 
 /// Calls exported functions without parameters, one after the other until one does not return. To be called on a thread that
 /// [`stack::run`] has started.
-pub(super) fn run(module: &Module, settings: &Settings, calls: &[&str]) -> Ended {
-    let instance = match Instance::make(module, settings) {
+pub(super) fn run(module: &Module, settings: &Settings, wasi: Wasi, calls: &[&str]) -> Ended {
+    let instance = match Instance::make(module, settings, wasi) {
         Ok(instance) => instance,
         Err(reason) => return Ended::NotStarted(reason),
     };
@@ -65,6 +60,10 @@ struct Instance {
     guest: *mut ffi::WasmEdge_ModuleInstanceContext,
     /// What [`hold`] is told.
     calls: Box<Calls>,
+    /// What [`answer`] and [`exit`] are told.
+    state: *mut State,
+    /// What [`answer`] is told besides, for each function.
+    functions: Box<[Import]>,
 }
 
 /// Functions to be called by [`hold`], and how the last one ended.
@@ -75,32 +74,38 @@ struct Calls {
     result: Option<Result<ffi::WasmEdge_Result, String>>,
 }
 
+/// What a guest has of WASI, and what it exits with.
+#[derive(Debug)]
+struct State {
+    wasi: Wasi,
+    code: u32,
+}
+
+/// A function of WASI's.
+#[derive(Debug)]
+struct Import {
+    name: &'static str,
+    call: Call,
+    parameters: &'static str,
+    state: *mut State,
+}
+
 impl Instance {
-    fn make(module: &Module, settings: &Settings) -> Result<Self, String> {
-        let Texts { args, env, folders, .. } = &settings.texts;
-        let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).collect::<Vec<*const c_char>>();
-        let count = |texts: &[CString]| u32::try_from(texts.len()).unwrap_or(u32::MAX);
-        let configuration = settings.configuration.as_ptr();
-        // SAFETY: the lists have the lengths that are given, and WasmEdge copies what is in them; the configuration lives,
-        // and is copied, too. What is made belongs to the value.
+    fn make(module: &Module, settings: &Settings, wasi: Wasi) -> Result<Self, String> {
+        // SAFETY: the configuration lives, and is copied. What is made belongs to the value.
         let mut instance = unsafe {
             let statistics = ffi::WasmEdge_StatisticsCreate();
-            let executor = ffi::WasmEdge_ExecutorCreate(configuration, statistics);
+            let executor = ffi::WasmEdge_ExecutorCreate(settings.configuration.as_ptr(), statistics);
             Self {
                 statistics,
                 executor,
                 store: ffi::WasmEdge_StoreCreate(),
-                wasi: ffi::WasmEdge_ModuleInstanceCreateWASI(
-                    pointers(args).as_ptr(),
-                    count(args),
-                    pointers(env).as_ptr(),
-                    count(env),
-                    pointers(folders).as_ptr(),
-                    count(folders),
-                ),
+                wasi: ffi::WasmEdge_ModuleInstanceCreate(string(preview1::MODULE)),
                 own: ffi::WasmEdge_ModuleInstanceCreate(string(rewrite::MODULE)),
                 guest: ptr::null_mut(),
                 calls: Box::new(Calls { executor, functions: Vec::new(), result: None }),
+                state: Box::into_raw(Box::new(State { wasi, code: 0 })),
+                functions: Box::default(),
             }
         };
         if instance.statistics.is_null()
@@ -111,7 +116,6 @@ impl Instance {
         {
             return Err("wasmedge has no memory".to_owned());
         }
-        instance.check_folders(&settings.texts)?;
         instance.link(settings.fuel)?;
         // SAFETY: all of it was made, the module is loaded, and its import is there.
         unsafe {
@@ -127,70 +131,22 @@ impl Instance {
 
     /// Offers WASI and [`hold`] to the guest.
     fn link(&mut self, fuel: Option<u64>) -> Result<(), String> {
-        // SAFETY: all of it was made; the type is released when the function has copied it, and the function belongs to the
-        // module then. `hold` is told of calls that live in a box as long as the instance.
+        if let Some(fuel) = fuel {
+            // SAFETY: the statistics were made.
+            unsafe { ffi::WasmEdge_StatisticsSetCostLimit(self.statistics, fuel) };
+        }
+        let state = self.state;
+        self.functions =
+            wasi::functions().map(|(name, parameters, call)| Import { name, call, parameters, state }).collect();
+        for import in &self.functions {
+            offer(self.wasi, import.name, (import.parameters, "i"), answer, (&raw const *import).cast_mut().cast())?;
+        }
+        offer(self.wasi, "proc_exit", ("i", ""), exit, self.state.cast())?;
+        offer(self.own, rewrite::HOLD, ("", ""), hold, (&raw mut *self.calls).cast())?;
+        // SAFETY: all of it was made.
         unsafe {
-            if let Some(fuel) = fuel {
-                ffi::WasmEdge_StatisticsSetCostLimit(self.statistics, fuel);
-            }
-            let ty = ffi::WasmEdge_FunctionTypeCreate(ptr::null(), 0, ptr::null(), 0);
-            let calls = (&raw mut *self.calls).cast();
-            let function = ffi::WasmEdge_FunctionInstanceCreate(ty, Some(hold), calls, 0);
-            ffi::WasmEdge_FunctionTypeDelete(ty);
-            if function.is_null() {
-                return Err("wasmedge has no memory".to_owned());
-            }
-            ffi::WasmEdge_ModuleInstanceAddFunction(self.own, string(rewrite::HOLD), function);
             said(ffi::WasmEdge_ExecutorRegisterImport(self.executor, self.store, self.wasi))?;
             said(ffi::WasmEdge_ExecutorRegisterImport(self.executor, self.store, self.own))
-        }
-    }
-
-    /// Checks that each folder has the descriptor that it must have, and takes from those that cannot be changed the rights
-    /// to do so. WasmEdge's own `readonly` leaves the right to get them back by opening the folder once more.
-    fn check_folders(&self, texts: &Texts) -> Result<(), String> {
-        for (fd, (file, read_only)) in (FOLDERS..).zip(&texts.opened) {
-            let mut descriptor = 0;
-            // SAFETY: the module is WASI's, and the number lives through the call.
-            let error = unsafe { ffi::WasmEdge_ModuleInstanceWASIGetNativeHandler(self.wasi, fd, &mut descriptor) };
-            let same = (error == 0).then(|| c_int::try_from(descriptor).ok()).flatten().and_then(|descriptor| {
-                // SAFETY: WASI keeps the folder open as long as its module lives.
-                let given = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(descriptor) }).ok()?;
-                let wanted = rustix::fs::fstat(file).ok()?;
-                Some((given.st_dev, given.st_ino) == (wanted.st_dev, wanted.st_ino))
-            });
-            if same != Some(true) {
-                return Err(format!("wasmedge has not opened folder {fd} of the guest"));
-            }
-            if *read_only {
-                self.make_read_only(fd)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn make_read_only(&self, fd: i32) -> Result<(), String> {
-        let rights = [ALL & OF_FOLDERS & !CHANGE, ALL & !CHANGE].map(Rights::cast_signed);
-        // SAFETY: the function is WASI's own, which takes these three parameters and has one result, a number of 32 bits.
-        let (result, error) = unsafe {
-            let function = ffi::WasmEdge_ModuleInstanceFindFunction(self.wasi, string("fd_fdstat_set_rights"));
-            if function.is_null() {
-                return Err("wasmedge cannot make a folder read-only".to_owned());
-            }
-            let parameters = [
-                ffi::WasmEdge_ValueGenI32(fd),
-                ffi::WasmEdge_ValueGenI64(rights[0]),
-                ffi::WasmEdge_ValueGenI64(rights[1]),
-            ];
-            let mut error = ffi::WasmEdge_ValueGenI32(-1);
-            let result = ffi::WasmEdge_ExecutorInvoke(self.executor, function, parameters.as_ptr(), 3, &mut error, 1);
-            (result, ffi::WasmEdge_ValueGetI32(error))
-        };
-        said(result)?;
-        if error == 0 {
-            Ok(())
-        } else {
-            Err(format!("wasmedge cannot make folder {fd} read-only (WASI error {error})"))
         }
     }
 
@@ -214,9 +170,8 @@ impl Instance {
     }
 
     fn ended(&self, result: ffi::WasmEdge_Result) -> Ended {
-        // SAFETY: the code is a part of the result; WASI lives.
-        let (code, exit) =
-            unsafe { (ffi::WasmEdge_ResultGetCode(result), ffi::WasmEdge_ModuleInstanceWASIGetExitCode(self.wasi)) };
+        // SAFETY: the code is a part of the result; the state lives, and no function uses it any more.
+        let (code, exit) = unsafe { (ffi::WasmEdge_ResultGetCode(result), (*self.state).code) };
         match said(result) {
             Ok(()) if code == ffi::WasmEdge_ErrCode_Terminated => Ended::Exited(exit),
             Ok(()) => Ended::Returned,
@@ -230,7 +185,8 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // SAFETY: all of it was made by `make` (what was not is null, which is fine), and nothing of it is used any more.
+        // SAFETY: all of it was made by `make` (what was not is null, which is fine), and nothing of it is used any more. The state comes from
+        // a box.
         unsafe {
             ffi::WasmEdge_ModuleInstanceDelete(self.guest);
             ffi::WasmEdge_StoreDelete(self.store);
@@ -238,8 +194,98 @@ impl Drop for Instance {
             ffi::WasmEdge_ModuleInstanceDelete(self.wasi);
             ffi::WasmEdge_ExecutorDelete(self.executor);
             ffi::WasmEdge_StatisticsDelete(self.statistics);
+            drop(Box::from_raw(self.state));
         }
     }
+}
+
+/// A function of the process that a guest may import.
+type HostFunction = unsafe extern "C" fn(
+    *mut c_void,
+    *const ffi::WasmEdge_CallingFrameContext,
+    *const ffi::WasmEdge_Value,
+    *mut ffi::WasmEdge_Value,
+) -> ffi::WasmEdge_Result;
+
+/// Adds a function to a module: its parameters and results as [`preview1::FUNCTIONS`] writes them, and what it is told.
+fn offer(
+    module: *mut ffi::WasmEdge_ModuleInstanceContext,
+    name: &str,
+    (parameters, results): (&str, &str),
+    function: HostFunction,
+    told: *mut c_void,
+) -> Result<(), String> {
+    let types = |letters: &str| -> Vec<ffi::WasmEdge_ValType> {
+        // SAFETY: it makes a number.
+        let ty = |letter| unsafe {
+            if letter == 'I' { ffi::WasmEdge_ValTypeGenI64() } else { ffi::WasmEdge_ValTypeGenI32() }
+        };
+        letters.chars().map(ty).collect()
+    };
+    let (parameters, results) = (types(parameters), types(results));
+    let count = |types: &[ffi::WasmEdge_ValType]| u32::try_from(types.len()).unwrap_or(u32::MAX);
+    // SAFETY: the lists have the lengths that are given; the type is released when the function has copied it, and the function belongs to
+    // the module then. What the function is told lives as long as the instance that the module is of.
+    unsafe {
+        let ty = ffi::WasmEdge_FunctionTypeCreate(
+            parameters.as_ptr(),
+            count(&parameters),
+            results.as_ptr(),
+            count(&results),
+        );
+        let function = ffi::WasmEdge_FunctionInstanceCreate(ty, Some(function), told, 0);
+        ffi::WasmEdge_FunctionTypeDelete(ty);
+        if function.is_null() {
+            return Err("wasmedge has no memory".to_owned());
+        }
+        ffi::WasmEdge_ModuleInstanceAddFunction(module, string(name), function);
+    }
+    Ok(())
+}
+
+/// Calls a function of WASI's for the guest.
+unsafe extern "C" fn answer(
+    import: *mut c_void,
+    frame: *const ffi::WasmEdge_CallingFrameContext,
+    arguments: *const ffi::WasmEdge_Value,
+    result: *mut ffi::WasmEdge_Value,
+) -> ffi::WasmEdge_Result {
+    // SAFETY: `link` has told WasmEdge of imports that live as long as the instance, and so does the state, which nobody else uses while the
+    // guest waits for the answer. There are as many arguments as the function was added with, and room for one result. The memory, if there
+    // is one, has as many pages as it says, and is not shared, for such modules are refused.
+    unsafe {
+        let import = &*import.cast::<Import>();
+        let values = import.parameters.chars().enumerate().map(|(index, letter)| match letter {
+            'I' => ffi::WasmEdge_ValueGetI64(*arguments.add(index)).cast_unsigned(),
+            _ => ffi::WasmEdge_ValueGetI32(*arguments.add(index)).cast_unsigned().into(),
+        });
+        let values: Vec<u64> = values.collect();
+        let memory = ffi::WasmEdge_CallingFrameGetMemoryInstance(frame, 0);
+        let memory: &mut [u8] = if memory.is_null() {
+            &mut []
+        } else {
+            let size = ffi::WasmEdge_MemoryInstanceGetPageSize(memory) * PAGE;
+            let bytes = ffi::WasmEdge_MemoryInstanceGetPointer(memory, 0, size);
+            match usize::try_from(size) {
+                Ok(size) if !bytes.is_null() => slice::from_raw_parts_mut(bytes, size),
+                _ => &mut [],
+            }
+        };
+        *result = ffi::WasmEdge_ValueGenI32((*import.state).wasi.call(import.call, memory, &values));
+    }
+    ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Success }
+}
+
+/// WASI's `proc_exit`.
+unsafe extern "C" fn exit(
+    state: *mut c_void,
+    _: *const ffi::WasmEdge_CallingFrameContext,
+    arguments: *const ffi::WasmEdge_Value,
+    _: *mut ffi::WasmEdge_Value,
+) -> ffi::WasmEdge_Result {
+    // SAFETY: `link` has told WasmEdge of a state that lives as long as the instance, and the function was added with one argument.
+    unsafe { (*state.cast::<State>()).code = ffi::WasmEdge_ValueGetI32(*arguments).cast_unsigned() };
+    ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Terminated }
 }
 
 /// Calls the functions that are to be called. Here WasmEdge is ready for faults, and stays so while it calls them.

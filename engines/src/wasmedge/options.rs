@@ -48,7 +48,7 @@ impl Options {
         Self {
             format: 1,
             artifact: "wasmedge-so+label1",
-            rewrite: 1,
+            rewrite: 2,
             engine: NAME,
             version: VERSION,
             library: library::version(),

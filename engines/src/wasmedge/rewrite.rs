@@ -4,8 +4,6 @@
 //! - The start function becomes an export, [`START`], so that it is called like any other.
 //! - An import is added, [`HOLD`], and an export of the same name that does nothing but call it. Functions of the guest are
 //!   called from within that import, when WasmEdge has made itself ready for faults (see `wasmedge/stack.rs`).
-//! - `path_open` is called by way of a function that asks again for less: a library asks for all rights that it knows of
-//!   when it opens a file for reading only, and WasmEdge refuses that in a folder that cannot be changed.
 
 use std::convert::Infallible;
 
@@ -13,11 +11,9 @@ use wasm_encoder::reencode::{Error, Reencode};
 use wasm_encoder::{
     CodeSection, DataCountSection, DataSection, ElementSection, EntityType, ExportKind, ExportSection, Function,
     FunctionSection, GlobalSection, ImportSection, MemorySection, Module, RawSection, TableSection, TagSection,
-    TypeSection, ValType,
+    TypeSection,
 };
 use wasmparser::{Parser, Payload, TypeRef};
-
-use crate::rights::{CHANGE, WRITE};
 
 /// Name of the module from which [`HOLD`] is imported.
 pub(super) const MODULE: &str = "prewasi";
@@ -25,17 +21,6 @@ pub(super) const MODULE: &str = "prewasi";
 pub(super) const HOLD: &str = "prewasi:hold";
 /// Name of the export that is the start function.
 pub(super) const START: &str = "prewasi:start";
-
-/// WASI's number for a right that a descriptor does not have.
-const NOTCAPABLE: i32 = 76;
-
-/// Parameters of `path_open`.
-const OPEN: [ValType; 9] = {
-    use ValType::{I32, I64};
-    [I32, I32, I32, I32, I32, I64, I64, I32, I32]
-};
-/// Which of them are rights.
-const RIGHTS: [u32; 2] = [5, 6];
 
 /// Changes a valid module.
 ///
@@ -79,23 +64,17 @@ pub(super) fn hollow(wasm: &[u8]) -> Result<Vec<u8>, String> {
     Ok(module.finish())
 }
 
-/// Which function has which number in the module that is made: the added import follows the others, and added functions
-/// are the last.
+/// Which function has which number in the module that is made: the added import follows the others, and the added function
+/// is the last.
 #[derive(Default)]
 struct Indices {
     imported: u32,
     defined: u32,
-    /// Those of `path_open`, of which there may be several.
-    opens: Vec<u32>,
 }
 
 impl Indices {
     fn hold(&self) -> u32 {
         self.imported + 1 + self.defined
-    }
-
-    fn open(&self) -> u32 {
-        self.hold() + 1
     }
 }
 
@@ -103,13 +82,7 @@ impl Reencode for Indices {
     type Error = Infallible;
 
     fn function_index(&mut self, function: u32) -> Result<u32, Error<Infallible>> {
-        Ok(if self.opens.contains(&function) {
-            self.open()
-        } else if function < self.imported {
-            function
-        } else {
-            function + 1
-        })
+        Ok(if function < self.imported { function } else { function + 1 })
     }
 }
 
@@ -136,11 +109,7 @@ impl Sections {
             Payload::TypeSection(section) => indices.parse_type_section(&mut self.types, section)?,
             Payload::ImportSection(section) => {
                 for import in section.clone().into_imports() {
-                    let import = import?;
-                    if import.name == "path_open" {
-                        indices.opens.push(indices.imported);
-                    }
-                    indices.imported += u32::from(matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)));
+                    indices.imported += u32::from(matches!(import?.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)));
                 }
                 indices.parse_import_section(&mut self.imports, section)?;
             }
@@ -174,11 +143,6 @@ impl Sections {
         let mut hold = Function::new([]);
         hold.instructions().call(indices.imported).end();
         self.code.function(&hold);
-        if let Some(import) = indices.opens.first() {
-            self.types.ty().function(OPEN, [ValType::I32]);
-            self.functions.function(nothing + 1);
-            self.code.function(&open(*import));
-        }
         let mut module = Module::new();
         module.section(&self.types).section(&self.imports).section(&self.functions);
         module.section(&self.tables).section(&self.memories);
@@ -193,27 +157,6 @@ impl Sections {
         module.section(&self.code).section(&self.data);
         module.finish()
     }
-}
-
-/// Calls the import; if it is refused for want of a right and nothing is to be written, calls it again with fewer rights.
-fn open(import: u32) -> Function {
-    const RESULT: u32 = OPEN.len() as u32;
-    let mut function = Function::new([(1, ValType::I32)]);
-    let mut code = function.instructions();
-    for parameter in 0..RESULT {
-        code.local_get(parameter);
-    }
-    code.call(import).local_tee(RESULT).i32_const(NOTCAPABLE).i32_ne();
-    code.local_get(RIGHTS[0]).i64_const(WRITE.cast_signed()).i64_and().i64_eqz().i32_eqz();
-    code.i32_or().if_(wasm_encoder::BlockType::Empty).local_get(RESULT).return_().end();
-    for parameter in 0..RESULT {
-        code.local_get(parameter);
-        if RIGHTS.contains(&parameter) {
-            code.i64_const((!CHANGE).cast_signed()).i64_and();
-        }
-    }
-    code.call(import).end();
-    function
 }
 
 #[cfg(test)]

@@ -1,15 +1,11 @@
 //! Runs a loaded program to its end, on a thread with a stack of its own.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt as _;
-
 use super::facts::Facts;
 use super::instance::{Ended, Settings};
 use super::library::{Configuration, Module};
 use super::options::Options;
 use super::{instance, rewrite, stack};
-use crate::preopens::{self, Folder};
-use crate::texts::{Texts, refused, setup};
+use crate::wasi::{Wasi, setup};
 use crate::{Guest, NativeCode, Network, Program, RunError, exports};
 
 /// A module that is mapped.
@@ -34,11 +30,7 @@ impl Loaded {
         if let Some(limit) = guest.memory_limit {
             configuration.limit(self.facts.pages(limit).map_err(setup)?);
         }
-        Ok(Settings {
-            configuration,
-            texts: Texts::of(guest, preopens::resolve(&guest.preopens, &guest.cwd), mapping)?,
-            fuel: guest.fuel,
-        })
+        Ok(Settings { configuration, fuel: guest.fuel })
     }
 
     /// Lists the functions to be called, one after the other.
@@ -57,8 +49,8 @@ impl Program for Loaded {
 
     fn run(&self, guest: &Guest) -> Result<u8, RunError> {
         self.check(guest)?;
-        let (settings, calls) = (self.settings(guest)?, self.calls(guest));
-        let run = || instance::run(&self.module, &settings, &calls);
+        let (settings, wasi, calls) = (self.settings(guest)?, Wasi::new(guest)?, self.calls(guest));
+        let run = || instance::run(&self.module, &settings, wasi, &calls);
         let (ended, used_up) =
             stack::run(self.options.stack(), run).map_err(|error| setup(format!("a thread for the guest: {error}")))?;
         match ended {
@@ -74,14 +66,4 @@ impl Program for Loaded {
 
 fn trap(reason: &str) -> RunError {
     RunError::Trap { message: format!("wasm trap: {reason}") }
-}
-
-/// Writes down a folder as WasmEdge reads it.
-fn mapping(folder: &Folder) -> Result<CString, RunError> {
-    const BETWEEN: u8 = b':';
-    let (guest, host) = (folder.guest.as_bytes(), folder.host.as_os_str().as_bytes());
-    if guest.contains(&BETWEEN) || host.contains(&BETWEEN) {
-        return Err(refused(folder, "wasmedge takes no name with a colon in it"));
-    }
-    CString::new([guest, &[BETWEEN], host].concat()).map_err(|_| refused(folder, "its name has a NUL"))
 }

@@ -1,26 +1,17 @@
 //! Runs a loaded program to its end, on the calling thread.
-//!
-//! The asynchronous runtime that WASI needs is made here, in the container. It has one thread, for timers: files are read
-//! and written where the guest waits for them anyway.
 
 use nix::sys::signal::{SigSet, Signal};
-use tokio::runtime::Runtime;
 use wasmer::sys::{BaseTunables, NativeEngineExt as _};
 use wasmer::{
-    AsStoreRef as _, Engine, ExternType, Function, Imports, Instance, InstantiationError, LinkError, Memory,
-    MemoryType, Module, RuntimeError, Store,
-};
-use wasmer_wasix::runtime::task_manager::tokio::TokioTaskManager;
-use wasmer_wasix::{
-    PluggableRuntime, WasiEnvBuilder, WasiError, WasiFunctionEnv, WasiModuleInstanceHandles, WasiModuleTreeHandles,
-    WasiVersion, generate_import_object_from_env,
+    Engine, ExternType, Function, FunctionEnv, FunctionEnvMut, Imports, Instance, InstantiationError, LinkError,
+    Memory, Module, RuntimeError, Store,
 };
 
 use super::limits::Limits;
-use super::stdio::Stream;
-use super::{folders, one_line};
+use super::one_line;
 use crate::exports::{self, Export};
-use crate::{Guest, Program, RunError, preview1};
+use crate::wasi::{self, Call, Wasi, setup};
+use crate::{Guest, Network, Program, RunError, preview1};
 
 /// Faults that native code may cause on purpose: out-of-bounds access, `unreachable`, division by zero.
 const FAULTS: [Signal; 3] = [Signal::SIGSEGV, Signal::SIGILL, Signal::SIGFPE];
@@ -38,30 +29,24 @@ impl ModuleProgram {
         Self { engine, module, tunables, stack }
     }
 
-    fn call(&self, guest: &Guest, runtime: &Runtime) -> Result<u8, RunError> {
+    fn call(&self, guest: &Guest) -> Result<u8, RunError> {
         let mut engine = self.engine.clone();
         engine.set_tunables(Limits::new(self.tunables.clone(), self.stack, guest.memory_limit));
         // The store installs the signal handlers, in the process that runs the guest.
-        let mut store = Store::new(engine.clone());
-        let wasi = environment(guest)?;
-        let (mut wasi, imports) = link(wasi, engine, runtime, &mut store)?;
-        match self.instantiate_and_call(guest, &mut store, &mut wasi, &imports) {
+        let mut store = Store::new(engine);
+        let state = FunctionEnv::new(&mut store, State { wasi: Wasi::new(guest)?, memory: None });
+        match self.instantiate_and_call(guest, &mut store, &state) {
             Ok(()) => Ok(0),
             Err(Stop::Setup(error)) => Err(error),
             Err(Stop::Ended(error)) => ended(&error),
         }
     }
 
-    fn instantiate_and_call(
-        &self,
-        guest: &Guest,
-        store: &mut Store,
-        wasi: &mut WasiFunctionEnv,
-        imports: &Imports,
-    ) -> Result<(), Stop> {
-        // A start function may call WASI before there is an instance that WASI could be told of.
-        let instance = Instance::new(store, &self.module, imports)?;
-        attach(store, wasi, &instance)?;
+    fn instantiate_and_call(&self, guest: &Guest, store: &mut Store, state: &FunctionEnv<State>) -> Result<(), Stop> {
+        // A start function may call WASI before there is an instance whose memory WASI could be told of.
+        let imports = imports(store, state);
+        let instance = Instance::new(store, &self.module, &imports)?;
+        state.as_mut(store).memory = instance.exports.get_memory("memory").ok().cloned();
         if let Some(initialize) = exports::initializer(guest)
             && let Ok(initialize) = instance.exports.get_function(initialize)
         {
@@ -90,11 +75,11 @@ impl Program for ModuleProgram {
             return Err(setup("wasmer cannot limit how much a guest executes".to_owned()));
         }
         SigSet::from_iter(FAULTS).thread_unblock().map_err(|error| setup(format!("signals: {error}")))?;
-        let runtime = runtime().map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
-        let code = self.call(guest, &runtime);
-        // A timer that still runs is not waited for.
-        runtime.shutdown_background();
-        Ok(code?)
+        match guest.network {
+            // Nothing that a guest may import opens a socket, and no descriptor that it is given is one.
+            Network::Inherit | Network::None => {}
+        }
+        self.call(guest)
     }
 }
 
@@ -126,54 +111,86 @@ impl From<InstantiationError> for Stop {
 #[error("the guest exits with {0}")]
 struct Exit(i32);
 
-/// Makes the runtime of one guest.
-fn runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()
-}
-
-/// Takes from a guest's description what WASI is to show it.
-fn environment(guest: &Guest) -> Result<WasiEnvBuilder, RunError> {
-    // There is no network, whatever is granted: nothing that a guest may import opens a socket, and none is handed to it.
-    let mut wasi = WasiEnvBuilder::default()
-        .args(&guest.args)
-        .envs(guest.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Box::new(Stream::stdin()))
-        .stdout(Box::new(Stream::stdout()))
-        .stderr(Box::new(Stream::stderr()));
-    folders::open(guest, &mut wasi)?;
-    Ok(wasi)
+/// What the functions of WASI are called with.
+struct State {
+    wasi: Wasi,
+    /// The guest's.
+    memory: Option<Memory>,
 }
 
 /// Makes what a guest imports.
-fn link(
-    wasi: WasiEnvBuilder,
-    engine: Engine,
-    runtime: &Runtime,
-    store: &mut Store,
-) -> Result<(WasiFunctionEnv, Imports), RunError> {
-    let mut services = PluggableRuntime::new(std::sync::Arc::new(TokioTaskManager::new(runtime.handle().clone())));
-    services.set_engine(engine);
-    let wasi = wasi.runtime(std::sync::Arc::new(services)).finalize(store);
-    let wasi = wasi.map_err(|error| setup(one_line(&error)))?;
-    let mut imports = generate_import_object_from_env(store, &wasi.env, WasiVersion::Snapshot1);
-    // wasmer's own keeps sixteen bits of the code and changes those above.
+fn imports(store: &mut Store, state: &FunctionEnv<State>) -> Imports {
+    let mut imports = Imports::new();
+    for (name, parameters, call) in wasi::functions() {
+        if let Some(function) = function(store, state, parameters, call) {
+            imports.define(preview1::MODULE, name, function);
+        }
+    }
     let exit = Function::new_typed(store, |code: i32| -> Result<(), Exit> { Err(Exit(code)) });
     imports.define(preview1::MODULE, "proc_exit", exit);
-    Ok((wasi, imports))
+    imports
 }
 
-/// Tells WASI which memory is the guest's.
-fn attach(store: &mut Store, wasi: &mut WasiFunctionEnv, instance: &Instance) -> Result<(), Stop> {
-    let memory = match instance.exports.get_memory("memory") {
-        Ok(memory) => memory.clone(),
-        // Without one, a guest can still call what needs none.
-        Err(_) => Memory::new(store, MemoryType::new(0, Some(0), false))
-            .map_err(|error| Stop::Setup(setup(one_line(&error))))?,
-    };
-    let handles = WasiModuleInstanceHandles::new(memory, &store.as_store_ref(), instance.clone(), None);
-    let handles = WasiModuleTreeHandles::Static(handles);
-    wasi.initialize_handles_and_layout(store, instance.clone(), handles, None, true)
-        .map_err(|error| Stop::Setup(setup(one_line(&error))))
+/// Makes a function with these parameters; `None` if no function of WASI has them.
+fn function(store: &mut Store, state: &FunctionEnv<State>, parameters: &str, call: Call) -> Option<Function> {
+    /// A function for each list of parameters.
+    macro_rules! with {
+        ($($letters:literal => $($name:ident: $type:ty),*;)*) => {
+            match parameters {
+                $($letters => {
+                    let function = move |state: FunctionEnvMut<'_, State>, $($name: $type),*| -> i32 {
+                        answer(state, call, &[$($name.bits()),*])
+                    };
+                    Function::new_typed_with_env(store, state, function)
+                })*
+                _ => return None,
+            }
+        };
+    }
+    Some(with! {
+        "" => ;
+        "i" => a: i32;
+        "ii" => a: i32, b: i32;
+        "iii" => a: i32, b: i32, c: i32;
+        "iiii" => a: i32, b: i32, c: i32, d: i32;
+        "iiiii" => a: i32, b: i32, c: i32, d: i32, e: i32;
+        "iiiiii" => a: i32, b: i32, c: i32, d: i32, e: i32, f: i32;
+        "iiiiiii" => a: i32, b: i32, c: i32, d: i32, e: i32, f: i32, g: i32;
+        "iI" => a: i32, b: i64;
+        "iII" => a: i32, b: i64, c: i64;
+        "iIi" => a: i32, b: i64, c: i32;
+        "iIii" => a: i32, b: i64, c: i32, d: i32;
+        "iIIi" => a: i32, b: i64, c: i64, d: i32;
+        "iiiIi" => a: i32, b: i32, c: i32, d: i64, e: i32;
+        "iiiiIIi" => a: i32, b: i32, c: i32, d: i32, e: i64, f: i64, g: i32;
+        "iiiiiIIii" => a: i32, b: i32, c: i32, d: i32, e: i32, f: i64, g: i64, h: i32, i: i32;
+    })
+}
+
+/// A parameter as [`Wasi::call`] takes it.
+trait Bits {
+    fn bits(self) -> u64;
+}
+
+impl Bits for i32 {
+    fn bits(self) -> u64 {
+        self.cast_unsigned().into()
+    }
+}
+
+impl Bits for i64 {
+    fn bits(self) -> u64 {
+        self.cast_unsigned()
+    }
+}
+
+/// Calls a function of WASI's for the guest.
+fn answer(mut state: FunctionEnvMut<'_, State>, call: Call, arguments: &[u64]) -> i32 {
+    let (State { wasi, memory }, store) = state.data_and_store_mut();
+    let Some(memory) = memory else { return wasi.call(call, &mut [], arguments) };
+    let view = memory.view(&store);
+    // SAFETY: the guest waits for the answer, and has no other thread: its memory is not shared, for such modules are refused.
+    wasi.call(call, unsafe { view.data_unchecked_mut() }, arguments)
 }
 
 /// Tells the guest's own exit from a trap.
@@ -181,9 +198,6 @@ fn ended(error: &RuntimeError) -> Result<u8, RunError> {
     if let Some(Exit(code)) = error.downcast_ref() {
         // The system keeps eight bits of an exit code.
         return Ok(code.to_le_bytes()[0]);
-    }
-    if let Some(WasiError::Exit(code)) = error.downcast_ref() {
-        return Ok(code.raw().to_le_bytes()[0]);
     }
     let mut message = format!("wasm trap: {}", error.message());
     for (depth, frame) in error.trace().iter().enumerate() {
@@ -193,23 +207,11 @@ fn ended(error: &RuntimeError) -> Result<u8, RunError> {
     Err(RunError::Trap { message })
 }
 
-fn setup(reason: String) -> RunError {
-    RunError::Setup { reason }
-}
-
 #[cfg(test)]
 mod tests {
     use wasmer::{AsStoreMut as _, Extern, Type};
 
     use super::*;
-
-    /// Makes a store and an environment with nothing in it, to look at what is offered.
-    fn empty(runtime: &Runtime) -> Result<(Store, WasiFunctionEnv, Imports), RunError> {
-        let engine = super::super::options::Options::host().loading_engine();
-        let mut store = Store::new(engine.clone());
-        let (wasi, imports) = link(WasiEnvBuilder::default(), engine, runtime, &mut store)?;
-        Ok((store, wasi, imports))
-    }
 
     fn letters(types: &[Type]) -> String {
         let letter = |ty: &Type| match ty {
@@ -223,8 +225,10 @@ mod tests {
     /// Each function that a guest may import is offered with that type.
     #[test]
     fn functions_of_wasi_are_offered() {
-        let runtime = runtime().unwrap();
-        let (mut store, _, imports) = empty(&runtime).unwrap();
+        let mut store = Store::new(super::super::options::Options::host().loading_engine());
+        let wasi = Wasi::new(&Guest::default()).unwrap();
+        let state = FunctionEnv::new(&mut store, State { wasi, memory: None });
+        let imports = imports(&mut store, &state);
         for (name, parameters, results) in preview1::FUNCTIONS {
             let Some(Extern::Function(function)) = imports.get_export(preview1::MODULE, name) else {
                 panic!("{name} is not offered");

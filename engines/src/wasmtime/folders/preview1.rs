@@ -5,20 +5,19 @@
 //! opened. For a second call the entry of the guest's folder is exchanged, for as long as the call takes, for the folder that was found.
 //! An entry that turns out to be something else is left alone, and the first answer stands.
 
-use std::mem;
+mod numbers;
 
-use wasmtime::component::Resource;
 use wasmtime::{AsContextMut as _, Caller, Extern, Linker};
 use wasmtime_wasi::WasiView as _;
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
+use wasmtime_wasi::filesystem::WasiFilesystemView as _;
 use wasmtime_wasi::p1::types::Errno;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPreview1 as _};
 use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{ErrorCode, HostDescriptor as _, PathFlags};
 use wiggle::GuestMemory;
 
-use super::super::host::{ModuleHost, Numbers};
-use super::{both, locate};
+use super::super::host::ModuleHost;
+use super::both;
 use crate::preopens;
 use crate::working::{Choice, Intent};
 
@@ -38,68 +37,6 @@ const CREATE: i32 = 1;
 const EXCLUSIVE: i32 = 1 << 2;
 /// Room for a result in the memory of a second call; the longest is a `filestat`.
 const RESULT: usize = 64;
-
-impl Numbers {
-    /// Notes the folders that a guest is given: as many entries, in this order.
-    ///
-    /// # Errors
-    /// A trap of wasmtime's.
-    pub(in super::super) fn note_folders(host: &mut ModuleHost, count: usize) -> wasmtime::Result<()> {
-        // wasmtime makes the entries when it is first asked for one.
-        let mut memory = vec![0; RESULT];
-        wasi::fd_prestat_get(&mut host.wasi, &mut GuestMemory::Unshared(&mut memory), FOLDERS, 0)?;
-        let table = host.wasi.ctx().table;
-        let is_folder =
-            |entry: &u32| matches!(table.get(&Resource::<Descriptor>::new_borrow(*entry)), Ok(Descriptor::Dir(_)));
-        // A few entries for the standard streams come before.
-        let last = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(16);
-        let entries: Vec<u32> = (0..last).filter(is_folder).collect();
-        if entries.len() == count {
-            host.numbers.0 = (FOLDERS..).zip(entries).collect();
-        }
-        Ok(())
-    }
-}
-
-impl ModuleHost {
-    /// Returns the entry that the next descriptor gets.
-    fn next_entry(&mut self) -> wasmtime::Result<u32> {
-        let table = self.wasi.ctx().table;
-        let next = table.push(())?;
-        let entry = next.rep();
-        table.delete(next)?;
-        Ok(entry)
-    }
-
-    /// Exchanges the entry of a folder for the folder that a path leads to; returns what was there, and the last name. `None` if the
-    /// number is not known.
-    fn turn(&mut self, fd: i32, path: &[u8], follow: bool) -> Option<Result<(Descriptor, String), Errno>> {
-        let entry = *self.numbers.0.get(&fd)?;
-        let slot = self.wasi.ctx().table.get_mut(&Resource::<Descriptor>::new_borrow(entry)).ok()?;
-        let Descriptor::Dir(base) = slot else { return None };
-        let Ok(path) = std::str::from_utf8(path) else { return Some(Err(Errno::Ilseq)) };
-        Some(match locate(base, path, follow) {
-            Ok((dir, name)) => Ok((mem::replace(slot, Descriptor::Dir(dir)), name)),
-            Err(error) => Err(errno(error.into())),
-        })
-    }
-
-    /// Notes that a number stands for nothing any more.
-    fn forget(&mut self, fd: i32) {
-        self.numbers.0.remove(&fd);
-        if fd == EITHER {
-            self.working = None;
-        }
-    }
-
-    /// Puts back what [`Self::turn`] has taken.
-    fn turn_back(&mut self, fd: i32, descriptor: Descriptor) -> wasmtime::Result<()> {
-        if let Some(entry) = self.numbers.0.get(&fd) {
-            *self.wasi.ctx().table.get_mut(&Resource::<Descriptor>::new_borrow(*entry))? = descriptor;
-        }
-        Ok(())
-    }
-}
 
 fn errno(code: ErrorCode) -> Errno {
     Errno::from(code)
