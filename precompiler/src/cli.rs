@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use prewasi_cache::ImageRecord;
 use prewasi_engines::Engine;
 
+use crate::image::find;
 use crate::{ImageError, Options, OptionsError, Precompiler, PrepareError, Settings, StoreAddress, report, worker};
 
 mod completions;
@@ -210,23 +211,6 @@ fn conclude(command: impl Future<Output = Result<Status, PrepareError>>) -> Stat
             Status::Unexpected
         }
     }
-}
-
-/// Finds an image by its name, by the short form of its name, or by the digest that it points to.
-pub(crate) fn find(records: &[ImageRecord], wanted: &str) -> Option<ImageRecord> {
-    let candidates = [
-        wanted.to_owned(),
-        format!("{wanted}:latest"),
-        format!("docker.io/{wanted}"),
-        format!("docker.io/library/{wanted}"),
-        format!("docker.io/{wanted}:latest"),
-        format!("docker.io/library/{wanted}:latest"),
-    ];
-    candidates
-        .iter()
-        .find_map(|name| records.iter().find(|record| record.name == *name))
-        .or_else(|| records.iter().find(|record| record.target.as_str() == wanted))
-        .cloned()
 }
 
 /// Finds the image that a command names.

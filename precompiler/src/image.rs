@@ -145,6 +145,23 @@ impl Content {
     }
 }
 
+/// Finds an image by its name, by the short form of its name, or by the digest that it points to.
+pub(crate) fn find(records: &[ImageRecord], wanted: &str) -> Option<ImageRecord> {
+    let candidates = [
+        wanted.to_owned(),
+        format!("{wanted}:latest"),
+        format!("docker.io/{wanted}"),
+        format!("docker.io/library/{wanted}"),
+        format!("docker.io/{wanted}:latest"),
+        format!("docker.io/library/{wanted}:latest"),
+    ];
+    candidates
+        .iter()
+        .find_map(|name| records.iter().find(|record| record.name == *name))
+        .or_else(|| records.iter().find(|record| record.target.as_str() == wanted))
+        .cloned()
+}
+
 struct Resolver<'a> {
     store: &'a dyn ContentStore,
     image: &'a str,

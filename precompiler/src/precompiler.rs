@@ -15,6 +15,7 @@ use prewasi_cache::{
 use prewasi_engines::{Engine, LoadError, NativeCode, Program, Wasm, WasmKind, version_label};
 
 use crate::bytes::{WASM_LIMIT, hash, preamble, read, sealed_copy};
+use crate::image::find;
 use crate::journal::Journal;
 use crate::observer::{Nobody, Observer};
 use crate::provenance::{Provenance, unchangeable};
@@ -152,7 +153,7 @@ impl Precompiler {
         let error = |source| ImageError::Store { image: name.to_owned(), source };
         let records = self.store.images().await.map_err(error)?;
         let records: Vec<_> = records.into_iter().filter(|record| record.target == *target).collect();
-        Ok(crate::cli::find(&records, name).or_else(|| records.into_iter().next()))
+        Ok(find(&records, name).or_else(|| records.into_iter().next()))
     }
 
     /// Reads what an image record names.

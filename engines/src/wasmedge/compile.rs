@@ -11,7 +11,7 @@ use wasmparser::Validator;
 
 use super::library::{self, Configuration};
 use super::options::Options;
-use super::{NAME, rewrite};
+use super::{NAME, linked, rewrite};
 use crate::{CompileError, Wasm, artifact, head};
 
 /// Compiles to the bytes of an artifact.
@@ -19,7 +19,7 @@ use crate::{CompileError, Wasm, artifact, head};
 /// # Errors
 /// [`CompileError`] names what in the wasm is at fault.
 pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
-    library::check().map_err(unsupported)?;
+    linked::check().map_err(unsupported)?;
     head::check(wasm, NAME)?;
     Validator::new_with_features(options.features()).validate_all(wasm.bytes()).map_err(head::invalid)?;
     let wasm = rewrite::rewrite(wasm.bytes()).map_err(unsupported)?;

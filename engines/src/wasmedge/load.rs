@@ -7,11 +7,11 @@
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
-use super::NAME;
 use super::facts::Facts;
-use super::library::{self, Configuration, Mapped, Module};
+use super::library::{Configuration, Mapped, Module};
 use super::options::Options;
 use super::run::Loaded;
+use super::{NAME, linked};
 use crate::{LoadError, NativeCode, Program, artifact};
 
 /// Maps native code.
@@ -20,7 +20,7 @@ use crate::{LoadError, NativeCode, Program, artifact};
 /// [`LoadError::Incompatible`] says in what the artifact differs from what this engine makes.
 pub(super) fn load(options: &Options, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
     artifact::check(&code, NAME, &options.label())?;
-    library::check().map_err(incompatible)?;
+    linked::check().map_err(incompatible)?;
     let configuration = Configuration::new(options).map_err(incompatible)?;
     let path = PathBuf::from(format!("/proc/self/fd/{}", code.file().as_raw_fd()));
     // SAFETY: whoever made the `NativeCode` has vouched for the file's bytes, and that they do not change; the path leads

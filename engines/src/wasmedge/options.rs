@@ -5,7 +5,7 @@
 
 use wasmparser::WasmFeatures;
 
-use super::{NAME, VERSION, library, proposals};
+use super::{NAME, VERSION, linked, proposals};
 use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError, artifact};
 
 /// Stack of a guest's own calls, bytes: what a native program gets on Linux.
@@ -51,8 +51,8 @@ impl Options {
             rewrite: 2,
             engine: NAME,
             version: VERSION,
-            library: library::version(),
-            llvm: library::llvm(),
+            library: linked::version(),
+            llvm: linked::llvm(),
             target: format!("{}-unknown-linux", std::env::consts::ARCH),
             cpu: cpu::host(),
             optimize: Optimize::Speed,

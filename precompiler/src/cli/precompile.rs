@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use super::progress::{Progress, print};
 use super::tuning::{ConfigArgs, MachineArgs, is_another_machine};
-use super::{Status, StoreArgs, conclude, find, hint};
+use super::{Status, StoreArgs, conclude, hint};
+use crate::image::find;
 use crate::{Content, ImageError, Options, Origin, Precompiler, PrepareError, Ready, Settings, chain, report};
 
 /// Compile images ahead of time and keep the native code in the content store

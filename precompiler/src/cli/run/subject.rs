@@ -130,7 +130,7 @@ async fn image(run: &Run, engine: &dyn Engine, settings: Settings, name: Option<
 async fn choose(precompiler: &Precompiler, subject: &str, name: Option<&str>) -> Result<String, CannotRun> {
     let records = precompiler.store().images().await.map_err(PrepareError::from)?;
     if let Some(name) = name {
-        let found = super::super::find(&records, name);
+        let found = crate::image::find(&records, name);
         // The later look-up of an unknown name reports that it does not exist.
         return Ok(found.map_or_else(|| name.to_owned(), |record| record.name));
     }
