@@ -13,9 +13,15 @@ pub(crate) enum Export {
     Other,
 }
 
-/// Returns the name of the function to call.
-pub(crate) fn entry(guest: &Guest) -> &str {
-    guest.function.as_deref().unwrap_or(entry_point(WasmKind::Module))
+/// Returns the name of the function that is called: the function of the guest, else the export without a name if there is one, as
+/// `wasmtime run` has it, else the entry point. `find` finds an export by its name.
+pub(crate) fn entry<'a>(guest: &'a Guest, find: impl FnOnce(&str) -> Option<Export>) -> &'a str {
+    const UNNAMED: &str = "";
+    match guest.function.as_deref() {
+        Some(function) => function,
+        None if matches!(find(UNNAMED), Some(Export::Function { .. })) => UNNAMED,
+        None => entry_point(WasmKind::Module),
+    }
 }
 
 /// Returns the name of the function to call before, if the module exports it. A command initialises itself in its entry point; only a
@@ -29,8 +35,8 @@ pub(crate) fn initializer(guest: &Guest) -> Option<&'static str> {
 ///
 /// # Errors
 /// [`RunError::NoSuchFunction`] names the actual export.
-pub(crate) fn check(guest: &Guest, find: impl FnOnce(&str) -> Option<Export>) -> Result<(), RunError> {
-    let name = entry(guest);
+pub(crate) fn check(guest: &Guest, find: impl Fn(&str) -> Option<Export>) -> Result<(), RunError> {
+    let name = entry(guest, &find);
     let reason = match find(name) {
         Some(Export::Function { parameters: 0 }) => return Ok(()),
         Some(Export::Function { .. }) => "it wants parameters",

@@ -51,23 +51,29 @@ impl Interpreted {
         }
     }
 
+    fn export(&self, name: &str) -> Option<exports::Export> {
+        Some(match self.module.exports.get(name)? {
+            Export::Function { params, .. } => exports::Export::Function { parameters: *params },
+            Export::Other => exports::Export::Other,
+        })
+    }
+
     fn calls(&self, guest: &Guest) -> Vec<runtime::Export<'_>> {
         let call = |name| match self.module.exports.get(name) {
             Some(Export::Function { name, params: 0, results }) => Some(runtime::Export { name, results: *results }),
             _ => None,
         };
-        exports::initializer(guest).into_iter().chain([exports::entry(guest)]).filter_map(call).collect()
+        exports::initializer(guest)
+            .into_iter()
+            .chain([exports::entry(guest, |name| self.export(name))])
+            .filter_map(call)
+            .collect()
     }
 }
 
 impl Program for Interpreted {
     fn check(&self, guest: &Guest) -> Result<(), RunError> {
-        exports::check(guest, |name| {
-            Some(match self.module.exports.get(name)? {
-                Export::Function { params, .. } => exports::Export::Function { parameters: *params },
-                Export::Other => exports::Export::Other,
-            })
-        })
+        exports::check(guest, |name| self.export(name))
     }
 
     /// Gives WAMR a copy of the bytes, because it writes to them; they are released as soon as it has translated them.

@@ -38,7 +38,7 @@ impl Loaded {
         let before = [Some(rewrite::START), exports::initializer(guest)].into_iter().flatten();
         let callable =
             |name: &&str| matches!(self.facts.export(name), Some(exports::Export::Function { parameters: 0 }));
-        before.filter(callable).chain([exports::entry(guest)]).collect()
+        before.filter(callable).chain([exports::entry(guest, |name| self.facts.export(name))]).collect()
     }
 }
 

@@ -42,6 +42,14 @@ impl ModuleProgram {
         }
     }
 
+    fn export(&self, name: &str) -> Option<Export> {
+        let export = self.module.exports().find(|export| export.name() == name)?;
+        Some(match export.ty() {
+            ExternType::Function(function) => Export::Function { parameters: function.params().len() },
+            _ => Export::Other,
+        })
+    }
+
     fn instantiate_and_call(&self, guest: &Guest, store: &mut Store, state: &FunctionEnv<State>) -> Result<(), Stop> {
         // A start function may call WASI before there is an instance whose memory WASI could be told of.
         let imports = imports(store, state);
@@ -52,7 +60,7 @@ impl ModuleProgram {
         {
             initialize.call(store, &[])?;
         }
-        let function = instance.exports.get_function(exports::entry(guest));
+        let function = instance.exports.get_function(exports::entry(guest, |name| self.export(name)));
         function.map_err(|error| Stop::Setup(setup(one_line(&error))))?.call(store, &[])?;
         Ok(())
     }
@@ -60,13 +68,7 @@ impl ModuleProgram {
 
 impl Program for ModuleProgram {
     fn check(&self, guest: &Guest) -> Result<(), RunError> {
-        exports::check(guest, |name| {
-            let export = self.module.exports().find(|export| export.name() == name)?;
-            Some(match export.ty() {
-                ExternType::Function(function) => Export::Function { parameters: function.params().len() },
-                _ => Export::Other,
-            })
-        })
+        exports::check(guest, |name| self.export(name))
     }
 
     fn run(&self, guest: &Guest) -> Result<u8, RunError> {

@@ -29,6 +29,13 @@ impl ModuleProgram {
         Self { bound, counts }
     }
 
+    fn export(&self, name: &str) -> Option<Export> {
+        Some(match self.bound.module().get_export(name)? {
+            wasmtime::ExternType::Func(function) => Export::Function { parameters: function.params().len() },
+            _ => Export::Other,
+        })
+    }
+
     async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder, folders: usize) -> wasmtime::Result<u8> {
         let has_root = paths::has_root(&guest.preopens);
         let mut host = ModuleHost::new(wasi.build_p1(), Limits::new(guest.memory_limit), has_root);
@@ -43,7 +50,7 @@ impl ModuleProgram {
         {
             initialize.call_async(&mut store, &[], &mut []).await?;
         }
-        let name = exports::entry(guest);
+        let name = exports::entry(guest, |name| self.export(name));
         let Some(function) = instance.get_func(&mut store, name) else {
             wasmtime::bail!("export {name:?} is gone");
         };
@@ -55,12 +62,7 @@ impl ModuleProgram {
 
 impl Program for ModuleProgram {
     fn check(&self, guest: &Guest) -> Result<(), RunError> {
-        exports::check(guest, |name| {
-            Some(match self.bound.module().get_export(name)? {
-                wasmtime::ExternType::Func(function) => Export::Function { parameters: function.params().len() },
-                _ => Export::Other,
-            })
-        })
+        exports::check(guest, |name| self.export(name))
     }
 
     fn run(&self, guest: &Guest) -> Result<u8, RunError> {

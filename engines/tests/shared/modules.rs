@@ -12,6 +12,7 @@ trials![
     large_output_is_complete,
     large_table,
     exported_function,
+    export_without_a_name,
     function_must_be_callable,
     stdin_does_not_hold_the_process,
     stdin_arrives,
@@ -137,6 +138,23 @@ const LIBRARY: &str = r#"(module
 fn exported_function() {
     let ended = run(&artifact(LIBRARY), &["--function", "work"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+/// An exported function without a name runs instead of the entry point, as with `wasmtime run`; a named one goes before it.
+fn export_without_a_name() {
+    let module = artifact(
+        r#"(module
+            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") 1)
+            (func (export "") (call $exit (i32.const 3)))
+            (func (export "work") (call $exit (i32.const 4)))
+            (func (export "_start") (call $exit (i32.const 5))))"#,
+    );
+    assert_eq!(run(&module, &[]).code, Some(3));
+    assert_eq!(run(&module, &["--function", "work"]).code, Some(4));
+    assert_eq!(run(&module, &["--function", "_start"]).code, Some(5));
+    let memory = artifact(r#"(module (memory (export "") 1) (func (export "_start")))"#);
+    assert_eq!(run(&memory, &[]).code, Some(0));
 }
 
 /// An entry point that does not exist, is no function or wants parameters is named, and nothing runs.
