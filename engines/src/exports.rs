@@ -15,7 +15,7 @@ pub(crate) enum Export {
 
 /// Returns the name of the function that is called: the function of the guest, else the export without a name if there is one, as
 /// `wasmtime run` has it, else the entry point. `find` finds an export by its name.
-pub(crate) fn entry<'a>(guest: &'a Guest, find: impl FnOnce(&str) -> Option<Export>) -> &'a str {
+pub(crate) fn entry(guest: &Guest, find: impl FnOnce(&str) -> Option<Export>) -> &str {
     const UNNAMED: &str = "";
     match guest.function.as_deref() {
         Some(function) => function,

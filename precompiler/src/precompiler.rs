@@ -320,7 +320,7 @@ impl Precompiler {
         };
         let bytes = bytes.map_err(source.io_failed())?;
         let wasm = if text { Wasm::from_text(&bytes) } else { Wasm::new(bytes) };
-        wasm.map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error.into() })
+        wasm.map_err(|error| PrepareError::NotWasm { subject: source.subject.clone(), source: error })
     }
 
     /// Writes the artifact's digest to a label of the image record, for people who read `ctr images ls`. A write costs containerd a
