@@ -62,7 +62,7 @@ impl Precompiler {
     /// Checks the artifacts of these images, or all of the store; with `repair`, repairs.
     ///
     /// # Errors
-    /// Those of the store. A repair that fails is a [`Finding`].
+    /// Those of the store. A repair that fails is a finding.
     pub async fn verify(
         &self,
         engines: &[&dyn Engine],
