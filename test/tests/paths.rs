@@ -317,6 +317,12 @@ async fn compiled(namespace: &Namespace, part: &str, more: &[&str], differs: &[(
         format!("{call} = {}", other.unwrap_or(said))
     });
     assert_eq!(wasm.lines().collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{part}");
+    // Libraries ask for more than they need to read a file.
+    let args = ["/bin/paths.wasm", "read:data/x", "read:/top.toml", "write:made:text", "write:own:text", "read:own"];
+    let container = namespace.container(&image).options("preopens = \"read-only\"");
+    let exited = container.change(json!({ "process": { "args": args, "cwd": "/app" } })).run().await;
+    let said: Vec<&str> = exited.stdout.lines().filter_map(|line| Some(line.split_once(" = ")?.1)).collect();
+    assert_eq!(said, ["data", "top", "failed", "failed", "own"], "{part}: {}", exited.stderr);
 }
 
 /// A program that Go has made finds, makes and removes what a native one does, by relative and absolute paths, and knows where it works.

@@ -80,3 +80,45 @@ fn whole_roots() {
     assert!(!has_root(&[preopen("/data", "/data")]) && !has_root(&[preopen("/data", "/")]) && !has_root(&[]));
     assert!(!has_root(&[preopen("/", "/"), preopen("/data", "/x")]));
 }
+
+/// Where a guest has some folders only, links are followed as long as they stay in the folder, those at the end of a path included.
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
+#[test]
+fn links_stay_beneath() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    let at = |path: &str| root.join(path);
+    fs::create_dir_all(at("given/deep/deeper")).unwrap();
+    fs::write(at("given/file"), "").unwrap();
+    fs::write(at("outside"), "").unwrap();
+    for (path, target) in [
+        ("given/deep/up", "../file"),
+        ("given/deep/deeper/chain", "../up"),
+        ("given/folder", "deep/deeper"),
+        ("given/deep/out", "../../outside"),
+        ("given/again", "folder/../../../outside"),
+        ("given/loop", "loop"),
+        ("given/dangling", "deep/new"),
+    ] {
+        symlink(target, at(path)).unwrap();
+    }
+    symlink(at("given/file"), at("given/absolute")).unwrap();
+    let given = fs::File::open(at("given")).unwrap();
+    let place = |path: &str, follow| {
+        let place = locate_beneath(given.as_fd(), path.as_bytes(), follow)?;
+        let parent = fs::read_link(format!("/proc/self/fd/{}", place.parent.as_raw_fd())).unwrap();
+        Ok(parent.join(place.name))
+    };
+    for path in ["file", "deep/up", "deep/deeper/chain", "folder/chain", "folder/../up", "deep/../file"] {
+        assert_eq!(place(path, true), Ok(at("given/file")), "{path}");
+    }
+    assert_eq!(place("dangling", true), Ok(at("given/deep/new")));
+    assert_eq!(place("deep/out", false), Ok(at("given/deep/out")));
+    assert_eq!(place("folder/", true), Ok(at("given/deep/deeper/")));
+    for path in ["deep/out", "again", "absolute", "..", "../outside", "/etc/passwd", "deep/../../outside"] {
+        assert_eq!(place(path, true), Err(Errno::PERM), "{path}");
+    }
+    assert_eq!(place("loop", true), Err(Errno::LOOP));
+    assert_eq!(place("file/x", true), Err(Errno::NOTDIR));
+    assert_eq!(place("", true), Err(Errno::NOENT));
+}
