@@ -1,5 +1,6 @@
 # A process has the attributes that an exec'ed one has, and shows nothing of the shim: arguments, environment, signals, descriptors.
 # kinds: native wasm
+# short: systemd::wasm
 start box '{"process": {"oomScoreAdj": 100, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 1024}], "env": ["PATH=/bin", "COLOUR=red"]}}' sleep 1000
 process=/proc/$(pid_of box)
 mapfile -t arguments < <(guest sleep 1000)

@@ -1,7 +1,7 @@
 # Processors and memory nodes are those of the specification, and later those of an update.
 # drivers: path systemd
 # kinds: native wasm
-# short: path::native systemd::wasm
+# short: systemd::wasm
 start box '{"linux": {"resources": {"cpu": {"cpus": "1", "mems": "0"}}}}' sleep 1000
 cgroup_files box cpuset.cpus cpuset.mems cpuset.cpus.effective
 grep -E '^(Cpus|Mems)_allowed_list' "/proc/$(pid_of box)/status"

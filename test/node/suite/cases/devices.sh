@@ -1,6 +1,7 @@
 # Devices that the list does not allow cannot be read: not by an image's node for them, not by a new one, not in exec, not later.
 # drivers: path systemd
 # kinds: native wasm
+# short: path::native systemd::native systemd::wasm
 #
 # /disk is a device node of mode 666 that the root file system brings along; behind it lies a file full of the letter s.
 user='"process": {"user": {"uid": 1000, "gid": 1000}, "capabilities": {"bounding": [], "effective": [], "permitted": []}}'

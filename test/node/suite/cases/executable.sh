@@ -1,5 +1,6 @@
 # The shim's file cannot be written through /proc/PID/exe of a process in a container, whether the shim still runs or not.
 # kinds: native wasm
+# short: systemd::wasm
 # reference: none
 # alone
 # Opens, and writes nothing.

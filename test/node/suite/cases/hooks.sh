@@ -1,5 +1,6 @@
 # Hooks run at their times, and are told the state of the container.
 # kinds: native wasm
+# short: systemd::wasm
 cat >hook <<'H'
 #!/bin/sh
 # The container's state comes by standard input.

@@ -1,7 +1,7 @@
 # Ending a container kills nobody else: neither a container that names the same cgroup nor a process that lies there.
 # drivers: path systemd
 # kinds: native wasm
-# short: path::native systemd::wasm
+# short: systemd::wasm
 # reference: none
 start first '{}' sleep 1000
 path=$(jq -r .linux.cgroupsPath first.json)

@@ -1,7 +1,7 @@
 # A program that takes more memory than its container may have is killed, and that is told.
 # drivers: path systemd
 # kinds: native wasm
-# short: path::native systemd::wasm
+# short: systemd::wasm
 command ctr -n "$NAMESPACE" events >events 2>/dev/null &
 watcher=$!
 restore() { kill "$watcher"; }

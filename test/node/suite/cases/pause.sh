@@ -1,7 +1,7 @@
 # A paused container does not run, and goes on when it is resumed.
 # drivers: path systemd
 # kinds: native wasm
-# short: path::native systemd::wasm
+# short: systemd::wasm
 start box '{}' sleep 1000
 ctr tasks pause box
 eventually is box PAUSED

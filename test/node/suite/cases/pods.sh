@@ -1,5 +1,6 @@
 # Pods as the kubelet makes them: where their scopes are, their limits, running out of memory, in-place resizing, and the end.
 # kinds: native wasm
+# short: systemd::wasm
 client=/opt/node/client
 handler=$RUNTIME
 name=$(echo "$NAMESPACE" | tr -d -)

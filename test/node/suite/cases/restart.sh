@@ -1,5 +1,6 @@
 # Containers go on while containerd restarts, or is killed, and end as ever.
 # kinds: native wasm
+# short: systemd::wasm
 # alone
 start box '{}' sleep 1000
 start other '{}' sleep 1000

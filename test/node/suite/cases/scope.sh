@@ -1,5 +1,6 @@
 # A container's scope has the properties that runc gives it, and lies in the slice that the path names.
 # kinds: native wasm
+# short: systemd::wasm
 properties=Slice,Delegate,DelegateControllers,DefaultDependencies,CollectMode,KillMode,SendSIGHUP,OOMPolicy,TasksMax,MemoryMax,MemorySwapMax
 properties+=,MemoryLow,CPUWeight,CPUQuotaPerSecUSec,AllowedCPUs,AllowedMemoryNodes,IOWeight,DevicePolicy,TimeoutStopUSec
 limits='{"memory": {"limit": 104857600}, "cpu": {"quota": 50000, "period": 100000, "cpus": "0"}, "pids": {"limit": 50}}'

@@ -1,7 +1,7 @@
 # When the shim's daemon is killed its container ends, containerd hears of it, and nothing stays behind.
 # drivers: path systemd
 # kinds: native wasm
-# short: path::native systemd::wasm
+# short: systemd::wasm
 start box '{}' sleep 1000
 pid=$(pid_of box)
 folder=$(cgroup_of box)

@@ -1,7 +1,7 @@
 # Figures have the fields that runc's have, and the values where these are known.
 # drivers: path systemd
 # kinds: native wasm
-# short: path::native systemd::wasm
+# short: systemd::wasm
 start box '{"linux": {"resources": {"memory": {"limit": 104857600, "swap": 104857600}, "pids": {"limit": 50}}}}' sleep 1000
 sleep 2
 ctr tasks metrics --format json box >metrics

@@ -1,7 +1,7 @@
 # Each key of the specification's `unified` takes effect as with runc.
 # drivers: path systemd
 # kinds: native wasm
-# short: path::native systemd::wasm
+# short: systemd::wasm
 all='"memory.oom.group": "1", "memory.swap.max": "1048576", "memory.max": "max", "memory.high": "209715200", "memory.low": "1048576",
     "memory.min": "4096", "io.weight": "50", "cpu.weight": "100", "cpu.max": "50000 100000", "cpuset.cpus": "0-1", "cpuset.mems": "0"'
 start all '{"linux": {"resources": {"unified": {'"$all"'}}}}' sleep 1000

@@ -1,7 +1,7 @@
 # An update changes what it names and nothing else, and systemd does not write old limits back later.
 # drivers: path systemd
 # kinds: native wasm
-# short: path::native systemd::wasm
+# short: systemd::wasm
 files=(memory.max memory.swap.max memory.low cpu.max pids.max)
 update() { /opt/node/client client update --namespace "$NAMESPACE" box "$1"; echo "after $1"; cgroup_files box "${files[@]}"; }
 limits='{"memory": {"limit": 104857600}, "cpu": {"quota": 50000, "period": 100000}, "pids": {"limit": 50}}'

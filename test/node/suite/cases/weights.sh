@@ -1,7 +1,7 @@
 # CPU shares become a weight by one formula, at creation and later: that of runc since 1.3.2, which Debian 13 does not have yet.
 # drivers: path systemd
 # kinds: native wasm
-# short: path::native systemd::wasm
+# short: systemd::wasm
 # reference: none
 weight() { cat "$(cgroup_of box)/cpu.weight"; }
 shares() { echo '{"cpu": {"shares": '"$1"'}}'; }

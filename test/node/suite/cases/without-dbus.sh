@@ -1,5 +1,6 @@
 # Containers start and are deleted in good time where no D-Bus daemon runs.
 # kinds: native wasm
+# short: systemd::wasm
 # reference: none
 # alone
 restore() { remove_all; systemctl unmask --runtime --quiet dbus.socket dbus.service; systemctl start dbus.socket dbus.service; }
