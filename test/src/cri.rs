@@ -62,6 +62,19 @@ impl Cri {
     /// # Panics
     /// If a part does not start.
     pub async fn start(series: Series, busybox: &[u8], options: &str) -> Self {
+        Self::start_with(series, busybox, |folder, plain, pause| with_cri(series, folder, plain, pause, options)).await
+    }
+
+    /// As [`Cri::start`], with a configuration of the caller's: of the daemon's folder, the configuration of a plain containerd, and the
+    /// name of the pause image. The folder has `cni/` with a network.
+    ///
+    /// # Panics
+    /// If a part does not start.
+    pub async fn start_with(
+        series: Series,
+        busybox: &[u8],
+        configure: impl FnOnce(&Path, &str, &str) -> String,
+    ) -> Self {
         let registry = Registry::start();
         let pause = format!("localhost:{}/pause:1", registry.port);
         let config = |folder: &Path| {
@@ -69,7 +82,7 @@ impl Cri {
             fs::write(folder.join("cni/10-net.conflist"), network(series, folder)).expect("the folder is ours");
             let path = folder.join("config.toml");
             let text = fs::read_to_string(&path).expect("it has been written");
-            fs::write(path, with_cri(series, folder, &text, &pause, options)).expect("the folder is ours");
+            fs::write(path, configure(folder, &enabled(&text), &pause)).expect("the folder is ours");
         };
         let daemon = Containerd::start_on(series, config).await;
         let channel = Client::from_path(daemon.address()).await.expect("containerd serves").channel();
@@ -375,12 +388,16 @@ fn crc(name: &str) -> u32 {
     name.bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
-/// Extends the configuration of a plain containerd by the CRI plugin.
+/// Takes the CRI plugin out of the disabled ones.
+fn enabled(plain: &str) -> String {
+    plain
+        .replace(r#"    "io.containerd.grpc.v1.cri","#, "")
+        .replace(r#""io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime","#, "")
+}
+
+/// Extends the configuration of a plain containerd by that of the CRI plugin.
 fn with_cri(series: Series, folder: &Path, plain: &str, pause: &str, options: &str) -> String {
     let folder = folder.display();
-    let enabled = plain
-        .replace(r#"    "io.containerd.grpc.v1.cri","#, "")
-        .replace(r#""io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime","#, "");
     let (runtime, server, image) = if series.is_old() {
         ("io.containerd.grpc.v1.cri", String::new(), format!("sandbox_image = \"{pause}\""))
     } else {
@@ -395,7 +412,7 @@ fn with_cri(series: Series, folder: &Path, plain: &str, pause: &str, options: &s
     let streams =
         if series.is_old() { "stream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n" } else { "" };
     format!(
-        r#"{enabled}{server}
+        r#"{plain}{server}
 [plugins."{runtime}"]
 restrict_oom_score_adj = true
 disable_apparmor = true

@@ -4,7 +4,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
-use prewasi_test::image::{self, files, links};
+use prewasi_test::guests::DEMO;
+use prewasi_test::image::{self, Program, files, links};
 use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, case};
 use rustix::fs::{CWD, FileType, Mode};
@@ -20,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(last_mount_is_what_counts, needs Busybox),
         case!(volume_leads_nowhere_else, needs Busybox),
         case!(mount_that_cannot_be_made_is_named, needs Busybox),
+        case!(programs_get_a_folder_for_temporary_files),
     ]
 }
 
@@ -203,5 +205,39 @@ async fn mount_that_cannot_be_made_is_named(namespace: Namespace) {
     let said = refused(&namespace, &image, &[missing], &["/app/app.wasm"]).await;
     for part in ["cannot find entrypoint \"/app/app.wasm\"", "/app: No such file or directory"] {
         assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+/// An image without `/tmp` gets one by the mount that `docs/configuration.md` names for `ctr`, and by the mount that CRI makes of an
+/// `emptyDir`; with the default, and if a program sees mounts alone.
+async fn programs_get_a_folder_for_temporary_files(namespace: Namespace) {
+    let image =
+        image::import(&namespace, "bare", |image| image.layer(Program::guest(&namespace, DEMO).layer("demo.wasm")))
+            .name;
+    let write = ["demo.wasm", "write", "/tmp/file", "text"];
+    let output = namespace.ctr_run(&image, &write).fails_with(1);
+    assert!(output.stderr.contains("/tmp/file"), "{output}");
+    for preopens in ["root", "mounts"] {
+        let (id, runtime) = (namespace.fresh_id("tmp"), namespace.runtime());
+        let annotation = format!("prewasi.io/preopens={preopens}");
+        let mount = "type=tmpfs,src=tmpfs,dst=/tmp,options=mode=1777";
+        let options = [
+            "run",
+            "--rm",
+            "--runtime",
+            runtime.as_str(),
+            "--annotation",
+            &annotation,
+            "--mount",
+            mount,
+            "--user",
+            "1000",
+        ];
+        namespace.ctr(&[&options[..], &[&*image, &*id], &write].concat()).success();
+        let empty = Volume::new(&namespace, preopens);
+        fs::set_permissions(&empty.0, Permissions::from_mode(0o777)).expect("the folder is ours");
+        let container = namespace.container(&image).mount(empty.at("/tmp")).annotation("prewasi.io/preopens", preopens);
+        assert_eq!(container.args(&write).run().await.code, 0, "{preopens}");
+        assert_eq!(fs::read(empty.0.join("file")).expect("the guest made it"), b"text");
     }
 }

@@ -3,7 +3,7 @@
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::one_line;
+use super::{one_line, proposals};
 use crate::{CompileError, RunError};
 
 /// Distinguishes the guest's own exit from a trap, and both from a failure before the guest ran.
@@ -34,9 +34,13 @@ pub(super) fn no_such_function(function: &str, reason: &str) -> RunError {
     RunError::NoSuchFunction { function: function.to_string(), reason: reason.to_string() }
 }
 
-/// Makes the error of bytes that are not valid wasm.
+/// Makes the error of bytes that are not valid wasm, with the option that takes them if a proposal is missing.
 pub(super) fn invalid(error: wasmparser::BinaryReaderError) -> CompileError {
-    CompileError::Invalid { reason: error.to_string() }
+    let mut reason = error.to_string();
+    if let Some(proposal) = proposals::refused_by(&reason) {
+        reason.push_str(&format!("; the option wasm_proposals = [\"{proposal}\"] enables it"));
+    }
+    CompileError::Invalid { reason }
 }
 
 /// Parses the names from the error's text: wasmtime provides them nowhere else. The first message has the interface. The second one has

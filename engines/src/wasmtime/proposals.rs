@@ -52,6 +52,17 @@ pub(super) fn choose(mut features: WasmFeatures, choices: &[String]) -> Result<W
     Ok(features)
 }
 
+/// Returns the proposal whose absence the validator reports, if a user can choose it. The validator spells a name with spaces.
+pub(super) fn refused_by(reason: &str) -> Option<&'static str> {
+    let reason = reason.to_lowercase();
+    let mut names = PROPOSALS.iter().map(|proposal| proposal.name);
+    names.find(|name| {
+        let name = name.replace('-', " ");
+        let starts = [name.clone(), format!("the {name}")].iter().any(|start| reason.starts_with(start));
+        starts && (reason.contains("not enabled") || reason.contains("must be enabled"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::options::FEATURES;

@@ -62,7 +62,7 @@ fn each_choice_has_its_own_code() {
     }
 }
 
-/// Wasm that uses a proposal which is refused, or one that is not taken by default, does not compile; the error names it.
+/// Wasm that uses a proposal which is refused, or one that is not taken by default, does not compile; the error names the option.
 fn proposals_are_refused_and_taken() {
     let simd = r#"(module (func (export "_start") (drop (v128.const i32x4 0 0 0 0))))"#;
     let wide = r#"(module (func (export "_start") (drop (drop (i64.mul_wide_s (i64.const 1) (i64.const 1))))))"#;
@@ -70,11 +70,19 @@ fn proposals_are_refused_and_taken() {
         "(drop (drop (i64.mul_wide_s (i64.const 1) (i64.const 1))))",
         "(i64.mul_wide_s (i64.const 1) (i64.const 1)) drop drop",
     );
-    for (text, refusing, taking, name) in
-        [(simd, "proposals=-simd", "", "SIMD"), (&wide, "", "proposals=wide-arithmetic", "wide arithmetic")]
-    {
+    let pages = r#"(module (memory 1 (pagesize 1)) (func (export "_start")))"#;
+    for (text, refusing, taking, name) in [
+        (simd, "proposals=-simd", "", "simd"),
+        (&wide, "", "proposals=wide-arithmetic", "wide-arithmetic"),
+        (pages, "", "proposals=custom-page-sizes", "custom-page-sizes"),
+    ] {
         match compile_tuned(text, refusing) {
-            Err(CompileError::Invalid { reason }) => assert!(reason.contains(name), "{reason}"),
+            Err(CompileError::Invalid { reason }) => {
+                assert!(
+                    reason.ends_with(&format!("; the option wasm_proposals = [\"{name}\"] enables it")),
+                    "{reason}"
+                );
+            }
             other => panic!("{name}: {other:?}"),
         }
         assert_eq!(tuned(text, taking, &[]).code, Some(0), "{name}");
