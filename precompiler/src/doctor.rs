@@ -136,8 +136,8 @@ async fn content_root(store: &ContainerdStore) -> Check {
     };
     match std::fs::read_dir(root.join("blobs/sha256")) {
         Ok(_) => Check::ok(NAME, format!("{} can be read", root.display())),
-        // containerd makes the folder with the first blob.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && root.is_dir() => {
+        // containerd makes these folders with the first blob.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && root.parent().is_some_and(Path::is_dir) => {
             Check::ok(NAME, format!("{} is empty", root.display()))
         }
         Err(error) => Check::warn(NAME, format!("cannot read {}: {error}", root.display()), hint),

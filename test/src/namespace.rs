@@ -19,7 +19,7 @@ use containerd_client::types::Descriptor;
 use tonic::{Code, Request, Status};
 
 use crate::container::Builder;
-use crate::containerd::Containerd;
+use crate::containerd::{Containerd, Series};
 use crate::events::Events;
 use crate::home;
 use crate::leaks;
@@ -163,6 +163,8 @@ impl Namespace {
         let program = self.daemon().series().programs().join("ctr");
         let mut command = self.daemon().command(program);
         command.arg("--address").arg(self.daemon().address()).args(["--namespace", self.name()]).args(args);
+        // From 2.2 on it warns of cgroup v1 where that is what the machine has.
+        command.env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "1");
         process::run(&mut command, PROGRAM_LIMIT)
     }
 
@@ -214,7 +216,13 @@ impl Namespace {
         let platform = format!("--platform={os}/wasm");
         let is_old = self.daemon().series().is_old() && os.starts_with("wasi");
         let platform = if is_old { &platform } else { "--all-platforms" };
-        self.ctr(&["images", "import", platform, &tar.to_string_lossy()]).success();
+        let import = |flags: &[&str]| self.ctr(&[&["images", "import"], flags, &[&tar.to_string_lossy()]].concat());
+        // From 2.3 on the daemon unpacks no layers of other platforms. `ctr` itself does, but takes no index without this machine's platform.
+        let is_unpacked =
+            matches!(self.daemon().series(), Series::Further(_)) && import(&[platform, "--local"]).status.success();
+        if !is_unpacked {
+            import(&[platform]).success();
+        }
     }
 
     /// Returns an image record.

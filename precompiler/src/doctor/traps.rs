@@ -31,7 +31,8 @@ pub(super) fn of(numbers: &[u64]) -> Vec<Check> {
 /// Says with which option `ctr` takes wasm images.
 fn import(series: &[u64; 2]) -> &'static str {
     if *series >= WITHOUT_PLATFORM {
-        "`ctr images import` and `pull` take wasm with --all-platforms; with --platform they fail: \"no unpack platforms defined\""
+        "`ctr images import` and `pull` take wasm with --all-platforms; with --platform they fail: \"no unpack platforms defined\". \
+         File system layers beside wasm are unpacked by `ctr run`, or with --local"
     } else if series[0] >= 2 {
         "`ctr images import` and `pull` take wasm with --all-platforms; without it they leave it out, of an index without an error"
     } else {
