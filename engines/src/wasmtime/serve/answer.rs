@@ -1,4 +1,8 @@
 //! One request: from its head to the guest's response, or to the reason why there is none.
+//!
+//! wasmtime's `ProxyHandler` serves components of preview 3 ([`super::concurrent`]). It could serve those of preview 2, but it drives each
+//! instance by `Store::run_concurrent`, which refuses code without support for concurrent tasks (wasmtime 48). Code with that support is
+//! slower in each call between guest and host, so components of preview 2 are compiled without it, and this module serves them.
 
 use std::convert::Infallible;
 use std::io;
