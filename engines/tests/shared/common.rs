@@ -26,7 +26,7 @@ pub(crate) fn store(artifact: &[u8]) -> NamedTempFile {
     file
 }
 
-/// Translates text and stores what the engine runs: native code, or the wasm itself.
+/// Translates text and stores the engine's input: native code, or the wasm itself.
 pub(crate) fn artifact(text: &str) -> NamedTempFile {
     let (engine, wasm) = (crate::engine(), Wasm::new(wat::parse_str(text).unwrap()).unwrap());
     if engine.compiles() { store(&engine.compile(&wasm).unwrap()) } else { store(wasm.bytes()) }
