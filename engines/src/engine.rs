@@ -298,15 +298,15 @@ pub enum RunError {
     },
 }
 
-/// Stack of the thread that calls [`Program::run`], bytes: what the main thread of a native program has.
+/// Stack of the thread that calls [`Program::run`], in bytes: as large as that of a native program's main thread.
 const THREAD_STACK: usize = 8 << 20;
 
-/// Returns the builder of the thread that calls [`Program::run`], by the name that lists of threads show.
+/// Returns the builder of the thread that calls [`Program::run`]; lists of threads show `name`.
 pub fn guest_thread(name: &str) -> thread::Builder {
     thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK)
 }
 
-/// Exit code of a container that cannot run what it was told to.
+/// Exit code of a container that cannot run its program.
 pub const CANNOT_RUN: u8 = 126;
 /// Exit code after a trap, a panic of the engine, or the time limit: that of a program that aborts.
 pub const TRAPPED: u8 = 134;

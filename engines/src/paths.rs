@@ -1,10 +1,11 @@
 //! Resolves paths as the process itself would, where a guest has all of the process's root.
 //!
-//! Engines keep a path below the folder that it starts from: an absolute link, or one that climbs out of the folder, they refuse. That is
-//! right for a guest which has some folders only. One that has the whole root of its process, as in a container, must find what a
-//! native program finds. So what an engine has refused is looked at again here, by the kernel: the parent is opened by `openat2` from the
-//! folder that the guest named, links and all, and a link at the end is followed by hand. The engine is then given the parent and a name
-//! in it that is no link. Nothing can lead out of the process's root, which is the container's, and no magic link of `/proc` is passed.
+//! Engines keep a path below the folder that it starts from: they refuse absolute links, and links that climb out of
+//! the folder. That is right for a guest that has only some folders. A guest that has the whole root of its process, as
+//! in a container, must find the same files as a native program. So the kernel resolves here each path that an engine
+//! has refused. `openat2` opens the parent from the folder that the guest named, and follows links. This module follows
+//! a link at the end by hand. The engine then gets the parent and a name in it that is no link. No path can lead out of
+//! the process's root, which is the container's root. No path passes a magic link of `/proc`.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,31 +17,32 @@ use rustix::io::Errno;
 
 use crate::Preopen;
 
-/// How many links at the end of a path are followed: as many as Linux follows.
+/// Maximum number of links at the end of a path: as many as Linux follows.
 const LINKS: usize = 40;
 /// The longest path that Linux takes.
 pub(crate) const LONGEST: usize = 4096;
 /// The file system of `/proc`.
 const PROC: u64 = 0x9fa0;
 
-/// Where a path leads.
+/// The place that a path leads to.
 #[derive(Debug)]
 pub(crate) struct Place {
-    /// The folder that it lies in.
+    /// The folder that contains it.
     pub(crate) parent: OwnedFd,
     /// Its name there, perhaps with slashes behind; `.` for the folder itself.
     pub(crate) name: OsString,
 }
 
-/// Says whether a guest has all of the process's root and nothing else, so that nothing that a path leads to is kept from it.
+/// Returns whether a guest has all of the process's root and no other folder. Then no path is kept from it.
 pub(crate) fn has_root(preopens: &[Preopen]) -> bool {
     matches!(preopens, [Preopen { host, guest, .. }] if host.as_os_str() == "/" && guest == "/")
 }
 
-/// Finds where a path leads that starts in `base`, which it leaves only by links, unless that is where paths of a program start; a link at its end is followed only with `follow`.
+/// Finds the place of a path that starts in `base`. The path may leave `base` only by links, unless a program's paths
+/// start in `base`. The function follows a link at the end only with `follow`.
 ///
 /// # Errors
-/// The system's error. A path whose last name is missing is no error.
+/// The system's error. A missing last name is no error.
 pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Place, Errno> {
     if leaves(path) && !is_start(base)? {
         return Err(Errno::PERM);
@@ -48,21 +50,21 @@ pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<
     walk(base, path, follow, Reach::Root)
 }
 
-/// Finds where a path leads that starts in `base` and stays in it, links included.
+/// Finds the place of a path that starts in `base` and stays in it, links included.
 ///
 /// # Errors
-/// The system's error; `EPERM` if the path leads out. A path whose last name is missing is no error.
+/// The system's error; `EPERM` if the path leads out. A missing last name is no error.
 #[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
 pub(crate) fn locate_beneath(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Place, Errno> {
     walk(base, path, follow, Reach::Folder).map_err(|error| if error == Errno::XDEV { Errno::PERM } else { error })
 }
 
-/// How far a path may lead.
+/// The limit of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// Wherever it leads in the process's root.
+    /// The process's root.
     Root,
-    /// No further than the folder that it starts from.
+    /// The folder that the path starts from.
     #[cfg_attr(not(any(feature = "wamr", feature = "wasmedge", feature = "wasmer")), expect(dead_code))]
     Folder,
 }
@@ -99,7 +101,7 @@ fn walk(base: BorrowedFd<'_>, path: &[u8], follow: bool, reach: Reach) -> Result
                 start = Some(place.parent);
                 [&*target, &*slash].concat()
             }
-            // What it stays in is the folder that all of it starts from.
+            // An absolute link leaves the folder that the path starts from.
             Reach::Folder if target.starts_with(b"/") => return Err(Errno::XDEV),
             Reach::Folder => [&rest[..name_of(&rest)], &target, &slash].concat(),
         };
@@ -107,8 +109,8 @@ fn walk(base: BorrowedFd<'_>, path: &[u8], follow: bool, reach: Reach) -> Result
     Err(Errno::LOOP)
 }
 
-/// Says whether a path leaves the folder that it starts from by its own words. WASI has no such paths; they are from libraries that know no
-/// list of folders.
+/// Returns whether a path climbs out of its start folder by `..`, links aside. WASI has no such paths. They come from
+/// libraries that know no list of folders.
 fn leaves(path: &[u8]) -> bool {
     let mut depth = 0_usize;
     for part in path.split(|byte| *byte == b'/') {
@@ -122,8 +124,8 @@ fn leaves(path: &[u8]) -> bool {
     path.starts_with(b"/")
 }
 
-/// Says whether a folder is where paths of a program start: the process's working directory, or its root. What the guest has opened by
-/// itself holds what is in it, as WASI has it, but for links.
+/// Returns whether a program's paths start in this folder: the process's working directory, or its root. As in WASI, a
+/// path stays in a folder that the guest has opened by itself, except by links.
 fn is_start(base: BorrowedFd<'_>) -> Result<bool, Errno> {
     let own = fstat(base)?;
     let is = |path: &str| {
@@ -133,12 +135,12 @@ fn is_start(base: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(is(".") || is("/"))
 }
 
-/// Returns where the last name of a path begins.
+/// Returns the offset of the last name in a path.
 fn name_of(path: &[u8]) -> usize {
     trimmed(path).iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1)
 }
 
-/// Opens the folder that the last part of a path lies in.
+/// Opens the folder that contains the last part of a path.
 fn split(from: BorrowedFd<'_>, path: &[u8], reach: Reach) -> Result<Place, Errno> {
     let (parent, name) = path.split_at(name_of(path).min(path.len()));
     let is_folder = matches!(trimmed(name), b"" | b"." | b"..");
@@ -146,7 +148,7 @@ fn split(from: BorrowedFd<'_>, path: &[u8], reach: Reach) -> Result<Place, Errno
     Ok(Place { parent: folder(from, parent, reach)?, name: OsString::from_vec(name.to_vec()) })
 }
 
-/// Opens a folder; no path is the one to start from.
+/// Opens a folder. An empty path means `from`.
 fn folder(from: BorrowedFd<'_>, path: &[u8], reach: Reach) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let path = if path.is_empty() { b"." } else { path };
@@ -155,7 +157,7 @@ fn folder(from: BorrowedFd<'_>, path: &[u8], reach: Reach) -> Result<OwnedFd, Er
     again(|| openat2(from, path, flags, Mode::empty(), reach.flags()))
 }
 
-/// Reads what a link leads to; `None` if it is none, or nothing is there.
+/// Reads the target of a link; `None` if the place is no link, or does not exist.
 fn link(place: &Place) -> Result<Option<Vec<u8>>, Errno> {
     let name = trimmed(place.name.as_bytes());
     let name = std::ffi::OsStr::from_bytes(name);
@@ -177,13 +179,13 @@ fn link(place: &Place) -> Result<Option<Vec<u8>>, Errno> {
     }
 }
 
-/// Takes off slashes at the end.
+/// Removes slashes at the end.
 fn trimmed(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     &path[..end]
 }
 
-/// Asks the kernel again when something was renamed meanwhile.
+/// Repeats a call that a signal or a concurrent rename has interrupted.
 pub(crate) fn again<T>(mut ask: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match ask() {

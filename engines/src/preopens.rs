@@ -1,14 +1,15 @@
 //! Gives a WASI program a working directory.
 //!
-//! WASI itself has no working directory. The C library of nearly all programs resolves a path against its list of preopened folders. It
-//! strips leading `/` and `./` from the folders' names and from the path. Then it takes the folder whose name is the longest prefix, and
-//! of equal names the last. So a relative path means one below `/`, and if `/` is in the list, it matches.
+//! WASI itself has no working directory. The C library of nearly all programs resolves a path against its list of
+//! preopened folders. It strips leading `/` and `./` from the folders' names and from the path. Then it takes the
+//! folder with the longest name that is a prefix of the path, and of equal names the last. So a relative path means one
+//! below `/`, and if `/` is in the list, it matches.
 //!
-//! So with a working directory other than `/`, the folder `.` comes first (descriptor 3, which other libraries take for the working
-//! directory). The folder `/` is replaced by the folders in it: `/etc`, `/data` and so on. An absolute path then finds its folder by the
-//! longest prefix, and a relative path finds `.`. Two kinds of path remain out of reach. One is a file directly in `/`. The other is a
-//! relative path whose first part is also the name of a folder in `/`. A program that asks for its initial working directory (components
-//! can) and makes its paths absolute is not affected.
+//! So with a working directory other than `/`, the folder `.` comes first (descriptor 3, which other libraries take for
+//! the working directory). The folders in `/`, such as `/etc` and `/data`, replace `/`. An absolute path then finds its
+//! folder by the longest prefix, and a relative path finds `.`. Two kinds of path remain out of reach. One is a file
+//! directly in `/`. The other is a relative path with the name of a folder in `/` as its first part. A program that
+//! asks for its initial working directory (components can) and makes its paths absolute is not affected.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};

@@ -48,14 +48,14 @@ pub(crate) const CHANGE: Rights = WRITE
     | PATH_SYMLINK
     | PATH_REMOVE_DIRECTORY
     | PATH_UNLINK_FILE;
-/// What can be done to anything that is open.
+/// Rights that apply to any open file, stream or folder.
 const ANY: Rights =
     FD_DATASYNC | FD_FDSTAT_SET_FLAGS | FD_SYNC | FD_FILESTAT_GET | FD_FILESTAT_SET_TIMES | POLL_FD_READWRITE;
-/// What can be done to what is a sequence of bytes, but has no position.
+/// Rights that apply to a stream: a sequence of bytes without a position.
 pub(crate) const STREAM: Rights = ANY | FD_READ | FD_WRITE;
-/// What can be done to a file.
+/// Rights that apply to a file.
 pub(crate) const FILE: Rights = STREAM | FD_SEEK | FD_TELL | FD_ADVISE | FD_ALLOCATE | FD_FILESTAT_SET_SIZE;
-/// What can be done to a folder.
+/// Rights that apply to a folder.
 pub(crate) const FOLDER: Rights = ANY
     | PATH_CREATE_DIRECTORY
     | PATH_CREATE_FILE

@@ -1,8 +1,8 @@
 //! The WAMR engine: core modules with WASI preview 1, interpreted.
 //!
 //! There is nothing to compile: a container starts from its wasm, and WAMR translates it to its own form at each start.
-//! Loading validates, binds no memory of WAMR's and calls none of its C code: an image's bytes reach WAMR only inside the
-//! container, in [`Program::run`].
+//! Loading validates, allocates no memory of WAMR's and calls none of its C code. So an image's bytes reach WAMR only
+//! inside the container, in [`Program::run`].
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ mod module;
 mod program;
 mod runtime;
 
-/// Version of WAMR in the crate that brings it. A test compares it with what WAMR says of itself.
+/// Version of WAMR in the crate that links it. A test compares it with the version that WAMR reports.
 const VERSION: &str = "2.4.3";
 const NAME: &str = "wamr";
 
-/// The WAMR engine. Making one hashes a few lines of text, nothing more.
+/// The WAMR engine. Making one only hashes a few lines of text.
 #[derive(Debug, Clone)]
 pub struct Wamr {
     identity: Identity,
@@ -28,7 +28,7 @@ pub struct Wamr {
 impl Wamr {
     /// Makes an engine.
     pub fn new() -> Self {
-        // Nothing shapes code where there is none; the label is for people.
+        // No option shapes code, because there is no code; the label is for people.
         let fields = [("engine", NAME), ("version", VERSION), ("runs", "interpreted")];
         let fields = fields.map(|(name, value)| (name, value.to_owned()));
         let (fingerprint, tuning) = (Fingerprint::new(fields), Tuning::default());
@@ -51,8 +51,8 @@ impl Engine for Wamr {
         false
     }
 
-    /// Takes a stack; refuses what would shape code. What is for a compiler alone or for programs that serve is of no
-    /// effect, as it is with any program that does not serve.
+    /// Takes a stack; refuses options that would shape code. Options for a compiler alone or for programs that serve
+    /// have no effect, as with any program that does not serve.
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
         let fixed = |what| Err(TuningError::Fixed { what, engine: NAME });
         if tuning.machine != Machine::default() {
@@ -79,8 +79,8 @@ impl Engine for Wamr {
         Err(LoadError::Incompatible { reason: "wamr interprets, and runs no native code".to_owned() })
     }
 
-    /// Validates wasm and copies it: WAMR wants bytes of its own, and a few of them are changed (see `wamr/module.rs`). The
-    /// copy is ordinary memory, which a forked process shares until it is written to.
+    /// Validates wasm and copies it: WAMR needs its own copy, and the engine changes a few bytes of it (see
+    /// `wamr/module.rs`). The copy is ordinary memory, which a forked process shares until it writes to it.
     fn load_wasm(&self, wasm: &Wasm) -> Result<Box<dyn Program>, LoadError> {
         let module = module::Module::read(wasm).map_err(|source| LoadError::Wasm { source })?;
         let stack = self.identity.tuning.stack.and_then(|stack| u32::try_from(stack).ok()).unwrap_or(program::STACK);
@@ -92,13 +92,13 @@ impl Engine for Wamr {
 mod tests {
     use super::*;
 
-    /// The version that labels carry is the one that is linked.
+    /// The version in labels is that of the linked WAMR.
     #[test]
     fn version_is_the_linked_one() {
         assert_eq!(runtime::version(), VERSION);
     }
 
-    /// What an interpreter cannot be told is refused by name.
+    /// The engine refuses by name the options that an interpreter does not have.
     #[test]
     fn choices_are_refused() {
         for (text, what) in [

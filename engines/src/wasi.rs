@@ -1,12 +1,12 @@
-//! WASI preview 1 for the engines that run modules and have no library for it in Rust that can be told where a path leads.
+//! WASI preview 1 for the engines that run modules, and have no Rust library for WASI that accepts resolved paths.
 //!
-//! What such an engine brings resolves paths by itself, and each does so in a way of its own. Here each path is resolved by the kernel: see
-//! [`crate::paths`] and [`crate::working`]. A guest's descriptors are those of the process, so what a guest does to a file is there at once,
-//! and what it is told of a file is what the kernel says.
+//! Such an engine's own library resolves paths by itself, and each in its own way. Here the kernel resolves each path:
+//! see [`crate::paths`] and [`crate::working`]. A guest's descriptors are those of the process. So a guest's change to
+//! a file is visible at once, and the kernel provides all facts about a file.
 //!
-//! Rights are kept as far as they matter: those that a guest gives up are lost, and in a read-only folder nothing has the right to change
-//! anything. What a library does not ask for when it opens a file it has all the same, for libraries ask for too little or too much; whether
-//! a file can be read and written follows from what is asked for.
+//! Rights apply as far as they matter. A guest loses the rights that it gives up. In a read-only folder nothing has the
+//! right to change anything. A library that opens a file also gets rights that it does not ask for, because libraries
+//! ask for too few or too many. The requested rights decide only whether the file can be read and written.
 
 mod descriptors;
 mod errors;
@@ -28,19 +28,19 @@ use crate::preopens::{self, Folder};
 use crate::working::Working;
 use crate::{Guest, RunError, preview1};
 
-/// A function of WASI's: the guest's memory, and its arguments as they come.
+/// A function of WASI. It takes the guest's memory, and the raw arguments.
 pub(crate) type Call = fn(&mut Wasi, &mut Memory<'_>, &[u64]) -> Result<(), Number>;
 
-/// What a guest has of WASI.
+/// A guest's WASI state.
 #[derive(Debug)]
 pub(crate) struct Wasi {
-    /// What the guest is started with, each text with a zero byte behind.
+    /// Arguments of the guest, and below its environment. A zero byte ends each text.
     args: Vec<Vec<u8>>,
     env: Vec<Vec<u8>>,
     table: Table,
     /// The guest has all of the process's root.
     has_root: bool,
-    /// Where paths lead that may start in either of two folders.
+    /// The resolver of paths that may start in either of two folders.
     working: Option<Working>,
 }
 
@@ -48,7 +48,8 @@ impl Wasi {
     /// Opens a guest's folders.
     ///
     /// # Errors
-    /// [`RunError::Setup`] names the folder that cannot be opened. Folders that a guest can do without are left out.
+    /// [`RunError::Setup`] names the folder that cannot be opened. A folder that the guest can do without is left out
+    /// instead.
     pub(crate) fn new(guest: &Guest) -> Result<Self, RunError> {
         let working = preopens::working(guest);
         let mut table = Table::with_streams();
@@ -73,7 +74,7 @@ impl Wasi {
         })
     }
 
-    /// Calls a function; returns WASI's number.
+    /// Calls a function; returns WASI's error number, or 0.
     pub(crate) fn call(&mut self, call: Call, memory: &mut [u8], arguments: &[u64]) -> i32 {
         match call(self, &mut Memory::new(memory), arguments) {
             Ok(()) => 0,
@@ -88,8 +89,8 @@ impl From<Number> for RunError {
     }
 }
 
-/// Lists the functions with their parameters, as [`preview1::FUNCTIONS`] writes them. `proc_exit` is left to the engines, for each leaves a
-/// guest in its own way.
+/// Lists the functions with their parameters, as [`preview1::FUNCTIONS`] writes them. `proc_exit` is missing, because
+/// each engine leaves a guest in its own way.
 pub(crate) fn functions() -> impl Iterator<Item = (&'static str, &'static str, Call)> {
     preview1::FUNCTIONS.into_iter().filter_map(|(name, parameters, _)| Some((name, parameters, function(name)?)))
 }
@@ -147,22 +148,22 @@ fn words<const N: usize>(arguments: &[u64]) -> [u32; N] {
     longs(arguments).map(low)
 }
 
-/// Takes arguments as they come.
+/// Takes raw arguments, 64 bits wide.
 fn longs<const N: usize>(arguments: &[u64]) -> [u64; N] {
     std::array::from_fn(|index| arguments.get(index).copied().unwrap_or_default())
 }
 
-/// Takes the 32 bits that an argument has.
+/// Returns the low 32 bits of an argument.
 fn low(argument: u64) -> u32 {
     argument as u32
 }
 
-/// Says that a folder cannot be given to a guest.
+/// Returns the error for a folder that a guest cannot get.
 fn refused(folder: &Folder, reason: &str) -> RunError {
     setup(format!("folder {} as {:?}: {reason}", Path::new(&folder.host).display(), folder.guest))
 }
 
-/// Says why a guest cannot be set up.
+/// Returns the error for a guest that cannot be set up.
 pub(crate) fn setup(reason: String) -> RunError {
     RunError::Setup { reason }
 }
@@ -171,7 +172,7 @@ pub(crate) fn setup(reason: String) -> RunError {
 mod tests {
     use super::*;
 
-    /// Each function that a guest may import is there, but for the one that engines have themselves.
+    /// Each function that a guest may import exists, except the one that the engines define themselves.
     #[test]
     fn functions_are_complete() {
         let missing: Vec<&str> =

@@ -24,7 +24,7 @@ pub enum WasmError {
 }
 
 impl Wasm {
-    /// Accepts bytes whose preamble is that of wasm.
+    /// Accepts bytes that begin with the preamble of wasm.
     ///
     /// # Errors
     /// [`WasmError`] names the actual format.

@@ -1,11 +1,12 @@
 //! The WasmEdge engine: core modules with WASI preview 1.
 //!
-//! WasmEdge is a library in C++ that the system provides or that is built in (feature `bundled` of `wasmedge-sys`). Its
-//! compiler writes a shared library of native code, which the dynamic loader maps from its file. What both sides
-//! must agree on is in [`options`], and its hash is written behind each artifact.
+//! WasmEdge is a C++ library that the system provides, or that this build includes (feature `bundled` of
+//! `wasmedge-sys`). Its compiler writes a shared library of native code, which the dynamic loader maps from its file.
+//! The settings on which both sides must agree are in [`options`]. Their hash stands behind each artifact.
 //!
-//! What reaches WasmEdge has been validated, and changed where WasmEdge would do what a container runtime must not
-//! ([`rewrite`]). A guest is given WASI preview 1 ([`crate::wasi`]) and nothing else: neither WasmEdge's own WASI with its sockets nor its plugins.
+//! The engine validates each module before WasmEdge gets it. It also changes the module where WasmEdge would break a
+//! rule of container runtimes ([`rewrite`]). A guest gets WASI preview 1 ([`crate::wasi`]) and nothing else: neither
+//! WasmEdge's own WASI with its sockets nor its plugins.
 
 mod compile;
 mod facts;
@@ -22,11 +23,12 @@ mod stack;
 use self::options::Options;
 use crate::{CompileError, Engine, Identity, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
-/// Version of WasmEdge that this is made for. The library's own is in the fingerprint, for it may be a later patch.
+/// Version of WasmEdge that this engine is made for. The fingerprint has the library's own version, which may be a
+/// later patch.
 const VERSION: &str = "0.17.1";
 const NAME: &str = "wasmedge";
 
-/// The WasmEdge engine. Making one reads the CPU's features and hashes a page of text, nothing more.
+/// The WasmEdge engine. Making one only reads the CPU's features and hashes a page of text.
 #[derive(Debug, Clone)]
 pub struct Wasmedge {
     options: Options,
@@ -56,13 +58,13 @@ impl Engine for Wasmedge {
         &self.identity
     }
 
-    /// WasmEdge's compiler and linker write to files, and only to files.
+    /// WasmEdge's compiler and linker can write only to files.
     fn writes_files(&self) -> bool {
         true
     }
 
-    /// Refuses other machines, save the baseline of this one. What is for programs that serve is of no effect, as it is with
-    /// any program that does not.
+    /// Refuses other machines, except the baseline of this one. Options for programs that serve have no effect, as with
+    /// any program that does not serve.
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
         Ok(Box::new(Self::with(Options::tuned(tuning)?, tuning.clone())))
     }
@@ -97,7 +99,7 @@ mod tests {
         assert_eq!(label.strip_prefix("0.17.1-").unwrap(), &engine.fingerprint().hex()[..12]);
     }
 
-    /// The fingerprint has these lines, in this order, whose values are of the machine and the build.
+    /// The fingerprint has these lines, in this order. Their values depend on the machine and the build.
     #[test]
     fn fingerprint_is_stable() {
         let engine = Wasmedge::new();

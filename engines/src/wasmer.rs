@@ -1,12 +1,13 @@
 //! The wasmer engine: core modules with WASI preview 1.
 //!
-//! Compiling and running never meet. `compile` uses an engine with a compiler: Cranelift, or LLVM if this is built with the
-//! feature `wasmer-llvm`. `load` uses one that has none. What both must agree on is in [`options`], and its hash is written
-//! behind each artifact, because wasmer's own header names neither a version nor the options. An artifact is an ELF image
-//! that is mapped from its file, not copied.
+//! Compiling and running are separate. `compile` uses an engine with a compiler: Cranelift, or LLVM in a build with the
+//! feature `wasmer-llvm`. `load` uses an engine without one. The settings on which both must agree are in [`options`].
+//! Their hash stands behind each artifact, because wasmer's own header names neither a version nor the options. An
+//! artifact is an ELF image that is mapped from its file, not copied.
 //!
-//! A guest is given WASI preview 1 ([`crate::wasi`]) and nothing else. wasmer's own library for it is not used: it resolves paths in a tree of
-//! its own, and its extensions (WASIX) would let a guest start processes and threads in ways that a container runtime does not see.
+//! A guest gets WASI preview 1 ([`crate::wasi`]) and nothing else. The engine does not use wasmer's own library for it.
+//! That library resolves paths in a tree of its own. Its extensions (WASIX) would let a guest start processes and
+//! threads in ways that a container runtime does not see.
 
 mod compile;
 #[cfg(not(feature = "wasmer-llvm"))]
@@ -32,7 +33,7 @@ use crate::{CompileError, Engine, Identity, LoadError, NativeCode, Program, Tuni
 const VERSION: &str = "7.3.0";
 const NAME: &str = "wasmer";
 
-/// The wasmer engine. Making one reads the CPU's features and hashes a page of text, nothing more.
+/// The wasmer engine. Making one only reads the CPU's features and hashes a page of text.
 #[derive(Debug, Clone)]
 pub struct Wasmer {
     options: Options,
@@ -62,7 +63,8 @@ impl Engine for Wasmer {
         &self.identity
     }
 
-    /// Refuses fuel and other machines. What is for programs that serve is of no effect, as it is with any program that does not.
+    /// Refuses fuel and other machines. Options for programs that serve have no effect, as with any program that does
+    /// not serve.
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
         Ok(Box::new(Self::with(Options::tuned(tuning)?, tuning.clone())))
     }
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
     use crate::{lock, version_label};
 
-    /// The version that the fingerprint carries is that of the linked crate.
+    /// The version in the fingerprint is that of the linked crate.
     #[test]
     fn version_is_the_linked_one() {
         assert_eq!(lock::versions(&lock::text(), "wasmer"), [VERSION]);
@@ -100,7 +102,7 @@ mod tests {
         assert_eq!(label.strip_prefix("7.3.0-").unwrap(), &engine.fingerprint().hex()[..12]);
     }
 
-    /// The fingerprint has these lines, in this order, whose values are of the machine and the build.
+    /// The fingerprint has these lines, in this order. Their values depend on the machine and the build.
     #[test]
     fn fingerprint_is_stable() {
         let engine = Wasmer::new();

@@ -1,8 +1,8 @@
 //! The wasmtime engine: core modules with WASI preview 1, components with WASI preview 2 or 3 that run or answer HTTP.
 //!
-//! Compiling and running are separate. `compile` uses an engine with a compiler; `load` uses one without, so a process that runs
-//! containers cannot compile an image's wasm even by mistake. Their common settings are in [`options`], whose hash is written into each
-//! artifact's header: wasmtime itself then refuses code of another fingerprint.
+//! Compiling and running are separate. `compile` uses an engine with a compiler; `load` uses one without. So a process
+//! that runs containers cannot compile an image's wasm even by mistake. Their common settings are in [`options`]. Each
+//! artifact's header holds the hash of the settings, so wasmtime itself refuses code of another fingerprint.
 
 mod compile;
 mod failure;
@@ -125,8 +125,9 @@ mod tests {
         assert_eq!(label.strip_prefix("48.0.8-").unwrap(), &engine.fingerprint().hex()[..12]);
     }
 
-    /// The fingerprint for one machine is what it was, so that nodes can use the native code that they have. It changes with wasmtime's
-    /// version and with each option that shapes code: then nodes compile once more, and a new value is written here.
+    /// The fingerprint for one machine stays the same, so that nodes can use the native code that they have. It changes
+    /// with wasmtime's version and with each option that shapes code. Then nodes compile once more, and this test needs
+    /// the new value.
     #[cfg(feature = "cross")]
     #[test]
     fn fingerprint_is_stable() {

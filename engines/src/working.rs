@@ -1,10 +1,12 @@
-//! Which file a path means that may start in the working directory or in `/`.
+//! Decides which file a path means that may start in the working directory or in `/`.
 //!
-//! WASI has no working directory, and nearly all programs carry a C library (wasi-libc) that takes `/` and `./` off the beginning of a
-//! path: `/data/x` and `data/x` arrive as the same `data/x`, in the last folder whose name is empty after the same treatment. Where the
-//! working directory is not `/`, that folder is one of its own, after those for libraries that can tell: see [`crate::preopens`]. What
-//! comes there is looked up in both places. If one place alone has what is needed, it is meant. If both have, and that is not the same
-//! file, nobody knows, and the call is refused, with a line on standard error: the wrong file is never opened silently.
+//! WASI has no working directory. Nearly all programs carry a C library (wasi-libc) that strips `/` and `./` from the
+//! beginning of a path. So `/data/x` and `data/x` arrive as the same `data/x`, in the last folder with a name that is
+//! empty after the same treatment. Where the working directory is not `/`, that folder is a separate one, after the
+//! folders for libraries that can tell: see [`crate::preopens`]. The engine looks up such a path in both places. If
+//! only one place has a suitable file, the path means that one. If both have one, and the two are not the same file,
+//! nobody knows the meaning. Then the engine refuses the call, with a line on standard error. It never opens the wrong
+//! file silently.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,20 +22,20 @@ use rustix::io::Errno;
 
 use crate::paths::again;
 
-/// What a call wants of what a path leads to.
+/// The intent of a call for the file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Intent {
-    /// It has to be there.
+    /// The file must exist.
     Use,
-    /// What it is like is all that is asked for.
+    /// The call only asks for the file's attributes.
     Look,
-    /// A file that is made if it is not there.
+    /// The call makes the file if it does not exist.
     Create,
-    /// It must not be there.
+    /// The file must not exist.
     New,
 }
 
-/// Which of the two is meant.
+/// The place that a path means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
     /// The one in the working directory.
@@ -70,7 +72,7 @@ impl Working {
         self.root.as_fd()
     }
 
-    /// Chooses; tells on standard error if nobody knows.
+    /// Chooses a place. Reports on standard error if nobody knows which one.
     pub(crate) fn choose(&self, path: &[u8], follow: bool, intent: Intent) -> Choice {
         let choice = self.chosen(path, follow, intent);
         if choice == Choice::Unknown && self.told.lock().is_ok_and(|mut told| told.insert(path.to_vec())) {
@@ -86,7 +88,7 @@ impl Working {
     }
 
     fn chosen(&self, path: &[u8], follow: bool, intent: Intent) -> Choice {
-        // An absolute path is from a library that takes nothing off, and one that climbs is relative.
+        // An absolute path comes from a library that strips nothing, and a path that climbs is relative.
         let is_relative = matches!(path, b"" | b"." | b"./" | b"..") || path.starts_with(b"../");
         if is_relative || path.starts_with(b"/") {
             return Choice::Working;
@@ -99,15 +101,15 @@ impl Working {
         let makes = matches!(intent, Intent::Create | Intent::New);
         let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b"."[..], |slash| &path[..slash]);
         let has_parent = |from: &OwnedFd| look(from, parent, true).is_ok();
-        // That something cannot be looked at does not mean that it is not there.
+        // A file that cannot be looked at may still exist.
         let there = |found: &Result<OwnedFd, Errno>| !matches!(found, Err(Errno::NOENT | Errno::NOTDIR));
-        // Where a link is, nothing else is made, wherever it leads.
+        // No call makes a file in the place of a link, so the link's target does not matter.
         let follow = follow && !makes;
         let (own, other) = (look(&self.folder, path, follow), look(&self.root, path, follow));
         match (there(&own), there(&other)) {
             (true, false) => Choice::Working,
             (false, true) if makes && has_parent(&self.folder) => match intent {
-                // A program that makes all folders of a path must be told that the first is there.
+                // A program that makes all folders of a path must learn that the first exists.
                 Intent::New if is_folder(&other) => Choice::Root,
                 _ => Choice::Unknown,
             },
@@ -117,14 +119,14 @@ impl Working {
             }
             (true, true) if intent == Intent::Look && is_folder(&own) && is_folder(&other) => Choice::Working,
             (true, true) => Choice::Unknown,
-            // A file in the place of a folder says more than that nothing is there.
+            // A file in the place of a folder says more than a missing file.
             (false, false) if !makes => match (&own, &other) {
                 (Err(Errno::NOENT), Err(Errno::NOTDIR)) => Choice::Root,
                 _ => Choice::Working,
             },
             (false, false) => match (has_parent(&self.folder), has_parent(&self.root)) {
                 (false, true) => Choice::Root,
-                // Nobody makes files in `/`.
+                // No program makes files in `/`.
                 (true, true) if parent != b"." => Choice::Unknown,
                 _ => Choice::Working,
             },
@@ -147,7 +149,8 @@ mod tests {
 
     use super::*;
 
-    /// What one place alone has is meant; what both have is refused, unless it is the same.
+    /// A path means the file that only one place has. A path that both places have is refused, unless the file is the
+    /// same.
     #[test]
     fn choices() {
         let folder = tempfile::tempdir().unwrap();

@@ -28,7 +28,8 @@ use libtest_mimic::{Arguments, Trial};
 use prewasi_engines::Wasmedge;
 use shared::{common, guest};
 
-/// What WasmEdge does otherwise: it knows no function's name when a guest traps, and has no exceptions, which `features` shows.
+/// Tests that do not hold for WasmEdge: it knows no function's name when a guest traps, and has no exceptions, which
+/// `features` shows.
 const OTHERWISE: [&str; 2] = ["compiled::trap_has_a_backtrace", "compiled::uncaught_exception_is_a_trap"];
 
 /// Makes the engine under test.

@@ -1,7 +1,7 @@
 //! The wasmtime engine, from wasm to exit code.
 //!
-//! A guest runs on the stdio of its process, and its process is made by a fork. Both need a process of their own for each
-//! guest: this binary starts itself with `run-guest`, and is then a small copy of what a shim does.
+//! A guest runs on the stdio of its process, and a fork makes its process. Both need a separate process for each guest.
+//! So this binary starts itself with `run-guest`, and is then a small copy of a shim.
 
 // A test that fails panics, and a guest process talks through its stdout.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use super::*;
 
-/// Where a path leads, as a path of the process.
+/// Returns the place of a path, as a path of the process.
 fn place(base: &fs::File, path: &str, follow: bool) -> Result<PathBuf, Errno> {
     let place = locate(base.as_fd(), path.as_bytes(), follow)?;
     let parent = fs::read_link(format!("/proc/self/fd/{}", place.parent.as_raw_fd())).unwrap();
     Ok(parent.join(place.name))
 }
 
-/// Links are followed to wherever they lead, at the end of a path only if so wanted; the last name need not be there.
+/// `locate` follows links to any place, at the end of a path only with `follow`. The last name need not exist.
 #[test]
 fn links_are_followed() {
     let folder = tempfile::tempdir().unwrap();
@@ -59,7 +59,7 @@ fn links_are_followed() {
     assert_eq!(place(&app, "", true), Err(Errno::NOENT));
 }
 
-/// A magic link is not passed, at the end or on the way; the other links of `/proc` are.
+/// `locate` refuses a magic link, at the end or on the way, and follows the other links of `/proc`.
 #[test]
 fn magic_links_are_refused() {
     let root = fs::File::open("/").unwrap();
@@ -72,7 +72,7 @@ fn magic_links_are_refused() {
     assert_eq!(place(&root, "proc/self", true), Ok(own));
 }
 
-/// Only a guest whose one folder is the root has all of it.
+/// A guest has all of the root only if its one folder is the root.
 #[test]
 fn whole_roots() {
     let preopen = |host: &str, guest: &str| Preopen { host: host.into(), guest: guest.to_owned(), read_only: true };
@@ -81,7 +81,7 @@ fn whole_roots() {
     assert!(!has_root(&[preopen("/", "/"), preopen("/data", "/x")]));
 }
 
-/// Where a guest has some folders only, links are followed as long as they stay in the folder, those at the end of a path included.
+/// `locate_beneath` follows links that stay in the folder, at the end of a path too.
 #[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
 #[test]
 fn links_stay_beneath() {

@@ -1,9 +1,9 @@
-//! What can be said of a module before it runs: whether it is valid, what it imports, what it exports, how much it needs.
+//! Examines a module before it runs: its validity, imports and exports, and its needs of memory.
 //!
-//! WAMR goes by the names of some exports: it calls `_initialize` and others by itself while it makes an instance, makes a
-//! memory smaller if it finds `__heap_base`, and wants this or that of a module with a `_start`. A guest has to begin
-//! when it is told to, and with all the memory that it asks for, so in the copy of the bytes that WAMR gets these
-//! exports have other names of the same length.
+//! WAMR acts on the names of some exports. While it makes an instance, it calls `_initialize` and others by itself. It
+//! shrinks a memory if it finds `__heap_base`, and has extra demands on a module with a `_start`. But a guest must
+//! begin only when the caller runs it, and with all the memory that it asks for. So these exports have other names of
+//! the same length in the copy of the bytes that WAMR gets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use crate::{CompileError, Wasm, WasmKind, preview1};
 
-/// What WAMR's fast interpreter takes, as it is built here: the second standard without SIMD, and what was asked for in
-/// Cargo.toml.
+/// Features of WAMR's fast interpreter in this build: the second standard without SIMD, and the extras that Cargo.toml
+/// selects.
 const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .difference(WasmFeatures::SIMD)
     .union(WasmFeatures::GC_TYPES)
@@ -27,7 +27,7 @@ const ACTED_UPON: [&str; 6] =
 /// The export by which WASI finds the memory.
 const MEMORY: &str = "memory";
 
-/// An export, as far as it matters.
+/// The relevant facts about an export.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Export {
     /// A function.
@@ -41,15 +41,15 @@ pub(super) enum Export {
     Other,
 }
 
-/// A valid module whose imports WAMR provides.
+/// A valid module. WAMR provides all its imports.
 #[derive(Debug)]
 pub(super) struct Module {
-    /// With the names of some exports changed.
+    /// The module's bytes, with the names of some exports changed.
     pub(super) bytes: Vec<u8>,
     pub(super) exports: BTreeMap<String, Export>,
-    /// Pages that its memory begins with, and the most that it may have.
+    /// Initial and maximum pages of its memory.
     pub(super) pages: Option<(u64, u64)>,
-    /// Bytes that its tables take, from the beginning on.
+    /// Bytes that its tables take from the start on.
     pub(super) tables: u64,
 }
 
@@ -57,7 +57,7 @@ impl Module {
     /// Validates a module and its imports.
     ///
     /// # Errors
-    /// [`CompileError`]: a component, invalid wasm, an import that there is not, or a memory that WASI cannot find.
+    /// [`CompileError`] for a component, invalid wasm, an unknown import, or a memory that WASI cannot find.
     pub(super) fn read(wasm: &Wasm) -> Result<Self, CompileError> {
         if wasm.kind() == WasmKind::Component {
             return Err(unsupported("wamr runs core modules, and this is a component"));
@@ -90,7 +90,7 @@ impl Module {
 /// Bytes of an element of a table.
 const ELEMENT: u64 = size_of::<usize>() as u64;
 
-/// Returns how many elements WAMR makes room for: it never makes a table larger, so it must have room for what is to come.
+/// Returns the number of elements that WAMR reserves. WAMR never enlarges a table, so it reserves room for all growth.
 fn reserved(initial: u64, maximum: Option<u64>) -> u64 {
     const LEAST: u64 = 1024;
     let most = initial.saturating_mul(2).max(LEAST);
@@ -113,10 +113,10 @@ fn check_imports(types: TypesRef<'_>) -> Result<(), CompileError> {
     Ok(())
 }
 
-/// The names that WAMR gets, by those that exports had.
+/// New names of exports, by their former names.
 type Renamed = BTreeMap<&'static str, String>;
 
-/// Renames what WAMR would act upon. Returns the bytes, and the names by their former ones.
+/// Renames the exports that WAMR would act upon. Returns the bytes, and the new names by the former ones.
 fn rename(bytes: &[u8]) -> Result<(Vec<u8>, Renamed), CompileError> {
     let (mut names, mut found) = (BTreeSet::new(), Vec::new());
     for payload in Parser::new(0).parse_all(bytes) {
@@ -125,7 +125,7 @@ fn rename(bytes: &[u8]) -> Result<(Vec<u8>, Renamed), CompileError> {
             let name = export.map_err(invalid)?.name;
             names.insert(name);
             if let Some(special) = ACTED_UPON.iter().find(|special| **special == name) {
-                // The name is a part of the bytes.
+                // The name is a part of the bytes, so the addresses give its offset.
                 found.push((*special, name.as_ptr().addr() - bytes.as_ptr().addr()));
             }
         }
@@ -176,7 +176,8 @@ mod tests {
         Module::read(&Wasm::from_text(text.as_bytes()).unwrap()).unwrap()
     }
 
-    /// Exports that WAMR would act upon get names that nothing else has; the module stays valid, and is found under them.
+    /// Exports that WAMR would act upon get names that no other export has. The module stays valid and has the new
+    /// names.
     #[test]
     fn exports_are_renamed() {
         let module = read(
@@ -196,7 +197,7 @@ mod tests {
         }
     }
 
-    /// What a module takes is counted: pages of its memory, and its tables as WAMR makes them.
+    /// `read` counts a module's needs: pages of its memory, and its tables as WAMR makes them.
     #[test]
     fn needs_are_counted() {
         assert_eq!(read("(module (memory 2 5))").pages, Some((2, 5)));

@@ -8,33 +8,33 @@ use wamrx_sys as wamr;
 
 use crate::wasi::{self, Call, Wasi};
 
-/// Room for what WAMR says went wrong.
+/// Size of the buffer for WAMR's error messages, in bytes.
 const MESSAGE: usize = 256;
-/// Name of the module that functions of WASI are imported from.
+/// Name of the module from which guests import WASI.
 const MODULE: &CStr = c"wasi_snapshot_preview1";
 /// The exception by which a guest exits.
 const EXIT: &CStr = c"guest exits";
-/// What WAMR says when a guest's calls have used up its stack.
+/// WAMR's message when a guest's calls have used up its stack.
 const OVERFLOW: &str = "wasm operand stack overflow";
-/// What every exception begins with.
+/// The prefix of every exception.
 const EXCEPTION: &str = "Exception: ";
 
-/// What a guest is started with.
+/// The settings of a guest.
 pub(super) struct Settings {
-    /// Bytes.
+    /// Bytes of the guest's stack.
     pub(super) stack: u32,
-    /// The most pages that the linear memory may have; never 0.
+    /// Maximum pages of the linear memory; never 0.
     pub(super) pages: Option<u32>,
 }
 
-/// A function to be called: an export without parameters.
+/// An exported function to call. It has no parameters.
 pub(super) struct Export<'a> {
     pub(super) name: &'a str,
-    /// How many results it has.
+    /// Number of its results.
     pub(super) results: usize,
 }
 
-/// How it ended.
+/// The end of a run.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// Each function returned.
@@ -43,12 +43,12 @@ pub(super) enum Ended {
     Exited(u32),
     /// The guest trapped.
     Trapped(String),
-    /// It was never started.
+    /// The guest never started.
     NotStarted(String),
 }
 
-/// Loads a module and calls functions of it, one after the other until one does not return. `bytes` are WAMR's to change,
-/// and are released when it has translated them.
+/// Loads a module and calls its functions, one after the other, until one does not return. WAMR may change `bytes`.
+/// They are released once WAMR has translated them.
 pub(super) fn run(bytes: Vec<u8>, settings: &Settings, wasi: Wasi, calls: &[Export<'_>]) -> Ended {
     let run = move || {
         let runtime = Runtime::start(wasi)?;
@@ -68,28 +68,28 @@ pub(super) fn version() -> String {
     format!("{major}.{minor}.{patch}")
 }
 
-/// The runtime, from its beginning to its end. There is at most one at a time: the process runs one guest.
+/// The runtime, from its start to its end. There is at most one at a time: the process runs one guest.
 struct Runtime {
-    /// What functions of WASI are told.
+    /// The state that WASI's functions use.
     state: Box<UnsafeCell<State>>,
-    /// What each of them is told besides.
+    /// The data of each function.
     _imports: Box<[Import]>,
-    /// The functions themselves. WAMR keeps the pointer, and sorts them.
+    /// The list of the functions. WAMR keeps the pointer, and sorts the list.
     _functions: Box<[wamr::NativeSymbol]>,
 }
 
-/// What a guest has of WASI, and what it exits with.
+/// A guest's WASI state, and its exit code.
 struct State {
     wasi: Wasi,
     code: u32,
 }
 
-/// A function of WASI's.
+/// A function of WASI.
 struct Import {
     name: CString,
     signature: CString,
     parameters: usize,
-    /// `None` for the one that ends the guest.
+    /// `None` for the function that ends the guest.
     call: Option<Call>,
     state: *mut State,
 }
@@ -98,7 +98,8 @@ impl Runtime {
     fn start(wasi: Wasi) -> Result<Self, Ended> {
         let mut args =
             wamr::RuntimeInitArgs { mem_alloc_type: wamr::Alloc_With_System_Allocator, ..Default::default() };
-        // SAFETY: the arguments live through the call, which copies what it keeps; the allocator is the process's own.
+        // SAFETY: the arguments live through the call, and WAMR copies those that it keeps; the allocator is the
+        // process's own.
         if !unsafe { wamr::wasm_runtime_full_init(&mut args) } {
             return Err(Ended::NotStarted("wamr cannot be started".to_owned()));
         }
@@ -125,21 +126,21 @@ impl Runtime {
         };
         let mut functions: Box<[_]> = imports.iter().map(symbol).collect();
         let count = u32::try_from(functions.len()).unwrap_or(0);
-        // SAFETY: the module's name is a constant; the other names, the signatures and the list are in boxes of their own, which are dropped
-        // after the runtime.
+        // SAFETY: the module's name is a constant. The other names, the signatures and the list are in boxes of their
+        // own, which are dropped after the runtime.
         let registered =
             unsafe { wamr::wasm_runtime_register_natives_raw(MODULE.as_ptr(), functions.as_mut_ptr(), count) };
         let runtime = Self { state, _imports: imports, _functions: functions };
         if registered { Ok(runtime) } else { Err(Ended::NotStarted("wamr takes no functions".to_owned())) }
     }
 
-    /// Returns what the guest has exited with.
+    /// Returns the guest's exit code.
     fn code(&self) -> u32 {
-        // SAFETY: no function is called by the guest any more.
+        // SAFETY: the guest calls no function any more.
         unsafe { (*self.state.get()).code }
     }
 
-    /// Tells the end of a guest by what WAMR says of it; `None` if that is no exception.
+    /// Returns the end of a guest that WAMR's message describes; `None` if the message is no exception.
     fn end(&self, message: &str) -> Option<Ended> {
         let (_, reason) = message.split_once(EXCEPTION)?;
         Some(if reason.as_bytes() == EXIT.to_bytes() {
@@ -153,16 +154,18 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // SAFETY: it was started, and all that was made with it is gone: the values borrow it.
+        // SAFETY: the runtime was started. All values made with it are gone, because they borrow it.
         unsafe { wamr::wasm_runtime_destroy() };
     }
 }
 
-/// Calls a function of WASI's for the guest, or ends it. `values` are the arguments, and behind the call the result.
+/// Calls a function of WASI for the guest, or ends the guest. `values` holds the arguments, and after the call the
+/// result.
 unsafe extern "C" fn answer(environment: wamr::wasm_exec_env_t, values: *mut u64) {
-    // SAFETY: WAMR calls this with the state of the instance that runs, and with as many arguments as the function was registered with; what
-    // is attached to the function lives as long as the runtime, and nobody else uses the state while the guest waits for the answer. The
-    // memory, if there is one, has as many pages as it says, and is not shared, for such modules are refused.
+    // SAFETY: WAMR calls this with the environment of the instance that runs, and with as many arguments as the
+    // function was registered with. The data attached to the function lives as long as the runtime. No other code uses
+    // the state while the guest waits for the answer. The memory, if there is one, has as many pages as it says. It is
+    // not shared, because the engine refuses such modules.
     unsafe {
         let instance = wamr::wasm_runtime_get_module_inst(environment);
         let import = &*wamr::wasm_runtime_get_function_attachment(environment).cast::<Import>();
@@ -202,7 +205,7 @@ impl<'a> Module<'a> {
         let mut name = [0; 1];
         let args = wamr::LoadArgs { name: name.as_mut_ptr(), wasm_binary_freeable: true, ..Default::default() };
         let mut message = [0; MESSAGE];
-        // SAFETY: the buffer has that size, may be written to, and is kept, unmoved, as long as WAMR refers to it; the other
+        // SAFETY: the buffer has that size, is writable, and stays in its place as long as WAMR refers to it. The other
         // pointers are to values that live through the call.
         let module = unsafe {
             wamr::wasm_runtime_load_ex(bytes.as_mut_ptr(), size, &args, message.as_mut_ptr(), MESSAGE as u32)
@@ -218,7 +221,7 @@ impl<'a> Module<'a> {
 
 impl Drop for Module<'_> {
     fn drop(&mut self) {
-        // SAFETY: it was loaded, and no instance of it is left: instances borrow it.
+        // SAFETY: the module was loaded, and no instance of it is left, because instances borrow it.
         unsafe { wamr::wasm_runtime_unload(self.module) };
     }
 }
@@ -250,7 +253,7 @@ impl<'a> Instance<'a> {
         // SAFETY: the instance has just been made.
         let environment = unsafe { wamr::wasm_runtime_create_exec_env(instance, settings.stack) };
         if environment.is_null() {
-            // SAFETY: the instance has just been made, and nobody else knows it.
+            // SAFETY: the instance has just been made, and no other code has it.
             unsafe { wamr::wasm_runtime_deinstantiate(instance) };
             return Err(Ended::NotStarted("there is no memory for its stack".to_owned()));
         }
@@ -260,12 +263,12 @@ impl<'a> Instance<'a> {
     fn call(&self, call: &Export<'_>) -> Result<(), Ended> {
         let gone = || Ended::NotStarted(format!("export {:?} is gone", call.name));
         let name = CString::new(call.name).map_err(|_| gone())?;
-        // SAFETY: the instance lives, and so does the name through the call.
+        // SAFETY: the instance and the name live through the call.
         let function = unsafe { wamr::wasm_runtime_lookup_function(self.instance, name.as_ptr()) };
         if function.is_null() {
             return Err(gone());
         }
-        // No value of the formats that are taken needs more than two cells.
+        // No value of an accepted type needs more than two cells.
         let mut cells = vec![0_u32; call.results * 2];
         // SAFETY: instance and state belong together, the function is the instance's, it has no parameters, and the cells
         // have room for its results.
@@ -284,7 +287,7 @@ impl<'a> Instance<'a> {
 
 impl Drop for Instance<'_> {
     fn drop(&mut self) {
-        // SAFETY: both were made by `make`, and are used nowhere else.
+        // SAFETY: `make` made both, and no other code uses them.
         unsafe {
             wamr::wasm_runtime_destroy_exec_env(self.environment);
             wamr::wasm_runtime_deinstantiate(self.instance);

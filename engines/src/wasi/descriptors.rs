@@ -1,4 +1,4 @@
-//! A guest's descriptors: what each stands for, and what may be done with it.
+//! A guest's descriptors: their files, streams and rights.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +16,7 @@ pub(super) const DSYNC: u16 = 1 << 1;
 pub(super) const NONBLOCK: u16 = 1 << 2;
 pub(super) const RSYNC: u16 = 1 << 3;
 pub(super) const SYNC: u16 = 1 << 4;
-/// The most descriptors that a guest may have; the process's own limit is far below.
+/// Maximum number of a guest's descriptors; the process's own limit is far lower.
 const MOST: u32 = 1 << 20;
 
 /// WASI's numbers for kinds of files.
@@ -26,7 +26,7 @@ pub(super) mod kind {
     pub(super) const UNKNOWN: u8 = 0;
     pub(in super::super) const FOLDER: u8 = 3;
 
-    /// Returns the number for what the kernel calls it.
+    /// Returns the number for the kernel's file type.
     pub(in super::super) fn of(found: FileType) -> u8 {
         match found {
             FileType::BlockDevice => 1,
@@ -40,10 +40,10 @@ pub(super) mod kind {
     }
 }
 
-/// What a descriptor stands for.
+/// The file or stream behind a descriptor.
 #[derive(Debug)]
 enum Open {
-    /// A stream of the process, which others may have as well.
+    /// A stream of the process, which other processes may share.
     Stream(BorrowedFd<'static>),
     File(OwnedFd),
 }
@@ -56,11 +56,11 @@ pub(super) struct Descriptor {
     pub(super) base: Rights,
     pub(super) inheriting: Rights,
     pub(super) flags: u16,
-    /// Nothing can be changed by way of it.
+    /// The guest can change nothing through it.
     pub(super) read_only: bool,
-    /// The name that the guest knows it by, if it was given to the guest.
+    /// The guest's name for it, if the guest starts with it.
     name: Option<String>,
-    /// It may be the working directory or `/`.
+    /// It stands for both the working directory and `/`.
     pub(super) either: bool,
 }
 
@@ -74,11 +74,11 @@ impl AsFd for Descriptor {
 }
 
 impl Descriptor {
-    /// Opens a folder that a guest is given.
+    /// Opens a folder that the guest starts with.
     pub(super) fn given(host: &Path, name: String, read_only: bool) -> Result<Self, Errno> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |flags| rustix::fs::open(host, flags, Mode::empty());
-        // What cannot be listed can be passed all the same.
+        // A guest may pass through a folder that it cannot list.
         let folder = match open(flags | OFlags::RDONLY) {
             Err(Errno::ACCESS) => open(flags | OFlags::PATH)?,
             folder => folder?,
@@ -88,7 +88,7 @@ impl Descriptor {
         Ok(given)
     }
 
-    /// Describes what was opened below a folder; `rights` are those that it may have.
+    /// Describes a file or folder that was opened below a folder; `rights` are the most that it may have.
     pub(super) fn opened(file: OwnedFd, rights: Rights, read_only: bool) -> Result<Self, Errno> {
         let rights = if read_only { rights & !CHANGE } else { rights };
         let found = FileType::from_raw_mode(fstat(&file)?.st_mode);
@@ -127,22 +127,23 @@ impl Descriptor {
         }
     }
 
-    /// Says whether it is a folder.
+    /// Returns whether it is a folder.
     pub(super) fn is_folder(&self) -> bool {
         self.kind == kind::FOLDER
     }
 
-    /// Says whether it is a stream of the process, and the guest wants to wait for it.
+    /// Returns whether it is a stream of the process that the guest wants to wait for.
     pub(super) fn is_patient(&self) -> bool {
         matches!(self.open, Open::Stream(_)) && self.flags & NONBLOCK == 0
     }
 
-    /// Says whether it is a stream of the process, and the guest does not want to wait for it. Others have it as well, and may want to.
+    /// Returns whether it is a stream of the process that the guest does not want to wait for. Other processes share
+    /// the stream, and may want to wait.
     pub(super) fn is_impatient(&self) -> bool {
         matches!(self.open, Open::Stream(_)) && self.flags & NONBLOCK != 0
     }
 
-    /// Checks that something may be done with it.
+    /// Checks that the descriptor has a right.
     pub(super) fn check(&self, right: Rights) -> Result<&Self, Number> {
         match self.base & right {
             had if had == right => Ok(self),
@@ -153,7 +154,8 @@ impl Descriptor {
     }
 }
 
-/// Says whether it has a position. A terminal has none, which is how libraries know it; of other devices nobody can tell.
+/// Returns whether a file has a position. A terminal has none, which is how libraries recognise it. Any other character
+/// device counts as positioned, because there is no way to tell.
 fn has_position(file: BorrowedFd<'_>) -> bool {
     let found = fstat(file).map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode));
     match found {
@@ -163,19 +165,19 @@ fn has_position(file: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// All of a guest's descriptors, by their numbers.
+/// All of a guest's descriptors, by number.
 #[derive(Debug)]
 pub(super) struct Table(BTreeMap<u32, Descriptor>);
 
 impl Table {
-    /// Begins with the standard streams.
+    /// Makes a table with the standard streams.
     pub(super) fn with_streams() -> Self {
         let streams =
             [(rustix::stdio::stdin(), FD_READ), (rustix::stdio::stdout(), WRITE), (rustix::stdio::stderr(), WRITE)];
         Self((0..).zip(streams.map(|(stream, direction)| Descriptor::stream(stream, direction))).collect())
     }
 
-    /// Gives a descriptor the lowest number that is free.
+    /// Gives a descriptor the lowest free number.
     pub(super) fn insert(&mut self, descriptor: Descriptor) -> Result<u32, Number> {
         let mut free = 0;
         for number in self.0.keys() {
@@ -196,7 +198,7 @@ impl Table {
         self.0.get(&number).ok_or(Number::BADF)
     }
 
-    /// Finds a descriptor with which something may be done.
+    /// Finds a descriptor that has a right.
     pub(super) fn with(&self, number: u32, right: Rights) -> Result<&Descriptor, Number> {
         self.get(number)?.check(right)
     }
@@ -240,7 +242,7 @@ pub(super) fn fdstat_get(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[
 
 /// `fd_fdstat_set_flags`
 pub(super) fn fdstat_set_flags(wasi: &mut Wasi, _: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
-    /// Linux changes no others of what is open.
+    /// The only flags that Linux changes on an open file.
     const CHANGEABLE: u16 = APPEND | NONBLOCK;
     let [fd, flags] = words(arguments);
     let flags = u16::try_from(flags).map_err(|_| Number::INVAL)?;
@@ -274,7 +276,7 @@ pub(super) fn fdstat_set_rights(wasi: &mut Wasi, _: &mut Memory<'_>, arguments: 
 pub(super) fn prestat_get(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd, found] = words(arguments);
     let name = wasi.table.get(fd)?.name.as_ref().ok_or(Number::BADF)?;
-    // The first number says that it is a folder; there is nothing else.
+    // Zero stands for a folder, the only kind.
     memory.put_word(found, 0)?;
     memory.put_count(found.checked_add(4).ok_or(Number::FAULT)?, name.len())
 }
@@ -289,14 +291,14 @@ pub(super) fn prestat_dir_name(wasi: &mut Wasi, memory: &mut Memory<'_>, argumen
     memory.put(at, name.as_bytes())
 }
 
-/// All functions of sockets: nothing that a guest has is one to it.
+/// Refuses all functions of sockets: to a guest, no descriptor is a socket.
 pub(super) fn no_socket(wasi: &mut Wasi, _: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd] = words(arguments);
     wasi.table.get(fd)?;
     Err(Number::NOTSOCK)
 }
 
-/// Says whether what was asked for means that a file is written to.
+/// Returns whether the rights ask to write to a file.
 pub(super) fn writes(rights: Rights) -> bool {
     rights & FD_WRITE != 0
 }

@@ -1,8 +1,8 @@
-//! Preview 1's numbers for what can go wrong.
+//! Error numbers of preview 1.
 
 use rustix::io::Errno;
 
-/// One of preview 1's errors.
+/// An error of preview 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Number(u16);
 
@@ -21,7 +21,7 @@ impl Number {
     pub(super) const ROFS: Self = Self(69);
     pub(super) const NOTCAPABLE: Self = Self(76);
 
-    /// Writes it as an event has it.
+    /// Returns the number's bytes, as an event holds them.
     pub(super) fn bytes(self) -> [u8; 2] {
         self.0.to_le_bytes()
     }
@@ -71,7 +71,7 @@ impl From<Errno> for Number {
             Errno::STALE => 72,
             Errno::TXTBSY => 74,
             Errno::XDEV => 75,
-            // An error that it has no number for is one of the disk.
+            // Preview 1 has no number for any other error: the guest gets an I/O error.
             _ => 29,
         })
     }

@@ -1,4 +1,4 @@
-//! What is done to the contents of a file or a stream.
+//! Operations on the contents of a file or a stream.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, fdatasync, fsync, ftruncate};
@@ -8,8 +8,8 @@ use super::descriptors::Descriptor;
 use super::{Memory, Number, Wasi, longs, low, words};
 use crate::rights::{FD_ADVISE, FD_ALLOCATE, FD_FILESTAT_SET_SIZE, FD_READ, FD_SEEK, FD_SYNC, FD_TELL, FD_WRITE};
 
-/// Does it, again after an interruption. A stream of the process may be shared with somebody who does not want to wait; a guest that does
-/// waits, and one that does not is not made to.
+/// Runs `operation`, and repeats it after an interruption. Another process may share a stream and not want to wait for
+/// it. A guest that wants to wait waits all the same, and a guest that does not is never made to.
 fn patiently<T>(
     descriptor: &Descriptor,
     flags: PollFlags,
@@ -79,7 +79,7 @@ pub(super) fn seek(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) 
         2 => SeekFrom::End(offset),
         _ => return Err(Number::INVAL),
     };
-    // To look where one is, is all that this asks for.
+    // A seek by 0 only asks for the position.
     let right = if target == SeekFrom::Current(0) { FD_TELL } else { FD_SEEK };
     let found = rustix::fs::seek(positioned(wasi.table.get(low(fd))?, right)?, target)?;
     memory.put_long(low(position), found)
@@ -92,7 +92,7 @@ pub(super) fn tell(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) 
     memory.put_long(position, found)
 }
 
-/// Checks that it has a position; what has none says so as it does natively.
+/// Checks that a descriptor has a position. A descriptor without one returns the native error.
 fn positioned(file: &Descriptor, right: crate::rights::Rights) -> Result<&Descriptor, Number> {
     let has_none = file.inheriting == 0 && !file.is_folder() && file.base & (FD_SEEK | FD_TELL) == 0;
     if has_none && rustix::fs::tell(file) == Err(Errno::SPIPE) {

@@ -1,4 +1,4 @@
-//! What is in a folder.
+//! The contents of a folder.
 
 use std::mem::MaybeUninit;
 
@@ -9,11 +9,11 @@ use super::descriptors::kind;
 use super::{Memory, Number, Wasi, longs, low};
 use crate::rights::FD_READDIR;
 
-/// Bytes of entries that the kernel is asked for at once.
+/// Bytes of entries that the engine asks the kernel for at once.
 const ROOM: usize = 8 << 10;
 
-/// `fd_readdir`: the kernel's own places in a folder are those of the guest. What does not fit is cut off, by which a guest knows that there is
-/// more.
+/// `fd_readdir`: the guest's places in a folder are the kernel's own. An entry that does not fit is cut off, so that
+/// the guest knows that there is more.
 pub(super) fn readdir(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd, at, room, place, used] = longs(arguments);
     let descriptor = wasi.table.get(low(fd))?;
@@ -33,7 +33,7 @@ pub(super) fn readdir(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64
         let found = match entry.file_type() {
             FileType::Unknown => match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                // It was removed meanwhile.
+                // The entry was removed meanwhile.
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(error.into()),
             },

@@ -1,4 +1,4 @@
-//! A guest's memory, as the functions of WASI read and write it: nothing of it is touched that the guest does not have.
+//! A guest's memory, as the functions of WASI read and write it. They touch nothing outside it.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
@@ -6,9 +6,9 @@ use std::ops::Range;
 use super::Number;
 use crate::paths::LONGEST;
 
-/// How many parts are read or written at once: as many as Linux takes.
+/// Maximum number of parts of one read or write: as many as Linux takes.
 const PARTS: u32 = 1024;
-/// Bytes of a part's address and length.
+/// Size of a part's address and length, in bytes.
 const PART: u32 = 8;
 
 /// A guest's memory.
@@ -66,7 +66,7 @@ impl<'a> Memory<'a> {
         self.put(at, &number.to_le_bytes())
     }
 
-    /// Writes how many bytes there were.
+    /// Writes a count of bytes.
     pub(super) fn put_count(&mut self, at: u32, count: usize) -> Result<(), Number> {
         self.put_word(at, u32::try_from(count).map_err(|_| Number::OVERFLOW)?)
     }
@@ -82,11 +82,11 @@ impl<'a> Memory<'a> {
         if bytes.len() > LONGEST {
             return Err(Number::NAMETOOLONG);
         }
-        // Such a name is none; to the kernel it would be the one that ends there.
+        // A name with a zero byte is none; the kernel would take it for the name before that byte.
         if bytes.contains(&0) { Err(Number::ILSEQ) } else { Ok(bytes.to_vec()) }
     }
 
-    /// Finds the parts that are to be read or written one after the other, empty ones left out.
+    /// Finds the parts to read or write one after the other, without the empty ones.
     fn parts(&self, at: u32, count: u32) -> Result<Vec<Range<usize>>, Number> {
         let mut parts = Vec::new();
         for index in 0..count.min(PARTS) {
@@ -100,13 +100,14 @@ impl<'a> Memory<'a> {
         Ok(parts)
     }
 
-    /// Returns parts to be written to a file.
+    /// Returns the parts to write to a file.
     pub(super) fn outgoing(&self, at: u32, count: u32) -> Result<Vec<IoSlice<'_>>, Number> {
         let parts = self.parts(at, count)?;
         Ok(parts.into_iter().filter_map(|part| self.0.get(part)).map(IoSlice::new).collect())
     }
 
-    /// Returns parts to be filled from a file: as many of the first as lie one behind the other. A guest asks again for the rest.
+    /// Returns the parts to fill from a file: as many of the first as follow each other in memory. The guest asks again
+    /// for the rest.
     pub(super) fn incoming(&mut self, at: u32, count: u32) -> Result<Vec<IoSliceMut<'_>>, Number> {
         let parts = self.parts(at, count)?;
         let (mut slices, mut rest, mut passed) = (Vec::new(), &mut *self.0, 0);
@@ -127,7 +128,7 @@ impl<'a> Memory<'a> {
 mod tests {
     use super::*;
 
-    /// What a guest does not have is refused, however it is asked for.
+    /// Each function refuses an access outside the guest's memory.
     #[test]
     fn nothing_outside_is_touched() {
         let mut bytes = [0; 16];
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!(memory.outgoing(u32::MAX, 1).unwrap_err(), Number::FAULT);
     }
 
-    /// Parts that overlap, or do not follow each other, are filled by further calls.
+    /// Further calls fill parts that overlap, or do not follow each other.
     #[test]
     fn parts_are_filled_in_order() {
         for (parts, lengths) in [
@@ -165,7 +166,7 @@ mod tests {
         }
     }
 
-    /// A path with a zero byte is none, nor is one that is longer than Linux takes.
+    /// `path` refuses a path with a zero byte, and one that is longer than Linux takes.
     #[test]
     fn paths_are_read() {
         let mut bytes = [b'a'; 8192];

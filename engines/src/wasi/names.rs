@@ -1,4 +1,4 @@
-//! What is done by a path: files are opened and made, names are given and taken.
+//! Operations on paths: opening, making, linking, renaming and removing files and folders.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd as _;
@@ -18,17 +18,17 @@ use crate::rights::{
 };
 use crate::working::{Choice, Intent};
 
-/// How a file is opened.
+/// Flags of `path_open`.
 const CREATE: u32 = 1;
 const DIRECTORY: u32 = 1 << 1;
 const EXCLUSIVE: u32 = 1 << 2;
 const TRUNCATE: u32 = 1 << 3;
-/// What new files may be before the process's own mask: as C programs make them.
+/// Permissions of new files and folders before the process's own mask: those that C programs use.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o777);
 
 impl Wasi {
-    /// Finds where a path leads that starts in a folder of the guest's, if the guest may do so much there.
+    /// Finds the place of a path that starts in a folder of the guest, if the guest has this right there.
     pub(super) fn find(
         &self,
         fd: u32,
@@ -67,17 +67,17 @@ pub(super) fn open(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) 
         (true, false) => Intent::Create,
         _ => Intent::Use,
     };
-    // A link that must not be there is not followed either.
+    // An exclusive open must find no link, so it follows none.
     let follow = low(lookup) & FOLLOW != 0 && how & EXCLUSIVE == 0;
     let folder = wasi.table.get(fd)?;
     let (inherited, read_only) = (folder.inheriting, folder.read_only);
-    // A folder is opened for reading, whatever a library asks for.
+    // A folder is opened for reading, even if a library asks for more.
     let asked = if how & DIRECTORY == 0 { base } else { base & !WRITE };
     if read_only && (writes(asked) || how & TRUNCATE != 0) {
         return Err(Number::ROFS);
     }
     let right = PATH_OPEN | if how & TRUNCATE != 0 { PATH_FILESTAT_SET_SIZE } else { 0 };
-    // What may make nothing may still open what is there.
+    // A guest that may make no file may still open an existing one.
     let makes = how & CREATE != 0 && (!read_only || how & EXCLUSIVE != 0);
     let right = right | if makes { PATH_CREATE_FILE } else { 0 };
     let place = wasi.find(fd, right, &path, follow, intent)?;
@@ -97,12 +97,12 @@ pub(super) fn open(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) 
     memory.put_word(low(opened), number)
 }
 
-/// Says whether what was asked for means that a file is read. One that is neither read nor written is opened for reading.
+/// Returns whether the rights ask to read a file. A file that is neither read nor written is opened for reading.
 fn reads(rights: Rights) -> bool {
     rights & FD_READ != 0 || rights & FD_WRITE == 0
 }
 
-/// Returns the kernel's flags for what a guest asks for.
+/// Returns the kernel's flags for a guest's request.
 fn wanted(how: u32, makes: bool, asked: Rights, flags: u16) -> Result<OFlags, Number> {
     if how & DIRECTORY != 0 && how & (CREATE | EXCLUSIVE | TRUNCATE) != 0 {
         return Err(Number::INVAL);
@@ -112,7 +112,7 @@ fn wanted(how: u32, makes: bool, asked: Rights, flags: u16) -> Result<OFlags, Nu
         (false, true) => OFlags::WRONLY,
         (_, false) => OFlags::RDONLY,
     };
-    // What the path leads to is no link any more, or must not be followed.
+    // The path leads to no link any more, or to a link that must not be followed.
     wanted |= OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
     for (is_wanted, flag) in [
         (makes, OFlags::CREATE),
@@ -171,7 +171,7 @@ pub(super) fn readlink(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u6
 pub(super) fn symlink(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [target, target_length, fd, path, length] = words(arguments);
     let (target, path) = (memory.path(target, target_length)?, memory.path(path, length)?);
-    // It would lead out of the guest's folders, for whoever else follows it.
+    // Such a link would lead every other program that follows it out of the guest's folders.
     if target.starts_with(b"/") && !wasi.has_root {
         return Err(Number::NOTCAPABLE);
     }

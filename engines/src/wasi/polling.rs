@@ -8,24 +8,24 @@ use rustix::io::Errno;
 use super::{Memory, Number, Wasi, words};
 use crate::rights::{FD_READ, FD_WRITE};
 
-/// Bytes of what a guest waits for, and of what it is told.
+/// Size of a subscription and of an event, in bytes.
 const SUBSCRIPTION: u32 = 48;
 const EVENT: u32 = 32;
-/// Kinds of both.
+/// Kinds of subscriptions and events.
 const CLOCK: u8 = 0;
 const READ: u8 = 1;
 const WRITE: u8 = 2;
-/// Clocks that can be waited for.
+/// Clocks that a guest can wait for.
 const REALTIME: u32 = 0;
 const MONOTONIC: u32 = 1;
-/// The flag of a clock by which its time is one of the clock, not one from now on.
+/// The flag of a clock by which its time is absolute, not counted from now on.
 const ABSOLUTE: u16 = 1;
 /// The flag of an event by which the other side is gone.
 const HANGUP: u16 = 1;
-/// The most that a guest may wait for at once.
+/// Maximum number of subscriptions of one call.
 const MOST: u32 = 1 << 16;
 
-/// What a guest waits for.
+/// A time or a descriptor that a guest waits for.
 struct Subscription {
     id: u64,
     kind: u8,
@@ -33,14 +33,14 @@ struct Subscription {
 }
 
 enum Wait {
-    /// Until then; `None` is longer than anybody lives.
+    /// Until this time; `None` is longer than anybody lives.
     Time(Option<Instant>),
     Descriptor(u32),
-    /// It cannot be waited for.
+    /// The guest cannot wait for it.
     Refused(Number),
 }
 
-/// What a guest is told.
+/// An event that the guest gets.
 struct Event {
     id: u64,
     kind: u8,
@@ -97,7 +97,7 @@ impl Wasi {
         Ok(Subscription { id: memory.long(at(0)?)?, kind, wait })
     }
 
-    /// Waits until the first thing happens; tells all that have by then.
+    /// Waits for the first event, and returns all events that have happened by then.
     fn wait(&self, wanted: &[Subscription]) -> Result<Vec<Event>, Number> {
         let mut waiting = Vec::new();
         for subscription in wanted {
@@ -146,7 +146,7 @@ impl Wasi {
         events
     }
 
-    /// Says how many bytes can be read at once.
+    /// Returns the number of bytes that can be read at once.
     fn readable(&self, fd: u32) -> u64 {
         let Ok(file) = self.table.get(fd) else { return 0 };
         rustix::io::ioctl_fionread(file).unwrap_or(1)

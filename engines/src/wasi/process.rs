@@ -1,4 +1,4 @@
-//! What a guest has of its process: arguments, environment, clocks, random bytes.
+//! A guest's view of its process: arguments, environment, clocks, random bytes.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ pub(super) fn random_get(_: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64
     let [at, length] = words(arguments);
     let mut rest = memory.bytes_mut(at, length)?;
     while !rest.is_empty() {
-        // SAFETY: there are as many bytes to be written to.
+        // SAFETY: the pointer is to as many writable bytes.
         let filled = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
         match usize::try_from(filled) {
             Ok(filled) => rest = &mut rest[filled..],

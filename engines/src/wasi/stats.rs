@@ -1,4 +1,4 @@
-//! What files are like.
+//! Attributes of files.
 
 use rustix::fs::{
     AtFlags, FileType, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstat, futimens, statat, utimensat,
@@ -9,7 +9,7 @@ use super::{Memory, Number, Wasi, longs, low, words};
 use crate::rights::{FD_FILESTAT_GET, FD_FILESTAT_SET_TIMES, PATH_FILESTAT_GET, PATH_FILESTAT_SET_TIMES};
 use crate::working::Intent;
 
-/// The flag by which a link at the end of a path is followed.
+/// The flag by which a call follows a link at the end of a path.
 pub(super) const FOLLOW: u32 = 1;
 
 /// `fd_filestat_get`
@@ -28,7 +28,7 @@ pub(super) fn of_path(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64
     memory.put(found, &bytes(&stat))
 }
 
-/// Writes it as WASI has it.
+/// Returns the attributes in WASI's layout.
 #[allow(clippy::useless_conversion, reason = "the types of some numbers differ between architectures")]
 fn bytes(stat: &Stat) -> [u8; 64] {
     let mut bytes = [0; 64];
@@ -48,7 +48,7 @@ fn bytes(stat: &Stat) -> [u8; 64] {
     bytes
 }
 
-/// Returns a time since 1970; 0 for one before.
+/// Returns a time in nanoseconds since 1970; 0 for an earlier time.
 fn nanoseconds(seconds: i64, nanoseconds: impl TryInto<u64>) -> u64 {
     let seconds = u64::try_from(seconds).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.try_into().unwrap_or(0))
@@ -70,7 +70,7 @@ pub(super) fn set_times_of_path(wasi: &mut Wasi, memory: &mut Memory<'_>, argume
     Ok(utimensat(&place.parent, &place.name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Reads which times are to be set, and to what.
+/// Returns the times to set, from the guest's values and flags.
 fn times(accessed: u64, modified: u64, which: u32) -> Result<Timestamps, Number> {
     let time = |nanoseconds: u64, flags: u32| match flags {
         0b00 => Ok(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }),

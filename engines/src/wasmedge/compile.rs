@@ -1,6 +1,6 @@
-//! From wasm to native code: validate, check the imports, change what must be changed, compile.
+//! Compiles wasm to native code: validates it, checks the imports, makes the necessary changes, compiles.
 //!
-//! WasmEdge compiles to a file and has no other way, so there is a folder for it, which is removed afterwards. In the
+//! WasmEdge compiles only to a file. So the engine makes a folder for it, and removes the folder afterwards. In the
 //! sandbox of the compile worker that folder is in memory.
 
 use std::fs;
@@ -17,13 +17,13 @@ use crate::{CompileError, Wasm, artifact, head};
 /// Compiles to the bytes of an artifact.
 ///
 /// # Errors
-/// [`CompileError`] names what in the wasm is at fault.
+/// [`CompileError`] names the fault in the wasm.
 pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     linked::check().map_err(unsupported)?;
     head::check(wasm, NAME)?;
     Validator::new_with_features(options.features()).validate_all(wasm.bytes()).map_err(head::invalid)?;
     let wasm = rewrite::rewrite(wasm.bytes()).map_err(unsupported)?;
-    // Whatever was changed, WasmEdge sees nothing that has not been validated.
+    // WasmEdge must see only validated wasm, so the engine validates the changed module too.
     Validator::new_with_features(options.features())
         .validate_all(&wasm)
         .map_err(|error| unsupported(error.to_string()))?;
@@ -36,15 +36,15 @@ pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, Compile
     Ok(artifact::seal(image, &options.label()))
 }
 
-/// Reads a library that is complete: the linker reports no failure to whoever asked for the code.
+/// Reads a complete library. The check is needed because the linker reports no failure to its caller.
 fn read(output: &Path) -> io::Result<Vec<u8>> {
     const MAGIC: &[u8] = b"\x7fELF";
     let image = fs::read(output)?;
     if image.starts_with(MAGIC) { Ok(image) } else { Err(io::Error::other("it is no library")) }
 }
 
-/// Takes the code out of the wasm that the compiler has put into the library, because WasmEdge reads all of that wasm when it
-/// loads the library, and runs none of it. The room stays, so that nothing else moves.
+/// Removes the code from the wasm that the compiler has put into the library. WasmEdge reads all of that wasm when it
+/// loads the library, and runs none of it. The space stays, so that nothing else moves.
 fn leave_out_code(image: &mut [u8], wasm: &[u8]) -> Result<(), String> {
     const ALIGNMENT: usize = size_of::<u32>();
     let length = u32::try_from(wasm.len()).map_err(|error| error.to_string())?.to_le_bytes();
@@ -55,7 +55,7 @@ fn leave_out_code(image: &mut [u8], wasm: &[u8]) -> Result<(), String> {
     };
     let hollow = rewrite::hollow(wasm)?;
     if hollow.len() > wasm.len() {
-        // There is hardly any code.
+        // The module has hardly any code.
         return Ok(());
     }
     image[start..start + wasm.len()].fill(0);
@@ -64,7 +64,7 @@ fn leave_out_code(image: &mut [u8], wasm: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Says what WasmEdge cannot be asked: this is all that it says if there is not enough memory.
+/// Replaces WasmEdge's generic message, the only one that it gives if there is not enough memory.
 fn failed(reason: String) -> CompileError {
     const ANYTHING: &str = "generic runtime error";
     unsupported(if reason == ANYTHING { "wasmedge gave up, perhaps for want of memory".to_owned() } else { reason })
@@ -74,7 +74,7 @@ fn unsupported(reason: String) -> CompileError {
     CompileError::Unsupported { reason }
 }
 
-/// A folder of one's own, gone with the value.
+/// A temporary folder. It is removed with the value.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -85,7 +85,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left is found where temporary files are, and hurts nobody.
+        // A leftover folder lies among the temporary files, and does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! What is said of a module before it runs: what it exports, and how much memory it needs.
+//! Facts about a module before it runs: its exports, and the memory that it needs.
 
 use std::collections::BTreeMap;
 
@@ -6,33 +6,33 @@ use wasmparser::{BinaryReaderError, Chunk, ExternalKind, FuncType, Parser, Paylo
 
 use crate::exports::Export;
 
-/// Bytes of an element of a table: a reference with its type.
+/// Size of a table's element, in bytes: a reference with its type.
 const ELEMENT: u64 = 16;
-/// A page of linear memory, bytes.
+/// Size of a page of linear memory, in bytes.
 const PAGE: u64 = 64 << 10;
-/// The most pages that a memory may have.
+/// Maximum number of pages of a memory.
 const MOST: u64 = 1 << 16;
 
-/// What is known of a module.
+/// Facts about a module.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// For each export, how many parameters it has if it is a function.
+    /// For each export, the number of its parameters if it is a function.
     exports: BTreeMap<String, Option<usize>>,
-    /// For each memory, the pages that it begins with.
+    /// For each memory, its initial pages.
     memories: Vec<u64>,
-    /// Bytes that tables begin with.
+    /// Initial bytes of all tables.
     tables: u64,
 }
 
 impl Facts {
-    /// Reads a valid module, all but its code.
+    /// Reads a valid module, except its code.
     pub(super) fn read(mut wasm: &[u8]) -> Result<Self, BinaryReaderError> {
         let (mut facts, mut types, mut functions) = (Self::default(), Vec::new(), Vec::new());
         let mut parser = Parser::new(0);
         loop {
             let (length, payload) = match parser.parse(wasm, true)? {
                 Chunk::Parsed { consumed, payload } => (consumed, payload),
-                // Not if nothing more comes.
+                // The parser knows that no more data comes, so it does not ask for any.
                 Chunk::NeedMoreData(_) => return Ok(facts),
             };
             wasm = &wasm[length..];
@@ -87,8 +87,8 @@ impl Facts {
         Some(export.map_or(Export::Other, |parameters| Export::Function { parameters }))
     }
 
-    /// Returns how many pages each memory may have if all that the guest takes is limited to so many bytes. What a table
-    /// grows by is not counted: WasmEdge asks nobody.
+    /// Returns the maximum pages of each memory, if all of the guest's memory together may have `limit` bytes. The
+    /// growth of tables does not count: WasmEdge asks nobody.
     ///
     /// # Errors
     /// The reason why the guest cannot even begin.
@@ -100,7 +100,7 @@ impl Facts {
                 "its memory and tables begin with {begins} bytes, which exceeds memory limits ({limit})"
             ));
         }
-        // WasmEdge knows one number for all memories.
+        // WasmEdge has one limit for all memories.
         let pages = (limit - self.tables) / PAGE / self.memories.len().max(1) as u64;
         match self.memories.iter().max() {
             Some(most) if *most > pages => Err(format!(
@@ -120,7 +120,7 @@ mod tests {
         Facts::read(&wat::parse_str(text).unwrap()).unwrap()
     }
 
-    /// Exports are found behind imports, and told apart.
+    /// `read` finds exports behind imports, and tells their kinds apart.
     #[test]
     fn exports_are_read() {
         let facts = read(
@@ -135,7 +135,7 @@ mod tests {
         assert!(matches!(facts.export("memory"), Some(Export::Other)) && facts.export("none").is_none());
     }
 
-    /// What a module begins with is counted, and memories share what is left.
+    /// A module's initial sizes count, and its memories share the rest of the limit.
     #[test]
     fn memory_is_shared_out() {
         assert_eq!(read("(module (memory 1))").pages(PAGE * 3 + 1), Ok(3));

@@ -10,20 +10,20 @@ use super::{rewrite, stack};
 use crate::preview1;
 use crate::wasi::{self, Call, Wasi};
 
-/// Bytes of a page of memory.
+/// Size of a page of memory, in bytes.
 const PAGE: u64 = 64 << 10;
 
-/// What a guest is started with.
+/// The settings of a guest.
 pub(super) struct Settings {
     pub(super) configuration: Configuration,
-    /// How much it may execute.
+    /// The guest's fuel.
     pub(super) fuel: Option<u64>,
 }
 
 // SAFETY: a configuration is only read once the settings are made.
 unsafe impl Sync for Settings {}
 
-/// How it ended.
+/// The end of a run.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// Each function returned.
@@ -32,12 +32,12 @@ pub(super) enum Ended {
     Exited(u32),
     /// The guest trapped.
     Trapped(String),
-    /// It was never started.
+    /// The guest never started.
     NotStarted(String),
 }
 
-/// Calls exported functions without parameters, one after the other until one does not return. To be called on a thread that
-/// [`stack::run`] has started.
+/// Calls exported functions without parameters, one after the other, until one does not return. The caller must be on a
+/// thread that [`stack::run`] has started.
 pub(super) fn run(module: &Module, settings: &Settings, wasi: Wasi, calls: &[&str]) -> Ended {
     let instance = match Instance::make(module, settings, wasi) {
         Ok(instance) => instance,
@@ -49,7 +49,7 @@ pub(super) fn run(module: &Module, settings: &Settings, wasi: Wasi, calls: &[&st
     }
 }
 
-/// What is made for one run, and released with it in the order in which one stands on the other.
+/// All objects of one run. Dropping it releases them in the order of their dependencies.
 #[derive(Debug)]
 struct Instance {
     statistics: *mut ffi::WasmEdge_StatisticsContext,
@@ -58,15 +58,15 @@ struct Instance {
     wasi: *mut ffi::WasmEdge_ModuleInstanceContext,
     own: *mut ffi::WasmEdge_ModuleInstanceContext,
     guest: *mut ffi::WasmEdge_ModuleInstanceContext,
-    /// What [`hold`] is told.
+    /// The data of [`hold`].
     calls: Box<Calls>,
-    /// What [`answer`] and [`exit`] are told.
+    /// The state that [`answer`] and [`exit`] use.
     state: *mut State,
-    /// What [`answer`] is told besides, for each function.
+    /// The data of [`answer`], for each function.
     functions: Box<[Import]>,
 }
 
-/// Functions to be called by [`hold`], and how the last one ended.
+/// Functions for [`hold`] to call, and the result of the last one.
 #[derive(Debug)]
 struct Calls {
     executor: *mut ffi::WasmEdge_ExecutorContext,
@@ -74,14 +74,14 @@ struct Calls {
     result: Option<Result<ffi::WasmEdge_Result, String>>,
 }
 
-/// What a guest has of WASI, and what it exits with.
+/// A guest's WASI state, and its exit code.
 #[derive(Debug)]
 struct State {
     wasi: Wasi,
     code: u32,
 }
 
-/// A function of WASI's.
+/// A function of WASI.
 #[derive(Debug)]
 struct Import {
     name: &'static str,
@@ -92,7 +92,7 @@ struct Import {
 
 impl Instance {
     fn make(module: &Module, settings: &Settings, wasi: Wasi) -> Result<Self, String> {
-        // SAFETY: the configuration lives, and is copied. What is made belongs to the value.
+        // SAFETY: the configuration lives, and WasmEdge copies it. All objects made here belong to the value.
         let mut instance = unsafe {
             let statistics = ffi::WasmEdge_StatisticsCreate();
             let executor = ffi::WasmEdge_ExecutorCreate(settings.configuration.as_ptr(), statistics);
@@ -117,7 +117,7 @@ impl Instance {
             return Err("wasmedge has no memory".to_owned());
         }
         instance.link(settings.fuel)?;
-        // SAFETY: all of it was made, the module is loaded, and its import is there.
+        // SAFETY: all these objects were made, the module is loaded, and its import is there.
         unsafe {
             said(ffi::WasmEdge_ExecutorInstantiate(
                 instance.executor,
@@ -143,24 +143,25 @@ impl Instance {
         }
         offer(self.wasi, "proc_exit", ("i", ""), exit, self.state.cast())?;
         offer(self.own, rewrite::HOLD, ("", ""), hold, (&raw mut *self.calls).cast())?;
-        // SAFETY: all of it was made.
+        // SAFETY: all these objects were made.
         unsafe {
             said(ffi::WasmEdge_ExecutorRegisterImport(self.executor, self.store, self.wasi))?;
             said(ffi::WasmEdge_ExecutorRegisterImport(self.executor, self.store, self.own))
         }
     }
 
-    /// Calls functions, from within the export that calls [`hold`].
+    /// Calls functions from within the export that calls [`hold`].
     fn call(&self, calls: &[&str]) -> Result<ffi::WasmEdge_Result, String> {
         let find = |name: &str| {
-            // SAFETY: the instance lives, and so does the name through the call.
+            // SAFETY: the instance and the name live through the call.
             let function = unsafe { ffi::WasmEdge_ModuleInstanceFindFunction(self.guest, string(name)) };
             if function.is_null() { Err(format!("export {name:?} is gone")) } else { Ok(function) }
         };
         let functions = calls.iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>()?;
         let hold = find(rewrite::HOLD)?;
         let calls = (&raw const *self.calls).cast_mut();
-        // SAFETY: nobody else looks at the calls before the function has returned; it has no parameters and no results.
+        // SAFETY: no other code uses the calls before the function has returned. The function has no parameters and no
+        // results.
         unsafe {
             (*calls).functions = functions;
             let held = ffi::WasmEdge_ExecutorInvoke(self.executor, hold, ptr::null(), 0, ptr::null_mut(), 0);
@@ -170,7 +171,7 @@ impl Instance {
     }
 
     fn ended(&self, result: ffi::WasmEdge_Result) -> Ended {
-        // SAFETY: the code is a part of the result; the state lives, and no function uses it any more.
+        // SAFETY: the code is a part of the result. The state lives, and no function uses it any more.
         let (code, exit) = unsafe { (ffi::WasmEdge_ResultGetCode(result), (*self.state).code) };
         match said(result) {
             Ok(()) if code == ffi::WasmEdge_ErrCode_Terminated => Ended::Exited(exit),
@@ -185,8 +186,8 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // SAFETY: all of it was made by `make` (what was not is null, which is fine), and nothing of it is used any more. The state comes from
-        // a box.
+        // SAFETY: `make` made all these objects, or left a null, which is allowed. No code uses them any more. The
+        // state comes from a box.
         unsafe {
             ffi::WasmEdge_ModuleInstanceDelete(self.guest);
             ffi::WasmEdge_StoreDelete(self.store);
@@ -207,7 +208,8 @@ type HostFunction = unsafe extern "C" fn(
     *mut ffi::WasmEdge_Value,
 ) -> ffi::WasmEdge_Result;
 
-/// Adds a function to a module: its parameters and results as [`preview1::FUNCTIONS`] writes them, and what it is told.
+/// Adds a function to a module. Its parameters and results have the notation of [`preview1::FUNCTIONS`]; WasmEdge
+/// passes `told` to it.
 fn offer(
     module: *mut ffi::WasmEdge_ModuleInstanceContext,
     name: &str,
@@ -216,7 +218,7 @@ fn offer(
     told: *mut c_void,
 ) -> Result<(), String> {
     let types = |letters: &str| -> Vec<ffi::WasmEdge_ValType> {
-        // SAFETY: it makes a number.
+        // SAFETY: the call only makes a number.
         let ty = |letter| unsafe {
             if letter == 'I' { ffi::WasmEdge_ValTypeGenI64() } else { ffi::WasmEdge_ValTypeGenI32() }
         };
@@ -224,8 +226,8 @@ fn offer(
     };
     let (parameters, results) = (types(parameters), types(results));
     let count = |types: &[ffi::WasmEdge_ValType]| u32::try_from(types.len()).unwrap_or(u32::MAX);
-    // SAFETY: the lists have the lengths that are given; the type is released when the function has copied it, and the function belongs to
-    // the module then. What the function is told lives as long as the instance that the module is of.
+    // SAFETY: the lists have the given lengths. The type is released when the function has copied it, and the function
+    // then belongs to the module. The data at `told` lives as long as the instance that owns the module.
     unsafe {
         let ty = ffi::WasmEdge_FunctionTypeCreate(
             parameters.as_ptr(),
@@ -243,16 +245,17 @@ fn offer(
     Ok(())
 }
 
-/// Calls a function of WASI's for the guest.
+/// Calls a function of WASI for the guest.
 unsafe extern "C" fn answer(
     import: *mut c_void,
     frame: *const ffi::WasmEdge_CallingFrameContext,
     arguments: *const ffi::WasmEdge_Value,
     result: *mut ffi::WasmEdge_Value,
 ) -> ffi::WasmEdge_Result {
-    // SAFETY: `link` has told WasmEdge of imports that live as long as the instance, and so does the state, which nobody else uses while the
-    // guest waits for the answer. There are as many arguments as the function was added with, and room for one result. The memory, if there
-    // is one, has as many pages as it says, and is not shared, for such modules are refused.
+    // SAFETY: `link` has given WasmEdge imports that live as long as the instance. The state lives as long, and no
+    // other code uses it while the guest waits for the answer. There are as many arguments as the function was added
+    // with, and room for one result. The memory, if there is one, has as many pages as it says. It is not shared,
+    // because the engine refuses such modules.
     unsafe {
         let import = &*import.cast::<Import>();
         let values = import.parameters.chars().enumerate().map(|(index, letter)| match letter {
@@ -276,31 +279,32 @@ unsafe extern "C" fn answer(
     ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Success }
 }
 
-/// WASI's `proc_exit`.
+/// Ends the guest: WASI's `proc_exit`.
 unsafe extern "C" fn exit(
     state: *mut c_void,
     _: *const ffi::WasmEdge_CallingFrameContext,
     arguments: *const ffi::WasmEdge_Value,
     _: *mut ffi::WasmEdge_Value,
 ) -> ffi::WasmEdge_Result {
-    // SAFETY: `link` has told WasmEdge of a state that lives as long as the instance, and the function was added with one argument.
+    // SAFETY: `link` has given WasmEdge a state that lives as long as the instance. The function was added with one
+    // argument.
     unsafe { (*state.cast::<State>()).code = ffi::WasmEdge_ValueGetI32(*arguments).cast_unsigned() };
     ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Terminated }
 }
 
-/// Calls the functions that are to be called. Here WasmEdge is ready for faults, and stays so while it calls them.
+/// Calls the functions in [`Calls`]. Here WasmEdge is ready for faults, and stays so during the calls.
 unsafe extern "C" fn hold(
     calls: *mut c_void,
     _: *const ffi::WasmEdge_CallingFrameContext,
     _: *const ffi::WasmEdge_Value,
     _: *mut ffi::WasmEdge_Value,
 ) -> ffi::WasmEdge_Result {
-    // SAFETY: `link` has told WasmEdge of calls that live as long as the instance, and nobody else uses them meanwhile.
+    // SAFETY: `link` has given WasmEdge calls that live as long as the instance, and no other code uses them meanwhile.
     let calls = unsafe { &mut *calls.cast::<Calls>() };
     let result = stack::watch().map_err(|error| format!("signals: {error}")).map(|()| {
         let mut result = ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Success };
         for function in &calls.functions {
-            // SAFETY: the function is the guest's, it has no parameters, and no room is offered for results.
+            // SAFETY: the function belongs to the guest and has no parameters, and the call offers no room for results.
             result =
                 unsafe { ffi::WasmEdge_ExecutorInvoke(calls.executor, *function, ptr::null(), 0, ptr::null_mut(), 0) };
             if result.Code != ffi::WasmEdge_ErrCode_Success {
@@ -315,6 +319,6 @@ unsafe extern "C" fn hold(
 
 /// Lends a text to WasmEdge for one call.
 fn string(text: &str) -> ffi::WasmEdge_String {
-    // SAFETY: it is a pointer and a length, which belong together.
+    // SAFETY: the pointer and the length belong together.
     unsafe { ffi::WasmEdge_StringWrap(text.as_ptr().cast(), u32::try_from(text.len()).unwrap_or(u32::MAX)) }
 }

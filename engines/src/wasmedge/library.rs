@@ -12,7 +12,7 @@ use super::options::Options;
 use super::proposals;
 use crate::Optimize;
 
-/// Turns a result into what WasmEdge says of it.
+/// Turns a result into WasmEdge's message about it.
 pub(super) fn said(result: ffi::WasmEdge_Result) -> Result<(), String> {
     // SAFETY: the text is a constant of the library.
     unsafe {
@@ -23,19 +23,19 @@ pub(super) fn said(result: ffi::WasmEdge_Result) -> Result<(), String> {
     }
 }
 
-/// How WasmEdge is to compile, load and run.
+/// The settings with which WasmEdge compiles, loads and runs.
 pub(super) struct Configuration(NonNull<ffi::WasmEdge_ConfigureContext>);
 
 impl Configuration {
-    /// Makes one, and silences WasmEdge, whose messages would go to the guest's standard output.
+    /// Makes a configuration, and silences WasmEdge: its messages would go to the guest's standard output.
     ///
     /// # Errors
     /// There is no memory for it.
     pub(super) fn new(options: &Options) -> Result<Self, String> {
         static SILENCE: Once = Once::new();
-        // SAFETY: it changes a setting of the library.
+        // SAFETY: the call changes a setting of the library.
         SILENCE.call_once(|| unsafe { ffi::WasmEdge_LogOff() });
-        // SAFETY: what is made belongs to the value.
+        // SAFETY: the new configuration belongs to the value.
         let context = NonNull::new(unsafe { ffi::WasmEdge_ConfigureCreate() }).ok_or("wasmedge has no memory")?;
         let configuration = Self(context);
         let context = configuration.as_ptr();
@@ -55,7 +55,7 @@ impl Configuration {
             ffi::WasmEdge_ConfigureSetRunMode(context, ffi::WasmEdge_RunMode_AOT);
             ffi::WasmEdge_ConfigureSetAllowAFUNIX(context, false);
             ffi::WasmEdge_ConfigureCompilerSetOptimizationLevel(context, level);
-            // The only format that is mapped from its file.
+            // The only format that the loader maps from its file.
             ffi::WasmEdge_ConfigureCompilerSetOutputFormat(context, ffi::WasmEdge_CompilerOutputFormat_Native);
             ffi::WasmEdge_ConfigureCompilerSetGenericBinary(context, options.generic());
             ffi::WasmEdge_ConfigureStatisticsSetCostMeasuring(context, options.fuel());
@@ -63,13 +63,13 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// Sets how many pages each memory may have.
+    /// Sets the maximum pages of each memory.
     pub(super) fn limit(&mut self, pages: u64) {
-        // SAFETY: the configuration lives, and it is a setting of it.
+        // SAFETY: the configuration lives, and this is a setting of it.
         unsafe { ffi::WasmEdge_ConfigureSetMaxMemoryPage(self.as_ptr(), pages) };
     }
 
-    /// Returns it as the library knows it.
+    /// Returns the library's pointer to it.
     pub(super) fn as_ptr(&self) -> *mut ffi::WasmEdge_ConfigureContext {
         self.0.as_ptr()
     }
@@ -77,20 +77,20 @@ impl Configuration {
 
 impl Drop for Configuration {
     fn drop(&mut self) {
-        // SAFETY: it was made by `new`, and whoever was made with it has copied it.
+        // SAFETY: `new` made it, and all objects made with it have copied it.
         unsafe { ffi::WasmEdge_ConfigureDelete(self.as_ptr()) };
     }
 }
 
-/// Compiles to a file, and puts others beside it while it does.
+/// Compiles to a file, and uses temporary files beside it.
 ///
 /// # Errors
-/// What WasmEdge says.
+/// WasmEdge's message.
 pub(super) fn compile(configuration: &Configuration, wasm: &[u8], output: &Path) -> Result<(), String> {
     let length = u32::try_from(wasm.len()).map_err(|_| "it is too large".to_owned())?;
     let output = path(output)?;
-    // SAFETY: the bytes, their number and the path are what they are said to be, and live through the calls; the compiler
-    // is made and released here.
+    // SAFETY: the bytes, their number and the path are correct, and live through the calls. This function makes and
+    // releases the compiler.
     unsafe {
         let compiler = ffi::WasmEdge_CompilerCreate(configuration.as_ptr());
         if compiler.is_null() {
@@ -103,10 +103,10 @@ pub(super) fn compile(configuration: &Configuration, wasm: &[u8], output: &Path)
     }
 }
 
-/// A module whose native code is mapped.
+/// A module with mapped native code.
 pub(super) struct Module(NonNull<ffi::WasmEdge_ASTModuleContext>);
 
-// SAFETY: once loaded, a module is only read, by whichever thread makes an instance of it.
+// SAFETY: once loaded, a module is only read, by any thread that makes an instance of it.
 unsafe impl Send for Module {}
 // SAFETY: as above: several threads may read it.
 unsafe impl Sync for Module {}
@@ -115,15 +115,15 @@ impl Module {
     /// Maps a file with native code.
     ///
     /// # Safety
-    /// The file is one that WasmEdge's compiler made, and does not change.
+    /// The file is an output of WasmEdge's compiler, and does not change.
     ///
     /// # Errors
-    /// What WasmEdge says.
+    /// WasmEdge's message.
     pub(super) unsafe fn load(configuration: &Configuration, file: &Path) -> Result<Self, String> {
         let file = path(file)?;
         let mut module = ptr::null_mut();
-        // SAFETY: the caller vouches for the file; loader and validator are made and released here; the module belongs to
-        // the value.
+        // SAFETY: the caller vouches for the file. This function makes and releases the loader and the validator; the
+        // module belongs to the value.
         unsafe {
             let loader = ffi::WasmEdge_LoaderCreate(configuration.as_ptr());
             let result = ffi::WasmEdge_LoaderParseFromFile(loader, &mut module, file.as_ptr());
@@ -138,7 +138,7 @@ impl Module {
         }
     }
 
-    /// Returns it as the library knows it.
+    /// Returns the library's pointer to it.
     pub(super) fn as_ptr(&self) -> *mut ffi::WasmEdge_ASTModuleContext {
         self.0.as_ptr()
     }
@@ -146,31 +146,31 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: it was loaded, and no instance of it is left: instances borrow it.
+        // SAFETY: the module was loaded, and no instance of it is left, because instances borrow it.
         unsafe { ffi::WasmEdge_ASTModuleDelete(self.as_ptr()) };
     }
 }
 
-/// A library of native code that is mapped already.
+/// A library of native code that is already mapped.
 pub(super) struct Mapped(NonNull<c_void>);
 
 impl Mapped {
-    /// Finds it by its file.
+    /// Finds the library by its file.
     ///
     /// # Errors
-    /// It is not mapped.
+    /// The library is not mapped.
     pub(super) fn find(file: &Path) -> Result<Self, String> {
         const FLAGS: c_int = libc::RTLD_LAZY | libc::RTLD_LOCAL | libc::RTLD_NOLOAD;
         let file = path(file)?;
-        // SAFETY: the path lives through the call, and nothing is mapped that is not mapped already.
+        // SAFETY: the path lives through the call, and the call maps nothing that is not mapped already.
         let handle = unsafe { libc::dlopen(file.as_ptr(), FLAGS) };
         NonNull::new(handle).map(Self).ok_or_else(|| "its native code was not mapped".to_owned())
     }
 
-    /// Returns the wasm that was compiled, which the compiler has written down.
+    /// Returns the compiled wasm, which the compiler has stored in the library.
     pub(super) fn wasm(&self) -> Option<&[u8]> {
-        // SAFETY: the library is mapped as long as the value lives, and the compiler gives these names to the bytes and their
-        // number, which it never changes.
+        // SAFETY: the library is mapped as long as the value lives. The compiler gives these names to the bytes and
+        // their number, which never change.
         unsafe {
             let size = libc::dlsym(self.0.as_ptr(), c"wasm.size".as_ptr()).cast::<u32>();
             let code = libc::dlsym(self.0.as_ptr(), c"wasm.code".as_ptr()).cast::<u8>();
@@ -184,7 +184,7 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: it was opened by `find`, and what was read from it borrows the value.
+        // SAFETY: `find` opened the library, and all data read from it borrows the value.
         unsafe { libc::dlclose(self.0.as_ptr()) };
     }
 }

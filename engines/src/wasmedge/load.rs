@@ -1,8 +1,8 @@
-//! From an artifact's file to a program that is ready to run.
+//! Turns an artifact's file into a program that is ready to run.
 //!
-//! The file is mapped by the dynamic loader: code stays pages of the page cache, which all processes on the node share.
-//! Loading starts no thread and installs no signal handler; what it makes is plain memory, mappings and descriptors, all
-//! of which a forked child inherits.
+//! The dynamic loader maps the file: code stays pages of the page cache, which all processes on the node share. Loading
+//! starts no thread and installs no signal handler. It makes only plain memory, mappings and descriptors, and a forked
+//! child inherits all of them.
 
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
@@ -17,14 +17,14 @@ use crate::{LoadError, NativeCode, Program, artifact};
 /// Maps native code.
 ///
 /// # Errors
-/// [`LoadError::Incompatible`] says in what the artifact differs from what this engine makes.
+/// [`LoadError::Incompatible`] names the difference between the artifact and this engine's own.
 pub(super) fn load(options: &Options, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
     artifact::check(&code, NAME, &options.label())?;
     linked::check().map_err(incompatible)?;
     let configuration = Configuration::new(options).map_err(incompatible)?;
     let path = PathBuf::from(format!("/proc/self/fd/{}", code.file().as_raw_fd()));
-    // SAFETY: whoever made the `NativeCode` has vouched for the file's bytes, and that they do not change; the path leads
-    // to the very file that is open.
+    // SAFETY: the maker of the `NativeCode` has vouched for the file's bytes, and that they do not change. The path
+    // leads to the very file that is open.
     let module = unsafe { Module::load(&configuration, &path) }.map_err(incompatible)?;
     let mapped = Mapped::find(&path).map_err(incompatible)?;
     let wasm = mapped.wasm().ok_or_else(|| incompatible("it names no wasm".to_owned()))?;

@@ -1,45 +1,45 @@
 //! Everything that shapes native code, in one struct that is both turned into WasmEdge's configuration and hashed.
 //!
-//! Hashing takes the struct apart, so a field that is forgotten there does not compile. What is not here is WasmEdge's
-//! default, which the library's version stands for.
+//! Hashing destructures the struct, so a forgotten field does not compile. Every other setting is WasmEdge's default,
+//! which the library's version stands for.
 
 use wasmparser::WasmFeatures;
 
 use super::{NAME, VERSION, linked, proposals};
 use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError, artifact};
 
-/// Stack of a guest's own calls, bytes: what a native program gets on Linux.
+/// Stack of a guest's own calls, in bytes: as large as a native program's on Linux.
 const STACK: u64 = 8 << 20;
-/// The least and the most that it may have.
+/// Minimum and maximum of that stack, in bytes.
 const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 
-/// What native code depends on, and what shapes none.
+/// The options that native code depends on, and those that shape none.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     /// Version of this list: raised when a field is added, removed or means something else.
     format: u32,
     /// Container format of the artifact.
     artifact: &'static str,
-    /// Version of what is changed in a module before it is compiled.
+    /// Version of the changes to a module before it is compiled.
     rewrite: u32,
     engine: &'static str,
     version: &'static str,
-    /// What the linked library says of its own version.
+    /// The version that the linked library reports.
     library: String,
     /// Version of the LLVM that it uses.
     llvm: String,
     target: String,
-    /// The CPU that is compiled for, with its features; `generic` for the baseline of the architecture.
+    /// The CPU to compile for, with its features; `generic` for the baseline of the architecture.
     cpu: String,
     optimize: Optimize,
-    /// The code counts what it executes.
+    /// The code counts fuel.
     fuel: bool,
     features: WasmFeatures,
     /// Bytes of a guest's stack. Shapes no code.
     stack: u64,
 }
 
-/// The CPU that stands for all of its architecture.
+/// The name of an architecture's baseline CPU.
 const GENERIC: &str = "generic";
 
 impl Options {
@@ -62,11 +62,11 @@ impl Options {
         }
     }
 
-    /// Returns the options with somebody's choices. That one core is used is of no effect: only the linker, which takes a
-    /// moment, uses more.
+    /// Returns the options with the choices of `tuning`. The choice of one core has no effect: only the linker, which
+    /// takes a moment, uses more.
     ///
     /// # Errors
-    /// [`TuningError`] names what cannot be chosen.
+    /// [`TuningError`] names the impossible choice.
     pub(super) fn tuned(tuning: &Tuning) -> Result<Self, TuningError> {
         let host = Self::host();
         let cpu = match &tuning.machine {
@@ -92,32 +92,32 @@ impl Options {
         Ok(Self { cpu, optimize: tuning.optimize, fuel: tuning.fuel, features, stack, ..Self::host() })
     }
 
-    /// Bytes of a guest's stack.
+    /// Returns the bytes of a guest's stack.
     pub(super) fn stack(&self) -> usize {
         usize::try_from(self.stack).unwrap_or(usize::MAX)
     }
 
-    /// What wasm may use.
+    /// Returns the features that wasm may use.
     pub(super) fn features(&self) -> WasmFeatures {
         self.features
     }
 
-    /// What the compiler spends its time on.
+    /// Returns the compiler's optimisation goal.
     pub(super) fn optimize(&self) -> Optimize {
         self.optimize
     }
 
-    /// The code counts what it executes.
+    /// Returns whether the code counts fuel.
     pub(super) fn fuel(&self) -> bool {
         self.fuel
     }
 
-    /// The code runs on each CPU of the architecture.
+    /// Returns whether the code runs on each CPU of the architecture.
     pub(super) fn generic(&self) -> bool {
         self.cpu == GENERIC
     }
 
-    /// Hashes all of it, in the order of the struct.
+    /// Hashes all options, in the order of the struct.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let Self {
             format,
@@ -150,14 +150,14 @@ impl Options {
         ])
     }
 
-    /// Returns what is written behind each artifact.
+    /// Returns the label behind each artifact.
     pub(super) fn label(&self) -> String {
         artifact::label_of(VERSION, &self.fingerprint())
     }
 }
 
 mod cpu {
-    //! What WasmEdge's compiler sees of the CPU: it compiles for just this one.
+    //! The CPU as WasmEdge's compiler sees it: the compiler compiles for just this one.
 
     /// Returns the model and the features of this machine's CPU.
     #[cfg(target_arch = "x86_64")]
@@ -180,13 +180,13 @@ mod cpu {
             more.ecx,
             more.edx,
         ];
-        // Whether the system keeps the registers of these.
+        // Whether the system saves the registers of these features.
         let [avx, avx512] = [is_x86_feature_detected!("avx"), is_x86_feature_detected!("avx512f")];
         let words = words.map(|word| format!("{word:x}")).join(".");
         format!("{} {words} avx={avx} avx512={avx512}", String::from_utf8_lossy(&letters))
     }
 
-    /// Returns the features of this machine's CPU, as the kernel tells them.
+    /// Returns the features of this machine's CPU, as the kernel reports them.
     #[cfg(not(target_arch = "x86_64"))]
     pub(super) fn host() -> String {
         let (first, second) = rustix::param::linux_hwcap();

@@ -1,6 +1,6 @@
-//! Proposals of WebAssembly: which are taken, and by what name a person may take more or fewer of them.
+//! Proposals of WebAssembly: the accepted ones, and the names by which a user enables or disables them.
 //!
-//! Only those are taken that the compiler is known to do, whatever WasmEdge's interpreter can.
+//! The engine accepts only the proposals that the compiler is known to implement. WasmEdge's interpreter may have more.
 
 use wasmedge_sys::ffi;
 use wasmparser::WasmFeatures;
@@ -9,10 +9,10 @@ use super::NAME;
 use crate::TuningError;
 use crate::tuning::proposals;
 
-/// A proposal that can be chosen: its name, what the validator calls it, what WasmEdge does.
+/// A proposal that a user can choose: its name, the validator's feature, WasmEdge's constant.
 type Proposal = (&'static str, WasmFeatures, ffi::WasmEdge_Proposal);
 
-/// What can be chosen. All of them are taken by default.
+/// The proposals that a user can choose. All of them are enabled by default.
 const PROPOSALS: [Proposal; 5] = [
     ("extended-const", WasmFeatures::EXTENDED_CONST, ffi::WasmEdge_Proposal_ExtendedConst),
     ("multi-memory", WasmFeatures::MULTI_MEMORY, ffi::WasmEdge_Proposal_MultiMemories),
@@ -21,7 +21,7 @@ const PROPOSALS: [Proposal; 5] = [
     ("tail-call", WasmFeatures::TAIL_CALL, ffi::WasmEdge_Proposal_TailCall),
 ];
 
-/// What WasmEdge takes by default and is never taken here: the compiler does not have it, or not all of it.
+/// Proposals that WasmEdge enables by default and this engine never does: the compiler lacks them, or parts of them.
 pub(super) const NEVER: [ffi::WasmEdge_Proposal; 5] = [
     ffi::WasmEdge_Proposal_ExceptionHandling,
     ffi::WasmEdge_Proposal_FunctionReferences,
@@ -30,34 +30,35 @@ pub(super) const NEVER: [ffi::WasmEdge_Proposal; 5] = [
     ffi::WasmEdge_Proposal_Threads,
 ];
 
-/// Returns what wasm may use: the second standard, without which nothing is done, and all that can be chosen.
+/// Returns the features that wasm may use: the second standard, which is required, and all proposals that a user can
+/// choose.
 pub(super) fn features() -> WasmFeatures {
     let all = PROPOSALS.iter().fold(WasmFeatures::WASM2, |features, (_, feature, _)| features | *feature);
-    // The types of references are all that the validator wants of it.
+    // The validator needs only the types of references from this feature.
     all | WasmFeatures::GC_TYPES
 }
 
-/// Returns the names of the proposals that are taken.
+/// Returns the names of the enabled proposals.
 pub(super) fn names(features: WasmFeatures) -> Vec<&'static str> {
     PROPOSALS.iter().filter(|(_, feature, _)| features.contains(*feature)).map(|(name, ..)| *name).collect()
 }
 
-/// Returns the proposals that WasmEdge must be told of, and whether they are taken.
+/// Returns the proposals to set in WasmEdge, and whether each is enabled.
 pub(super) fn switches(features: WasmFeatures) -> impl Iterator<Item = (ffi::WasmEdge_Proposal, bool)> {
     let chosen = PROPOSALS.iter().map(move |(_, feature, proposal)| (*proposal, features.contains(*feature)));
     chosen.chain(NEVER.map(|proposal| (proposal, false)))
 }
 
-/// Takes (`name`) and refuses (`-name`) proposals, in the order given.
+/// Enables (`name`) and disables (`-name`) proposals, in the order given.
 ///
 /// # Errors
-/// [`TuningError::Proposal`] if there is none of a name.
+/// [`TuningError::Proposal`] if a name is unknown.
 pub(super) fn choose(mut features: WasmFeatures, choices: &[String]) -> Result<WasmFeatures, TuningError> {
     for (place, take) in proposals(choices, &PROPOSALS.map(|(name, ..)| name), NAME)? {
         let (name, feature, _) = PROPOSALS[place];
         features.set(feature, take);
         match (name, take) {
-            // The one builds on the other.
+            // Relaxed SIMD builds on SIMD.
             ("relaxed-simd", true) => features.insert(WasmFeatures::SIMD),
             ("simd", false) => features.remove(WasmFeatures::RELAXED_SIMD),
             _ => {}
@@ -70,7 +71,8 @@ pub(super) fn choose(mut features: WasmFeatures, choices: &[String]) -> Result<W
 mod tests {
     use super::*;
 
-    /// Each proposal is taken by default and can be refused; what builds on one goes with it and brings it back.
+    /// Each proposal is enabled by default and can be disabled. Disabling it disables its dependents; enabling a
+    /// dependent enables it again.
     #[test]
     fn proposals_are_chosen() {
         let chosen = |choices: &[&str]| {

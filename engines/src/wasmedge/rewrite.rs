@@ -1,4 +1,4 @@
-//! What is changed in a module before WasmEdge compiles it.
+//! The changes to a module before WasmEdge compiles it.
 //!
 //! - Custom sections are left out. WasmEdge would take one that is named `wasmedge` for native code and run it.
 //! - The start function becomes an export, [`START`], so that it is called like any other.
@@ -36,7 +36,7 @@ pub(super) fn rewrite(wasm: &[u8]) -> Result<Vec<u8>, String> {
     Ok(sections.finish(&indices))
 }
 
-/// Returns the module with functions that do nothing: all that there is to know of it but its code.
+/// Returns the module with functions that do nothing: everything stays but the code.
 ///
 /// # Errors
 /// The reason why it cannot be read.
@@ -64,8 +64,7 @@ pub(super) fn hollow(wasm: &[u8]) -> Result<Vec<u8>, String> {
     Ok(module.finish())
 }
 
-/// Which function has which number in the module that is made: the added import follows the others, and the added function
-/// is the last.
+/// The numbers of functions in the new module: the added import follows the others, and the added function is the last.
 #[derive(Default)]
 struct Indices {
     imported: u32,
@@ -86,7 +85,7 @@ impl Reencode for Indices {
     }
 }
 
-/// The sections of the module that is made.
+/// The sections of the new module.
 #[derive(Default)]
 struct Sections {
     types: TypeSection,
@@ -175,7 +174,7 @@ mod tests {
         bytes.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
-    /// What is made is valid, whatever sections there are.
+    /// The new module is valid, with every kind of section.
     #[test]
     fn modules_stay_valid() {
         for text in [
@@ -198,7 +197,7 @@ mod tests {
         }
     }
 
-    /// Without code, the rest is as it was, and valid as far as WasmEdge looks.
+    /// Without code, the rest is unchanged, and valid as far as WasmEdge checks.
     #[test]
     fn code_is_left_out() {
         let whole =
@@ -208,14 +207,14 @@ mod tests {
         assert!(hollow.len() < whole.len() && contains(&hollow, "data") && contains(&hollow, "long"));
     }
 
-    /// No custom section is left: neither names nor what WasmEdge would take for native code.
+    /// No custom section remains: neither names, nor a section that WasmEdge would take for native code.
     #[test]
     fn custom_sections_are_left_out() {
         let bytes = rewritten(r#"(module $name (@custom "wasmedge" "native code") (func $function))"#);
         assert!(!contains(&bytes, "native code") && !contains(&bytes, "wasmedge") && !contains(&bytes, "function"));
     }
 
-    /// A module that already has what is added is told so.
+    /// A module that already exports the added name becomes invalid.
     #[test]
     fn names_are_taken_once() {
         let bytes = rewrite(&wat::parse_str(format!(r#"(module (func (export "{HOLD}")))"#)).unwrap()).unwrap();

@@ -1,11 +1,13 @@
-//! A thread for a guest, whose stack has an end that a guest cannot jump over and that is noticed when it is reached.
+//! A thread for a guest. Its stack ends in a guard that a guest cannot jump over, and the engine notices when a guest
+//! reaches it.
 //!
 //! Code of WasmEdge's compiler does not probe its stack: a function with many locals could reach over a guard page into
-//! whatever lies behind it. So the guard here is larger than any frame.
+//! the memory behind it. So the guard here is larger than any frame.
 //!
-//! WasmEdge turns faults of a guest into traps by signal handlers, but has them run on the guest's own stack, and a
-//! process that has none left for them is killed. So, once WasmEdge has installed its handler ([`watch`]), another one takes its
-//! place, which has a stack of its own, notes whether the guest's was used up, and calls WasmEdge's.
+//! WasmEdge turns faults of a guest into traps by signal handlers, but runs them on the guest's own stack. The kernel
+//! kills a process that has no stack left for them. So, once WasmEdge has installed its handler ([`watch`]), another
+//! one takes its place. It has a stack of its own, notes whether the guest's stack was used up, and calls WasmEdge's
+//! handler.
 
 use std::ffi::{c_int, c_void};
 use std::io::{self, Error};
@@ -18,25 +20,25 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 /// Larger than any frame: a function may have 50,000 locals of 16 bytes, and 8 MB of code may keep 16 bytes for each 2.
 const GUARD: usize = 128 << 20;
-/// What the functions of WASI, the thread itself and a signal take of a stack.
+/// Stack for the functions of WASI, the thread itself and a signal, in bytes.
 const OWN: usize = 256 << 10;
-/// Stack of a signal handler.
+/// Stack of a signal handler, in bytes.
 const HANDLER: usize = 64 << 10;
 
 /// Faults that native code may cause on purpose.
 const FAULTS: [Signal; 4] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL];
 
-/// Where the guard of the guest's stack is.
+/// The bounds of the guest's guard.
 static GUARDED: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
-/// The guest has reached it.
+/// The guest has reached the guard.
 static REACHED: AtomicBool = AtomicBool::new(false);
 /// WasmEdge's handler.
 static HANDLE: AtomicUsize = AtomicUsize::new(0);
 
 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
-/// Runs `work` on a thread with so much stack, and says whether it was used up. One at a time: signal handlers are the
-/// process's.
+/// Runs `work` on a thread with `stack` bytes of stack, and returns whether it used them up. Only one may run at a
+/// time: signal handlers belong to the process.
 ///
 /// # Errors
 /// The system refuses the thread or its stack.
@@ -54,16 +56,16 @@ pub(super) fn run<T: Send>(stack: usize, work: impl FnOnce() -> T + Send) -> io:
     })
 }
 
-/// Puts a handler in the place of the one that WasmEdge has installed. To be called where WasmEdge will not install it again.
+/// Replaces the handler that WasmEdge has installed. Call it where WasmEdge will not install its handler again.
 ///
 /// # Errors
-/// The system refuses it, or there is none.
+/// The system refuses, or there is no handler.
 pub(super) fn watch() -> io::Result<()> {
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
         let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_fault;
         let action =
             SigAction::new(SigHandler::SigAction(handler), SaFlags::SA_ONSTACK | SaFlags::SA_SIGINFO, SigSet::empty());
-        // SAFETY: the handler does nothing but read and write atomic numbers and call the one before it.
+        // SAFETY: the handler only reads and writes atomic numbers, and calls the handler before it.
         match unsafe { sigaction(signal, &action) }?.handler() {
             SigHandler::SigAction(before) if before as usize != handler as usize => {
                 HANDLE.store(before as usize, Ordering::Relaxed);
@@ -76,13 +78,14 @@ pub(super) fn watch() -> io::Result<()> {
 }
 
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel passes what it knows of the fault.
+    // SAFETY: the kernel passes valid facts about the fault.
     let address = unsafe { (*info).si_addr() }.addr();
     let [start, end] = GUARDED.each_ref().map(|bound| bound.load(Ordering::Relaxed));
     if (start..end).contains(&address) {
         REACHED.store(true, Ordering::Relaxed);
     }
-    // SAFETY: a handler is in use only after WasmEdge's was stored, which has this type and lives as long as its library.
+    // SAFETY: this handler is in use only after WasmEdge's was stored. WasmEdge's has this type and lives as long as
+    // its library.
     let handle = unsafe { std::mem::transmute::<usize, Handler>(HANDLE.load(Ordering::Relaxed)) };
     handle(signal, info, context);
 }
@@ -94,7 +97,7 @@ struct Guard {
 }
 
 impl Guard {
-    /// Makes those of this thread, which must have been started by [`run`].
+    /// Makes the guard and the signal stack of this thread, which [`run`] must have started.
     fn make() -> io::Result<Self> {
         let start = stack_start()?;
         let guard = Self { range: start..start + GUARD, _handler: vec![0; HANDLER] };
@@ -104,7 +107,7 @@ impl Guard {
         }
         REACHED.store(false, Ordering::Relaxed);
         let stack = libc::stack_t { ss_sp: guard._handler.as_ptr().cast_mut().cast(), ss_flags: 0, ss_size: HANDLER };
-        // SAFETY: the memory is this thread's, and lives until `drop` takes it back.
+        // SAFETY: the memory belongs to this thread, and lives until `drop` removes the signal stack.
         if unsafe { libc::sigaltstack(&stack, ptr::null_mut()) } != 0 {
             return Err(Error::last_os_error());
         }
@@ -115,7 +118,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let stack = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-        // SAFETY: nothing runs on that stack: a handler has returned, or was left for good by WasmEdge's.
+        // SAFETY: nothing runs on that stack: a handler has returned, or WasmEdge's has left it for good.
         unsafe { libc::sigaltstack(&stack, ptr::null_mut()) };
         // The C library may give this stack to another thread. If it stays closed, that thread ends at once.
         let _ = protect(&self.range, libc::PROT_READ | libc::PROT_WRITE);
@@ -143,7 +146,7 @@ fn stack_start() -> io::Result<usize> {
 }
 
 fn protect(range: &Range<usize>, protection: c_int) -> io::Result<()> {
-    // SAFETY: the range is the lower part of a stack, of which this thread does not use that much.
+    // SAFETY: the range is the lower part of a stack, and this thread does not use that much.
     match unsafe { libc::mprotect(ptr::with_exposed_provenance_mut(range.start), range.len(), protection) } {
         0 => Ok(()),
         _ => Err(Error::last_os_error()),

@@ -1,4 +1,4 @@
-//! From wasm to native code: check the imports, compile.
+//! Compiles wasm to native code: checks the imports, compiles.
 
 use wasmer::{CompileError as Error, Module};
 
@@ -9,7 +9,7 @@ use crate::{CompileError, Wasm, artifact, head};
 /// Compiles to the bytes of an artifact.
 ///
 /// # Errors
-/// [`CompileError`] names what in the wasm is at fault.
+/// [`CompileError`] names the fault in the wasm.
 pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     head::check(wasm, NAME)?;
     let engine = options.compiling_engine();

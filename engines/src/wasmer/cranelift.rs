@@ -35,7 +35,7 @@ pub(super) fn name_of_level(level: &Level) -> &'static str {
     }
 }
 
-/// Makes what an engine with this compiler is built by.
+/// Makes the builder of an engine with this compiler.
 pub(super) fn builder(options: &Options) -> EngineBuilder {
     let mut compiler = Cranelift::new();
     compiler
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use crate::lock;
 
-    /// The version that the fingerprint carries is that of the linked crate.
+    /// The version in the fingerprint is that of the linked crate.
     #[test]
     fn version_is_the_linked_one() {
         let lock = lock::text();

@@ -1,11 +1,10 @@
-//! How much memory a guest may take for itself.
+//! The limit of a guest's memory.
 //!
-//! One budget for all that a guest can make grow: linear memories and tables. A guest that asks for more is told that
-//! there is none: `memory.grow` and `table.grow` give -1. One that needs more to begin with is not started.
+//! One budget covers all that a guest can grow: linear memories and tables. Beyond the budget `memory.grow` and
+//! `table.grow` return -1. A guest that needs more to begin with does not start.
 //!
-//! A memory asks the budget each time it grows. A table cannot: wasmer grows it by itself, up to a maximum. So what a
-//! table may ever grow by is taken from the budget when it is made: as much as it declares, but no more than an eighth of
-//! what is left.
+//! A memory asks the budget each time it grows. A table cannot: wasmer grows it by itself, up to a maximum. So a new
+//! table takes all its future growth from the budget: as much as it declares, but at most an eighth of the rest.
 
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +13,13 @@ use wasmer::sys::vm::{LinearMemory, VMConfig, VMMemory, VMMemoryDefinition, VMTa
 use wasmer::sys::{BaseTunables, Tunables};
 use wasmer::{MemoryError, MemoryStyle, MemoryType, Pages, TableStyle, TableType, WASM_PAGE_SIZE};
 
-/// Bytes of an element of a table.
+/// Size of a table's element, in bytes.
 const ELEMENT: u64 = size_of::<usize>() as u64;
 
-/// Which part of what is left a table may take in advance.
+/// A table may take one in so many bytes of the rest in advance.
 const TABLES_PART: u64 = 8;
 
-/// What is left of a guest's budget, in bytes; shared by all that takes from it.
+/// The rest of a guest's budget, in bytes. All memories and tables share it.
 #[derive(Debug, Clone)]
 struct Budget(Arc<Mutex<u64>>);
 
@@ -45,7 +44,7 @@ impl Budget {
         *left = left.saturating_add(bytes);
     }
 
-    /// Takes what a table has and may get, and returns the number of elements that it may grow to.
+    /// Takes a table's initial size and its growth from the budget. Returns the number of elements that it may grow to.
     fn table(&self, table: &TableType) -> Option<u32> {
         if !self.take(u64::from(table.minimum) * ELEMENT) {
             return None;
@@ -57,7 +56,7 @@ impl Budget {
     }
 }
 
-/// Makes memories and tables within a budget, on a stack that is large enough.
+/// A maker of memories and tables within a budget, on a stack that is large enough.
 pub(super) struct Limits {
     base: BaseTunables,
     budget: Option<Budget>,
@@ -65,7 +64,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Grants so many bytes; all that is asked for without a limit. The stack has its own.
+    /// Makes a budget of `limit` bytes; without a limit every request is granted. The stack has its own limit.
     pub(super) fn new(base: BaseTunables, stack: usize, limit: Option<u64>) -> Self {
         let budget = limit.map(|limit| Budget(Arc::new(Mutex::new(limit))));
         Self { base, budget, config: VMConfig { wasm_stack_size: Some(stack) } }
@@ -123,7 +122,7 @@ impl Tunables for Limits {
         style: &MemoryStyle,
         vm_definition_location: NonNull<VMMemoryDefinition>,
     ) -> Result<VMMemory, MemoryError> {
-        // SAFETY: the caller has promised what this function wants, in the same words.
+        // SAFETY: the caller has promised all that this function requires.
         self.memory(ty, || unsafe { self.base.create_vm_memory(ty, style, vm_definition_location) })
     }
 
@@ -138,7 +137,7 @@ impl Tunables for Limits {
         vm_definition_location: NonNull<VMTableDefinition>,
     ) -> Result<VMTable, String> {
         let ty = self.table(ty)?;
-        // SAFETY: the caller has promised what this function wants, in the same words.
+        // SAFETY: the caller has promised all that this function requires.
         unsafe { self.base.create_vm_table(&ty, style, vm_definition_location) }
     }
 
@@ -147,7 +146,7 @@ impl Tunables for Limits {
     }
 }
 
-/// A memory that asks before it grows. Its definition, which native code reads, is the inner one's.
+/// A memory that asks before it grows. Native code reads the inner memory's definition.
 #[derive(Debug)]
 struct Limited {
     inner: VMMemory,
@@ -183,7 +182,7 @@ impl LinearMemory for Limited {
     }
 
     fn try_clone(&self) -> Result<Box<dyn LinearMemory + Send + Sync + 'static>, MemoryError> {
-        // A clone would grow past the budget. Only shared memories have any, and there are none.
+        // A clone would grow past the budget. Only shared memories have clones, and there are none.
         Err(MemoryError::MemoryNotShared)
     }
 
@@ -206,7 +205,7 @@ mod tests {
         TableType::new(Type::FuncRef, minimum, maximum)
     }
 
-    /// What is taken is gone, what is too much is not taken, and what is given back can be taken again.
+    /// Taken bytes are gone, too large a request takes nothing, and returned bytes can be taken again.
     #[test]
     fn budget_is_one() {
         let budget = budget(1000);
@@ -217,7 +216,7 @@ mod tests {
         assert_eq!(budget.left(), 0);
     }
 
-    /// A table takes what it has, and what it declares or an eighth of the rest, whichever is less.
+    /// A table takes its initial size, and then its declared growth or an eighth of the rest, the smaller of the two.
     #[test]
     fn tables_take_in_advance() {
         let budget = budget(1000 * ELEMENT);
@@ -229,7 +228,7 @@ mod tests {
         assert_eq!(budget.left(), 700 * ELEMENT);
     }
 
-    /// A memory grows within the budget, and what it could not have is still there for others.
+    /// A memory grows within the budget; a refused request leaves its bytes to others.
     #[test]
     fn memories_ask() {
         let base = super::super::options::Options::host().tunables();

@@ -19,7 +19,7 @@ pub(super) fn version() -> String {
     format!("{major}.{minor}.{patch}")
 }
 
-/// Returns the level of LLVM's code generator. What is done to the code before is the same with each of them.
+/// Returns the level of LLVM's code generator. The passes before it are the same with each level.
 pub(super) fn level(optimize: Optimize) -> Level {
     match optimize {
         Optimize::Speed => Level::Aggressive,
@@ -37,7 +37,7 @@ pub(super) fn name_of_level(level: &Level) -> &'static str {
     }
 }
 
-/// Makes what an engine with this compiler is built by.
+/// Makes the builder of an engine with this compiler.
 pub(super) fn builder(options: &Options) -> EngineBuilder {
     let mut compiler = LLVM::new();
     // The only format that is mapped from its file.
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
     use crate::lock;
 
-    /// The compiler is that of this wasmer, and the linked library is one that it is made for.
+    /// The compiler is that of this wasmer, and supports the linked library.
     #[test]
     fn version_is_the_linked_one() {
         assert_eq!(lock::versions(&lock::text(), "wasmer-compiler-llvm"), [WASMER]);

@@ -1,6 +1,6 @@
 //! Everything that shapes native code, in one struct that is both turned into wasmer's configuration and hashed.
 //!
-//! Hashing takes the struct apart, so a field that is forgotten there does not compile. What is not here is wasmer's default,
+//! Hashing destructures the struct, so a forgotten field does not compile. Every other setting is wasmer's default,
 //! which the version stands for.
 
 use wasmer::sys::{BaseTunables, CpuFeature, EngineBuilder, Features, Target, Triple};
@@ -10,12 +10,12 @@ use super::compiler::{self, Level};
 use super::{NAME, VERSION, proposals};
 use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError, artifact};
 
-/// Stack of a guest's own calls, bytes: what a native program gets on Linux.
+/// Stack of a guest's own calls, in bytes: as large as a native program's on Linux.
 const STACK: u64 = 8 << 20;
-/// The least and the most that it may have. wasmer itself takes 8 KiB to 100 MiB.
+/// Minimum and maximum of that stack, in bytes. wasmer itself takes 8 KiB to 100 MiB.
 const STACK_LIMITS: (u64, u64) = (64 << 10, 100 << 20);
 
-/// What native code depends on, and what shapes none.
+/// The options that native code depends on, and those that shape none.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     /// Version of this list: raised when a field is added, removed or means something else.
@@ -29,7 +29,7 @@ pub(super) struct Options {
     compiler_version: String,
     pub(super) optimize: Level,
     pub(super) canonical_nans: bool,
-    /// Accesses that are not aligned are taken apart, for machines that cannot do them. LLVM knows without being told.
+    /// The compiler splits unaligned accesses, for machines that cannot do them. LLVM knows without being told.
     pub(super) split_unaligned: bool,
     features: Features,
     /// Address space per linear memory, in pages of wasm: with all of 32 bits reserved, no access needs a bounds check.
@@ -67,10 +67,10 @@ impl Options {
         }
     }
 
-    /// Returns the options with somebody's choices.
+    /// Returns the options with the choices of `tuning`.
     ///
     /// # Errors
-    /// [`TuningError`] names what cannot be chosen.
+    /// [`TuningError`] names the impossible choice.
     pub(super) fn tuned(tuning: &Tuning) -> Result<Self, TuningError> {
         if tuning.machine != Machine::default() {
             return Err(TuningError::Fixed { what: "another machine", engine: NAME });
@@ -84,12 +84,12 @@ impl Options {
         Ok(Self { optimize, features, stack, serial: tuning.serial, ..Self::host() })
     }
 
-    /// Bytes of a guest's stack.
+    /// Returns the bytes of a guest's stack.
     pub(super) fn stack(&self) -> usize {
         usize::try_from(self.stack).unwrap_or(usize::MAX)
     }
 
-    /// Hashes all of it, in the order of the struct.
+    /// Hashes all options, in the order of the struct.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let Self {
             format,
@@ -130,12 +130,12 @@ impl Options {
         ])
     }
 
-    /// Returns what is written behind each artifact.
+    /// Returns the label behind each artifact.
     pub(super) fn label(&self) -> String {
         artifact::label_of(VERSION, &self.fingerprint())
     }
 
-    /// Returns how linear memories are laid out.
+    /// Returns the layout of linear memories.
     pub(super) fn tunables(&self) -> BaseTunables {
         BaseTunables {
             static_memory_bound: Pages(self.memory_reservation),
@@ -162,7 +162,7 @@ impl Options {
     }
 }
 
-/// Returns what wasm may use: what the compiler is known to do, as far as it is part of the standard.
+/// Returns the features that wasm may use: the parts of the standard that the compiler is known to implement.
 pub(super) fn features() -> Features {
     let mut features = Features::none();
     features

@@ -1,4 +1,4 @@
-//! Proposals of WebAssembly by name, for those who want to take more or fewer of them.
+//! Proposals of WebAssembly by name, to enable or disable them.
 
 use wasmer::sys::Features;
 
@@ -6,10 +6,10 @@ use super::NAME;
 use crate::TuningError;
 use crate::tuning::proposals;
 
-/// Where a proposal is switched.
+/// The switch of a proposal.
 type Switch = fn(&mut Features) -> &mut bool;
 
-/// What can be chosen. The rest cannot be done without, or the compiler does not have it.
+/// The proposals that a user can choose. The rest is required, or the compiler does not have it.
 const PROPOSALS: [(&str, Switch); 6] = [
     ("exceptions", |features| &mut features.exceptions),
     ("extended-const", |features| &mut features.extended_const),
@@ -19,16 +19,16 @@ const PROPOSALS: [(&str, Switch); 6] = [
     ("threads", |features| &mut features.threads),
 ];
 
-/// Takes (`name`) and refuses (`-name`) proposals, in the order given.
+/// Enables (`name`) and disables (`-name`) proposals, in the order given.
 ///
 /// # Errors
-/// [`TuningError::Proposal`] if there is none of a name.
+/// [`TuningError::Proposal`] if a name is unknown.
 pub(super) fn choose(mut features: Features, choices: &[String]) -> Result<Features, TuningError> {
     for (place, take) in proposals(choices, &PROPOSALS.map(|(name, _)| name), NAME)? {
         let (name, switch) = PROPOSALS[place];
         *switch(&mut features) = take;
         match (name, take) {
-            // The one builds on the other.
+            // Relaxed SIMD builds on SIMD.
             ("relaxed-simd", true) => features.simd = true,
             ("simd", false) => features.relaxed_simd = false,
             _ => {}
@@ -46,7 +46,8 @@ mod tests {
         choose(features(), &choices.iter().map(|choice| (*choice).to_owned()).collect::<Vec<_>>())
     }
 
-    /// Each proposal is taken by default and can be refused; what builds on one goes with it and brings it back.
+    /// Each proposal is enabled by default and can be disabled. Disabling it disables its dependents; enabling a
+    /// dependent enables it again.
     #[test]
     fn proposals_are_chosen() {
         for (name, switch) in PROPOSALS {

@@ -16,7 +16,7 @@ use crate::{Guest, Network, Program, RunError, preview1};
 /// Faults that native code may cause on purpose: out-of-bounds access, `unreachable`, division by zero.
 const FAULTS: [Signal; 3] = [Signal::SIGSEGV, Signal::SIGILL, Signal::SIGFPE];
 
-/// A module that is mapped.
+/// A mapped module.
 pub(super) struct ModuleProgram {
     engine: Engine,
     module: Module,
@@ -51,7 +51,7 @@ impl ModuleProgram {
     }
 
     fn instantiate_and_call(&self, guest: &Guest, store: &mut Store, state: &FunctionEnv<State>) -> Result<(), Stop> {
-        // A start function may call WASI before there is an instance whose memory WASI could be told of.
+        // A start function may call WASI before the instance exists, so WASI has no memory yet.
         let imports = imports(store, state);
         let instance = Instance::new(store, &self.module, &imports)?;
         state.as_mut(store).memory = instance.exports.get_memory("memory").ok().cloned();
@@ -78,18 +78,18 @@ impl Program for ModuleProgram {
         }
         SigSet::from_iter(FAULTS).thread_unblock().map_err(|error| setup(format!("signals: {error}")))?;
         match guest.network {
-            // Nothing that a guest may import opens a socket, and no descriptor that it is given is one.
+            // A guest can import no function that opens a socket, and gets no descriptor that is one.
             Network::Inherit | Network::None => {}
         }
         self.call(guest)
     }
 }
 
-/// Why a guest stopped before its entry point returned.
+/// The reason why a guest stopped before its entry point returned.
 enum Stop {
-    /// It never ran.
+    /// The guest never ran.
     Setup(RunError),
-    /// It exited or trapped.
+    /// The guest exited or trapped.
     Ended(RuntimeError),
 }
 
@@ -113,14 +113,14 @@ impl From<InstantiationError> for Stop {
 #[error("the guest exits with {0}")]
 struct Exit(i32);
 
-/// What the functions of WASI are called with.
+/// The data of WASI's functions.
 struct State {
     wasi: Wasi,
-    /// The guest's.
+    /// The guest's memory.
     memory: Option<Memory>,
 }
 
-/// Makes what a guest imports.
+/// Makes the guest's imports.
 fn imports(store: &mut Store, state: &FunctionEnv<State>) -> Imports {
     let mut imports = Imports::new();
     for (name, parameters, call) in wasi::functions() {
@@ -186,12 +186,13 @@ impl Bits for i64 {
     }
 }
 
-/// Calls a function of WASI's for the guest.
+/// Calls a function of WASI for the guest.
 fn answer(mut state: FunctionEnvMut<'_, State>, call: Call, arguments: &[u64]) -> i32 {
     let (State { wasi, memory }, store) = state.data_and_store_mut();
     let Some(memory) = memory else { return wasi.call(call, &mut [], arguments) };
     let view = memory.view(&store);
-    // SAFETY: the guest waits for the answer, and has no other thread: its memory is not shared, for such modules are refused.
+    // SAFETY: the guest waits for the answer, and has no other thread: its memory is not shared, because the engine
+    // refuses such modules.
     wasi.call(call, unsafe { view.data_unchecked_mut() }, arguments)
 }
 
@@ -224,7 +225,7 @@ mod tests {
         types.iter().map(letter).collect()
     }
 
-    /// Each function that a guest may import is offered with that type.
+    /// The engine offers each function that a guest may import, with its type.
     #[test]
     fn functions_of_wasi_are_offered() {
         let mut store = Store::new(super::super::options::Options::host().loading_engine());

@@ -1,12 +1,14 @@
-//! Paths of a guest that has all of its process's root: what wasmtime refuses to resolve is resolved by [`crate::paths`].
+//! Resolves paths that wasmtime refuses to resolve, for a guest that has all of its process's root: see
+//! [`crate::paths`].
 //!
-//! wasmtime's functions that take a path are replaced by ones that call them, and call them once more if a path was refused
-//! (`not-permitted`): with the folder in which the kernel finds what the path leads to, and the last name. wasmtime still opens, changes
-//! and removes by itself, and still checks what the folder allows. Components have the functions of preview 2 ([`replace`]) and 3
-//! ([`preview3`]), modules those of preview 1 ([`preview1`]).
+//! Functions here replace wasmtime's functions that take a path. They call wasmtime's, and call them once more if
+//! wasmtime refuses a path (`not-permitted`). The second call gets the folder in which the kernel finds the target, and
+//! the last name. wasmtime still opens, changes and removes by itself, and still checks the folder's permissions.
+//! Components get the functions of preview 2 ([`replace`]) and 3 ([`preview3`]), modules those of preview 1
+//! ([`preview1`]).
 //!
-//! When wasmtime is upgraded, a test here tells if an interface or function has got another name; the tests of all engines in
-//! `test/tests/paths.rs` tell if a path leads elsewhere than that of a native program.
+//! When wasmtime is upgraded, a test here tells if an interface or function has another name. The tests of all engines
+//! in `test/tests/paths.rs` tell if a path leads elsewhere than that of a native program.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -28,17 +30,18 @@ use crate::{Guest, paths, preopens};
 pub(super) mod preview1;
 pub(super) mod preview3;
 
-/// The interface, as wasmtime's linker calls it (a test asks it).
+/// The interface's name in wasmtime's linker; a test checks it.
 const INTERFACE: &str = "wasi:filesystem/types@0.2.12";
 
-/// Where a path leads: a folder that has been opened for one call, and a name in it.
+/// The place that a path leads to: a folder opened for one call, and a name in it.
 pub(super) struct Turned {
     folder: Resource<Descriptor>,
     name: String,
 }
 
 impl Turned {
-    /// Finds where a path leads that starts in a folder of the table; what is no folder of the table is the caller's business.
+    /// Finds the place of a path that starts in a folder of the table. Returns `None` for anything but a folder; the
+    /// caller handles that.
     pub(super) fn find(
         table: &mut ResourceTable,
         base: u32,
@@ -64,7 +67,7 @@ impl Turned {
     }
 }
 
-/// Finds where a path leads that starts in a folder. What the folder allows, the one found allows.
+/// Finds the place of a path that starts in a folder. The found folder has the permissions of the first.
 fn locate(base: &Dir, path: &str, follow: bool) -> std::io::Result<(Dir, String)> {
     let place = paths::locate(base.dir.as_fd(), path.as_bytes(), follow)?;
     let name = place.name.into_string().map_err(|_| rustix::io::Errno::ILSEQ)?;
@@ -74,7 +77,7 @@ fn locate(base: &Dir, path: &str, follow: bool) -> std::io::Result<(Dir, String)
 }
 
 impl Either {
-    /// Finds the folder among those that the guest is given, if it is given one.
+    /// Finds the folder for both places among the guest's folders, if the guest has one.
     pub(super) fn of(host: &mut Host, guest: &Guest) -> Option<Self> {
         let working = preopens::working(guest)?;
         let given = Preopens::get_directories(&mut host.filesystem()).ok()?;
@@ -92,8 +95,8 @@ impl Either {
     }
 }
 
-/// Returns the folder that a path starts in: the one asked for, or `/` in the place of the one that stands for both; `None` if nobody
-/// knows what the path means.
+/// Returns the folder that a path starts in: the requested folder, or `/` if that folder stands for both and the path
+/// means `/`. Returns `None` if nobody knows which file the path means.
 pub(super) fn steer(host: &Host, fd: u32, path: &str, follow: bool, intent: Intent) -> Option<u32> {
     let Some(either) = &host.either else { return Some(fd) };
     match host.table.get(&Resource::<Descriptor>::new_borrow(fd)) {
@@ -107,7 +110,7 @@ pub(super) fn steer(host: &Host, fd: u32, path: &str, follow: bool, intent: Inte
     }
 }
 
-/// Reads what a link leads to. wasmtime does not say that of an absolute one.
+/// Reads the target of a link. wasmtime does not return an absolute target.
 pub(super) fn read_link(
     table: &ResourceTable,
     base: u32,
@@ -140,12 +143,12 @@ pub(super) fn make_link(
     Ok(Some(make()))
 }
 
-/// Says whether a path was refused that the guest may use.
+/// Returns whether wasmtime refused a path that the guest may use.
 fn is_refused<T>(host: &Host, result: &FsResult<T>) -> bool {
     host.has_root && result.as_ref().is_err_and(|error| matches!(error.downcast_ref(), Some(ErrorCode::NotPermitted)))
 }
 
-/// Makes of an error what the guest is told.
+/// Turns an error into the guest's error code.
 fn answer<T>(host: &mut Host, result: FsResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
     Ok((match result {
         Ok(value) => Ok(value),
@@ -165,7 +168,7 @@ fn intent(how: OpenFlags) -> Intent {
     }
 }
 
-/// The error of a call whose path may mean either of two files.
+/// Returns the error of a call with a path that may mean either of two files.
 fn refused<T>() -> Result<T, ErrorCode> {
     Err(ErrorCode::NotPermitted)
 }
@@ -245,7 +248,7 @@ macro_rules! two_paths {
     };
 }
 
-/// Puts functions of preview 2 in the place of wasmtime's.
+/// Replaces wasmtime's functions of preview 2.
 pub(super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut interface = linker.instance(INTERFACE)?;
@@ -304,7 +307,7 @@ pub(super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Finds where two paths lead.
+/// Finds the places of two paths.
 pub(super) fn both(
     table: &mut ResourceTable,
     (from, source): (u32, &str),
@@ -337,7 +340,7 @@ mod tests {
     use super::super::options::Options;
     use super::*;
 
-    /// It replaces functions of wasmtime's own linker, under the same names, in preview 2 and 3.
+    /// The replaced functions exist in wasmtime's own linker, under the same names, in preview 2 and 3.
     #[test]
     fn interfaces_are_those_of_wasmtime() {
         let engine = Options::host().engine(false, Form::Async).unwrap();

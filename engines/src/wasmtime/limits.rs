@@ -1,8 +1,8 @@
 //! The limit of a guest's memory.
 //!
-//! One budget covers all that a guest can grow: linear memories, tables, and the heap of collected objects, which wasmtime counts as a
-//! memory. Beyond the budget `memory.grow` and `table.grow` return -1. A guest whose initial size exceeds the budget is not started. The
-//! process's own limit, that of its cgroup, applies in addition.
+//! One budget covers all that a guest can grow: linear memories, tables, and the heap of collected objects, which
+//! wasmtime counts as a memory. Beyond the budget `memory.grow` and `table.grow` return -1. A guest does not start if
+//! its initial size exceeds the budget. The process's own limit, that of its cgroup, applies in addition.
 
 use wasmtime::ResourceLimiter;
 

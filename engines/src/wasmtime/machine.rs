@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// A CPU of another architecture, and `native` for another target, are errors that list what the target has.
+    /// A CPU of another architecture, and `native` for another target, are errors that list the target's CPUs.
     #[cfg(feature = "cross")]
     #[test]
     fn unknown_cpus_are_refused() {

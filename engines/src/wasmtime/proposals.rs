@@ -52,7 +52,8 @@ pub(super) fn choose(mut features: WasmFeatures, choices: &[String]) -> Result<W
     Ok(features)
 }
 
-/// Returns the proposal whose absence the validator reports, if a user can choose it. The validator spells a name with spaces.
+/// Returns the disabled proposal that the validator reports, if a user can choose it. The validator spells a name with
+/// spaces.
 pub(super) fn refused_by(reason: &str) -> Option<&'static str> {
     let reason = reason.to_lowercase();
     let mut names = PROPOSALS.iter().map(|proposal| proposal.name);

@@ -17,10 +17,10 @@ use super::{one_line, traps};
 use crate::exports::{self, Export};
 use crate::{Guest, Program, RunError, Tuning, WasmKind, entry_point, paths, preopens};
 
-/// A module whose imports are bound.
+/// A module with bound imports.
 pub(super) struct ModuleProgram {
     bound: wasmtime::InstancePre<ModuleHost>,
-    /// Its code counts what it executes.
+    /// Its code counts fuel.
     counts: bool,
 }
 
@@ -97,11 +97,11 @@ impl Entry {
     }
 }
 
-/// A component whose imports are bound.
+/// A component with bound imports.
 pub(super) struct ComponentProgram {
     bound: component::InstancePre<Host>,
     entry: Entry,
-    /// Its code counts what it executes.
+    /// Its code counts fuel.
     counts: bool,
 }
 

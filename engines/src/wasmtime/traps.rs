@@ -39,8 +39,8 @@ pub(super) fn remember() {
 pub(super) fn restore() -> io::Result<()> {
     let handlers = HANDLERS.get().into_iter().flatten();
     for (signal, action) in FAULTS.into_iter().zip(handlers) {
-        // SAFETY: the action is what the system itself returned for this signal: wasmtime's handler, whose code and state
-        // live as long as the process.
+        // SAFETY: the system itself returned this action for this signal. It is wasmtime's handler, and its code and
+        // state live as long as the process.
         if unsafe { libc::sigaction(signal as libc::c_int, action, ptr::null_mut()) } != 0 {
             return Err(io::Error::last_os_error());
         }

@@ -1,4 +1,4 @@
-//! What engines of core modules refuse before a container is even created, and what they do not.
+//! Wasm that engines of core modules refuse before a container exists, and wasm that they accept.
 
 use prewasi_engines::CompileError;
 
@@ -21,8 +21,8 @@ fn unsupported(result: Result<Vec<u8>, CompileError>) -> String {
     }
 }
 
-/// An import that nobody provides is named with its module, be it a function or anything else; what an engine has beyond
-/// WASI is among those.
+/// The error names an unknown import with its module, for a function or any other kind. An engine's extensions of WASI
+/// are unknown too.
 fn unknown_import_is_named() {
     for (text, module, name) in [
         (r#"(module (import "env" "missing" (func)))"#, "env", "missing"),
@@ -50,13 +50,13 @@ fn unknown_import_is_named() {
     }
 }
 
-/// A component is refused, and the reason names an engine that runs it.
+/// The engine refuses a component, and the error names an engine that runs it.
 fn component_is_refused() {
     let reason = unsupported(compile("(component)"));
     assert!(reason.contains("component") && reason.contains("wasmtime"), "{reason}");
 }
 
-/// A memory for threads is refused, and the reason says so.
+/// The engine refuses a memory for threads, and the error says so.
 fn shared_memory_is_refused() {
     let reason = unsupported(compile(r#"(module (memory 1 2 shared))"#));
     assert!(reason.contains("shared memory"), "{reason}");
@@ -71,19 +71,19 @@ fn truncated_wasm_is_refused() {
     .unwrap();
     let mut refused = 0;
     for length in 8..whole.len() {
-        // What ends between two sections may be whole wasm, only smaller.
+        // Bytes that end between two sections may be whole wasm, only smaller.
         refused += usize::from(matches!(compile_bytes(whole[..length].to_vec()), Err(CompileError::Invalid { .. })));
     }
     assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
 }
 
-/// Valid wasm that uses what is switched off is refused with the feature's name.
+/// The error for valid wasm that uses a disabled feature names the feature.
 fn what_cannot_run_is_refused() {
     let reason = invalid(compile(r#"(module (memory i64 1))"#));
     assert!(reason.contains("memory64"), "{reason}");
 }
 
-/// A guest without a memory calls what needs none.
+/// A guest without a memory calls functions that need none.
 fn guest_without_memory() {
     let module = artifact(
         r#"(module

@@ -8,7 +8,7 @@ use crate::guest::LOAD_FAILED;
 
 trials![other_version_is_refused, other_options_are_refused, other_files_are_refused, module_is_mapped,];
 
-/// Code of another version is refused, and the reason names it.
+/// The engine refuses code of another version, and the error names the version.
 fn other_version_is_refused() {
     let artifact = compile(MODULE).unwrap();
     let (engine, label) = (crate::engine(), version_label(&crate::engine()));
@@ -19,7 +19,7 @@ fn other_version_is_refused() {
     assert_eq!(load(&artifact, artifact.len() as u64), "it was loaded");
 }
 
-/// Code of another fingerprint (other options, another CPU) is refused, and the reason names both.
+/// The engine refuses code of another fingerprint (other options, another CPU), and the error names both.
 fn other_options_are_refused() {
     let artifact = compile(MODULE).unwrap();
     let own = crate::engine().fingerprint().hex()[..12].to_owned();
@@ -41,7 +41,7 @@ fn other_files_are_refused() {
 
 /// The code of a running module is the file's own pages: none is copied, and two processes share them.
 fn module_is_mapped() {
-    // The data is changed while it runs, which must not touch the file.
+    // The guest changes the data while it runs, which must not touch the file.
     let module = artifact(
         r#"(module (memory 1) (data (i32.const 0) "data")
             (func (export "_start") (i32.store (i32.const 0) (i32.const 1))))"#,
@@ -56,7 +56,7 @@ fn module_is_mapped() {
 fn assert_mapped(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let mappings = mappings(ended);
-    // What is writable are the addresses of the engine's own functions, which each process fills in.
+    // Writable mappings hold the addresses of the engine's own functions, which each process fills in.
     let code: Vec<_> = mappings.iter().filter(|mapping| mapping["permissions"].starts_with("r-x")).collect();
     assert!(!code.is_empty(), "{}", ended.stdout);
     for mapping in &code {

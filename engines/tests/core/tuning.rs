@@ -1,4 +1,4 @@
-//! What a person may choose of how core modules are compiled and run, with each engine that compiles no components.
+//! Choices of how core modules are compiled and run, with each engine that compiles no components.
 
 use prewasi_engines::{CompileError, Engine, Tuning, TuningError, version_label};
 
@@ -12,7 +12,7 @@ pub(crate) fn engine(tuning: &str) -> Result<Box<dyn Engine>, TuningError> {
     crate::engine().tuned(&tuning.parse::<Tuning>().unwrap())
 }
 
-/// Code that was compiled in one way is not loaded by an engine that compiles in another; what shapes no code changes nothing.
+/// An engine does not load code that was compiled with other choices. Choices that shape no code change nothing.
 fn each_choice_has_its_own_code() {
     let plain = version_label(&crate::engine());
     let choices = ["optimize=size", "optimize=none", "proposals=-simd"];
@@ -32,7 +32,7 @@ fn each_choice_has_its_own_code() {
     }
 }
 
-/// Wasm that uses a proposal which is refused does not compile; the error names it.
+/// Wasm that uses a disabled proposal does not compile; the error names the proposal.
 fn proposals_are_refused() {
     let simd = r#"(module (func (export "_start") (drop (v128.const i32x4 0 0 0 0))))"#;
     match compile_tuned(simd, "proposals=-simd") {
@@ -42,7 +42,7 @@ fn proposals_are_refused() {
     assert_eq!(tuned(simd, "", &[]).code, Some(0));
 }
 
-/// What cannot be chosen is refused by name, with what can.
+/// The error for an unknown choice names it, and the possible ones.
 fn unknown_choices_are_refused() {
     let error = |text: &str| engine(text).err().unwrap();
     assert!(error("proposals=-reference-types").to_string().contains("multi-memory"));

@@ -1,4 +1,4 @@
-//! What the tests share: prepare some text, start a guest, look at how it ended.
+//! Helpers of all tests: prepare a text, start a guest, check how it ended.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -19,14 +19,14 @@ macro_rules! trials {
 }
 pub(crate) use trials;
 
-/// Writes an artifact where a guest can be started from.
+/// Writes an artifact to a file from which a guest can start.
 pub(crate) fn store(artifact: &[u8]) -> NamedTempFile {
     let file = NamedTempFile::new().unwrap();
     std::fs::write(file.path(), artifact).unwrap();
     file
 }
 
-/// Translates text and stores what the engine runs: native code, or the wasm itself.
+/// Translates text and stores the engine's input: native code, or the wasm itself.
 pub(crate) fn artifact(text: &str) -> NamedTempFile {
     let (engine, wasm) = (crate::engine(), Wasm::new(wat::parse_str(text).unwrap()).unwrap());
     if engine.compiles() { store(&engine.compile(&wasm).unwrap()) } else { store(wasm.bytes()) }
@@ -44,7 +44,7 @@ pub(crate) fn run(artifact: &NamedTempFile, options: &[&str]) -> Ended {
     Ended::from(guest(artifact.path()).args(options).output().unwrap())
 }
 
-/// How a guest ended.
+/// The end of a guest.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,

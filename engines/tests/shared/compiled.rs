@@ -1,4 +1,4 @@
-//! The tests that every engine passes which compiles ahead of time, and what its own tests of that begin with.
+//! The tests for every engine that compiles ahead of time, and the helpers of such an engine's own tests.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,7 +25,7 @@ pub(crate) fn compile(text: &str) -> Result<Vec<u8>, CompileError> {
     compile_bytes(wat::parse_str(text).unwrap())
 }
 
-/// Compiles bytes that begin as wasm does.
+/// Compiles bytes that begin like wasm.
 pub(crate) fn compile_bytes(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
     crate::engine().compile(&Wasm::new(bytes).unwrap())
 }
@@ -61,7 +61,7 @@ pub(crate) fn load(bytes: &[u8], size: u64) -> String {
 pub(crate) fn load_here(artifact: &tempfile::NamedTempFile) -> Box<dyn Program> {
     let file = artifact.reopen().unwrap();
     let size = file.metadata().unwrap().len();
-    // SAFETY: it was compiled a moment ago and nobody changes it.
+    // SAFETY: it was compiled a moment ago, and no process changes it.
     let code = unsafe { NativeCode::trust(file, size) };
     crate::engine().load(code).unwrap()
 }
@@ -79,7 +79,8 @@ pub(crate) const COUNTS: &str = r#"(module (memory (export "memory") 1) (func (e
     (local.set $i (i32.const 100000))
     (loop $next (br_if $next (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))))"#;
 
-/// Calls itself 50,000 times, with a frame of its own each: what is done after a call keeps it from becoming a loop.
+/// Calls itself 50,000 times, each time with a frame of its own: the work after each call keeps it from becoming a
+/// loop.
 pub(crate) const RECURS: &str = r#"(module (memory (export "memory") 1)
     (func $deep (param $n i32) (result i32) (local $result i32)
         (if (result i32) (local.get $n)
@@ -107,7 +108,7 @@ fn wrong_signature_is_refused() {
     assert_eq!(unknown(compile(text)), ("wasi_snapshot_preview1".to_string(), "fd_write".to_string()));
 }
 
-/// Wasm that breaks the rules is refused with what the validator says and where.
+/// The error for invalid wasm has the validator's message and the offset.
 fn invalid_wasm_is_refused() {
     let reason = invalid(compile(r#"(module (func (result i32) (i64.const 1)))"#));
     assert!(reason.contains("type mismatch") && reason.contains("offset"), "{reason}");
@@ -121,7 +122,7 @@ fn compiling_twice_gives_the_same_bytes() {
     assert!(compile(&text).unwrap() == compile(&text).unwrap());
 }
 
-/// A shortened file and one whose length is not what the store says are refused.
+/// The engine refuses a shortened file, and a file with another length than the store says.
 fn damaged_headers_are_refused() {
     let artifact = compile(MODULE).unwrap();
     for length in [0, 1, 63, 64, 1000, artifact.len() / 2, artifact.len() - 1] {
@@ -131,7 +132,7 @@ fn damaged_headers_are_refused() {
     assert_eq!(reason, format!("its file has {} bytes instead of 1", artifact.len()));
 }
 
-/// The engine does not run what is not compiled.
+/// The engine does not run wasm that is not compiled.
 fn wasm_itself_is_not_run() {
     let wasm = Wasm::new(wat::parse_str(MODULE).unwrap()).unwrap();
     match crate::engine().load_wasm(&wasm) {
@@ -175,7 +176,7 @@ fn uncaught_exception_is_a_trap() {
     }
 }
 
-/// In a read-only folder no file is made; the same guest makes it in one that is not.
+/// A guest makes no file in a read-only folder; the same guest makes it in a writable one.
 fn folders_can_be_read_only() {
     let module = artifact(
         r#"(module
@@ -196,7 +197,7 @@ fn folders_can_be_read_only() {
     assert!(folder.path().join("file").is_file());
 }
 
-/// A large artifact is not read when it is loaded: of its pages, only a small part is ever resident.
+/// Loading does not read a large artifact: only a small part of its pages is ever resident.
 fn large_artifact_starts_at_once() {
     let body = "(local.set 0 (i32.mul (local.get 0) (i32.add (i32.const 12345) (local.get 0))))".repeat(60);
     let functions: String =
@@ -216,7 +217,7 @@ fn large_artifact_starts_at_once() {
     assert!(resident < size / 2, "{resident} of {size} KiB are resident");
 }
 
-/// Returns what a guest has reported of the mappings of its artifact.
+/// Returns the mappings of its artifact that a guest has reported.
 pub(crate) fn mappings(ended: &Ended) -> Vec<BTreeMap<&str, &str>> {
     (ended.stdout.lines())
         .filter_map(|line| line.strip_prefix("mapping "))

@@ -68,7 +68,7 @@ fn working_directory_is_descriptor_3() {
     assert!(root.path().join("work/deep/file").is_file());
 }
 
-/// What a guest writes to a file is there when it has ended, even in a forked process.
+/// A guest's writes to a file are there when the guest has ended, even in a forked process.
 fn files_are_written() {
     let root = root();
     let ended = run(&lister(), &["--forked", "--dir", root.path().to_str().unwrap(), "/data"]);
@@ -76,7 +76,7 @@ fn files_are_written() {
     assert_eq!(fs::read_to_string(root.path().join("file")).unwrap(), "file");
 }
 
-/// A folder that does not exist keeps the guest from running, and is named.
+/// A folder that does not exist keeps the guest from running, and the error names it.
 fn missing_folder_is_named() {
     let root = root();
     for options in
@@ -92,7 +92,7 @@ fn missing_folder_is_named() {
     }
 }
 
-/// A path that leads out of a folder is refused.
+/// The engine refuses a path that leads out of a folder.
 fn guest_stays_inside() {
     let root = root();
     let inside = root.path().join("work");

@@ -1,4 +1,4 @@
-//! The process that becomes a container, reduced to what an engine sees of it: load, fork, run on a fresh thread.
+//! The process that becomes a container, reduced to the steps that an engine sees: load, fork, run on a fresh thread.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -93,11 +93,11 @@ fn run(program: &dyn Program, guest: &Guest) -> u8 {
     }
 }
 
-/// Does what a container's init may do: all signals back to their defaults, and blocked.
+/// Sets all signals to their defaults and blocks them, as a container's init may do.
 fn forget_signals() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in [Signal::SIGSEGV, Signal::SIGILL, Signal::SIGFPE, Signal::SIGBUS] {
-        // SAFETY: the default action runs no code of ours.
+        // SAFETY: the default action runs no code of this program.
         unsafe { sigaction(signal, &default) }.unwrap();
     }
     SigSet::all().thread_block().unwrap();

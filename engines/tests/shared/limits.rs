@@ -1,11 +1,11 @@
-//! What a guest may be denied.
+//! Limits of a guest.
 
 use crate::common::{artifact, run, trials};
 
 trials![memory_is_denied, too_much_to_begin_with];
 
-/// Starts with one page of memory and a table of 10 elements; grows each by as much, and exits with 1 for what was
-/// granted in the lowest bit, 2 for the next.
+/// Returns a guest that starts with one page of memory and a table of 10 elements, and grows both. Bit 0 of its exit
+/// code says that the memory grew by `pages`, bit 1 that the table grew by `elements`.
 pub(crate) fn growing(pages: u32, elements: u32) -> String {
     format!(
         r#"(module
@@ -20,7 +20,7 @@ pub(crate) fn growing(pages: u32, elements: u32) -> String {
     )
 }
 
-/// A guest that asks for more than it may have gets -1 and goes on; without a limit it gets what it asks for.
+/// A guest that asks for more than its limit gets -1 and goes on; without a limit it gets all that it asks for.
 fn memory_is_denied() {
     let module = artifact(&growing(16, 0));
     for (options, code) in [(&[][..], 3), (&["--memory", "2097152"], 3), (&["--memory", "1048576"], 2)] {
@@ -29,7 +29,7 @@ fn memory_is_denied() {
     }
 }
 
-/// A guest that needs more than it may have to begin with does not run, and the reason is said.
+/// A guest that needs more than its limit to begin with does not run, and the error says why.
 fn too_much_to_begin_with() {
     let ended = run(&artifact(&growing(0, 0)), &["--memory", "65535"]);
     assert_eq!(ended.code, Some(126));

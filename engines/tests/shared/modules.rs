@@ -73,7 +73,7 @@ fn arguments_and_environment_arrive() {
     assert_eq!(ended.code, Some(0));
 }
 
-/// What is written to stdout and stderr arrives there, and is not lost when the guest exits or traps.
+/// Output to stdout and stderr arrives there, even when the guest exits or traps.
 fn stdout_and_stderr_stay_apart() {
     for end in ["", "unreachable"] {
         let ended = run(
@@ -134,7 +134,7 @@ const LIBRARY: &str = r#"(module
         (i32.const 5))
     (func (export "wants") (param i32)))"#;
 
-/// A named export is called instead of the entry point, after `_initialize`; what it returns is no exit code.
+/// A named export runs instead of the entry point, after `_initialize`; its results are no exit code.
 fn exported_function() {
     let ended = run(&artifact(LIBRARY), &["--function", "work"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
@@ -157,7 +157,7 @@ fn export_without_a_name() {
     assert_eq!(run(&memory, &[]).code, Some(0));
 }
 
-/// An entry point that does not exist, is no function or wants parameters is named, and nothing runs.
+/// The error names an entry point that does not exist, is no function or has parameters, and nothing runs.
 fn function_must_be_callable() {
     let library = artifact(LIBRARY);
     for (options, reason) in [
@@ -171,7 +171,7 @@ fn function_must_be_callable() {
     }
 }
 
-/// A guest that has begun to wait for stdin can end although nothing ever comes.
+/// A guest that has begun to wait for stdin can end although no input ever comes.
 fn stdin_does_not_hold_the_process() {
     // Two subscriptions: descriptor 0 for reading, and a clock that is done after ten milliseconds.
     let module = artifact(
@@ -195,7 +195,7 @@ fn stdin_does_not_hold_the_process() {
     assert_eq!(ended.code, Some(3), "{ended:?}");
 }
 
-/// What is written to stdin reaches the guest, and its end too.
+/// Input on stdin reaches the guest, and so does its end.
 fn stdin_arrives() {
     let module = artifact(&format!(
         r#"(module
@@ -224,8 +224,8 @@ fn runs_after_a_fork() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(7), ""));
 }
 
-/// `_initialize` is called once, before a named function and not before the entry point, with WASI or without; nothing else
-/// that WAMR knows by its name is called at all.
+/// `_initialize` runs once, before a named function and not before the entry point, with WASI or without. No other
+/// function that WAMR knows by its name runs at all.
 fn library_is_set_up_once() {
     for import in ["", r#"(import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))"#] {
         let program = artifact(&format!(
@@ -246,7 +246,7 @@ fn library_is_set_up_once() {
     }
 }
 
-/// A guest may exit while it is set up; its code is the process's as ever.
+/// A guest may exit during its set-up; its code is still the process's exit code.
 fn exit_before_the_entry_point() {
     let text = |how: &str| {
         format!(
@@ -265,7 +265,7 @@ fn exit_before_the_entry_point() {
     assert_eq!((initializing.code, initializing.stderr.as_str()), (Some(9), ""));
 }
 
-/// What functions return is no exit code, of however many values it is.
+/// The results of a function are no exit code, even if there are several.
 fn entry_point_may_return_something() {
     let results = "i32 i64 f32 f64 funcref externref i32";
     let values =
@@ -275,7 +275,7 @@ fn entry_point_may_return_something() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 }
 
-/// A program that exports where its heap begins and never grows has all the pages that it asks for.
+/// A program that exports the start of its heap and never grows has all the pages that it asks for.
 fn memory_is_all_there() {
     let program = artifact(
         r#"(module
@@ -292,7 +292,7 @@ fn memory_is_all_there() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 }
 
-/// A program can be run more than once in one process: what WAMR changes, it changes in a copy.
+/// A program can run more than once in one process: WAMR changes only a copy of it.
 fn runs_again() {
     let ended = run(&artifact(LIBRARY), &["--function", "work", "--twice"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));

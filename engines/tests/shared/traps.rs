@@ -1,10 +1,10 @@
-//! Faults of a guest, which end it and nothing else.
+//! Faults of a guest. They end the guest and nothing else.
 
 use crate::common::{artifact, run, trials};
 
 trials![each_fault_is_a_trap, traps_survive_a_fork];
 
-/// One guest for each fault, and what an engine calls it.
+/// One guest for each fault, and the fault's name in the engine's message.
 const FAULTS: [(&str, &str); 5] = [
     ("unreachable", "unreachable"),
     ("(i32.store (i32.const 0x7ffffff0) (i32.const 1))", "out of bounds memory access"),
@@ -33,7 +33,7 @@ fn each_fault_is_a_trap() {
     }
 }
 
-/// Traps work in a forked process whose signals were all set back to their defaults and blocked.
+/// Traps work in a forked process that has reset all signals to their defaults and blocked them.
 fn traps_survive_a_fork() {
     for (fault, message) in FAULTS {
         let ended = run(&artifact(&faulty(fault)), &["--forked"]);

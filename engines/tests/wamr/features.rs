@@ -1,11 +1,11 @@
-//! What wasm may use.
+//! Features that wasm may use.
 
 use crate::common::{artifact, run, trials};
 
 trials![features];
 
-/// Bulk memory, references, several results, saturating conversions, sign extension, tail calls and extended constants are
-/// there.
+/// WAMR has bulk memory, references, several results, saturating conversions, sign extension, tail calls and extended
+/// constants.
 fn features() {
     let program = artifact(
         r#"(module

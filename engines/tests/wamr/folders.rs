@@ -1,4 +1,4 @@
-//! What a start function finds of its folders.
+//! Folders, as a start function finds them.
 
 use crate::common::{artifact, run, trials};
 use crate::folders_of_wasi::listed;
@@ -6,7 +6,7 @@ use crate::shared::folders::root;
 
 trials![read_only_comes_before_the_guest];
 
-/// A guest's `_initialize` and its start function find a folder read-only already.
+/// A guest's `_initialize` and its start function already find a read-only folder read-only.
 fn read_only_comes_before_the_guest() {
     let text = |more: &str| {
         format!(

@@ -1,11 +1,12 @@
-//! What a guest may be denied, and what WAMR cannot do at all.
+//! Limits of a guest, and limits that WAMR does not have.
 
 use crate::common::{artifact, run, trials};
 use crate::shared::limits::growing;
 
 trials![tables_count_too, no_page_is_no_limit, fuel_is_refused, no_network];
 
-/// Tables are of the same memory, a pointer for each element that they may ever have, for WAMR takes it at once.
+/// Tables use the same memory: a pointer for each element that they may ever have, because WAMR takes all of it at
+/// once.
 fn tables_count_too() {
     let module = artifact(&growing(1, 900));
     for (limit, code) in [("139072", 3), ("139071", 2), ("73536", 2), ("73535", 126)] {
@@ -13,7 +14,8 @@ fn tables_count_too() {
     }
 }
 
-/// A limit that leaves no page at all, which WAMR takes for no limit, is refused, save for memory that cannot grow.
+/// The engine refuses a limit that leaves no page, because WAMR takes it for no limit. Memory that cannot grow is the
+/// exception.
 fn no_page_is_no_limit() {
     let text = |memory: &str| format!(r#"(module (memory (export "memory") {memory}) (func (export "_start")))"#);
     let ended = run(&artifact(&text("0")), &["--memory", "65535"]);
@@ -23,14 +25,14 @@ fn no_page_is_no_limit() {
     assert_eq!(run(&artifact(&text("0")), &["--memory", "65536"]).code, Some(0));
 }
 
-/// WAMR does not count what is executed: a guest that is given fuel does not run.
+/// WAMR does not count fuel: a guest with fuel does not run.
 fn fuel_is_refused() {
     let ended = run(&artifact(&growing(0, 0)), &["--fuel", "1000"]);
     assert_eq!(ended.code, Some(126));
     assert!(ended.stderr.contains("cannot limit how much a guest executes"), "{}", ended.stderr);
 }
 
-/// A guest without a network runs: it has no function that makes a socket, and no descriptor that is one.
+/// A guest without a network runs: it has no function that makes a socket, and no descriptor of a socket.
 fn no_network() {
     let module = artifact(
         r#"(module

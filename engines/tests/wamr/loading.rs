@@ -1,4 +1,4 @@
-//! What is refused before a container is even created.
+//! Wasm that the engine refuses before a container exists.
 
 use prewasi_engines::{CompileError, Engine as _, LoadError, NativeCode, Wamr, Wasm};
 
@@ -48,7 +48,8 @@ fn invalid(bytes: Vec<u8>) -> String {
     }
 }
 
-/// An import that nobody provides is named with its module, be it a function or anything else, WAMR's own among them.
+/// The error names an unknown import with its module, for a function or any other kind, WAMR's own functions among
+/// them.
 fn unknown_import_is_named() {
     for (text, from, name) in [
         (r#"(module (import "env" "missing" (func)))"#, "env", "missing"),
@@ -81,12 +82,12 @@ fn wrong_signature_is_refused() {
     }
 }
 
-/// A component is not what WAMR runs, and the reason says so.
+/// WAMR does not run a component, and the error says so.
 fn component_is_refused() {
     assert_eq!(unsupported("(component)"), "wamr runs core modules, and this is a component");
 }
 
-/// Wasm that breaks the rules or ends early is refused with what the validator says and where.
+/// The error for wasm that is invalid or ends early has the validator's message and the offset.
 fn invalid_wasm_is_refused() {
     let reason = invalid(wat::parse_str(r#"(module (func (result i32) (i64.const 1)))"#).unwrap());
     assert!(reason.contains("type mismatch") && reason.contains("offset"), "{reason}");
@@ -95,7 +96,7 @@ fn invalid_wasm_is_refused() {
     invalid(short);
 }
 
-/// Valid wasm that uses what WAMR does not have is refused with the feature's name.
+/// The error for valid wasm that uses a feature which WAMR lacks names the feature.
 fn what_cannot_run_is_refused() {
     for (text, name) in [
         ("(module (func (drop (v128.const i32x4 0 0 0 0))))", "SIMD"),
@@ -109,7 +110,7 @@ fn what_cannot_run_is_refused() {
     }
 }
 
-/// A module that imports WASI has to export its memory; one that imports nothing need not have any.
+/// A module that imports WASI must export its memory; a module without imports need not have one.
 fn hidden_memory_is_refused() {
     let text = r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32))) (memory 1))"#;
     assert!(unsupported(text).contains("export its memory"));

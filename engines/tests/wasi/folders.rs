@@ -1,4 +1,4 @@
-//! Folders as a guest sees them whose engine has WASI from prewasi.
+//! Folders as a guest sees them, with the engines that use prewasi's own WASI.
 
 use std::fs;
 
@@ -29,7 +29,8 @@ fn names_are_as_given() {
     assert!(root.path().join("b::c/file").is_file());
 }
 
-/// Opens `path` in the folder of descriptor 3, and prints what is in it; exits with the error otherwise.
+/// Returns a guest that opens `path` in the folder of descriptor 3, and prints the file. On failure it exits with the
+/// error.
 fn reader(path: &str) -> NamedTempFile {
     artifact(&format!(
         r#"(module
@@ -53,7 +54,7 @@ fn reader(path: &str) -> NamedTempFile {
     ))
 }
 
-/// A guest that has some folders only follows links within each, and none that leads out of it, be it absolute or not.
+/// A guest with only some folders follows links within each. It follows none that leads out, absolute or relative.
 fn links_stay_inside() {
     const PERM: i32 = 63;
     let (root, other) = (root(), root());
@@ -85,8 +86,9 @@ fn links_stay_inside() {
     }
 }
 
-/// Does with descriptor 3, in which there are `old` and `folder/old`, all that changes something, and with the folder in
-/// it, which it opens with all rights. Exits with the number of what succeeded, after it has read `old` to stdout.
+/// Returns a guest that makes every kind of change in the folder of descriptor 3, which contains `old` and
+/// `folder/old`. Two exports do the same in `folder`, which they open with all rights. The guest reads `old` to stdout
+/// first. It exits with the number of changes that succeeded.
 fn changer() -> NamedTempFile {
     // Each row: a call that changes something in the folder `$fd`.
     let changes = [
@@ -172,7 +174,7 @@ fn filled() -> TempDir {
     root
 }
 
-/// Lists what is below a folder: paths, lengths and times of the last change of contents.
+/// Lists all entries below a folder: paths, lengths and times of the last change of contents.
 pub(crate) fn listed(root: &std::path::Path) -> Vec<String> {
     let mut folders = vec![root.to_path_buf()];
     let mut list = Vec::new();
@@ -190,7 +192,7 @@ pub(crate) fn listed(root: &std::path::Path) -> Vec<String> {
     list
 }
 
-/// In a read-only folder files are read, and nothing is changed in any way; the same guest changes all in one that is not.
+/// In a read-only folder a guest reads files and changes nothing; the same guest makes all changes in a writable one.
 fn folder_can_be_read_only() {
     let root = filled();
     let path = root.path().to_str().unwrap();
@@ -215,7 +217,7 @@ fn read_only_is_inherited() {
     ] {
         let ended = run(&changer(), options);
         assert_eq!(listed(root.path()), before, "{options:?}");
-        // To open a folder for writing is refused right away.
+        // The engine refuses at once to open a folder for writing.
         let refused = ended.code == Some(134) && ended.stderr.contains("unreachable");
         assert!(refused || (ended.code, ended.stdout.as_str()) == (Some(0), "text"), "{options:?}: {ended:?}");
     }
@@ -223,7 +225,7 @@ fn read_only_is_inherited() {
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "text"), "{}", ended.stderr);
 }
 
-/// Neither directly nor by way of a folder that was opened once more, with all rights that there are.
+/// Nothing changes, neither directly nor through a folder that the guest opens once more with all rights.
 fn nothing_in_a_read_only_folder_changes() {
     let module = artifact(
         r#"(module
@@ -289,8 +291,7 @@ fn nothing_in_a_read_only_folder_changes() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
-/// A file is opened for reading by a guest that asks for all rights that there are but those to write, and of a folder that
-/// cannot be changed, too.
+/// A guest that asks for all rights except those to write opens a file for reading, in a read-only folder too.
 fn files_are_read() {
     let module = artifact(
         r#"(module

@@ -1,11 +1,11 @@
-//! What wasm may use.
+//! Features that wasm may use.
 
 use crate::common::{artifact, run, trials};
 use crate::compiled::compile;
 
 trials![wasm_features, what_cannot_run_is_refused];
 
-/// SIMD, relaxed or not, bulk memory, multiple memories, tail calls and extended constants are there.
+/// WasmEdge has SIMD, relaxed or not, bulk memory, multiple memories, tail calls and extended constants.
 fn wasm_features() {
     let module = artifact(
         r#"(module
@@ -31,7 +31,7 @@ fn wasm_features() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 }
 
-/// What WasmEdge's compiler does not do is refused by the name of the proposal.
+/// The error for a feature that WasmEdge's compiler lacks names the proposal.
 fn what_cannot_run_is_refused() {
     for (text, name) in [
         ("(module (tag))", "exceptions"),

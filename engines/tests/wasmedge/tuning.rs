@@ -1,4 +1,4 @@
-//! What a person may choose of how wasm is compiled and run, in WasmEdge's own way.
+//! Choices of how wasm is compiled and run that are particular to WasmEdge.
 
 use prewasi_engines::version_label;
 
@@ -8,7 +8,7 @@ use crate::tuning_of_modules::engine;
 
 trials![fuel_ends_a_guest, fuel_is_a_choice, baseline_is_a_choice];
 
-/// A guest traps when its fuel is used up, and ends as usual when it is enough or without a limit.
+/// A guest traps when its fuel is used up. It ends as usual with enough fuel, or without a limit.
 fn fuel_ends_a_guest() {
     let ended = tuned(COUNTS, "fuel=yes", &["--fuel", "10000", "--forked"]);
     assert_eq!(ended.code, Some(134), "{ended:?}");
@@ -18,14 +18,14 @@ fn fuel_ends_a_guest() {
     }
 }
 
-/// Code that does not count cannot be given fuel: that must not look like a limit.
+/// Code that does not count fuel cannot get any: that must not look like a limit.
 fn fuel_is_a_choice() {
     let ended = tuned(COUNTS, "", &["--fuel", "10000"]);
     assert_eq!(ended.code, Some(126));
     assert!(ended.stderr.contains("does not count fuel"), "{}", ended.stderr);
 }
 
-/// Code for all CPUs of the architecture is of a kind of its own, and runs.
+/// Code for all CPUs of the architecture has a label of its own, and runs.
 fn baseline_is_a_choice() {
     assert_ne!(version_label(&*engine("cpu=baseline").unwrap()), version_label(&crate::engine()));
     assert_eq!(tuned(COUNTS, "cpu=baseline", &[]).code, Some(0));

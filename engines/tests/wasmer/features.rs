@@ -1,10 +1,10 @@
-//! What wasm may use.
+//! Features that wasm may use.
 
 use crate::common::{artifact, run, trials};
 
 trials![wasm_features];
 
-/// Exceptions, SIMD, atomics, bulk memory and multiple memories are there.
+/// wasmer has exceptions, SIMD, atomics, bulk memory and multiple memories.
 fn wasm_features() {
     let module = artifact(
         r#"(module

@@ -1,4 +1,4 @@
-//! What a person may choose of how wasm is compiled and run, in wasmer's own way.
+//! Choices of how wasm is compiled and run that are particular to wasmer.
 
 use prewasi_engines::TuningError;
 
@@ -8,7 +8,7 @@ use crate::tuning_of_modules::engine;
 
 trials![fuel_is_refused, baseline_is_refused];
 
-/// There is no fuel: neither code that counts it, nor a guest that has some.
+/// There is no fuel: no code counts it, and a guest with fuel does not run.
 fn fuel_is_refused() {
     assert_eq!(engine("fuel=yes").err(), Some(TuningError::Fixed { what: "fuel", engine: "wasmer" }));
     let ended = tuned(COUNTS, "", &["--fuel", "10000"]);

@@ -1,4 +1,4 @@
-//! What is refused before a container is even created.
+//! Wasm that the engine refuses before a container exists.
 
 use prewasi_engines::{CompileError, PreambleError, Wasm};
 
@@ -13,7 +13,7 @@ trials![
     what_cannot_run_is_refused,
 ];
 
-/// An import that nobody provides is named with its module, be it a function or anything else.
+/// The error names an unknown import with its module, for a function or any other kind.
 fn unknown_import_is_named() {
     for (text, module, name) in [
         (r#"(module (import "env" "missing" (func)))"#, "env", "missing"),
@@ -30,7 +30,7 @@ fn unknown_import_is_named() {
     }
 }
 
-/// A component's unknown import is named with its interface and, where it is a part of one, its own name.
+/// The error names a component's unknown import with its interface and, for a part of an interface, its own name.
 fn unknown_import_of_a_component_is_named() {
     for (text, module, name) in [
         (
@@ -54,7 +54,7 @@ fn unknown_import_of_a_component_is_named() {
     }
 }
 
-/// An import that stands behind code is found too.
+/// The engine also finds an import that stands behind code.
 fn late_import_of_a_component_is_checked() {
     let text = r#"(component (core module (func)) (import "lonely" (func)))"#;
     assert_eq!(unknown(compile(text)).0, "lonely");
@@ -71,7 +71,7 @@ fn truncated_wasm_is_refused() {
     for whole in [module, component.unwrap()] {
         let mut refused = 0;
         for length in 8..whole.len() {
-            // What ends between two sections may be whole wasm, only smaller.
+            // Bytes that end between two sections may be whole wasm, only smaller.
             refused +=
                 usize::from(matches!(compile_bytes(whole[..length].to_vec()), Err(CompileError::Invalid { .. })));
         }
@@ -80,7 +80,7 @@ fn truncated_wasm_is_refused() {
     assert_eq!(Wasm::new(b"\0asm\x01".to_vec()), Err(PreambleError::Truncated { size: 5 }.into()));
 }
 
-/// Valid wasm that uses what is switched off is refused with the feature's name.
+/// The error for valid wasm that uses a disabled feature names the feature.
 fn what_cannot_run_is_refused() {
     let reason = invalid(compile(r#"(module (memory 1 (pagesize 1)))"#));
     assert!(reason.contains("custom page sizes"), "{reason}");

@@ -65,8 +65,8 @@ fn exit_code_is_the_guests() {
     }
 }
 
-/// A module that was wrapped in a component prints, gets its arguments and exits as it did before; but of its exit code
-/// the usual adapter passes on only whether it is 0.
+/// A module that was wrapped in a component prints, gets its arguments and exits as before. But the usual adapter
+/// passes on only whether its exit code is 0.
 fn program_made_from_a_module() {
     for (code, passed_on) in [(0, 0), (7, 1), (255, 1)] {
         let component = encode(&format!(
@@ -98,7 +98,7 @@ fn trap_of_a_component() {
     assert!(ended.stderr.contains("`unreachable`") && ended.stderr.contains("backtrace"), "{}", ended.stderr);
 }
 
-/// A named export of a component is called instead of its entry point; an error that it returns is exit code 1.
+/// A named export of a component runs instead of its entry point; an error that it returns is exit code 1.
 fn named_function() {
     let text = |result: u32| {
         format!(
@@ -114,7 +114,7 @@ fn named_function() {
     assert_eq!(run(&artifact(&text(1)), &["--function", "number"]).code, Some(0));
 }
 
-/// A component without an entry point, or without the export that was named, does not run.
+/// A component without an entry point, or without the named export, does not run.
 fn entry_must_exist() {
     let ended = run(&artifact("(component)"), &[]);
     assert_eq!(ended.code, Some(126));
@@ -124,7 +124,7 @@ fn entry_must_exist() {
     assert_eq!(ended.stderr.trim(), "cannot call export \"other\": there is none of that name");
 }
 
-/// A component that asks for its working directory is told it.
+/// A component that asks for its working directory gets it.
 fn initial_cwd() {
     // Succeeds if the working directory is a string of five bytes.
     let component = artifact(
@@ -153,7 +153,7 @@ fn initial_cwd() {
     assert_eq!(run(&component, &["--cwd", "/workshop"]).code, Some(1));
 }
 
-/// A command of preview 3, whose function is asynchronous, runs; its result is the exit code.
+/// A command of preview 3, with an asynchronous function, runs; its result is the exit code.
 fn command_of_preview_3() {
     let text = |result: u32| {
         format!(
@@ -174,7 +174,7 @@ fn command_of_preview_3() {
         let ended = run(&artifact(&text(code)), &["--forked"]);
         assert_eq!(ended.code, i32::try_from(code).ok(), "{ended:?}");
     }
-    // An interface of preview 3 is offered to a component that calls it in the ordinary way, too.
+    // The engine also offers an interface of preview 3 to a component that calls it in the ordinary way.
     let clock = SUCCEEDS.replace(
         "(component",
         r#"(component (import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "now" (func (result u64)))))"#,

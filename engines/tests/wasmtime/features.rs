@@ -1,10 +1,10 @@
-//! What wasm may use.
+//! Features that wasm may use.
 
 use crate::common::{artifact, run, trials};
 
 trials![wasm_3_features];
 
-/// Exceptions, tail calls, SIMD, atomics, 64-bit and multiple memories, and garbage collection are there.
+/// wasmtime has exceptions, tail calls, SIMD, atomics, 64-bit and multiple memories, and garbage collection.
 fn wasm_3_features() {
     let module = artifact(
         r#"(module

@@ -8,7 +8,7 @@ use crate::guest::LOAD_FAILED;
 
 trials![other_version_is_refused, other_cpu_is_refused, other_files_are_refused, module_is_mapped, component_is_mapped,];
 
-/// Code of another version or fingerprint is refused, and the reason names it.
+/// The engine refuses code of another version or fingerprint, and the error names it.
 fn other_version_is_refused() {
     let artifact = compile(MODULE).unwrap();
     let label = version_label(&Wasmtime::new());
@@ -18,7 +18,7 @@ fn other_version_is_refused() {
     assert_eq!(load(&artifact, artifact.len() as u64), "it was loaded");
 }
 
-/// Code that uses a CPU feature which this machine does not have is refused, and the reason names the feature.
+/// The engine refuses code that uses a CPU feature which this machine does not have, and the error names the feature.
 fn other_cpu_is_refused() {
     let (feature, other) = if cfg!(target_arch = "x86_64") { ("has_sse3", "has_xyz3") } else { ("has_lse", "has_xyz") };
     let artifact = compile(MODULE).unwrap();
@@ -39,7 +39,7 @@ fn other_files_are_refused() {
 
 /// The code of a running module is the file's own pages: none is copied, and two processes share them.
 fn module_is_mapped() {
-    // The data is changed while it runs, which must not touch the file.
+    // The guest changes the data while it runs, which must not touch the file.
     let module = artifact(
         r#"(module (memory 1) (data (i32.const 0) "data")
             (func (export "_start") (i32.store (i32.const 0) (i32.const 1))))"#,
@@ -63,7 +63,7 @@ fn component_is_mapped() {
 fn assert_mapped(ended: &Ended, size: usize) {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let mappings = mappings(ended);
-    // What is writable is a linear memory, mapped from the file and rightly private.
+    // A writable mapping is a linear memory, mapped from the file and rightly private.
     let code: Vec<_> = mappings.iter().filter(|mapping| !mapping["permissions"].contains('w')).collect();
     assert!(code.iter().any(|mapping| mapping["permissions"].starts_with("r-x")), "{}", ended.stdout);
     let kib: usize = code.iter().map(|mapping| number(mapping, "Size")).sum();

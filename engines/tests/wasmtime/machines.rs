@@ -19,7 +19,8 @@ trials![
     late_imports_are_checked_for_other_machines,
 ];
 
-/// What the C library's `floor` and a loop over bits become depends on the CPU.
+/// A module with code that depends on the CPU: without the instructions it calls the C library's `floor`, and loops
+/// over bits.
 const MODULE: &str = r#"(module
     (func (export "bits") (param f64 i64) (result i64)
         (i64.add (i64.trunc_sat_f64_s (f64.floor (local.get 0))) (i64.popcnt (local.get 1))))
@@ -30,7 +31,7 @@ const COMPONENT: &str = r#"(component
     (core instance $i (instantiate $m))
     (func (export "f") (canon lift (core func $i "f"))))"#;
 
-/// The architecture that this machine is not of.
+/// An architecture other than this machine's.
 const OTHER: &str = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86_64" };
 
 fn engine(target: Option<&str>, cpu: Option<&str>) -> Wasmtime {
@@ -48,7 +49,7 @@ fn compile_with(engine: &Wasmtime, text: &str) -> Result<Vec<u8>, CompileError> 
 
 fn load(engine: &Wasmtime, artifact: &[u8]) -> Result<(), String> {
     let file = store(artifact);
-    // SAFETY: the artifact is what an engine has compiled a moment ago; it is not run.
+    // SAFETY: an engine has compiled the artifact a moment ago, and no test runs it.
     let code = unsafe { NativeCode::trust(File::open(file.path()).unwrap(), artifact.len() as u64) };
     match engine.load(code) {
         Ok(_) => Ok(()),
@@ -67,7 +68,7 @@ fn other_architectures_are_compiled_for() {
     }
 }
 
-/// Code for another architecture is refused, and the reason names both.
+/// The engine refuses code for another architecture, and the error names both.
 fn another_architecture_is_refused_by_name() {
     for text in [MODULE, COMPONENT] {
         let artifact = compile_with(&other(), text).unwrap();
@@ -110,7 +111,7 @@ fn code_for_a_level_that_this_cpu_has_is_loaded_by_its_own_engine() {
     }
 }
 
-/// What could not run here is refused for another machine with the same error: a broken module, an unknown import.
+/// The error for a broken module or an unknown import is the same for another machine as for this one.
 fn bad_programs_are_refused_for_every_machine() {
     let unknown = r#"(module (import "env" "nothing" (func)) (func (export "_start")))"#;
     let error = compile_with(&other(), unknown).unwrap_err();
@@ -120,7 +121,7 @@ fn bad_programs_are_refused_for_every_machine() {
     assert!(matches!(other().compile(&Wasm::new(invalid).unwrap()), Err(CompileError::Invalid { .. })));
 }
 
-/// A component's import that stands behind its first core module is checked for other machines too.
+/// The compile for another machine also checks a component's import that stands behind its first core module.
 fn late_imports_are_checked_for_other_machines() {
     let late = r#"(component
         (core module $m (func (export "f")))

@@ -1,4 +1,4 @@
-//! What can be chosen of how wasm is compiled and loaded.
+//! Choices of how wasm is compiled and loaded.
 
 use prewasi_engines::{CompileError, Tuning, TuningError, Wasmtime, version_label};
 
@@ -15,7 +15,7 @@ trials![
     unknown_choices_are_refused
 ];
 
-/// A guest traps when its fuel is used up, and ends as usual when it is enough or without a limit.
+/// A guest traps when its fuel is used up. It ends as usual with enough fuel, or without a limit.
 fn fuel_ends_a_guest() {
     let ended = tuned(COUNTS, "fuel=yes", &["--fuel", "10000", "--forked"]);
     assert_eq!(ended.code, Some(134), "{ended:?}");
@@ -24,7 +24,7 @@ fn fuel_ends_a_guest() {
     assert_eq!(tuned(COUNTS, "fuel=yes", &[]).code, Some(0));
 }
 
-/// Code that does not count cannot be given fuel: that must not look like a limit.
+/// Code that does not count fuel cannot get any: that must not look like a limit.
 fn fuel_is_a_choice() {
     let ended = tuned(COUNTS, "", &["--fuel", "10000"]);
     assert_eq!(ended.code, Some(126));
@@ -42,7 +42,7 @@ fn fuel_of_a_component() {
     assert_eq!(ended.code, Some(134), "{ended:?}");
 }
 
-/// Code that was compiled in one way is not loaded by an engine that compiles in another; what shapes no code changes nothing.
+/// An engine does not load code that was compiled with other choices. Choices that shape no code change nothing.
 fn each_choice_has_its_own_code() {
     let plain = version_label(&Wasmtime::new());
     let choices = ["optimize=size", "optimize=none", "fuel=yes", "proposals=-gc"];
@@ -62,7 +62,8 @@ fn each_choice_has_its_own_code() {
     }
 }
 
-/// Wasm that uses a proposal which is refused, or one that is not taken by default, does not compile; the error names the option.
+/// Wasm that uses a disabled proposal does not compile, even if the proposal is only disabled by default. The error
+/// names the option.
 fn proposals_are_refused_and_taken() {
     let simd = r#"(module (func (export "_start") (drop (v128.const i32x4 0 0 0 0))))"#;
     let wide = r#"(module (func (export "_start") (drop (drop (i64.mul_wide_s (i64.const 1) (i64.const 1))))))"#;
@@ -89,7 +90,7 @@ fn proposals_are_refused_and_taken() {
     }
 }
 
-/// What cannot be chosen is refused by name, with what can.
+/// The error for an unknown choice names it, and the possible ones.
 fn unknown_choices_are_refused() {
     let error = |text: &str| Wasmtime::tuned(&text.parse::<Tuning>().unwrap()).unwrap_err();
     assert!(matches!(error("proposals=-nothing"), TuningError::Proposal { .. }));

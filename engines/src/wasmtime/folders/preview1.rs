@@ -1,9 +1,9 @@
 //! The functions of preview 1 that take a path.
 //!
-//! wasmtime numbers a module's descriptors by itself and tells nobody what stands behind a number. It keeps them in a table that can be
-//! looked at, though, and each that is opened is put there as the next entry. So the entry of each number is noted here when it is
-//! opened. For a second call the entry of the guest's folder is exchanged, for as long as the call takes, for the folder that was found.
-//! An entry that turns out to be something else is left alone, and the first answer stands.
+//! wasmtime numbers a module's descriptors by itself, and does not say which file a number stands for. But it keeps the
+//! files in a readable table, where each new file gets the next entry. So this module notes the entry of each number
+//! when the guest opens it. A second call replaces the entry of the guest's folder, for the time of the call, by the
+//! folder that was found. If an entry turns out to be something else, it stays unchanged, and the first answer stands.
 
 mod numbers;
 
@@ -22,27 +22,27 @@ use crate::preopens;
 use crate::working::{Choice, Intent};
 
 const MODULE: &str = "wasi_snapshot_preview1";
-/// The error with which a guest's path is refused.
+/// The error of a refused path.
 const PERM: i32 = Errno::Perm as i32;
 const BADF: i32 = Errno::Badf as i32;
 const FAULT: i32 = Errno::Fault as i32;
 /// The number of the first folder.
 const FOLDERS: i32 = 3;
-/// The numbers of `/`, and of the folder that stands for it and for the working directory, if that is another one.
+/// The numbers of `/`, and of the folder that stands for both `/` and a different working directory.
 const ROOT: i32 = FOLDERS + preopens::ROOT;
 const EITHER: i32 = FOLDERS + preopens::EITHER;
-/// The flag by which a link at the end of a path is followed, and those by which a file is made and must be new.
+/// The flag to follow a link at the end of a path. Then the flags to make a file, and to require a new one.
 const FOLLOW: i32 = 1;
 const CREATE: i32 = 1;
 const EXCLUSIVE: i32 = 1 << 2;
-/// Room for a result in the memory of a second call; the longest is a `filestat`.
+/// Size of a result in the memory of a second call, in bytes; the longest is a `filestat`.
 const RESULT: usize = 64;
 
 fn errno(code: ErrorCode) -> Errno {
     Errno::from(code)
 }
 
-/// Calls a function of wasmtime's with the guest's memory.
+/// Calls a function of wasmtime with the guest's memory.
 macro_rules! with_guest {
     ($caller:ident, $function:ident($($argument:expr),*)) => {{
         let fuel = $caller.as_context_mut().hostcall_fuel();
@@ -62,7 +62,7 @@ macro_rules! with_guest {
     }};
 }
 
-/// Calls a function of wasmtime's with memory of its own.
+/// Calls a function of wasmtime with memory of its own.
 macro_rules! with_own {
     ($caller:ident, $memory:ident, $function:ident($($argument:expr),*)) => {{
         let fuel = $caller.as_context_mut().hostcall_fuel();
@@ -72,7 +72,7 @@ macro_rules! with_own {
     }};
 }
 
-/// Reads bytes of the guest's memory, no more than a path may have.
+/// Reads bytes of the guest's memory, at most as many as a path may have.
 fn read(caller: &mut Caller<'_, ModuleHost>, at: i32, length: i32) -> Option<Vec<u8>> {
     let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return None };
     let (at, length) = (at.cast_unsigned() as usize, length.cast_unsigned() as usize);
@@ -89,10 +89,11 @@ fn write(caller: &mut Caller<'_, ModuleHost>, at: i32, bytes: &[u8]) -> i32 {
     }
 }
 
-/// Returns the folder that a path starts in: the one asked for, or `/` in the place of the one that stands for both.
+/// Returns the folder that a path starts in: the requested folder, or `/` if that folder stands for both and the path
+/// means `/`.
 ///
 /// # Errors
-/// WASI's number, if nobody knows what the path means.
+/// WASI's error number, if nobody knows which file the path means.
 fn steer(
     caller: &mut Caller<'_, ModuleHost>,
     fd: i32,
@@ -111,7 +112,7 @@ fn steer(
     }
 }
 
-/// Leaves a function with an error of [`steer`].
+/// Returns from a function with an error of [`steer`].
 macro_rules! steered {
     ($caller:ident, $fd:ident, $path:expr, $follow:expr, $intent:expr) => {
         match steer(&mut $caller, $fd, $path, $follow, $intent) {
@@ -121,12 +122,13 @@ macro_rules! steered {
     };
 }
 
-/// Says whether a path was refused that the guest may use.
+/// Returns whether wasmtime refused a path that the guest may use.
 fn is_refused(caller: &Caller<'_, ModuleHost>, error: i32) -> bool {
     error == PERM && caller.data().has_root
 }
 
-/// Lays out the memory of a second call: room for a result, then the texts; returns where each is, and how long.
+/// Lays out the memory of a second call: room for a result, then the texts. Returns the memory, and the address and
+/// length of each text.
 fn lay_out<const N: usize>(texts: [&[u8]; N], room: usize) -> (Vec<u8>, [(i32, i32); N]) {
     let mut memory = vec![0; room];
     let places = texts.map(|text| {
@@ -141,7 +143,7 @@ fn number(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// Defines a function that takes one path and has no result but an error.
+/// Defines a function that takes one path and returns only an error.
 macro_rules! plain {
     ($linker:ident, $function:ident, ($($before:ident: $before_type:ty),*), ($($after:ident: $after_type:ty),*),
      $follow:expr, $intent:expr) => {
@@ -173,7 +175,7 @@ macro_rules! plain {
     };
 }
 
-/// Puts functions in the place of wasmtime's.
+/// Replaces wasmtime's functions.
 pub(in super::super) fn replace(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     plain!(linker, path_create_directory, (), (), false, Intent::New)?;
@@ -343,7 +345,7 @@ struct Pair {
     follow: Option<bool>,
 }
 
-/// Does it with the folders that the paths lead to; `None` if a number is not known.
+/// Links or renames in the folders that the paths lead to; `None` if a number is unknown.
 async fn pair(caller: &mut Caller<'_, ModuleHost>, pair: Pair) -> wasmtime::Result<Option<i32>> {
     let source = read(caller, pair.source.0, pair.source.1).and_then(|path| String::from_utf8(path).ok());
     let target = read(caller, pair.target.0, pair.target.1).and_then(|path| String::from_utf8(path).ok());
@@ -413,7 +415,7 @@ fn two_paths(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
         .map(drop)
 }
 
-/// Functions after which numbers stand for something else.
+/// Replaces the functions that change which file a number stands for.
 fn numbers(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
     linker.func_wrap_async(MODULE, "fd_close", |mut caller: Caller<'_, ModuleHost>, (fd,): (i32,)| {
         Box::new(async move {

@@ -11,16 +11,16 @@ use super::super::host::Host;
 use super::{Turned, both, make_link, read_link, steer};
 use crate::working::Intent;
 
-/// The interface, as wasmtime's linker calls it (a test asks it).
+/// The interface's name in wasmtime's linker; a test checks it.
 pub(super) const INTERFACE: &str = "wasi:filesystem/types@0.3.0";
 
-/// Says whether a path was refused that the guest may use.
+/// Returns whether wasmtime refused a path that the guest may use.
 fn is_refused<T>(accessor: &Accessor<Host>, result: &FilesystemResult<T>) -> bool {
     accessor.with(|mut host| host.get().has_root)
         && result.as_ref().is_err_and(|error| matches!(error.downcast_ref(), Some(ErrorCode::NotPermitted)))
 }
 
-/// Makes of an error what the guest is told.
+/// Turns an error into the guest's error code.
 fn answer<T>(result: FilesystemResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
     Ok((match result {
         Ok(value) => Ok(value),
@@ -36,7 +36,7 @@ fn intent(how: OpenFlags) -> Intent {
     }
 }
 
-/// The error of a call whose path may mean either of two files.
+/// Returns the error of a call with a path that may mean either of two files.
 fn refused<T>() -> Result<T, ErrorCode> {
     Err(ErrorCode::NotPermitted)
 }
@@ -124,7 +124,7 @@ macro_rules! two_paths {
     };
 }
 
-/// Puts functions of preview 3 in the place of wasmtime's.
+/// Replaces wasmtime's functions of preview 3.
 pub(in super::super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut interface = linker.instance(INTERFACE)?;

@@ -134,7 +134,7 @@ impl WorkerState for Worker {
 
     /// Logs why an instance has ended early: the request that caused it is not known.
     fn drop(&self, store: Store<Host>, result: wasmtime::Result<()>) {
-        // An instance whose time is up has no error of its own.
+        // An instance that exceeds its time limit has no error of its own.
         if let Err(error) = result.as_ref()
             && (error.is::<Trap>() || error.is::<I32Exit>())
         {

@@ -203,7 +203,7 @@ impl Connections {
 
 enum Received {
     Connection(TcpStream),
-    /// A message whose connection was lost.
+    /// A message that has lost its connection.
     Nothing,
     End,
 }

@@ -1,4 +1,4 @@
-//! What a guest's numbers stand for in wasmtime's table.
+//! The entries in wasmtime's table that a guest's numbers stand for.
 
 use std::mem;
 
@@ -14,18 +14,18 @@ use super::super::locate;
 use super::{EITHER, FOLDERS, RESULT, errno};
 
 impl Numbers {
-    /// Notes the folders that a guest is given: as many entries, in this order.
+    /// Notes the folders that a guest starts with: `count` entries, in this order.
     ///
     /// # Errors
-    /// A trap of wasmtime's.
+    /// A trap of wasmtime.
     pub(in super::super::super) fn note_folders(host: &mut ModuleHost, count: usize) -> wasmtime::Result<()> {
-        // wasmtime makes the entries when it is first asked for one.
+        // wasmtime makes the entries when a call first asks for one.
         let mut memory = vec![0; RESULT];
         wasi::fd_prestat_get(&mut host.wasi, &mut GuestMemory::Unshared(&mut memory), FOLDERS, 0)?;
         let table = host.wasi.ctx().table;
         let is_folder =
             |entry: &u32| matches!(table.get(&Resource::<Descriptor>::new_borrow(*entry)), Ok(Descriptor::Dir(_)));
-        // A few entries for the standard streams come before.
+        // A few entries for the standard streams come first.
         let last = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(16);
         let entries: Vec<u32> = (0..last).filter(is_folder).collect();
         if entries.len() == count {
@@ -45,8 +45,8 @@ impl ModuleHost {
         Ok(entry)
     }
 
-    /// Exchanges the entry of a folder for the folder that a path leads to; returns what was there, and the last name. `None` if the
-    /// number is not known.
+    /// Replaces the entry of a folder by the folder that a path leads to. Returns the former entry and the last name;
+    /// `None` if the number is unknown.
     pub(super) fn turn(&mut self, fd: i32, path: &[u8], follow: bool) -> Option<Result<(Descriptor, String), Errno>> {
         let entry = *self.numbers.0.get(&fd)?;
         let slot = self.wasi.ctx().table.get_mut(&Resource::<Descriptor>::new_borrow(entry)).ok()?;
@@ -58,7 +58,7 @@ impl ModuleHost {
         })
     }
 
-    /// Notes that a number stands for nothing any more.
+    /// Forgets a number that stands for nothing any more.
     pub(super) fn forget(&mut self, fd: i32) {
         self.numbers.0.remove(&fd);
         if fd == EITHER {
@@ -66,7 +66,7 @@ impl ModuleHost {
         }
     }
 
-    /// Puts back what [`Self::turn`] has taken.
+    /// Restores the entry that [`Self::turn`] has replaced.
     pub(super) fn turn_back(&mut self, fd: i32, descriptor: Descriptor) -> wasmtime::Result<()> {
         if let Some(entry) = self.numbers.0.get(&fd) {
             *self.wasi.ctx().table.get_mut(&Resource::<Descriptor>::new_borrow(*entry))? = descriptor;
