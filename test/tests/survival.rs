@@ -1,4 +1,4 @@
-//! What is killed, and what survives it: containerd, the shim's daemon, the tests themselves.
+//! Kills of containerd, the shim's daemon and the tests themselves, and the processes that survive them.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -154,7 +154,7 @@ async fn assert_nothing_is_left(namespace: &Namespace, container: &Container) {
         Ok(state) => Err(format!("{state:?}")),
     })
     .await;
-    // What a client does then; containerd may have forgotten the task already.
+    // A client does this then; containerd may have forgotten the task already.
     let _ = container.delete_task().await;
     namespace.clear().await;
     namespace.assert_clean().await;
@@ -219,8 +219,7 @@ async fn daemon_that_was_stopped_during_a_creation_ends(namespace: Namespace) {
     daemons_end(&namespace).await;
 }
 
-/// A container that containerd has given up, and that nobody has deleted, runs no longer than its daemon needs to find out; then the daemon
-/// ends, too.
+/// A container that containerd has given up, and that nobody has deleted, runs only until its daemon notices. Then the daemon ends, too.
 async fn container_that_was_given_up_is_removed_by_its_daemon(namespace: Namespace) {
     let namespace = own(&namespace).await;
     let container = ticking_as(&namespace, DEMO, &format!("given-up-{}", namespace.name())).await;

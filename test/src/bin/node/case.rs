@@ -1,4 +1,4 @@
-//! The cases: scripts of `test/node/suite/cases`, and what the comments at their beginnings say.
+//! The cases: scripts of `test/node/suite/cases`, and the settings in their first comments.
 //!
 //! ```text
 //! # Devices that the list does not allow cannot be read.
