@@ -217,7 +217,8 @@ impl Namespace {
         let is_old = self.daemon().series().is_old() && os.starts_with("wasi");
         let platform = if is_old { &platform } else { "--all-platforms" };
         let import = |flags: &[&str]| self.ctr(&[&["images", "import"], flags, &[&tar.to_string_lossy()]].concat());
-        // From 2.3 on the daemon unpacks no layers of other platforms. `ctr` itself does, but takes no index without this machine's platform.
+        // From 2.3 on the daemon unpacks no layers of other platforms. `ctr` itself does, but refuses an index without this machine's
+        // platform.
         let is_unpacked =
             matches!(self.daemon().series(), Series::Further(_)) && import(&[platform, "--local"]).status.success();
         if !is_unpacked {

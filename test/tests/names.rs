@@ -1,5 +1,5 @@
-//! How programs find hosts by their names: in the container's `/etc/hosts` and by its name servers. Also that the process of an image's
-//! program loads nothing of the image, whatever the image has in the folders of the C library.
+//! How programs find hosts by their names: in the container's `/etc/hosts` and by its name servers. Also that a program's process loads no
+//! file of its image, not even from the folders where the C library looks.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

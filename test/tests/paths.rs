@@ -168,8 +168,8 @@ fn below_folders() -> Vec<&'static str> {
     CHANGES.into_iter().filter(|call| path(call).contains('/')).collect()
 }
 
-/// Reads, lists and looks through links find the same files as a native program finds under runc, and fail in the same way for missing
-/// files.
+/// Through links a program reads, lists and examines the same files as a native program under runc. Missing files are missing in the same
+/// way.
 async fn paths_lead_where_native_ones_do(namespace: Namespace) {
     let image = image(&namespace, PATHS);
     same(&namespace, &image, "/", &LOOKS).await;
@@ -326,13 +326,13 @@ async fn compiled(namespace: &Namespace, part: &str, more: &[&str], differs: &[(
     assert_eq!(said, ["data", "top", "failed", "failed", "own"], "{part}: {}", exited.stderr);
 }
 
-/// A program compiled by Go finds, makes and removes the same files as a native one, by relative and absolute paths, and knows its working
+/// A program compiled by Go finds, makes and removes the same files as a native one, by relative and absolute paths. It knows its working
 /// directory.
 async fn programs_of_compilers_go(namespace: Namespace) {
     compiled(&namespace, "paths-go.wasm", &["stat:data", "list:.", "list:/real", "cwd:"], &[]).await;
 }
 
-/// A program of Zig without a C library does so, too, except that its library does not follow a link at the end of a path that it opens.
+/// The same holds for a program of Zig without a C library. But its library does not follow a link at the end of a path that it opens.
 async fn programs_of_compilers_zig(namespace: Namespace) {
     let differs = [("read:absolute", "failed"), ("read:/absolute", "failed")];
     compiled(&namespace, "paths-zig.wasm", &["stat:data"], &differs).await;

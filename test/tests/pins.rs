@@ -99,7 +99,7 @@ async fn native_container_needs_no_image(namespace: Namespace) {
     container.end().await;
 }
 
-/// If a part of the image was removed by force, the error of a process and of a new task names image, manifest, blob and remedy.
+/// If a part of the image was removed by force, a process and a new task fail. The error names image, manifest, blob and remedy.
 async fn missing_content_is_named(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = import(&namespace, &program);
@@ -124,8 +124,8 @@ async fn missing_content_is_named(namespace: Namespace) {
     }
 }
 
-/// Values in the record under our name that are no note of ours, or are about an image of another name, are passed over. An image's labels,
-/// which clients copy to the record, have no effect.
+/// Values in the record under the shim's name that are no note of the shim, or are about an image of another name, are passed over. An
+/// image's labels, which clients copy to the record, have no effect.
 async fn notes_of_others_are_not_obeyed(namespace: Namespace) {
     let victim = image::import(&namespace, "victim", |image| image.layer(other(6).layer("demo.wasm")));
     let image = import(&namespace, &other(5));

@@ -64,8 +64,8 @@ async fn on_each(namespace: &Namespace, output: impl Fn(&str) -> String) {
     }
 }
 
-/// Asserts the contents of the file: both lines behind `before`. runc's shim copies each output by itself, maybe after it reports the end,
-/// and maybe over the other line, which is as long. There only the beginning, and that a line follows, is certain.
+/// Asserts the contents of the file: both lines behind `before`. runc's shim copies each output by itself. It may do so after it reports
+/// the end, and over the other line, which is as long. There only the beginning, and that a line follows, is certain.
 async fn assert_written(name: &str, path: &Path, before: &str) {
     let text = || fs::read_to_string(path).expect("it is there");
     if name != "runc" {
@@ -269,7 +269,8 @@ async fn logging_program_that_is_not_ready_fails_the_creation(namespace: Namespa
     assert!(status.message().contains("/no/such/logger"), "{status}");
 }
 
-/// `binary-v2://`: a logging program that says by a byte that it is ready takes the outputs; one that closes its descriptor without is not ready.
+/// `binary-v2://`: a logging program that reports with a byte that it is ready takes the outputs. One that closes its descriptor without is
+/// not ready.
 async fn logging_program_of_version_2_says_that_it_is_ready(namespace: Namespace) {
     let image = demo(&namespace);
     let strict = |uri: &str| uri.replace("binary://", "binary-v2://");

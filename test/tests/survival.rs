@@ -182,15 +182,15 @@ async fn stopped_daemon_that_was_given_up_ends(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// A daemon that is stopped before it is asked for its container is given up when the client gives up. When it goes on it creates nothing that
-/// stays, and ends by itself.
+/// A daemon that is stopped before the request for its container is given up when the client gives up. When it goes on, it creates nothing
+/// that stays, and ends by itself.
 async fn daemon_that_was_stopped_during_a_creation_ends(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = image::import(&namespace, "stopped", |image| image.layer(program.layer("demo.wasm")));
     let (shim, stopping) = (home::program("containerd-shim-wasmtime-v1"), namespace.folder().join("stopping"));
     let shim = shim.display();
-    // It stops the namespace's daemons, which it knows by their command line. They are not of its own process group: the system ends stopped
-    // processes of a group whose last parent ends.
+    // The script stops the namespace's daemons, which it knows by their command line. They are not of its own process group: the system
+    // ends stopped processes of a group whose last parent ends.
     let script = format!(
         "#!/bin/sh\nname={}\ncase \"$*\" in *start) setsid --wait {shim} \"$@\" || exit 1; exec 2>/dev/null\n\
          for process in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$process/cmdline)\" in\n\

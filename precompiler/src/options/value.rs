@@ -1,6 +1,7 @@
 //! Values of options: from TOML or the text of an annotation to the typed value. Each error names the expected form.
 //!
-//! The crates for sizes and durations (`bytesize`, `humantime`) take several spellings of one value, and units of a thousand beside those of
+//! The crates for sizes and durations (`bytesize`, `humantime`) take several spellings of one value, and units of a thousand beside those
+//! of 1024. An option has one spelling, so that two nodes never read two values.
 //! 1024. An option has one spelling, so that two nodes never read two things.
 
 use std::net::{Ipv4Addr, SocketAddr};

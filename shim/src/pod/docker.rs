@@ -14,7 +14,8 @@ use prewasi_precompiler::Digest;
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
-/// The files of a container that Docker's daemon mounts from the container's folder: they lie there under the name that they have in `/etc`.
+/// The files of a container that Docker's daemon mounts from the container's folder. They lie there under the name that they have in
+/// `/etc`.
 const MOUNTED: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 /// The file with the notes.
 const NOTES: &str = "config.v2.json";

@@ -113,8 +113,8 @@ async fn user_namespace_of_a_pod(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// Containers that share the pids of their pod, or those of another container (`kubectl debug --target`), start each time and see each
-/// other. (The former is `shareProcessNamespace`, which CRI takes for the usual case.)
+/// Containers that share the pids of their pod, or those of another container, start each time and see each other. (The former is
+/// `shareProcessNamespace`, which CRI takes for the usual case, the latter `kubectl debug --target`.)
 async fn containers_share_the_pids_of_their_pod(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (wasm, busybox) = (demo(&cri).await, native(&cri).await);
@@ -169,7 +169,8 @@ async fn volumes_spread_as_their_propagation_says(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// containerd 2.x tells Kubernetes of recursive read-only mounts and user namespaces where it asks the shim; a recursive read-only mount is one.
+/// Where containerd 2.x asks the shim, it tells Kubernetes of recursive read-only mounts and user namespaces. A recursive read-only mount
+/// is one.
 async fn features_are_those_that_work(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let answer = cri.runtime.clone().status(StatusRequest { verbose: false }).await.expect("it answers").into_inner();

@@ -170,7 +170,7 @@ async fn namespace_of_another_container_is_joined(namespace: Namespace) {
     assert_eq!(all[2], all[0], "wasm");
 }
 
-/// Options of the types that clients write for runc are understood, whichever it is; streams belong to whom they name. Another type is refused.
+/// The shim understands options of each type that clients write for runc, and streams belong to the named owner. Another type is refused.
 async fn options_for_runc_are_obeyed(namespace: Namespace) {
     let [native, wasm] = images(&namespace);
     // containerd 2.x does not know the older type any more.

@@ -25,7 +25,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Besides the container's there are as many processes as cores, connections are shared out among them, and all are gone after the container's end.
+/// Besides the container's process there are as many processes as cores. They share the connections, and all are gone after the container's
+/// end.
 async fn each_core_has_one(namespace: Namespace) {
     let (container, address) = serve(&namespace, "http_instance_requests = 1000").await;
     let processes = container.pids().await.expect("they are listed");

@@ -4,7 +4,7 @@
 //! The signal is looked up in these places, in this order:
 //!
 //! 1. CRI's record of a container: the pod's `stopSignal` for it, from containerd 2.2 on, else that of the image.
-//! 2. A label of the container, by which `ctr task kill` and `nerdctl stop` go: that of `nerdctl run --stop-signal`, else that of the image.
+//! 2. A label of the container, which `ctr task kill` and `nerdctl stop` use: that of `nerdctl run --stop-signal`, else that of the image.
 //! 3. dockerd's notes about its container: the signal of `docker run --stop-signal`, else that of the image.
 //! 4. The image's config.
 
