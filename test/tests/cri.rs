@@ -356,8 +356,8 @@ async fn probes_reach_the_side_car(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// A component that answers HTTP is a pod's server. Probes reach it at the pod's address and at a port of the node. It stops with exit code
-/// 0.
+/// A component that answers HTTP is a pod's server. Probes reach it at the pod's address and at a port of the node. A stop ends it with
+/// exit code 0.
 async fn component_that_serves_is_probed_at_pod_and_node(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (busybox, web) = (native(&cri).await, cri.push("web:v1", Format::Artifact, |image| image.layer(guest(WEB))));

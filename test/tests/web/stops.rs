@@ -40,7 +40,7 @@ async fn signalled(namespace: &Namespace, image: &Imported, signal: i32, all: bo
     (code, answer.is_ok_and(|answer| answer.body == b"slept\n"))
 }
 
-/// SIGINT, SIGQUIT and the signal that the image names stop a server as SIGTERM does: it finishes current requests, and then the container
+/// SIGINT, SIGQUIT and the signal that the image names stop a server as SIGTERM does. It finishes current requests, and then the container
 /// ends with 0. The same holds if every process of it gets the signal, as from a terminal.
 async fn other_signals_that_stop_finish_what_has_begun(namespace: Namespace) {
     for (stop, signal) in [
