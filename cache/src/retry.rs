@@ -22,8 +22,8 @@ pub(crate) fn pauses() -> impl backon::Backoff {
         .build()
 }
 
-/// Returns whether a status means that no server could answer: the server reports it, or the connection broke. A status from the server
-/// has no source. A status that this side made of a broken connection has one, whatever its code.
+/// Returns whether a status means that no server could answer: the server reports it, or the connection broke. A status from the server has
+/// no source. A status that this side made of a broken connection has one, with any code.
 pub(crate) fn is_unavailable(status: &Status) -> bool {
     status.code() == Code::Unavailable || status.source().is_some()
 }

@@ -21,7 +21,7 @@ pub enum WriteError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A layer's file has other bytes than before.
@@ -47,14 +47,14 @@ pub enum WriteError {
     Write {
         /// The archive.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl Image {
-    /// Writes the archive as file `path` and returns its size. Until all of it is on disk, a file of that name stays
-    /// what it was; nothing else is left behind, whatever happens.
+    /// Writes the archive as file `path` and returns its size. An existing file of that name does not change until the whole archive is on
+    /// disk. A failure leaves no other file behind.
     ///
     /// # Errors
     /// [`WriteError`] names the file.

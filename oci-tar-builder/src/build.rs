@@ -1,4 +1,4 @@
-//! Collects what goes into an image or artifact, and makes its documents.
+//! Collects the content of an image or artifact, and makes its documents.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -97,7 +97,7 @@ pub enum BuildError {
         /// Which setting.
         setting: &'static str,
     },
-    /// No layer is wasm, so nothing says what the image is for.
+    /// No layer is wasm, so the operating system of the image is unknown.
     #[error("cannot tell the os of {reference}: no layer of it is wasm")]
     NoOs {
         /// The image.
@@ -230,7 +230,7 @@ impl Builder {
     /// Makes the documents.
     ///
     /// # Errors
-    /// [`BuildError`] says what does not fit together.
+    /// [`BuildError`] names the parts that do not fit together.
     pub fn build(self) -> Result<Image, BuildError> {
         self.check()?;
         let platform = self.platform()?;

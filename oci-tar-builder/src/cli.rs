@@ -1,4 +1,4 @@
-//! The command line: what a user leaves out is filled in here, and every error gets its exit code.
+//! The command line: fills in the values that a user leaves out, and gives every error its exit code.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -170,7 +170,7 @@ fn layers(args: &Args) -> Result<Vec<Layer>, Failure> {
         layers.push(Layer::read(media_type::WASM, path)?);
     }
     for path in components(args.components.as_deref())? {
-        // An artifact's layer has one type, whatever is in it.
+        // Every layer of an artifact has the same type.
         let media_type = if args.as_artifact { media_type::WASM } else { media_type::COMPONENT };
         let layer = Layer::read(media_type, &path)?;
         if layer.wasm().is_some_and(|wasm| wasm.kind == WasmKind::Module) {
@@ -207,7 +207,7 @@ fn reference(args: &Args, layers: &[Layer]) -> Result<Reference, Failure> {
         (Some(name), _) => name.clone(),
         // The name of a file is a suggestion, so its case may be changed.
         (None, Some(title)) => title.rsplit_once('.').map_or(title, |(stem, _)| stem).to_ascii_lowercase(),
-        // What is missing is the input then, which is said better than that it has no name.
+        // The input is missing then. That message is clearer than one about a missing name.
         (None, None) if layers.is_empty() => "image".to_owned(),
         (None, None) => return Err(Failure::NoName),
     };
@@ -279,7 +279,7 @@ fn human(bytes: u64) -> String {
     }
 }
 
-/// Prints an error, its causes, and what can be done about it.
+/// Prints an error, its causes, and the remedy.
 fn report(failure: &Failure) {
     let mut text = format!("error: {failure}\n");
     let mut cause = failure.source();

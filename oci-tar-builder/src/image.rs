@@ -7,12 +7,12 @@ use prewasi_oci::Digest;
 
 use crate::Reference;
 
-/// What kind of manifest is made.
+/// The kind of manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A container image: has entrypoint, environment and labels; `ctr` and Docker run it.
     Image,
-    /// A CNCF wasm artifact: one wasm layer and what it imports and exports, and data beside it.
+    /// A CNCF wasm artifact: one wasm layer with its imports and exports, and data beside it.
     Artifact,
 }
 
@@ -42,7 +42,7 @@ impl Image {
         &self.reference
     }
 
-    /// Returns what it is.
+    /// Returns the format of the image.
     pub fn format(&self) -> Format {
         self.format
     }

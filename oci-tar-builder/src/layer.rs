@@ -1,7 +1,7 @@
-//! Layers: bytes that were checked against their media type, with what has to be known of them to describe them.
+//! Layers: bytes that were checked against their media type, with the facts that the documents need about them.
 //!
-//! A file's bytes are not kept. They are read once to check and hash them, and once more when the archive is written,
-//! where the hash has to be the same again.
+//! A layer does not keep the bytes of a file. The packer reads them once to check and hash them, and again when it writes the archive. The
+//! second hash must equal the first.
 
 use std::fs::{File, FileType};
 use std::io::{self, Read, Seek as _};
@@ -28,7 +28,7 @@ pub struct Layer {
     wasm: Option<Wasm>,
     /// Where it is mounted in the container, if it is data.
     mount: Option<String>,
-    /// Whether the bytes are known to be what their type promises.
+    /// Whether the bytes are known to match their type.
     is_checked: bool,
 }
 
@@ -51,7 +51,7 @@ pub enum LayerError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// There is something else than a file.
@@ -59,23 +59,23 @@ pub enum LayerError {
     NotAFile {
         /// Its path.
         path: PathBuf,
-        /// What it is.
+        /// The kind of file.
         kind: &'static str,
     },
-    /// The bytes are not what a wasm type promises.
+    /// The bytes do not match a wasm type.
     #[error("cannot pack {name}")]
     Wasm {
         /// The file.
         name: String,
-        /// What the bytes are.
+        /// The actual format of the bytes.
         source: WasmError,
     },
-    /// The bytes are not what a tar type promises.
+    /// The bytes do not match a tar type.
     #[error("cannot pack {name}: it is no tar, or a truncated one")]
     Tar {
         /// The file.
         name: String,
-        /// What the tar reader says.
+        /// The error of the tar reader.
         source: io::Error,
     },
     /// The type means a compressed tar, whose diff id only decompressing would tell.
@@ -93,7 +93,7 @@ pub enum LayerError {
         name: String,
         /// The path in the container.
         path: String,
-        /// What it is instead.
+        /// The reason why it is no data.
         reason: &'static str,
     },
     /// Nothing can be mounted there.
@@ -103,7 +103,7 @@ pub enum LayerError {
         name: String,
         /// The path in the container.
         path: String,
-        /// What is wrong with the path.
+        /// The problem with the path.
         source: MountPathError,
     },
     /// The type is none.
@@ -120,7 +120,7 @@ impl Layer {
     /// Reads a file. Its bytes are checked if the type is one of wasm or of a tar.
     ///
     /// # Errors
-    /// [`LayerError`] names the file and what is wrong with it.
+    /// [`LayerError`] names the file and the problem with it.
     pub fn read(media_type: &str, path: &Path) -> Result<Self, LayerError> {
         let name = path.display().to_string();
         check_media_type(&name, media_type)?;
@@ -153,7 +153,7 @@ impl Layer {
     /// Takes bytes that stand in memory, as [`Layer::read`] takes a file called `name`.
     ///
     /// # Errors
-    /// [`LayerError`] names what is wrong with them.
+    /// [`LayerError`] names the problem with the bytes.
     pub fn from_bytes(media_type: &str, name: &str, bytes: Vec<u8>) -> Result<Self, LayerError> {
         check_media_type(name, media_type)?;
         let mut layer = Self::unchecked(media_type, bytes);
@@ -169,7 +169,7 @@ impl Layer {
         Ok(layer)
     }
 
-    /// Takes bytes as they are, whatever their type promises, and whether or not anything can use it: for tests of what reads images.
+    /// Takes bytes without any check against their type, also bytes that nothing can use. Tests of readers of images need such layers.
     pub fn unchecked(media_type: &str, bytes: Vec<u8>) -> Self {
         Self {
             media_type: media_type.to_owned(),
@@ -225,7 +225,7 @@ impl Layer {
         self.title.as_deref()
     }
 
-    /// Returns what the wasm in it is, if it was checked and is wasm.
+    /// Returns the kind and interface of the wasm in the layer, if it was checked and is wasm.
     pub fn wasm(&self) -> Option<&Wasm> {
         self.wasm.as_ref()
     }
@@ -346,7 +346,7 @@ mod tests {
         }
     }
 
-    /// Only what containerd unpacks has a diff id, which is the digest of the uncompressed tar.
+    /// Only a layer that containerd unpacks has a diff id, which is the digest of the uncompressed tar.
     #[test]
     fn tar_has_a_diff_id() {
         let bytes = tar(b"content");
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(Layer::unchecked(media_type::WASM, bytes).diff_id(), None);
     }
 
-    /// What is no tar or a part of one is refused where a tar is promised.
+    /// A layer with a tar type is refused if its bytes are no tar or only a part of one.
     #[test]
     fn refuses_broken_tars() {
         let whole = tar(&[7; 2000]);

@@ -1,7 +1,7 @@
 //! Packs WebAssembly programs, and files beside them, as OCI images and CNCF wasm artifacts, in one tar that `ctr` and Docker import.
 //!
-//! Bytes are checked before they are packed ([`Layer`]), documents are made from what the bytes say ([`Builder`]), and
-//! the archive is written at once or not at all ([`Image::write_file`]). The same input gives the same bytes.
+//! [`Layer`] checks bytes before they are packed. [`Builder`] makes the documents from these bytes. [`Image::write_file`] writes the whole
+//! archive or nothing. The same input gives the same bytes.
 
 mod archive;
 mod build;

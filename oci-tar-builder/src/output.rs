@@ -23,7 +23,7 @@ enum Staged {
     Named(NamedTempFile),
 }
 
-/// What a new file may be for others; the umask takes from it.
+/// The permissions of a new file; the umask removes some of them.
 const MODE: u32 = 0o666;
 
 impl Output {
@@ -33,7 +33,7 @@ impl Output {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         let staged = match rustix::fs::open(folder, flags, Mode::from_raw_mode(MODE)) {
             Ok(file) => Staged::Nameless(File::from(file)),
-            // Whatever the reason, the other way either works or gives the better error.
+            // The other way either works or gives the better error.
             Err(_) => Staged::Named(builder(&prefix(target)).tempfile_in(folder)?),
         };
         Ok(Self { target: target.to_owned(), staged })
@@ -52,7 +52,7 @@ impl Output {
         let folder = folder(&self.target);
         match self.staged {
             Staged::Nameless(file) => {
-                // A link does not replace what is there, a rename does.
+                // A link does not replace an existing file; a rename does.
                 let source = format!("/proc/self/fd/{}", file.as_raw_fd());
                 let link = |name: &Path| Ok(rustix::fs::linkat(CWD, &*source, CWD, name, AtFlags::SYMLINK_FOLLOW)?);
                 builder(&prefix(&self.target))
@@ -73,7 +73,7 @@ fn folder(target: &Path) -> &Path {
     target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Temporary names say what they are for.
+/// Returns the beginning of a temporary name, which names the target.
 fn prefix(target: &Path) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(target.file_name().unwrap_or_default());
@@ -102,7 +102,7 @@ mod tests {
         Output { target: target.to_owned(), staged: Staged::Named(file) }
     }
 
-    /// A committed file replaces what was there, by both ways, and nothing else is left.
+    /// A committed file replaces the old one, by both ways, and no other file is left.
     #[test]
     fn commit_replaces() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! Image references such as `localhost:5000/a/b:v1`, read the way containerd and Docker read them.
 //!
-//! A reference that was parsed is always complete: it has a registry and a valid repository path, so that the name
-//! written into an archive is the very name under which containerd will list the image.
+//! A parsed reference is always complete: it has a registry and a valid repository path. So containerd lists the image under the very name
+//! that the archive contains.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,11 +32,11 @@ pub struct Reference {
 pub struct ReferenceError {
     /// The text.
     pub reference: String,
-    /// What is wrong with it.
+    /// The problem with the text.
     pub problem: Problem,
 }
 
-/// What is wrong with a text that should be a reference.
+/// The reason why a text is no reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// There is no name.
@@ -91,7 +91,7 @@ impl Reference {
         self.digest.as_deref()
     }
 
-    /// Returns what follows the name, as `org.opencontainers.image.ref.name` wants it.
+    /// Returns the part after the name, in the form of `org.opencontainers.image.ref.name`.
     pub(crate) fn object(&self) -> String {
         let digest = self.digest.as_ref().map(|digest| format!("@{digest}"));
         format!("{}{}", self.tag.as_deref().unwrap_or_default(), digest.unwrap_or_default())

@@ -1,6 +1,6 @@
-//! What bytes are: a module, a component, or something that must not be packed.
+//! The format of bytes: a module, a component, or something that must not be packed.
 //!
-//! The whole of it is validated, so that a file that was cut short is refused here and not on a node at night.
+//! The packer validates all bytes, so it refuses a truncated file before the file reaches a node.
 
 use std::collections::BTreeSet;
 
@@ -9,25 +9,25 @@ use wasmparser::{
     ComponentExternName, FuncValidatorAllocations, Parser, Payload, ValidPayload, Validator, WasmFeatures,
 };
 
-/// Says what validated wasm is.
+/// The kind and interface of validated wasm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wasm {
     /// Which of the two formats it has.
     pub kind: WasmKind,
-    /// What a component imports and exports. A module has names of its own kind that nobody looks up: none.
+    /// The imports and exports of a component. A module has none here: its names are of another kind, and nobody looks them up.
     pub interface: Option<Interface>,
 }
 
 /// The names that a component imports and exports at its outermost level, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// What the host has to provide.
+    /// The names that the host must provide.
     pub imports: BTreeSet<String>,
-    /// What the host may call.
+    /// The names that the host may call.
     pub exports: BTreeSet<String>,
 }
 
-/// Says what bytes are instead of valid wasm.
+/// The reason why bytes are not valid wasm.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WasmError {
     /// They do not begin as wasm does.
@@ -42,7 +42,7 @@ pub enum WasmError {
     /// It begins as wasm does, but is not valid.
     #[error("it is no valid wasm: {message} at byte {offset}")]
     Invalid {
-        /// What the validator says.
+        /// The message of the validator.
         message: String,
         /// Where.
         offset: usize,
@@ -56,7 +56,7 @@ impl Wasm {
     /// Reads and validates `bytes`.
     ///
     /// # Errors
-    /// [`WasmError`] says what they are instead.
+    /// [`WasmError`] names the problem with the bytes.
     pub fn validate(bytes: &[u8]) -> Result<Self, WasmError> {
         let kind = kind(bytes)?;
         let interface = read(bytes)?;
@@ -83,7 +83,7 @@ impl Interface {
     }
 }
 
-/// Reads what the bytes begin with, and refuses what is no wasm under its own name.
+/// Reads the format from the first bytes, and refuses other formats by their names.
 fn kind(bytes: &[u8]) -> Result<WasmKind, WasmError> {
     let start = bytes.trim_ascii_start();
     match WasmKind::of(bytes) {
@@ -106,7 +106,7 @@ fn read(bytes: &[u8]) -> Result<Interface, WasmError> {
             WasmError::Invalid { message: error.message().to_owned(), offset: error.offset() }
         }
     };
-    // All of what is standardised, exceptions and garbage collection included: which of it runs is the engine's to say.
+    // All standardised features, exceptions and garbage collection included; the engine decides which of them it runs.
     let features = WasmFeatures::default() | WasmFeatures::LEGACY_EXCEPTIONS | WasmFeatures::WIDE_ARITHMETIC;
     let mut validator = Validator::new_with_features(features);
     let mut parser = Parser::new(0);
@@ -267,7 +267,7 @@ mod tests {
         }
     }
 
-    /// What is no wasm is refused under its own name.
+    /// Bytes of another format are refused, and the error names the format.
     #[test]
     fn refuses_the_rest() {
         let refused = |bytes| Wasm::validate(bytes).unwrap_err();

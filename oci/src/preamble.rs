@@ -1,5 +1,4 @@
-//! The format of bytes, by their beginning. Names and media types are only claims; the beginning decides what a layer or file is treated
-//! as.
+//! The format of bytes, by their beginning. Names and media types are only claims; the beginning decides how a layer or file is treated.
 
 /// The first bytes of wasm in binary form.
 pub const MAGIC: [u8; 4] = *b"\0asm";

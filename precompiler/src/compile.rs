@@ -25,10 +25,11 @@ const MESSAGE_LIMIT: u64 = 64 << 10;
 const OUT_OF_MEMORY: [&str; 4] =
     ["memory allocation of", "Cannot allocate memory", "std::bad_alloc", "LLVM ERROR: out of memory"];
 
-/// What a thread of a compiler may need of the memory that a compile may take, bytes. There are no more threads than have room.
+/// Memory that one thread of a compiler may need, out of the memory limit of a compile, in bytes. The number of threads is limited
+/// accordingly.
 const THREAD_MEMORY: u64 = 256 << 20;
 
-/// What a compile yields.
+/// The result of a compile.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     /// The artifact, a sealed memfd.
@@ -56,8 +57,8 @@ pub(crate) struct Input<'a> {
     pub(crate) text: bool,
 }
 
-/// Compiles in a worker, on all cores; if that needs too much memory, once more on one: each thread of a compiler has memory of its own.
-/// Dropping the future kills the worker.
+/// Compiles in a worker on all cores. If that needs too much memory, compiles once more on one core, because each thread of a compiler has
+/// memory of its own. Dropping the future kills the worker.
 pub(crate) async fn compile(
     settings: &Settings,
     engine: &dyn Engine,

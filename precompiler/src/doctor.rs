@@ -1,4 +1,4 @@
-//! Checks whether a node has what prewasi needs: containerd, its files, the shims, the kernel's support for the sandbox and for
+//! Checks whether a node meets the requirements of prewasi: containerd, its files, the shims, the kernel's support for the sandbox and for
 //! containers.
 //!
 //! Each check is independent and gives a result even if another fails. No check changes the node. Checks try the real operation: a

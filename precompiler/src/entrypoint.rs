@@ -20,7 +20,7 @@ pub fn is_named_wasm(program: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The function is what stands after the last `#`; without a name there is none, and without a program it is one itself.
+    /// The function is the text after the last `#`; an empty name is no function, and a text without a program is itself the program.
     #[test]
     fn functions() {
         for (entrypoint, parts) in [

@@ -371,7 +371,7 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Prints an error, its causes and what can be done about it to standard error, a line each.
+/// Prints an error, its causes and the hint to standard error, one line each.
 pub(crate) fn report(error: &dyn Error, hint: Option<&str>) {
     let mut text = format!("error: {error}\n");
     let mut next = error.source();

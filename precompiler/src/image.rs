@@ -1,7 +1,7 @@
 //! From an image's name to the wasm in it: record → (index → manifest) → config → layers.
 //!
-//! All documents read here come from an image and are hostile: sizes are limited before a byte is read, digests are checked, nesting is
-//! limited. The config and the types of the layers decide what an image *is*; the bytes are inspected later.
+//! All documents read here come from an image and are hostile. Their sizes are limited before a byte is read, their digests are checked,
+//! and their nesting is limited. The config and the types of the layers decide the kind of the image; the bytes are inspected later.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -41,7 +41,7 @@ pub struct Image {
     pub manifest: Digest,
     /// Media type of the manifest.
     pub media_type: String,
-    /// Whether a container is pinned to this manifest, whatever its image's name refers to now.
+    /// Whether a container is pinned to this manifest, even if its image's name now refers to another one.
     pub pinned: bool,
     /// Digest of the config.
     pub config: Digest,

@@ -34,7 +34,7 @@ pub use prewasi_oci::Digest;
 pub use settings::{Settings, StoreAddress, runtime_dir};
 pub use text::one_line;
 
-// What only this crate's own commands use.
+// Items that only this crate's own commands use.
 pub(crate) use error::{WorkerError, report};
 pub(crate) use image::{Process, Step};
 pub(crate) use inventory::{Entry, Inventory, State};

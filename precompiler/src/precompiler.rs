@@ -147,8 +147,8 @@ impl Precompiler {
         image.process(&*self.store).await
     }
 
-    /// Finds the record of an image of which a client knows the digest of its manifest or index, and a name that it may have, perhaps a
-    /// short one. Of several records with that digest, one of that name is taken.
+    /// Finds the record of an image by the digest of its manifest or index. `name` is a name that the image may have, perhaps a short one.
+    /// Among several records with that digest, a record of that name comes first.
     pub async fn image_of_target(&self, target: &Digest, name: &str) -> Result<Option<ImageRecord>, ImageError> {
         let error = |source| ImageError::Store { image: name.to_owned(), source };
         let records = self.store.images().await.map_err(error)?;
@@ -156,7 +156,7 @@ impl Precompiler {
         Ok(find(&records, name).or_else(|| records.into_iter().next()))
     }
 
-    /// Reads what an image record names.
+    /// Reads the image that a record names.
     pub async fn resolve_record(&self, record: &ImageRecord) -> Result<Image, ImageError> {
         let image = Image::resolve(&*self.store, record, self.settings.platform.as_ref()).await?;
         // The span of a container has a field for it.

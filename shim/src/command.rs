@@ -14,7 +14,7 @@ use crate::telemetry::log;
 
 /// Exit code for a command line that is wrong.
 const USAGE: u8 = 64;
-/// Exit code of a hook that cannot be run: what a shell returns for a missing command.
+/// Exit code of a hook that cannot be run: a shell returns the same for a missing command.
 const NO_HOOK: u8 = 127;
 
 /// Runs a shim binary: executes its command line and turns the result into an exit code.
@@ -56,7 +56,7 @@ pub fn main(engine: EngineConstructor) -> ExitCode {
 }
 
 fn fail(error: &dyn Error, code: u8) -> ExitCode {
-    // containerd repeats what `start` and `delete` write in its own message, which has one line.
+    // containerd repeats the output of `start` and `delete` in its own message, which has one line.
     eprintln!("error: {}", chain(error));
     ExitCode::from(code)
 }

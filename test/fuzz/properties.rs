@@ -1,8 +1,8 @@
-//! What must hold for every input, however hostile: nothing panics, and what was understood is understood in the same way when
-//! it is written down again.
+//! Properties that must hold for every input, however hostile. Nothing panics. A value that was read and written down again is read as the
+//! same value.
 //!
-//! `cargo fuzz` looks for inputs that break a property, with the targets in `fuzz_targets/`; the ordinary tests try the inputs
-//! in `corpus/`, by these same functions. An input that broke something once stays there.
+//! `cargo fuzz` looks for inputs that break a property, with the targets in `fuzz_targets/`. The ordinary tests try the inputs in
+//! `corpus/`, with these same functions. An input that once broke a property stays there.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -51,8 +51,8 @@ pub fn labels(data: &[u8]) {
     }
 }
 
-/// Whatever an image's documents say, the answer is an error or layers to be looked at. (The documents stand one after the
-/// other, between lines `---`, in the order in which they are asked for: index or manifest, manifest, config.)
+/// For any documents of an image, the answer is an error or a list of layers. (Lines `---` separate the documents. Their order is that of
+/// the requests: index or manifest, manifest, config.)
 pub fn image(data: &[u8]) {
     let documents: Vec<Vec<u8>> = split(data).map(<[u8]>::to_vec).collect();
     for media_type in
@@ -70,7 +70,7 @@ pub fn image(data: &[u8]) {
         if let Content::Wasm(layers) = &image.content {
             assert!(!layers.is_empty());
             for layer in layers {
-                // What is titled so is chosen, or it is an error; never something that is not there.
+                // The choice is a layer with this title, or an error; never a layer that the image does not have.
                 let chosen = image.content.entry(&image.name, layer.title.as_deref());
                 assert!(chosen.map_or(true, |layer| layer.is_some_and(|layer| layers.contains(layer))));
             }
@@ -114,7 +114,7 @@ pub fn wasm(data: &[u8]) {
     }
 }
 
-/// Options are taken as a whole or refused; an error leaves what counted before.
+/// Options are taken as a whole or refused; an error leaves the earlier options unchanged.
 pub fn options(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut options = Options::default();
@@ -137,8 +137,8 @@ fn split(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A store that answers the first blob asked for with the first document, the next one with the second, and so on: what digests
-/// are for is somebody else's to test.
+/// A store that answers the first request for a blob with the first document, the second with the second, and so on. Other tests check
+/// digests.
 struct Documents {
     documents: Vec<Vec<u8>>,
     asked: Mutex<Vec<Digest>>,

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Calls by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// Calls that the kernel has, whatever their result.
+    /// Calls that the kernel has, with any result.
     pub made: BTreeSet<String>,
     /// Calls with the result ENOSYS, as the guard returns it.
     pub unknown: BTreeSet<String>,

@@ -107,7 +107,7 @@ impl Docker {
         process::run(self.command(self.engine.part().join("bin/docker")).args(args), CLIENT_LIMIT)
     }
 
-    /// Runs `docker`, which must succeed, and returns what it prints on standard output.
+    /// Runs `docker`, which must succeed, and returns its standard output.
     ///
     /// # Panics
     /// If it fails.
@@ -128,7 +128,7 @@ impl Docker {
         self.run(&["load", "--input", &tar.to_string_lossy()])
     }
 
-    /// Returns one value of what `docker inspect` says, by a template.
+    /// Returns one value of the output of `docker inspect`, by a template.
     #[track_caller]
     pub fn inspect(&self, container: &str, template: &str) -> String {
         self.says(&["inspect", "--format", template, container]).trim_end().to_owned()
@@ -144,7 +144,7 @@ impl Docker {
         self.serves().await;
     }
 
-    /// Ends dockerd and says what has been left of containers.
+    /// Ends dockerd and returns the remains of containers.
     ///
     /// # Panics
     /// If it does not end.
@@ -205,7 +205,7 @@ fn prepare(engine: Engine, store: ImageStore, folder: &Path, settings: Value) {
         "pidfile": folder.join("d.pid"),
         "hosts": [format!("unix://{}", socket(folder).display())],
         "containerd": folder.join("c.sock"),
-        // What is left of these is found by their names.
+        // Remains of these are found by their names.
         "containerd-namespace": format!("{id}-moby"),
         "containerd-plugins-namespace": format!("{id}-plugins"),
         "cgroup-parent": format!("/{id}-docker"),

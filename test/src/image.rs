@@ -31,7 +31,7 @@ pub struct Imported {
     pub digest: String,
 }
 
-/// Packs an image with what `describe` adds, and imports it as `localhost/<name>:latest`.
+/// Packs an image with the additions of `describe`, and imports it as `localhost/<name>:latest`.
 ///
 /// # Panics
 /// If it cannot be packed or imported.
@@ -47,7 +47,7 @@ pub fn import_artifact(namespace: &Namespace, name: &str, layer: Layer) -> Impor
     import_as(Format::Artifact, namespace, name, |builder| builder.layer(layer))
 }
 
-/// Packs an image or artifact with what `describe` adds, and imports it as [`import`] does.
+/// Packs an image or artifact with the additions of `describe`, and imports it as [`import`] does.
 ///
 /// # Panics
 /// If it cannot be packed or imported.

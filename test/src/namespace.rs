@@ -163,7 +163,7 @@ impl Namespace {
         let program = self.daemon().series().programs().join("ctr");
         let mut command = self.daemon().command(program);
         command.arg("--address").arg(self.daemon().address()).args(["--namespace", self.name()]).args(args);
-        // From 2.2 on it warns of cgroup v1 where that is what the machine has.
+        // From 2.2 on it warns on machines with cgroup v1.
         command.env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "1");
         process::run(&mut command, PROGRAM_LIMIT)
     }
@@ -217,7 +217,8 @@ impl Namespace {
         let is_old = self.daemon().series().is_old() && os.starts_with("wasi");
         let platform = if is_old { &platform } else { "--all-platforms" };
         let import = |flags: &[&str]| self.ctr(&[&["images", "import"], flags, &[&tar.to_string_lossy()]].concat());
-        // From 2.3 on the daemon unpacks no layers of other platforms. `ctr` itself does, but takes no index without this machine's platform.
+        // From 2.3 on the daemon unpacks no layers of other platforms. `ctr` itself does, but refuses an index without this machine's
+        // platform.
         let is_unpacked =
             matches!(self.daemon().series(), Series::Further(_)) && import(&[platform, "--local"]).status.success();
         if !is_unpacked {
@@ -305,8 +306,8 @@ impl Namespace {
 
     // --- The end ----------------------------------------------------------------------------------------------------
 
-    /// Removes the namespace itself, and its empty cgroups, which would stay as they do with runc: what looks through all of them
-    /// takes longer with each.
+    /// Removes the namespace itself, and its empty cgroups. These would stay, as with runc, and each would slow down programs that look
+    /// through all cgroups.
     pub async fn remove(&self) {
         let request = DeleteNamespaceRequest { name: self.name().to_owned() };
         // A blob may be left that the next collection takes; then the namespace stays.

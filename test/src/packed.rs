@@ -1,4 +1,4 @@
-//! The packer packs only what the runtime knows.
+//! The packer packs only layers that the runtime knows.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ const NAMES: [&str; 15] = [
 const SUFFIXES: [&str; 6] = ["", "+wasm", "+gzip", "+zstd", ".gzip", "+json"];
 
 /// The runtime understands every layer that the packer accepts: alone or beside wasm, in an image or an artifact, mounted or not. It runs
-/// as wasm what the packer has checked as wasm, and mounts what the packer has marked.
+/// the layers that the packer has checked as wasm, and mounts those that the packer has marked.
 #[tokio::test]
 async fn packer_packs_what_the_runtime_knows() {
     let wasm = b"\0asm\x01\0\0\0".to_vec();

@@ -39,7 +39,7 @@ pub enum Need {
     Solver,
     /// The component of JavaScript.
     JavaScript,
-    /// What other compilers make of the programs in `guests/compilers`.
+    /// The programs in `guests/compilers`, as other compilers compile them.
     Compilers,
     /// A native runtime: `runc`.
     Runc,
@@ -51,7 +51,7 @@ pub enum Need {
     Strace,
     /// The Docker that goes with the containerd.
     Docker,
-    /// What pods need besides containerd: network plugins, a registry, and a program to fill it.
+    /// The requirements of pods besides containerd: network plugins, a registry, and a program to fill it.
     Cni,
 }
 
@@ -85,7 +85,7 @@ pub fn local_name(module: &str, body: &str) -> String {
 }
 
 impl Need {
-    /// Says what is missing, if it is.
+    /// Returns the name of a missing requirement, if it is missing.
     fn missing(self, series: Series) -> Option<String> {
         let program = |name: &str| {
             let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];

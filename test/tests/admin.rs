@@ -1,4 +1,4 @@
-//! The administrator's commands: what they list, check, repair and remove, and what they leave alone.
+//! The administrator's commands: their lists, checks, repairs and removals, and the data that they leave alone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -206,9 +206,7 @@ async fn ls_lists_a_thousand_artifacts(namespace: Namespace) {
     assert_eq!(output.stdout.lines().filter(|line| line.contains("current")).count(), 1000);
 }
 
-/// `prune` removes superseded artifacts but the newest, which a rollback then finds; `--dry-run` removes nothing, and
-/// `prune` on a store that was damaged, in each of four ways: it succeeds, what is current stays and is run, and
-/// Labels of others are counted by `verify`, and neither removed nor followed by any command.
+/// `verify` counts labels of others; no command removes or follows them.
 async fn foreign_labels_are_left_alone(namespace: Namespace) {
     let subject = Subject::new(&namespace).await;
     let old = subject.superseded(OLD[0]).await;
@@ -300,7 +298,7 @@ async fn precompile_names_the_images_that_failed(namespace: Namespace) {
     namespace.prewasi("precompile", &[&good]).success();
 }
 
-/// `--platform` takes what the image has for that platform, and refuses an image that has nothing for it.
+/// `--platform` takes the image's content for that platform, and refuses an image without any.
 async fn precompile_takes_the_platform_asked_for(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image =

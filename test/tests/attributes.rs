@@ -1,5 +1,5 @@
-//! What a process of a wasm container looks like from outside: as that of a native program that runc has executed, or as
-//! `docs/parity.md` says. A wasm program is never executed, so nothing of this comes by itself.
+//! The view of a wasm container's process from outside. It equals the view of a native program that runc has executed, or follows
+//! `docs/parity.md`. A wasm program is never executed, so none of these attributes comes by itself.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// What lists of processes show of one.
+/// The facts that lists of processes show about one process.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) name: String,
@@ -41,7 +41,7 @@ pub(crate) struct Shown {
     pub(crate) env: Vec<String>,
 }
 
-/// Reads what lists show of a process, but for HOME: runc adds it for programs, and a wasm program gets what the spec says.
+/// Reads the facts that lists show about a process, except HOME: runc adds it for programs, and a wasm program gets the spec's variables.
 pub(crate) fn shown(pid: u32) -> Shown {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it runs");
     let list = |file: &str| read(file).split_terminator('\0').map(str::to_owned).collect::<Vec<_>>();
@@ -134,7 +134,7 @@ const FILES: [&str; 8] = [
     "attr/current",
 ];
 
-/// Reads what must be equal.
+/// Reads the attributes that must be equal.
 fn attributes(container: &Container) -> BTreeMap<String, String> {
     let folder = PathBuf::from(format!("/proc/{}", container.pid()));
     let mut seen = status(container, &STATUS);
@@ -159,7 +159,7 @@ fn attributes(container: &Container) -> BTreeMap<String, String> {
     seen
 }
 
-/// What a spec can say of a process beyond what the tests of confinement look at.
+/// Settings of a process in a spec that the tests of confinement do not cover.
 fn particular() -> Value {
     json!({ "process": {
         "user": { "uid": 1000, "gid": 1001, "additionalGids": [7], "umask": 0o27 }, "oomScoreAdj": 321, "cwd": "/dev",
@@ -167,7 +167,7 @@ fn particular() -> Value {
     }})
 }
 
-/// Limits, masks, groups, scheduling, labels and the like are those of a native program, with what the spec says and without.
+/// Limits, masks, groups, scheduling, labels and the like equal those of a native program, with settings in the spec and without.
 async fn attributes_are_those_of_a_native_program(namespace: Namespace) {
     for change in [json!({}), particular()] {
         let seen = same(&namespace, change, attributes).await;
@@ -259,7 +259,7 @@ async fn session_keyring_is_of_the_container(namespace: Namespace) {
     }
 }
 
-/// Besides its streams a wasm process has its native code, which cannot be written to, its folders, and what it waits with.
+/// Besides its streams a wasm process has its native code, which cannot be written to, its folders, and the descriptors that it waits with.
 async fn descriptors_are_the_programs_own(namespace: Namespace) {
     let container = running(&namespace, &wasm(&namespace), OURS, &json!({})).await;
     let folder = PathBuf::from(format!("/proc/{}", container.pid()));

@@ -1,5 +1,5 @@
-//! How a daemon comes to be, without a containerd: `start` as containerd 2.3 and later call it, with a folder for sockets that
-//! other shims use too; and how a daemon ends that nobody asks for.
+//! The start of a daemon without a containerd: `start` as containerd 2.3 and later call it, with a folder for sockets that other shims
+//! share. Also the end of a daemon that receives no request.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// How long a daemon goes on that nobody asks for, at most.
 const ABANDONED_LIMIT: Duration = Duration::from_secs(60);
 
-/// What `start` is called with, in a folder of its own.
+/// The arguments and the folder of a call of `start`.
 struct Node {
     folder: TempDir,
     environment: Vec<(&'static str, String)>,
@@ -55,7 +55,7 @@ impl Node {
         self.folder.path().join(name)
     }
 
-    /// Says what containerd 2.3 says.
+    /// Returns the parameters that containerd 2.3 sends.
     fn parameters(&self) -> Vec<u8> {
         self.parameters_with(LogLevel::LOG_LEVEL_INFO, None)
     }
@@ -161,8 +161,8 @@ fn shut_down(address: &str) {
     client(address).shutdown(limit, &ShutdownRequest::default()).expect("the daemon answers");
 }
 
-/// In a folder that all shims share, `start` and the daemon touch their own sockets alone: to another shim's nobody connects,
-/// a dead one of another shim stays, a dead one of ours goes. The folder keeps its mode, or is made as containerd makes it.
+/// In a folder that all shims share, `start` and the daemon touch their own sockets alone. They connect to no socket of another shim, and
+/// remove dead sockets of their own only. The folder keeps its mode, or is made as containerd makes it.
 fn sockets_of_other_shims_are_left_alone() {
     let node = Node::new();
     let folder = node.path("s");
@@ -198,8 +198,8 @@ fn sockets_of_other_shims_are_left_alone() {
     node.is_left(LIMIT);
 }
 
-/// A daemon that is never asked for a container ends by itself, but not before containerd has had time to ask; so does one that
-/// somebody has connected to.
+/// A daemon that receives no request for a container ends by itself, but leaves containerd enough time to ask. So does a daemon with a
+/// connection but no request.
 fn daemon_that_nobody_asks_for_ends() {
     let node = Node::new();
     let address = node.start();
@@ -213,7 +213,7 @@ fn daemon_that_nobody_asks_for_ends() {
     assert_eq!(node.sockets(), [""; 0]);
 }
 
-/// While `start` asks containerd what it speaks there is no socket and no daemon yet: killed then, it leaves nothing.
+/// While `start` asks containerd for its protocol, there is no socket and no daemon yet: a kill at that time leaves nothing.
 fn start_that_asks_containerd_has_made_nothing() {
     let node = Node::new();
     let containerd = UnixListener::bind(node.path("c.sock")).expect("the place is free");
@@ -243,8 +243,8 @@ fn answer_that_cannot_be_given_leaves_no_daemon() {
     assert_eq!(node.sockets(), [""; 0]);
 }
 
-/// The `log_level` of a runtime class, which containerd 2.3 and later hand over among their parameters, decides what a daemon logs from its
-/// start; without one containerd's own level does, also one above `info`.
+/// The `log_level` of a runtime class, a parameter of containerd 2.3 and later, sets the daemon's log level from its start. Without one,
+/// containerd's own level counts, also one above `info`.
 fn level_of_the_log_reaches_the_daemon() {
     let node = Node::new();
     let fifo = node.path("bundle/log");

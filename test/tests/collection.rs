@@ -36,7 +36,7 @@ fn key(program: &Program, engine: &str, version: &str) -> ArtifactKey {
     ArtifactKey { anchor: source.clone(), source, engine: engine.to_owned(), version: version.to_owned(), fingerprint }
 }
 
-/// Returns the key of what this build compiles.
+/// Returns the key of the artifact that this build compiles.
 fn own(program: &Program) -> ArtifactKey {
     let engine = Wasmtime::new();
     let fingerprint = engine.fingerprint().hex().to_owned();
@@ -64,8 +64,8 @@ async fn run(namespace: &Namespace, program: &Program, image: &Imported) -> usiz
     namespace.daemon().journal().compiles(&program.digest).len()
 }
 
-/// Asserts that what another engine or version has stored, and what this build compiles beside it, are both kept by the
-/// collector, and go together with the image.
+/// Asserts that the collector keeps both the artifact of another engine or version, and the artifact of this build beside it. Both go
+/// together with the image.
 async fn assert_independent(namespace: &Namespace, engine: &str, version: &str) {
     let program = Program::guest(namespace, DEMO);
     let image = demo(namespace, &program);
@@ -94,7 +94,7 @@ async fn engines_stand_beside_each_other(namespace: Namespace) {
     assert_independent(&namespace, "wasmer", "7.4.0-cccccccccccc").await;
 }
 
-/// Two namespaces have the same layer: each compiles and labels for itself, and what one loses the other keeps.
+/// Two namespaces have the same layer: each compiles and labels for itself, and a loss in one does not affect the other.
 async fn namespaces_keep_their_own(namespace: Namespace) {
     let other = namespace.another().await;
     let program = Program::guest(&namespace, DEMO);

@@ -1,4 +1,4 @@
-//! Compiles: bounded, confined, waited for. What goes wrong in one has a name, and costs nobody else anything.
+//! Compiles: limits, confinement and waiting. A failure has a name, and affects no other process.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -55,7 +55,7 @@ async fn finish(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// While somebody else has the lock a process waits, and says for what; after the deadline it compiles without it.
+/// A process waits while another one holds the lock, and names the reason; after the deadline it compiles without the lock.
 async fn waiter_says_what_it_waits_for_and_has_a_deadline(namespace: Namespace) {
     let namespace = node(&namespace, "lock_deadline = \"1s\"\n").await;
     let (program, image) = numbered(&namespace, 0);
@@ -95,7 +95,7 @@ async fn layers_are_compiled_side_by_side_up_to_the_slots(namespace: Namespace) 
     finish(namespace).await;
 }
 
-/// Asserts that a container of the big module is refused under these options with `reason`, that the next image is not
+/// Asserts that a container of the big module is refused under these options with `reason`. Also asserts that the next image is not
 /// affected, and that nothing is left.
 async fn assert_stopped(namespace: &Namespace, options: &str, reason: &str) {
     let namespace = node(namespace, options).await;
@@ -132,7 +132,7 @@ fn link(pid: impl std::fmt::Display, what: &str) -> u64 {
     fs::metadata(format!("/proc/{pid}/ns/{what}")).unwrap_or_else(|error| panic!("{what} of {pid}: {error}")).ino()
 }
 
-/// Says what of the sandbox can be seen from outside is not there yet.
+/// Returns an error that names the parts of the sandbox that are not visible from outside yet.
 fn unconfined(worker: Worker) -> Result<(), String> {
     let expected = [
         ("Uid", "65534\t65534\t65534\t65534"),
@@ -155,9 +155,8 @@ fn unconfined(worker: Worker) -> Result<(), String> {
     Ok(())
 }
 
-/// A worker at work has another user, no capabilities, no way to get any, a system-call filter, a network namespace without
-/// anything, its three descriptors, and less of the processor than others. When it crashes, the error says so, and with which
-/// signal.
+/// A worker has another user, no capabilities and no way to get any, and a system-call filter. It has an empty network namespace, its three
+/// descriptors, and a lower processor priority. When it crashes, the error says so and names the signal.
 async fn worker_is_confined_and_its_crash_is_named(namespace: Namespace) {
     let (_, image) = big(&namespace);
     let run = {
@@ -199,8 +198,7 @@ fn resident(namespace: &Namespace) -> u64 {
     kib << 10
 }
 
-/// A daemon that had an image compiled is as small afterwards as one that found it compiled: within 4 MiB in a build for
-/// tests. (`make bench` measures it.)
+/// A daemon is as small after a compile as a daemon that found the artifact: within 4 MiB in a build for tests. (`make bench` measures it.)
 async fn daemon_is_as_small_after_a_compile_as_without(namespace: Namespace) {
     let mut sizes = Vec::new();
     for _ in 0..2 {

@@ -1,5 +1,5 @@
-//! What confines the processes of a container: users, capabilities, limits, filters, paths, cgroups, and hooks. A wasm program
-//! is confined like a native one, and a native one as runc does it.
+//! The confinement of a container's processes: users, capabilities, limits, filters, paths, cgroups, and hooks. A wasm program is confined
+//! like a native one, and a native one as runc does it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,7 +43,7 @@ pub(crate) fn wasm(namespace: &Namespace) -> Imported {
     image::import(namespace, "demo", |image| image.layer(program.layer("demo.wasm")))
 }
 
-/// Runs a container whose program sleeps, and has begun to: what it was before it became that program is not of interest.
+/// Runs a container, and waits until its program sleeps: the state before the program's start does not matter.
 pub(crate) async fn running(namespace: &Namespace, image: &Imported, runtime: &str, change: &Value) -> Container {
     let is_wasm = image.name.contains("demo");
     let args = if is_wasm { &["sleep", "600"][..] } else { &["sh", "-c", "echo sleeping; exec busybox sleep 600"] };
@@ -114,8 +114,8 @@ async fn group_that_is_named_twice_is_one(namespace: Namespace) {
 
 const CAPABILITIES: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
 
-/// Each set of capabilities is what executing a program leaves of the spec's, for root and other users: a set that the spec does not name
-/// is empty. A process that is executed later has what is said of it.
+/// Each set of capabilities equals the spec's set after the execution of a program, for root and other users. A set that the spec does not
+/// name is empty. A later exec process has the capabilities of its own spec.
 async fn capabilities_are_set(namespace: Namespace) {
     let sets = json!({
         "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"], "permitted": ["CAP_CHOWN", "CAP_KILL"], "effective": ["CAP_CHOWN"],
@@ -162,8 +162,8 @@ fn privileges(forbidden: bool) -> Value {
     json!({ "process": { "noNewPrivileges": forbidden.then_some(true) } })
 }
 
-/// `noNewPrivileges` is set or not, as the spec says, for a native program; a wasm program, which never executes another one, has it
-/// for its guard's sake.
+/// `noNewPrivileges` of a native program follows the spec. A wasm program, which never executes another one, always has it, because its
+/// guard needs it.
 async fn privileges_stay_possible_if_wanted(namespace: Namespace) {
     let (wasm, native) = (wasm(&namespace), busybox::image(&namespace));
     let nothing_new = |container: &Container| status(container, &["NoNewPrivs"])["NoNewPrivs"].clone();
@@ -238,7 +238,7 @@ fn filter() -> Value {
     }}})
 }
 
-/// A wasm program is refused what the filter refuses, and nothing else.
+/// A wasm program is refused the calls that the filter refuses, and no others.
 async fn seccomp_filter_holds_for_wasm(namespace: Namespace) {
     // Makes a folder and exits with WASI's number of the error.
     let wasm = wat::parse_str(
@@ -348,7 +348,7 @@ async fn root_can_be_read_only(namespace: Namespace) {
     assert_eq!(run(&native, RUNC, &["touch", "/file"]).await, 1);
 }
 
-/// Hooks of every phase: each notes its name, and what it is told, in a folder of the test's.
+/// Returns hooks of every phase. Each writes its name and its input to a folder of the test's.
 fn hooks(folder: &Path) -> Value {
     fs::create_dir_all(folder).expect("the folder is ours");
     let outside = |phase: &str| {
@@ -381,7 +381,7 @@ async fn assert_hooks(namespace: &Namespace, image: &Imported, runtime: &str, ar
     let mut container = container;
     container.start().await;
     let exited = container.finish().await;
-    // The guest finds what the hook inside has left.
+    // The guest finds the file of the hook inside.
     assert_eq!((exited.code, &*exited.stdout), (0, "inside\n"));
     assert_eq!(order(), format!("{before}poststart\npoststop\n"));
 }

@@ -1,5 +1,5 @@
-//! The contract of the content store: one suite of clauses, kept by the layout folder and by containerd, with and without
-//! access to containerd's files. What only containerd can do or break is in `contract/containerd.rs`.
+//! The contract of the content store: one suite of clauses. The layout folder and containerd keep it, with and without access to
+//! containerd's files. `contract/containerd.rs` tests the actions and failures that only containerd has.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -231,7 +231,7 @@ pub(crate) fn unique(text: &str) -> Vec<u8> {
     format!("{text} {} {count}", std::process::id()).into_bytes()
 }
 
-/// What tells a copy of this program to hold a lock: backend, folder or socket, namespace, name; a line each.
+/// Variable that tells a copy of this program to hold a lock: backend, folder or socket, namespace, name; a line each.
 const HOLD: &str = "PREWASI_TEST_HOLD_LOCK";
 
 /// Holds a lock until killed, if this process was started by [`Subject::hold_elsewhere`]; says whether it was.

@@ -121,8 +121,8 @@ async fn exec(cri: &Cri, id: &str, cmd: &[&str]) -> Result<(i32, String), tonic:
     Ok((answer.exit_code, String::from_utf8_lossy(&answer.stdout).into_owned()))
 }
 
-/// A pod holds a wasm container and a native one, both under one shim, which share its network; commands are executed in
-/// either, as far as that can be.
+/// A pod holds a wasm container and a native one, both under one shim, which share its network. Commands are executed in either, as far as
+/// possible.
 async fn native_side_car_runs_beside_wasm(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (wasm, busybox) = (demo(&cri).await, native(&cri).await);
@@ -178,7 +178,7 @@ impl Stream {
         self.0.send(Message::Binary(message.into())).await.expect("it listens");
     }
 
-    /// Reads until the stream ends or what was said contains `wanted`; returns it without the streams' numbers.
+    /// Reads until the stream ends or the text contains `wanted`; returns the text without the streams' numbers.
     async fn reads(&mut self, wanted: &str) -> String {
         let mut said = String::new();
         let read = async {
@@ -197,8 +197,8 @@ impl Stream {
     }
 }
 
-/// `kubectl exec -it`: a shell with a terminal in the native side-car, over the streaming server; its size can be changed, and
-/// its exit code is reported. In a wasm container its own program is executed in the same way.
+/// `kubectl exec -it` runs a shell with a terminal in the native side-car, over the streaming server. The terminal's size can change, and
+/// the exit code is reported. A wasm container executes its own program in the same way.
 async fn commands_are_executed_with_a_terminal(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (wasm, busybox) = (demo(&cri).await, native(&cri).await);
@@ -223,7 +223,7 @@ async fn commands_are_executed_with_a_terminal(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// `kubectl attach`: what a running program prints is seen, and what is typed reaches it.
+/// `kubectl attach`: the client sees the output of a running program, and its input reaches the program.
 async fn running_program_is_attached_to(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (wasm, busybox) = (demo(&cri).await, native(&cri).await);
@@ -243,7 +243,7 @@ async fn running_program_is_attached_to(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// What a container and a pod use is reported, and a running container's limits are changed.
+/// The usage of a container and of a pod is reported, and a running container's limits change.
 async fn usage_is_reported_and_limits_are_changed(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let wasm = demo(&cri).await;
@@ -293,8 +293,8 @@ async fn pid(cri: &Cri, name: &str) -> u32 {
     client.tasks().get(request).await.expect("it runs").into_inner().process.expect("a task has a process").pid
 }
 
-/// A container is asked to end first, and killed when its time is over: a wasm program ends at once, a shell that does not
-/// listen does not.
+/// A stop asks a container to end first, and kills it after its grace period. A wasm program ends at once, a shell that does not listen
+/// does not.
 async fn stop_leaves_a_grace_period(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (wasm, busybox) = (demo(&cri).await, native(&cri).await);
@@ -350,14 +350,14 @@ async fn probes_reach_the_side_car(namespace: Namespace) {
     assert_eq!(exec(&cri, &side, &alive).await.expect("it runs").0, 0);
     assert_eq!(exec(&cri, &side, &["/bin/busybox", "test", "-e", "/www/gone"]).await.expect("it runs").0, 1);
     let ip = assert_reachable(&cri, &pod, &side, port, "/index.html", "well\n").await;
-    // What the kubelet does with one that does not answer any more.
+    // The kubelet stops a container that does not answer any more.
     cri.stop(&side, 0).await;
     assert!(http::get(&format!("{ip}:8080"), "/index.html").is_err());
     cri.finish().await;
 }
 
-/// A component that answers HTTP is a pod's server: probes reach it at the pod's address and at a port of the node; it is
-/// stopped with exit code 0.
+/// A component that answers HTTP is a pod's server. Probes reach it at the pod's address and at a port of the node. A stop ends it with
+/// exit code 0.
 async fn component_that_serves_is_probed_at_pod_and_node(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (busybox, web) = (native(&cri).await, cri.push("web:v1", Format::Artifact, |image| image.layer(guest(WEB))));

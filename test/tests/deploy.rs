@@ -1,4 +1,4 @@
-//! The files by which an administrator deploys the service say what they mean.
+//! The files by which an administrator deploys the service are valid and consistent.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -40,7 +40,7 @@ fn documents() -> Vec<Value> {
     documents.map(|text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))).collect()
 }
 
-/// Reads a document as what Kubernetes makes of it. A field that it does not know is lost on the way, and so is found.
+/// Reads a document as Kubernetes does. The reader loses an unknown field, so the comparison finds it.
 fn check<T: DeserializeOwned + Serialize>(document: &Value) {
     let known: T = serde_json::from_value(document.clone()).unwrap_or_else(|error| panic!("{error}: {document}"));
     assert_eq!(serde_json::to_value(known).expect("it can be written"), *document);
@@ -113,8 +113,8 @@ fn systemd_accepts_the_unit() {
     assert_eq!((&*output.stdout, &*output.stderr), ("", ""));
 }
 
-/// `make install` puts the program where the unit starts it, and the manual page where `man` finds what the unit's
-/// documentation names. Only the build is left out: programs are there already.
+/// `make install` puts the program where the unit starts it, and the manual page where `man` finds the name in the unit's documentation.
+/// The test omits only the build: programs are there already.
 fn installation_has_what_the_unit_names() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let release = folder.path().join("target/release");
@@ -128,7 +128,7 @@ fn installation_has_what_the_unit_names() {
     let mut make = Command::new("make");
     make.arg("-C").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).args(["install", "CARGO=true"]);
     make.arg(format!("CARGO_TARGET_DIR={}", folder.path().join("target").display()));
-    // What the make that runs the tests was told is not for this one.
+    // The flags of the make that runs the tests are not for this one.
     make.arg(format!("DESTDIR={}", root.display())).env_remove("MAKEFLAGS");
     process::run(&mut make, LIMIT).success();
 

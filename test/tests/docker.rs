@@ -1,5 +1,5 @@
-//! Containers of Docker Engine, with the containerd image store and without: what Docker leaves for a shim to find, and what its users
-//! can ask for. The same is asked of a native program under runc where that can be compared.
+//! Containers of Docker Engine, with the containerd image store and without: the facts that Docker leaves for a shim, and the requests of
+//! its users. If possible, a native program under runc gets the same requests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,12 +70,12 @@ fn blocks<'a>(page: &'a str, kind: &str) -> Vec<&'a str> {
     page.split(&*begin).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
 }
 
-/// Says whether a line is what the page has; `…` stands for anything at its end.
+/// Returns whether a line matches the line of the page; `…` stands for anything at its end.
 fn is_like(line: &str, wanted: &str) -> bool {
     wanted.strip_suffix('…').map_or(line == wanted, |start| line.starts_with(start))
 }
 
-/// The page about Docker tells what one sees: each of its commands is run, with the configuration that it shows, and prints what it says.
+/// The page about Docker is true: each of its commands, with the configuration of the page, prints the output of the page.
 async fn page_tells_the_truth(namespace: Namespace) {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/docker.md")).expect("it is there");
@@ -110,8 +110,8 @@ async fn page_tells_the_truth(namespace: Namespace) {
     finish(docker).await;
 }
 
-/// An image with wasm and data as layers runs with the containerd image store: it is compiled once, its data are mounted and go again, and so
-/// does what is executed. Without that store `docker load` refuses it.
+/// An image with wasm and data as layers runs with the containerd image store. It is compiled once, its data are mounted and unmounted, and
+/// exec processes work too. Without that store `docker load` refuses it.
 async fn layers_are_found(namespace: Namespace) {
     let docker = Docker::start(namespace.daemon().series(), ImageStore::Containerd).await;
     let program = Program::guest(&namespace, DEMO);
@@ -130,7 +130,7 @@ async fn layers_are_found(namespace: Namespace) {
     assert_ne!(write.code(), 0, "{write}");
     let executed = docker.says(&["exec", "box", "demo.wasm", "read", "/data/model.bin"]);
     assert_eq!(executed, "the model\n");
-    // Whoever looks at the container's own files finds an empty one: it is mounted over.
+    // A client that reads the container's own files finds an empty one, because a mount covers it.
     let changes = docker.says(&["diff", "box"]);
     assert!(changes.lines().any(|line| line == "A /data/model.bin"), "{changes}");
     docker.says(&["restart", "--time", "1", "box"]);
@@ -184,14 +184,14 @@ async fn files_are_compiled_once(namespace: Namespace) {
     }
 }
 
-/// Takes the lines of `/proc/self/status` that tell what a process may do.
+/// Takes the lines of `/proc/self/status` about the rights of a process.
 fn rights(status: &str) -> BTreeMap<&str, &str> {
     const WANTED: [&str; 8] = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs"];
     let lines = status.lines().filter_map(|line| line.split_once(":"));
     lines.filter(|(name, _)| WANTED.contains(name)).map(|(name, value)| (name, value.trim())).collect()
 }
 
-/// What `docker run` is told of users, capabilities, files, volumes and limits holds for wasm and native programs as it does under runc.
+/// The options of `docker run` for users, capabilities, files, volumes and limits hold for wasm and native programs as under runc.
 async fn options_of_run_are_obeyed(namespace: Namespace) {
     let docker = Docker::start(namespace.daemon().series(), ImageStore::Own).await;
     let program = Program::guest(&namespace, DEMO);

@@ -1,5 +1,5 @@
-//! The other engines: whatever the shim of wasmtime is shown to do, theirs do too, save what is listed here with its reason.
-//! And what each of them can do at all, which `docs/engines.md` has as a table.
+//! The other engines: their shims pass every test of the shim of wasmtime, except the cases listed here with a reason. Also the features of
+//! each engine, which `docs/engines.md` has as a table.
 
 use std::fs;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![case!(features_are_as_documented), case!(service_of_an_engine_compiles_for_it)]
 }
 
-/// An engine, and what it cannot do.
+/// An engine, and the cases that it cannot pass.
 struct Engine {
     name: &'static str,
     /// Names of cases, and why.
     lacks: &'static [(&'static str, &'static str)],
 }
 
-/// What is shown of every engine.
+/// The modules of tests that run with every engine.
 const MODULES: [&str; 18] = [
     "guard", "run", "layers", "programs", "signals", "streams", "refusals", "options", "exec", "engines", "wasi",
     "labels", "damage", "many", "names", "volumes", "pins", "paths",
@@ -169,7 +169,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ),
 ];
 
-/// Runs an image; what is refused is refused when the container is created, with an error.
+/// Runs an image; a refusal comes at the creation of the container, with an error.
 async fn verdict(namespace: &Namespace, image: &Imported, options: &str, args: &[&str], code: u32) -> &'static str {
     let container = namespace.container(&image.name).options(options).args(args).try_create().await;
     let Ok(mut container) = container else { return REFUSED };
@@ -184,7 +184,7 @@ fn guest(namespace: &Namespace, name: &str) -> Imported {
     image::import(namespace, &name.replace('.', "-"), |image| image.layer(program.layer("guest.wasm")))
 }
 
-/// What each engine can do is what the table in the documentation says: each cell is tried, in a container.
+/// The features of each engine match the table in the documentation: each cell is tried, in a container.
 async fn features_are_as_documented(namespace: Namespace) {
     let mut found: Vec<(&str, &str)> = Vec::new();
     for (name, text) in PROGRAMS {
@@ -215,7 +215,7 @@ async fn features_are_as_documented(namespace: Namespace) {
     assert_eq!(found, documented, "the table of docs/engines.md, column {}", namespace.engine());
 }
 
-/// The shim's own `watch` compiles what is imported, for its engine; there is nothing to do for one that interprets.
+/// The shim's own `watch` compiles imported images for its engine; it has nothing to do for an engine that interprets.
 async fn service_of_an_engine_compiles_for_it(namespace: Namespace) {
     let service = Service::start(&namespace, &["--namespace", namespace.name()]).await;
     let program = Program::guest(&namespace, DEMO);

@@ -165,7 +165,7 @@ async fn wasm_process_shares_the_container(namespace: Namespace) {
     container.end().await;
 }
 
-/// What a wasm image does not have is refused with the names of what it has.
+/// An exec of a program that a wasm image lacks is refused, and the error lists the programs of the image.
 async fn wasm_image_without_that_program_says_what_it_has(namespace: Namespace) {
     let container = ticking(&namespace, DEMO).await;
     for program in ["/bin/sh", "other.wasm"] {
@@ -234,7 +234,7 @@ async fn input_that_was_over_before_the_start_ends(namespace: Namespace) {
     process.write("early\n");
     process.end_stdin_by_call().await.expect("the shim notes it");
     process.start().await;
-    // What was written would be lost if nobody had the fifo open before the process.
+    // The text would be lost if nobody had opened the fifo before the process.
     process.prints("early\n").await;
     process.drop_stdin();
     let exited = process.finish().await;

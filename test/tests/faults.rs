@@ -31,7 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 const ALWAYS: usize = usize::MAX;
-/// What is said once when the cache is of no use.
+/// The single warning about a cache that does not work.
 const WARNING: &str = "going on without the cache";
 
 fn demo(namespace: &Namespace, name: &str) -> (Program, Imported) {
@@ -41,7 +41,7 @@ fn demo(namespace: &Namespace, name: &str) -> (Program, Imported) {
     (program, image)
 }
 
-/// What a start has cost: compiles, failures of the cache in the journal, warnings in the log.
+/// The cost of a start: compiles, failures of the cache in the journal, warnings in the log.
 #[derive(Debug, PartialEq, Eq)]
 struct Cost {
     compiles: usize,
@@ -49,7 +49,7 @@ struct Cost {
     warnings: usize,
 }
 
-/// Runs a container to its end, which must be well, and says what it has cost.
+/// Runs a container to its end, which must be well, and returns its cost.
 async fn run(namespace: &Namespace, (program, image): &(Program, Imported)) -> Cost {
     let journal = namespace.daemon().journal();
     let before = (journal.compiles(&program.digest).len(), journal.failures(&program.digest));
@@ -74,8 +74,8 @@ async fn finish(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// Whichever call that the cache needs fails for good: the container runs, with one warning and one line in the journal; when
-/// the fault is over the next start stores what it compiles, and the one after that compiles nothing.
+/// If any call that the cache needs fails for good, the container runs, with one warning and one line in the journal. After the fault the
+/// next start stores its artifact, and the one after that compiles nothing.
 async fn lasting_errors_cost_the_cache_and_nothing_else(namespace: Namespace) {
     let namespace = own(&namespace).await;
     let faults = Faults::between(namespace.daemon());
@@ -109,7 +109,7 @@ async fn failed_look_up_is_a_miss(namespace: Namespace) {
     finish(namespace).await;
 }
 
-/// What is only told to people or tidied up may fail without a word.
+/// Calls that only inform people or clean up may fail without a message.
 async fn failed_notes_are_of_no_consequence(namespace: Namespace) {
     let namespace = own(&namespace).await;
     let faults = Faults::between(namespace.daemon());
@@ -126,7 +126,7 @@ async fn failed_notes_are_of_no_consequence(namespace: Namespace) {
     finish(namespace).await;
 }
 
-/// Whatever is unavailable for a moment is asked again, and nobody notices.
+/// A call that fails for a moment is repeated, and nobody notices.
 async fn store_that_is_unavailable_for_a_moment_is_asked_again(namespace: Namespace) {
     let namespace = own(&namespace).await;
     let faults = Faults::between(namespace.daemon());
@@ -218,8 +218,8 @@ async fn read_only_store_costs_the_cache_and_nothing_else(namespace: Namespace) 
     finish(namespace).await;
 }
 
-/// Native code that could not be stored is run from memory: no descriptor of the container's process leads to code that can be written to, and
-/// nobody is warned that it could.
+/// Native code that could not be stored runs from memory. No descriptor of the container's process leads to code that can be written to,
+/// and no warning claims so.
 async fn code_in_memory_cannot_be_changed(namespace: Namespace) {
     let namespace = small_store(&namespace).await;
     let (program, image) = demo(&namespace, "demo");

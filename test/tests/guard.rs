@@ -1,5 +1,5 @@
-//! What the process of a guest may not do: a program in the guest's place, which debug builds have, tries it from inside. And
-//! what the guests of each engine do, which is what they may.
+//! The calls that the process of a guest may not make: a program in the guest's place, which debug builds have, tries them from inside.
+//! Also the calls that the guests of each engine make, which are the allowed ones.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -60,7 +60,7 @@ fn guest(namespace: &Namespace, name: &str) -> String {
     image::import(namespace, "guest", |image| image.layer(program.layer("demo.wasm"))).name
 }
 
-/// A container is refused every call that it does not need, and what is more of those that it needs.
+/// A container is refused every call that it does not need, and further uses of the calls that it needs.
 async fn calls_are_refused_to_a_container(namespace: Namespace) {
     let container = namespace.container(&guest(&namespace, DEMO)).env(CALLS);
     let exited = container.run().await;
@@ -107,8 +107,8 @@ async fn calls_of_another_architecture_end_the_guest(namespace: Namespace) {
     assert_eq!((exited.code, &*exited.stdout), (128 + 31, ""));
 }
 
-/// Where the container's own filter leaves no way to load another one, the guest does not run, and is told why; one of two ways is
-/// enough.
+/// If the container's own filter leaves no way to load another one, the guest does not run, and the error names the reason. One of two ways
+/// is enough.
 async fn filter_that_forbids_filters_is_named(namespace: Namespace) {
     let image = guest(&namespace, DEMO);
     let run = async |forbidden: &[&str]| {
@@ -126,7 +126,7 @@ async fn filter_that_forbids_filters_is_named(namespace: Namespace) {
     assert_eq!((exited.code, &*exited.stdout, &*exited.stderr), (0, "guarded\n", ""));
 }
 
-/// A guest with less than all folders reaches no other path, whatever of it is not wasm.
+/// A guest without all folders reaches no other path, not even with its code outside wasm.
 async fn folders_are_closed(namespace: Namespace) {
     let (image, folder) = (guest(&namespace, DEMO), namespace.folder().join("volume"));
     fs::create_dir_all(&folder).expect("the folder is ours");
@@ -164,7 +164,7 @@ async fn folders_are_closed(namespace: Namespace) {
     }
 }
 
-/// What guests of this engine call, at a little of everything, is in the record; and what they ask for in vain.
+/// The record contains the calls of guests of this engine in a mixed run, and also those that they make in vain.
 async fn guests_call_what_was_recorded(namespace: Namespace) {
     let record = include_str!("../../shim/src/pod/launch/guard/recorded.txt");
     let record = calls::table(record).remove(namespace.engine()).expect("the engine is in the record");

@@ -1,5 +1,5 @@
-//! What an image, or a container's description, might try against its node, in a form that does no harm: devices that an image holds,
-//! files of other users, cgroups of other containers. Each is refused as by runc, or more strictly where the test says so.
+//! Attempts of an image, or of a container's description, against its node, in a harmless form. They use devices in an image, files of
+//! other users, and cgroups of other containers. Each is refused as by runc, or more strictly where the test says so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ fn device(path: &str, (major, minor): (u32, u32)) -> oci_tar_builder::Layer {
     oci_tar_builder::Layer::from_bytes(oci_tar_builder::media_type::TAR, "device.tar", bytes).expect("it is a tar")
 }
 
-/// Imports an image with busybox, the demo program and a device `/fuse`; wasm is what it runs unless told otherwise.
+/// Imports an image with busybox, the demo program and a device `/fuse`; the default program is wasm.
 fn with_device(namespace: &Namespace) -> Imported {
     let program = Program::guest(namespace, DEMO);
     let files = files(&[("/bin/busybox", &busybox::bytes(), 0o755), ("/demo.wasm", &program.bytes, 0o644)]);
@@ -126,7 +126,7 @@ async fn devices_that_are_made_cannot_be_used(namespace: Namespace) {
     assert_eq!(seen[0].1, "made\n");
 }
 
-/// A device that the spec adds and allows can be opened: what is allowed is not only what is always there.
+/// A device that the spec adds and allows can be opened: not only the default devices are allowed.
 async fn devices_of_the_spec_can_be_used(namespace: Namespace) {
     let image = with_device(&namespace);
     let with = |access: &str| {
@@ -148,7 +148,7 @@ async fn devices_of_the_spec_can_be_used(namespace: Namespace) {
     }
 }
 
-/// A file that only root may read is not read by a program of another user, whatever capabilities its container has.
+/// A program of another user cannot read a file that only root may read, with any capabilities of its container.
 async fn files_of_others_cannot_be_read(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let files = files(&[
@@ -168,13 +168,13 @@ async fn files_of_others_cannot_be_read(namespace: Namespace) {
         assert_eq!((exited.code, &*exited.stdout), (1, ""), "{runtime} {args:?}: {exited:?}");
         assert!(exited.stderr.contains("ermission denied"), "{runtime} {args:?}: {exited:?}");
     }
-    // And root itself, without the capability for it, has what the mode gives its owner.
+    // And root itself, without the capability for it, has the rights that the mode gives its owner.
     let root = json!({ "process": { "capabilities": null } });
     let exited = namespace.container(&image.name).args(&wasm).change(root).run().await;
     assert_eq!((exited.code, &*exited.stdout), (0, "secret"));
 }
 
-/// A guest cannot write to its own process by `/proc`, whoever it is, and whatever the spec says of read-only paths.
+/// A guest cannot write to its own process by `/proc`, as any user, and with any read-only paths in the spec.
 async fn own_memory_is_no_file(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = image::import(&namespace, "demo", |image| image.layer(program.layer("demo.wasm")));
@@ -278,7 +278,7 @@ fn copy_folder(namespace: &Namespace, container: &Container) -> (PathBuf, PathBu
     (folder, copy)
 }
 
-/// What a container has left in the runtime folder does not keep a new one from having its id.
+/// Remains of a container in the runtime folder do not keep a new one from having its id.
 async fn stale_folder_does_not_block_an_id(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = image::import(&namespace, "demo", |image| image.layer(program.layer("demo.wasm")));
@@ -334,8 +334,8 @@ fn link(path: &str, target: &Path) -> oci_tar_builder::Layer {
     oci_tar_builder::Layer::from_bytes(oci_tar_builder::media_type::TAR, "link.tar", bytes).expect("it is a tar")
 }
 
-/// An image in which `/dev`, `/proc` or `/sys` is a link is refused, native or wasm, and nothing is made or removed where the link leads
-/// on the node.
+/// An image in which `/dev`, `/proc` or `/sys` is a link is refused, native or wasm. The shim makes and removes nothing at the link's
+/// target on the node.
 async fn links_in_the_place_of_folders_are_refused(namespace: Namespace) {
     let outside = namespace.folder().join("outside");
     fs::create_dir(&outside).expect("the folder is ours");
@@ -368,7 +368,7 @@ async fn devices_are_no_programs(namespace: Namespace) {
     assert!(status.message().contains("cannot find entrypoint \"/app.wasm\""), "{status:?}");
 }
 
-/// What the shim keeps of a container's spec, its environment above all, can be read by no other user of the node.
+/// No other user of the node can read the shim's copy of a container's spec, above all its environment.
 async fn environment_is_for_root_alone(namespace: Namespace) {
     use std::os::unix::fs::MetadataExt as _;
 
@@ -384,7 +384,7 @@ async fn environment_is_for_root_alone(namespace: Namespace) {
     container.finish().await;
 }
 
-/// What an image calls its layers reaches a client as text of one line, and no terminal obeys it.
+/// The names that an image gives its layers reach a client as text of one line, and no terminal obeys them.
 async fn messages_are_plain_text(namespace: Namespace) {
     let config = json!({ "architecture": "wasm", "os": "wasip1", "layerDigests": [] }).to_string();
     let config = Blob::new("application/vnd.wasm.config.v0+json", config.as_bytes());

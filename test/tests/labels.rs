@@ -1,4 +1,4 @@
-//! What is written beside the wasm: labels, their life and their end.
+//! The labels beside the wasm, their life and their end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,7 @@ impl Key {
     pub(crate) fn of(namespace: &Namespace, source: &str) -> Self {
         match namespace.engine() {
             "wasmtime" => Self::here(),
-            // Of the others, the journal knows what they are.
+            // The journal has the versions of the others.
             engine => {
                 let compiles = namespace.daemon().journal().compiles(source);
                 let compile = compiles.first().unwrap_or_else(|| panic!("nobody has compiled {source}"));
@@ -75,7 +75,7 @@ fn demo(namespace: &Namespace, name: &str) -> (Program, Imported) {
     (program, image)
 }
 
-/// Returns the labels that are ours, or keep what is ours.
+/// Returns the labels that belong to prewasi, or keep its content.
 fn ours(labels: &BTreeMap<String, String>) -> BTreeMap<&str, &str> {
     let all = labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     all.filter(|(key, _)| key.contains("precompiled")).collect()
@@ -88,7 +88,7 @@ pub(crate) async fn artifact(namespace: &Namespace, source: &str) -> String {
     labels.get(&key).unwrap_or_else(|| panic!("no label {key} on {source}: {labels:?}")).clone()
 }
 
-/// Asserts that source, artifact and image record bear the labels of the contract, and no more of ours.
+/// Asserts that source, artifact and image record bear the labels of the contract, and no others of prewasi.
 pub(crate) async fn assert_contract(namespace: &Namespace, source: &str, image: &str) {
     let key = Key::of(namespace, source);
     let artifact = artifact(namespace, source).await;

@@ -1,4 +1,4 @@
-//! Images of more than one layer: which one runs, what becomes of layers that are no wasm, and of components made of several.
+//! Images of more than one layer: the choice of the layer that runs, the use of layers that are no wasm, and components made of several.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -245,14 +245,14 @@ async fn assert_refused(namespace: &Namespace, container: prewasi_test::containe
     namespace.assert_clean().await;
 }
 
-/// Without a path, with one that is none, in each other's way, or an archive: each is an error that names image and layer and says
-/// what to do, before anything is compiled.
+/// Layers without a path, with a malformed or conflicting path, or with an archive are refused before anything is compiled. The error names
+/// image and layer and the remedy.
 async fn layers_that_cannot_be_mounted_are_refused(namespace: Namespace) {
     const PLAIN: &str = media_type::DATA;
     let plain = |mount: &'static str| vec![(PLAIN, Some(mount))];
     let tar = |suffix: &str| format!("application/vnd.oci.image.layer.v1.tar{suffix}");
     let tars = [tar(""), tar("+gzip"), tar("+zstd"), "application/x-tar".to_owned()];
-    /// Type and annotation of each layer, and what is said of the last one.
+    /// Type and annotation of each layer, and the message about the last one.
     type Refused<'a> = (Vec<(&'a str, Option<&'a str>)>, &'a str);
     let mut cases: Vec<Refused<'_>> = vec![
         (vec![(PLAIN, None)], "no annotation prewasi.io/mount"),
@@ -337,7 +337,7 @@ async fn damaged_data_is_refused(namespace: Namespace) {
     assert_refused(&namespace, namespace.container(&image), &parts).await;
 }
 
-/// `inspect` tells what is mounted where and what cannot be; `precompile` compiles the wasm and leaves the rest alone.
+/// `inspect` lists mounts, their places, and the layers that cannot be mounted; `precompile` compiles the wasm and ignores the rest.
 async fn commands_know_data(namespace: Namespace) {
     let image = demo(&namespace);
     let (program, digest) = (Program::guest(&namespace, DEMO), image::digest(&text(&namespace)));

@@ -1,4 +1,4 @@
-//! Pausing, changing limits, running out of memory, figures: what goes through cgroups.
+//! Pausing, changing limits, running out of memory, figures: the tasks of cgroups.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -108,7 +108,7 @@ async fn paused_container_is_killed(namespace: Namespace) {
     container.delete().await;
 }
 
-/// What needs a container that runs, or one that is paused, says which it is.
+/// A call that needs a running or a paused container is refused in another state, and the error names the state.
 async fn calls_on_a_paused_container_are_refused(namespace: Namespace) {
     let container = native(&namespace).await;
     let refused = |status: tonic::Status, word: &str| {
@@ -173,7 +173,7 @@ async fn limits_of_a_native_container_change(namespace: Namespace) {
     assert_limits_change(native(&namespace).await).await;
 }
 
-/// What cannot be changed, or not to that value, is refused by name, and nothing else changes.
+/// A limit that cannot change, or not to that value, is refused by name, and nothing else changes.
 async fn limits_that_cannot_be_changed_are_named(namespace: Namespace) {
     let container = ticking(&namespace, DEMO).await;
     for (resources, word) in [
@@ -242,8 +242,8 @@ fn disk() -> Option<(u32, u32)> {
     disks.any(is_disk).then_some((major, minor))
 }
 
-/// Does work that counts wherever the kernel counts: more files than memory, read again; more time than the quota, on two
-/// processors; a file that is not on the disk yet.
+/// Does work that counts wherever the kernel counts. It writes more files than memory holds and reads them again. It uses more time than
+/// the quota, on two processors, and leaves a file that is not on the disk yet.
 const WORK: &str = "
     busybox mkdir /copy && busybox cp /bin/busybox /copy/
     busybox dd if=/dev/zero of=/big bs=1M count=48 conv=fsync 2>/dev/null
@@ -253,14 +253,14 @@ const WORK: &str = "
     busybox dd if=/dev/zero of=/small bs=64k count=32 2>/dev/null
     echo done; exec /copy/busybox sleep 600";
 
-/// Runs the work and reads what has been counted, in a container that stands still.
+/// Runs the work and reads the counters, in a container that stands still.
 async fn work(namespace: &Namespace, image: &Imported, runtime: &str) -> Figures {
     let throttle = disk().map(|(major, minor)| json!({ "major": major, "minor": minor, "rate": 1_000_000_000 }));
     let limited = json!({ "linux": { "resources": {
         "memory": { "limit": MEMORY / 2 },
         "pids": { "limit": 50 },
         "cpu": { "quota": 20_000, "period": 100_000 },
-        // The kernel counts what is written by those whom it could throttle.
+        // The kernel counts the writes of processes that it could throttle.
         "blockIO": { "throttleWriteBpsDevice": throttle.as_slice() },
     } } });
     let builder = namespace.container(&image.name).runtime(runtime).args(&["sh", "-c", WORK]);
@@ -274,9 +274,9 @@ async fn work(namespace: &Namespace, image: &Imported, runtime: &str) -> Figures
     figures
 }
 
-/// Says how far the figures of two runs of the work may lie apart. What is not listed must be equal.
+/// Returns how far the figures of two runs of the work may differ. Figures outside the list must be equal.
 fn tolerance(path: &str) -> Tolerance {
-    // Reclaim chooses which pages go, so what has to be read again differs much.
+    // Reclaim chooses which pages go, so the number of pages to read again differs much.
     const CHANCE: Tolerance = Tolerance::Times(30);
     const COUNTED: Tolerance = Tolerance::Times(8);
     let field = path.strip_prefix("memory.total_").or_else(|| path.strip_prefix("memory."));
@@ -296,8 +296,8 @@ fn tolerance(path: &str) -> Tolerance {
     }
 }
 
-/// Every figure of a container under our shim is that of the same container under runc's with cgroup v1: limits and messages
-/// are equal, and what is counted is as much.
+/// Every figure of a container under our shim matches that of the same container under runc's with cgroup v1. Limits and messages are
+/// equal, and counters have a similar value.
 async fn figures_are_those_of_runc(namespace: Namespace) {
     let image = busybox::image(&namespace);
     // Files that are read for the first time are charged to the first container: that is neither of the two.

@@ -167,7 +167,7 @@ fn guest_has_the_folders_that_it_is_given() {
     local.prewasi(&["run", "--dir", "/no/such", &archive, "exit", "0"]).fails_with(126).says(&["/no/such"]);
 }
 
-/// What cannot run ends with 126 and says why; a wrong command line ends with 64.
+/// A program that cannot run ends with 126 and a reason; a wrong command line ends with 64.
 fn what_cannot_run_ends_with_126() {
     let local = Local::new();
     let fails =
@@ -219,8 +219,8 @@ fn one_of_several_images_is_chosen_by_name() {
     local.prewasi(&["run", "--image", "localhost/third", "first"]).fails_with(126).says(&["localhost/third"]);
 }
 
-/// Labels that came with a layout do not make its native code run: the wasm is compiled again. Who trusts the layout gets
-/// what its author compiled.
+/// Labels that came with a layout do not make its native code run: the wasm is compiled again. A user who trusts the layout gets the code
+/// that its author compiled.
 fn native_code_of_a_layouts_author_is_not_run() {
     let local = Local::new();
     let demo = program(DEMO);
@@ -242,7 +242,7 @@ fn native_code_of_a_layouts_author_is_not_run() {
     }
 }
 
-/// Stores native code of another program as that of `program`, as whoever makes a layout can.
+/// Stores native code of another program as that of `program`, as the author of a layout can.
 fn forge(layout: &Path, program: &Program, text: &str) {
     let engine = Wasmtime::new();
     let wasm = Wasm::new(wat::parse_str(text).expect("valid text")).expect("wasm");
@@ -276,8 +276,8 @@ fn is_root(test: &str) -> bool {
     is_root
 }
 
-/// Any user runs archives, files and layouts, their own and other people's read-only ones; the compiler has its sandbox,
-/// and what is kept lies in the user's own runtime folder, closed to others.
+/// Any user runs archives, files and layouts, their own and read-only ones of others. The compiler has its sandbox. Artifacts lie in the
+/// user's own runtime folder, closed to others.
 fn other_users_need_no_root() {
     const USER: u32 = 65_533;
     if !is_root("other_users_need_no_root") {
@@ -328,8 +328,8 @@ fn server_does_without_much_address_space() {
     assert_eq!(counts("ulimit -v 67108864;"), vec![Ok((200, "1\n".to_owned())); REQUESTS]);
 }
 
-/// No instance of a server finds what another one has left. (The pool is made by a process that lives on while others serve: it must not be
-/// that one's pages of which the system tells what was written to.)
+/// No instance of a server finds data of another one. (A process that lives on while others serve makes the pool. The system must report
+/// the written pages of the serving processes, not of that one.)
 fn server_leaves_nothing_behind() {
     assert_eq!(counts(""), vec![Ok((200, "1\n".to_owned())); REQUESTS]);
 }
@@ -371,8 +371,8 @@ fn listed(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Without a folder of its session a user has one in `/tmp`; if somebody else made it first nothing is put there, and the
-/// program runs all the same.
+/// Without a folder of its session a user has one in `/tmp`. If another user made it first, nothing is put there, and the program runs all
+/// the same.
 fn folder_that_somebody_else_made_is_not_used() {
     if !is_root("folder_that_somebody_else_made_is_not_used") {
         return;

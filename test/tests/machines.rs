@@ -54,8 +54,8 @@ fn labels(layout: &str, digest: &str) -> BTreeMap<String, String> {
     info.expect("the blob is there").labels
 }
 
-/// Artifacts for this machine, another architecture and a lower CPU level bear labels of their own on the same layer, say
-/// what they are for, and a run here goes on using this machine's.
+/// Artifacts for this machine, another architecture and a lower CPU level bear labels of their own on the same layer. They name their
+/// machine, and a run here still uses this machine's artifact.
 fn code_for_several_machines_lies_side_by_side() {
     let local = Local::new();
     let (path, store, layer) = demo(&local);
@@ -87,7 +87,7 @@ fn cpu_levels_are_different_code() {
     assert_ne!(baseline.1, third.1);
 }
 
-/// Asking again for another machine finds what is there.
+/// A second request for another machine finds the stored artifact.
 fn code_for_another_machine_is_compiled_once() {
     let local = Local::new();
     let (_, store, layer) = demo(&local);

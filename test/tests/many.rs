@@ -1,4 +1,4 @@
-//! Many at once, and those who die: one compile whoever asks, and nothing that depends on the next step being reached.
+//! Many processes at once, and processes that die: one compile for all callers, and no step that depends on the next one.
 
 use std::fs;
 use std::time::Duration;
@@ -107,8 +107,8 @@ async fn killed_compiler_is_replaced_by_one_waiter(namespace: Namespace) {
     expire_leases(&namespace).await;
 }
 
-/// A process that is killed between any two steps of compiling and storing leaves a plain miss: the next container
-/// runs, the labels are those of the contract, no ingest is left, and every lease expires.
+/// A process that is killed between any two steps of compiling and storing leaves a plain miss. The next container runs, the labels are
+/// those of the contract, no ingest is left, and every lease expires.
 async fn death_between_two_steps_is_a_plain_miss(namespace: Namespace) {
     for point in fault::POINTS {
         let program = Program::new(image::marked(

@@ -1,4 +1,4 @@
-//! What is mounted in a container, and how: as runc does it, for native programs and for wasm.
+//! The mounts of a container and their attributes: as with runc, for native programs and for wasm.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -82,7 +82,7 @@ fn with_mounts(mounts: &[Value]) -> Value {
     json!({ "mounts": all })
 }
 
-/// What is seen of a container's working directory.
+/// Returns path, mode and owner of a container's working directory.
 fn directory(container: &Container) -> (String, u32, u32, u32) {
     let path = PathBuf::from(format!("/proc/{}/cwd", container.pid()));
     let metadata = fs::metadata(&path).expect("it runs");
@@ -90,8 +90,8 @@ fn directory(container: &Container) -> (String, u32, u32, u32) {
     (name, metadata.permissions().mode(), metadata.uid(), metadata.gid())
 }
 
-/// A working directory that the image lacks is made, in the root filesystem or on a mount, however the root is mounted, and belongs to root
-/// whoever the user is.
+/// A working directory that the image lacks is made, in the root filesystem or on a mount, with any mount of the root. It belongs to root,
+/// for any user of the process.
 async fn missing_working_directory_is_made(namespace: Namespace) {
     let volume = namespace.folder().join("volume");
     fs::create_dir(&volume).expect("the folder is ours");
@@ -152,7 +152,7 @@ async fn attributes_are_those_that_the_options_name(namespace: Namespace) {
     assert_eq!(seen["/volumes/5"], "rw,relatime");
 }
 
-/// With `rro` a mount is read-only, and so is what is mounted below it; with `ro` only the mount itself is.
+/// With `rro` a mount and all mounts below it are read-only; with `ro` only the mount itself is.
 async fn read_only_mounts_are_read_only_with_all_below(namespace: Namespace) {
     let above = Mounted::new(namespace.folder().join("above"), libc::MS_PRIVATE);
     let _below = Mounted::new(above.path().join("below"), libc::MS_PRIVATE);

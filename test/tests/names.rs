@@ -1,5 +1,5 @@
-//! How programs find hosts by their names: in the container's `/etc/hosts` and by its name servers. And that nothing of an image is
-//! loaded into the process that runs its program, whatever the image has where the C library would look.
+//! How programs find hosts by their names: in the container's `/etc/hosts` and by its name servers. Also that a program's process loads no
+//! file of its image, not even from the folders where the C library looks.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ fn node_network() -> serde_json::Value {
     json!({ "linux": { "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}] } })
 }
 
-/// Imports an image with a program and what its container is to know of hosts.
+/// Imports an image with a program, and with the hosts and name servers of its container.
 fn program(namespace: &Namespace, guest: &str, hosts: &str, servers: &str) -> String {
     let program = Program::guest(namespace, guest);
     let known = files(&[("/etc/hosts", hosts.as_bytes(), 0o644), ("/etc/resolv.conf", servers.as_bytes(), 0o644)]);
@@ -51,9 +51,9 @@ fn addresses(texts: &[&str]) -> Answer {
     Answer::Addresses(texts.iter().map(|text| text.parse().expect("it is an address")).collect())
 }
 
-/// Names are looked up in the container's file of hosts, then by its name server, in the domains that are to be searched, over TCP where
-/// the answer is long; addresses are their own. A name that does not exist, a server that fails or refuses, and what is no name have
-/// WASI's error codes for it (18, 19, 20, 3).
+/// Names are looked up in the container's file of hosts, then by its name server. The lookup uses the search domains, and TCP for long
+/// answers; addresses are their own names. A missing name, a server that fails or refuses, and a malformed name have WASI's error codes for
+/// it (18, 19, 20, 3).
 async fn names_are_found(namespace: Namespace) {
     let many: Vec<IpAddr> = (0..60).map(|number| IpAddr::from([10, 9, 9, number])).collect();
     let server = Server::start(&[
@@ -142,8 +142,8 @@ async fn says(address: &str, path: &str) -> String {
     String::from_utf8_lossy(&answer.body).into_owned()
 }
 
-/// A component that serves reaches others by their names, in the file of hosts and by the name server, and is told of those that do not
-/// exist (1: DNS error); one of preview 3 looks them up.
+/// A component that serves reaches others by their names, in the file of hosts and by the name server. It gets an error for names that do
+/// not exist (1: DNS error). A component of preview 3 looks names up.
 async fn servers_look_names_up(namespace: Namespace) {
     let server = Server::start(&[
         ("me.example", addresses(&["127.0.0.1"])),

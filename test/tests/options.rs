@@ -1,4 +1,4 @@
-//! What can be configured: by the node's file, by the options of the runtime, by annotations; and what each option does.
+//! The configuration: the node's file, the options of the runtime, annotations, and the effect of each option.
 
 use std::fs;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ async fn assert_refused(namespace: &Namespace, image: &str, options: &str, annot
     namespace.assert_clean().await;
 }
 
-/// An annotation counts over the options of the runtime, these over the node's file, and that over what is built in.
+/// An annotation counts over the options of the runtime, these over the node's file, and that over the defaults.
 async fn layers_count_in_their_order(namespace: Namespace) {
     let namespace = node(&namespace, "memory_limit = \"4MiB\"\n").await;
     let image = demo(&namespace);
@@ -106,8 +106,8 @@ async fn ctr_passes_a_file_and_annotations(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// Options that nobody knows, values that cannot be, and messages of another type are refused by Create, each by its
-/// name and with what would be right.
+/// Unknown options, impossible values, and messages of another type are refused by Create. The error names each of them and the correct
+/// form.
 async fn unknown_options_are_refused_with_the_nearest(namespace: Namespace) {
     let image = demo(&namespace);
     let other = ("example.com/any", "thing");
@@ -126,7 +126,7 @@ async fn unknown_options_are_refused_with_the_nearest(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// An annotation for what the administrator does not leave to annotations is refused, and one of others is passed over.
+/// An annotation that the administrator does not allow is refused, and an annotation of others is passed over.
 async fn annotations_are_allow_listed(namespace: Namespace) {
     let image = demo(&namespace);
     let options = "allowed_annotations = [\"timeout\"]";
@@ -238,8 +238,8 @@ async fn no_folders_at_all(namespace: Namespace) {
     }
 }
 
-/// A component binds a socket and looks up a name in its container's network, and is refused both (1: access denied, 20:
-/// no resolver) where it has no network.
+/// A component binds a socket and looks up a name in its container's network. Without a network both are refused (1: access denied, 20: no
+/// resolver).
 async fn network_is_inherited_or_none(namespace: Namespace) {
     let program = Program::guest(&namespace, NETWORK);
     let image = image::import(&namespace, "network", |image| image.layer(program.layer("network.wasm"))).name;
@@ -251,8 +251,8 @@ async fn network_is_inherited_or_none(namespace: Namespace) {
     assert_eq!((exited.code, &*exited.stdout), (0, "bind 1 1\nlookup 1 20\n"), "{}", exited.stderr);
 }
 
-/// A guest that asks for more memory than it may have is told so and goes on; one that needs more to begin with does not
-/// start, and says why.
+/// A guest that asks for more memory than its limit gets an error and goes on. A guest that needs more at its start does not start, and the
+/// error names the reason.
 async fn memory_limit_is_an_error_of_the_guest(namespace: Namespace) {
     let image = demo(&namespace);
     let exited = run(&namespace, &image, "memory_limit = \"8MiB\"", &["allocate", "16"]).await;
@@ -267,8 +267,8 @@ async fn memory_limit_is_an_error_of_the_guest(namespace: Namespace) {
     assert!(exited.stderr.contains("exceeds memory limits"), "{}", exited.stderr);
 }
 
-/// A guest that runs for longer than it may is ended with 134 and says why, whether it waits or computes; one that is
-/// done earlier keeps its own exit code.
+/// A guest that exceeds its time ends with 134 and a reason, whether it waits or computes. A guest that ends earlier keeps its own exit
+/// code.
 async fn timeout_ends_the_guest(namespace: Namespace) {
     let image = demo(&namespace);
     for (args, printed) in [(&["sleep", "60"][..], "sleeping 60\n"), (&["spin"], "spinning\n")] {
@@ -343,8 +343,8 @@ async fn code_ahead_of_time_is_that_of_the_runtime_class(namespace: Namespace) {
     assert_eq!(compiles(), 3);
 }
 
-/// An image's own annotations say how it is compiled and run, for `precompile` and for a start alike; the administrator's
-/// word counts more, and what an image may not say is refused.
+/// An image's own annotations set how it is compiled and run, for `precompile` and for a start alike. The administrator's settings count
+/// more, and options that an image may not set are refused.
 async fn image_says_how_it_is_compiled(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = image::import(&namespace, "says", |image| {
@@ -370,7 +370,7 @@ async fn image_says_how_it_is_compiled(namespace: Namespace) {
     assert_refused(&namespace, &greedy.name, "", ("example.com/a", "b"), &[said]).await;
 }
 
-/// An option that the engine cannot do is refused with what it can.
+/// An option that the engine does not support is refused with the supported ones.
 async fn options_that_cannot_be_had_are_named(namespace: Namespace) {
     let image = demo(&namespace);
     let none = ("example.com/a", "b");
@@ -404,7 +404,7 @@ async fn processes_that_are_executed_have_the_options_too(namespace: Namespace) 
     container.end().await;
 }
 
-/// A native program has what its spec says: options are for wasm, though mistakes in them are refused all the same.
+/// A native program follows its spec: options are for wasm, though mistakes in them are refused all the same.
 async fn native_programs_have_their_spec(namespace: Namespace) {
     let image = busybox::image(&namespace).name;
     let options = "preopens = \"none\"\nnetwork = \"none\"\nmemory_limit = 1\ntimeout = \"1ms\"";

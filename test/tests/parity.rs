@@ -1,8 +1,8 @@
-//! One specification, three containers: a native program under runc, the same under our shim, and a wasm program under our shim. All
-//! that the node sees of them must be the same. What differs by design has its reason in `docs/parity.md`, and a row in
-//! [`differences`], and must still differ.
+//! One specification, three containers: a native program under runc, the same under our shim, and a wasm program under our shim. All that
+//! the node sees of them must be the same. A difference by design has its reason in `docs/parity.md`, and a row in [`differences`], and
+//! must still exist.
 //!
-//! runc runs every row twice: what differs between two runs of runc is no property of a specification.
+//! runc runs every row twice: a difference between two runs of runc is no property of a specification.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -117,7 +117,7 @@ const RUNS: &str = "runs";
 /// Why it is not.
 const WHY: &str = "why";
 
-/// What is seen of a container: names and values.
+/// The view of a container: names and values.
 type Seen = BTreeMap<String, String>;
 
 /// Makes an image with the program of each kind, and files of both kinds of owner.
@@ -137,7 +137,7 @@ fn layer(namespace: &Namespace) -> Layer {
     ])
 }
 
-/// Runs a row and says what is seen.
+/// Runs a row and returns the view of its container.
 async fn look(namespace: &Namespace, image: &Imported, neighbour: &Neighbour, subject: Subject, row: &Row) -> Seen {
     let place = neighbour.place();
     let args = match subject {
@@ -197,7 +197,7 @@ async fn begun(container: &mut Container) -> Result<(), String> {
     .await
 }
 
-/// What later processes of the container can do to its files. The node looks at the files.
+/// Returns the effects of later processes of the container on its files. The node looks at the files.
 async fn effects(container: &Container, subject: Subject) -> Seen {
     let mut seen = Seen::new();
     for path in ["/secret", "/open", "/proc/version"] {
@@ -225,7 +225,7 @@ async fn effects(container: &Container, subject: Subject) -> Seen {
     seen
 }
 
-/// Asserts that each row gives the same with runc, natively and with wasm, but for what differs by design.
+/// Asserts that each row gives the same with runc, natively and with wasm, except for differences by design.
 async fn compare(namespace: &Namespace, rows: Vec<Row>) {
     let image = mixed(namespace);
     let neighbour = Neighbour::new(namespace, &image).await;

@@ -1,4 +1,4 @@
-//! What a path of a wasm program leads to: what that of a native program leads to, links of the image and mounts included.
+//! A path of a wasm program leads to the same file as that of a native program, links of the image and mounts included.
 
 use std::fs;
 
@@ -71,7 +71,7 @@ fn image_of(namespace: &Namespace, name: &str, wasm: &Program) -> String {
     image::import(namespace, name, |image| image.os("linux").layer(layer).layer(links)).name
 }
 
-/// Runs the calls as wasm, with this shim, and as a native program, with runc, each in a container of its own; both must say the same.
+/// Runs the calls as wasm, with this shim, and as a native program, with runc, each in a container of its own. Both must print the same.
 async fn same(namespace: &Namespace, image: &str, cwd: &str, calls: &[&str]) {
     let run = async |program: &str, runtime: &str| {
         let args = [&[program], calls].concat();
@@ -168,8 +168,8 @@ fn below_folders() -> Vec<&'static str> {
     CHANGES.into_iter().filter(|call| path(call).contains('/')).collect()
 }
 
-/// What is read, listed and looked at through links is what a native program finds under runc, and what is not there is missing in the
-/// same way.
+/// Through links a program reads, lists and examines the same files as a native program under runc. Missing files are missing in the same
+/// way.
 async fn paths_lead_where_native_ones_do(namespace: Namespace) {
     let image = image(&namespace, PATHS);
     same(&namespace, &image, "/", &LOOKS).await;
@@ -181,13 +181,13 @@ async fn paths_that_climb_lead_where_native_ones_do(namespace: Namespace) {
     same(&namespace, &image, "/", &CLIMBS).await;
 }
 
-/// What is written, made, renamed and linked through links is what a native program does so to.
+/// Writes, new files, renames and links through links affect the same files as those of a native program.
 async fn paths_change_what_native_ones_do(namespace: Namespace) {
     let image = image(&namespace, PATHS);
     same(&namespace, &image, "/", &CHANGES).await;
 }
 
-/// What is removed through links is what a native program removes.
+/// Removals through links remove the same files as a native program does.
 async fn paths_remove_what_native_ones_do(namespace: Namespace) {
     let image = image(&namespace, PATHS);
     same(&namespace, &image, "/", &REMOVALS).await;
@@ -213,8 +213,8 @@ async fn paths_of_components_do_as_native_ones(namespace: Namespace) {
     }
 }
 
-/// In an image that works in `/app`, relative paths start there and absolute ones in `/`, as natively, for modules and components: what is
-/// there, what is made, and files right in `/`. The program is told where it works.
+/// In an image that works in `/app`, relative paths start there and absolute ones in `/`, as natively, for modules and components. This
+/// holds for existing files, new files, and files right in `/`. The program knows its working directory.
 async fn working_directory_and_root_are_told_apart(namespace: Namespace) {
     for guest in [PATHS, PATHS_COMPONENT] {
         if guest == PATHS_COMPONENT && namespace.engine() != "wasmtime" {
@@ -257,7 +257,7 @@ async fn working_directory_and_root_are_told_apart(namespace: Namespace) {
     }
 }
 
-/// A library that asks the first folder for a path as it is, as AssemblyScript's and Zig's do, finds relative and absolute paths; so does
+/// A library that asks the first folder for a path as it is, as AssemblyScript's and Zig's do, finds relative and absolute paths. So does
 /// one that goes by `PWD`, as Go's does. Both are told apart although the working directory and `/` have the same names.
 async fn libraries_with_ways_of_their_own_find_their_files(namespace: Namespace) {
     let image = image(&namespace, PATHS);
@@ -268,7 +268,7 @@ async fn libraries_with_ways_of_their_own_find_their_files(namespace: Namespace)
     same(&namespace, &image, "/app", &calls.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
-/// What programs of other compilers are asked to do in `/app`.
+/// The calls of programs of other compilers in `/app`.
 const COMPILED: [&str; 22] = [
     "read:data/x",
     "read:./data/x",
@@ -294,8 +294,9 @@ const COMPILED: [&str; 22] = [
     "unlink:/top.toml",
 ];
 
-/// Runs a program that a compiler has made in a container that works in `/app`, and compares what it says with what a native program says
-/// under runc: which error it is, libraries say in ways of their own. `differs` names calls whose answer is another one, and that answer.
+/// Runs a compiler's program in a container that works in `/app`, and compares its output with that of a native program under runc. The
+/// comparison ignores the kind of error, because libraries name errors in ways of their own. `differs` names calls with another answer, and
+/// that answer.
 async fn compiled(namespace: &Namespace, part: &str, more: &[&str], differs: &[(&str, &str)]) {
     let program = Program::file(namespace, &home::part(part));
     let image = image_of(namespace, "compiled", &program);
@@ -325,12 +326,13 @@ async fn compiled(namespace: &Namespace, part: &str, more: &[&str], differs: &[(
     assert_eq!(said, ["data", "top", "failed", "failed", "own"], "{part}: {}", exited.stderr);
 }
 
-/// A program that Go has made finds, makes and removes what a native one does, by relative and absolute paths, and knows where it works.
+/// A program compiled by Go finds, makes and removes the same files as a native one, by relative and absolute paths. It knows its working
+/// directory.
 async fn programs_of_compilers_go(namespace: Namespace) {
     compiled(&namespace, "paths-go.wasm", &["stat:data", "list:.", "list:/real", "cwd:"], &[]).await;
 }
 
-/// So does one of Zig without a C library, but that its library does not follow a link at the end of a path that it opens.
+/// The same holds for a program of Zig without a C library. But its library does not follow a link at the end of a path that it opens.
 async fn programs_of_compilers_zig(namespace: Namespace) {
     let differs = [("read:absolute", "failed"), ("read:/absolute", "failed")];
     compiled(&namespace, "paths-zig.wasm", &["stat:data"], &differs).await;
@@ -346,8 +348,8 @@ async fn programs_of_compilers_assemblyscript(namespace: Namespace) {
     compiled(&namespace, "paths-assemblyscript.wasm", &[], &[]).await;
 }
 
-/// A path that the program's library hands over without saying whether it is relative, and that both the working directory and `/` have, is
-/// refused, with a line that names both files; nothing is opened or changed.
+/// A path is refused if the program's library does not say whether it is relative, and both the working directory and `/` have it. The
+/// message names both files in one line; nothing is opened or changed.
 async fn path_that_may_be_either_is_refused(namespace: Namespace) {
     let wasm = Program::guest(&namespace, PATHS);
     let image = image::import(&namespace, "either", |image| {
@@ -378,8 +380,8 @@ async fn path_that_may_be_either_is_refused(namespace: Namespace) {
     assert_eq!(exited.stderr.lines().count(), 2, "each path is told of once: {}", exited.stderr);
 }
 
-/// The token of a service account, mounted at `/var/run/secrets/…` where `/var/run` is a link to `/run`, is read as natively: itself a link
-/// within its volume, as kubelet makes it.
+/// The token of a service account, mounted at `/var/run/secrets/…`, is read as natively, where `/var/run` is a link to `/run`. The token
+/// itself is a link within its volume, as kubelet makes it.
 async fn service_account_behind_a_link_is_read(namespace: Namespace) {
     let image = image(&namespace, PATHS);
     let volume = namespace.folder().join("token");

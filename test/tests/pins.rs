@@ -1,4 +1,4 @@
-//! A container runs the image that it was created from, whatever becomes of the name, the record and the content.
+//! A container runs the image that it was created from, even if the name, the record or the content changes.
 
 use containerd_client::services::v1::{GetContainerRequest, UpdateContainerRequest};
 use prewasi_test::guests::DEMO;
@@ -34,8 +34,8 @@ fn import(namespace: &Namespace, program: &Program) -> image::Imported {
     image::import(namespace, "pinned", |image| image.layer(program.layer("demo.wasm")))
 }
 
-/// After another image has taken the name, processes that are executed in the container and a new task of it run the old program; a new
-/// container runs the new one.
+/// After another image has taken the name, exec processes and a new task of the container run the old program. A new container runs the new
+/// one.
 async fn another_image_of_the_name_changes_nothing(namespace: Namespace) {
     let image = import(&namespace, &Program::guest(&namespace, DEMO));
     let mut container = namespace.container(&image.name).create().await;
@@ -99,8 +99,7 @@ async fn native_container_needs_no_image(namespace: Namespace) {
     container.end().await;
 }
 
-/// If a part of the image has been removed by force, the error of a process and of a new task names image, manifest and blob, and what is
-/// to be done.
+/// If a part of the image was removed by force, a process and a new task fail. The error names image, manifest, blob and remedy.
 async fn missing_content_is_named(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = import(&namespace, &program);
@@ -125,8 +124,8 @@ async fn missing_content_is_named(namespace: Namespace) {
     }
 }
 
-/// What stands in the record under our name and is no note of ours, or is about an image of another name, is passed over; an image's
-/// labels, which clients copy to the record, say nothing.
+/// Values in the record under the shim's name that are no note of the shim, or are about an image of another name, are passed over. An
+/// image's labels, which clients copy to the record, have no effect.
 async fn notes_of_others_are_not_obeyed(namespace: Namespace) {
     let victim = image::import(&namespace, "victim", |image| image.layer(other(6).layer("demo.wasm")));
     let image = import(&namespace, &other(5));

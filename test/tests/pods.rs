@@ -32,7 +32,7 @@ async fn pause(namespace: &Namespace, native: &Imported) -> Container {
     container
 }
 
-/// What makes a container one of the pod: the sandbox's id, and its namespaces.
+/// The settings that make a container one of the pod: the sandbox's id, and its namespaces.
 fn of_pod(pause: &Container) -> Value {
     let path = |name: &str| format!("/proc/{}/ns/{name}", pause.pid());
     json!({
@@ -109,7 +109,7 @@ async fn containers_of_a_pod_end_one_by_one(namespace: Namespace) {
     pause.end().await;
 }
 
-/// In a pod with one pid namespace, what a container has started ends with it.
+/// In a pod with one pid namespace, processes that a container has started end with it.
 async fn shared_processes_end_with_their_container(namespace: Namespace) {
     let native = busybox::image(&namespace);
     let pause = pause(&namespace, &native).await;
@@ -133,8 +133,8 @@ async fn shared_processes_end_with_their_container(namespace: Namespace) {
     pause.end().await;
 }
 
-/// What a container of a pod, and a process executed in it, are told is nowhere in the memory of the pod's next container: not
-/// before its start, not when its program runs, and not in a process that is executed there.
+/// Data that a pod's container, or its exec process, receives is nowhere in the memory of the pod's next container. That holds before its
+/// start, while its program runs, and in its exec processes.
 async fn containers_of_a_pod_know_nothing_of_each_other(namespace: Namespace) {
     let (native, wasm) = (busybox::image(&namespace), wasm(&namespace));
     let pause = pause(&namespace, &native).await;

@@ -1,4 +1,4 @@
-//! Programs that others built for WebAssembly, doing what they are for.
+//! Programs that others built for WebAssembly, at their ordinary work.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![case!(solver_finds_a_number, needs Solver), case!(synthesis_writes_a_netlist, needs BigModule)]
 }
 
-/// Runs a program with a folder of the node as `/work`; returns its exit code and what it printed.
+/// Runs a program with a folder of the node as `/work`; returns its exit code and its output.
 async fn run(namespace: &Namespace, part: &str, files: &[(&str, &str)], args: &[&str]) -> (u32, String) {
     let program = Program::file(namespace, &home::part(part));
     let image = image::import(namespace, "program", |image| image.layer(program.layer("program.wasm")));

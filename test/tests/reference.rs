@@ -1,4 +1,4 @@
-//! The harness against runc: what the other tests expect of our shim, the reference does too.
+//! The harness against runc: the reference meets the expectations that the other tests have of our shim.
 
 use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, case};

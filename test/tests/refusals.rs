@@ -26,7 +26,7 @@ async fn assert_refused(namespace: &Namespace, image: &Imported, parts: &[&str])
     assert!(!output.status.success(), "expected failure of {output}");
     output.says(&[&image.name]).says(parts);
     namespace.assert_clean().await;
-    // And so for whoever asks without running it.
+    // `precompile` refuses it, too, without running it.
     let output = namespace.program("prewasi", "precompile", &[&image.name]).fails_with(1);
     output.says(&[&image.name]).says(parts);
     namespace.assert_clean().await;
@@ -37,7 +37,7 @@ fn unchecked(namespace: &Namespace, name: &str, program: &Program) -> Imported {
     image::import(namespace, name, |image| image.os("wasip1").entrypoint(["program.wasm"]).layer(program.unchecked()))
 }
 
-/// A layer that is an executable is refused by name, whatever its type promises, and never compiled or loaded.
+/// A layer that is an executable is refused by name, under any type, and never compiled or loaded.
 async fn native_code_is_refused(namespace: Namespace) {
     let executable = std::fs::read("/proc/self/exe").expect("this program can be read");
     let program = Program::new(executable[..4096].to_vec());
@@ -46,7 +46,7 @@ async fn native_code_is_refused(namespace: Namespace) {
     assert_eq!(namespace.daemon().journal().compiles(&program.digest), []);
 }
 
-/// A layer that is an artifact of this very engine is refused all the same: only what this node compiled is loaded.
+/// A layer that is an artifact of this very engine is refused all the same: the shim loads only code that this node compiled.
 async fn engine_artifact_is_refused(namespace: Namespace) {
     use prewasi_engines::{Engine as _, Wasm, Wasmtime};
     let demo = Program::guest(&namespace, DEMO);
@@ -75,14 +75,14 @@ async fn unknown_import_is_refused(namespace: Namespace) {
     assert_refused(&namespace, &image, &[&program.digest, "cannot provide import"]).await;
 }
 
-/// A wasm layer under a config for this machine is refused, with what the config says and what it should say.
+/// A wasm layer under a config for this machine is refused, and the error names the config's platform and the right one.
 async fn config_without_wasm_is_refused(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = image::import(&namespace, "config", |image| image.os("linux").layer(program.unchecked()));
     assert_refused(&namespace, &image, &[&program.digest, "config says linux/"]).await;
 }
 
-/// An image whose layer is not in the content store is refused, with the layer and what to do.
+/// An image whose layer is not in the content store is refused, and the error names the layer and the remedy.
 async fn missing_blob_is_refused(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = image::import(&namespace, "missing", |image| image.layer(program.layer("program.wasm")));

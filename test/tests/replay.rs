@@ -1,8 +1,8 @@
-//! What containerd 2.3 and 2.4 say to a shim, recorded from these and played to ours: the bytes that `start` is given, and each request of
-//! a container's life, in their order. So what newer daemons do is tested without them.
+//! Messages of containerd 2.3 and 2.4 to a shim, recorded from these and played to ours. They are the bytes for `start`, and each request
+//! of a container's life, in their order. So the behaviour of newer daemons is tested without them.
 //!
-//! `replay/record` has made the recordings. Of a message only what is another's place is changed: bundle, root filesystem, streams,
-//! namespace, sockets. Fields that our definitions do not know go along as they are.
+//! `replay/record` has made the recordings. The test changes only the values of a message that belong to another place: bundle, root
+//! filesystem, streams, namespace, sockets. Fields that our definitions do not know go along as they are.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
@@ -46,13 +46,13 @@ const RESPONSE: u8 = 2;
 /// Where the number of the connection begins in that of a recorded stream.
 const CONNECTION: u32 = 16;
 
-/// What was recorded of one shim.
+/// The recorded messages of one shim.
 struct Recording {
     /// Version of the containerd.
     version: &'static str,
     arguments: &'static str,
     start: &'static [u8],
-    /// What `-info` was given.
+    /// The recorded input of `-info`.
     info: &'static [u8],
     frames: &'static [u8],
 }
@@ -147,7 +147,7 @@ fn start(recording: &Recording, namespace: &Namespace, bundle: &Path) -> String 
     parse::<BootstrapResult>(&output).address
 }
 
-/// Calls the shim's program in the bundle, and returns what it prints.
+/// Calls the shim's program in the bundle, and returns its output.
 fn called(namespace: &Namespace, bundle: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut command = namespace.daemon().command(home::program("containerd-shim-wasmtime-v1"));
     command.args(arguments).current_dir(bundle).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -159,7 +159,7 @@ fn called(namespace: &Namespace, bundle: &Path, arguments: &[&str], input: &[u8]
 }
 
 impl Played {
-    /// Puts into a request what is this container's own.
+    /// Puts the values of this container into a request.
     fn adapt(&self, request: &mut Request) {
         for pair in request.metadata.iter_mut().filter(|pair| pair.key == "containerd-namespace-ttrpc") {
             self.namespace.name().clone_into(&mut pair.value);
@@ -211,7 +211,7 @@ impl Played {
         self.pending.insert(stream, tokio::spawn(answer));
     }
 
-    /// Waits for the answer to what was sent for a stream, and compares it with the recorded one: the code, and what a client goes by.
+    /// Waits for the answer to the request on a stream, and compares it with the recorded one: the code, and the values that a client uses.
     async fn compare(&mut self, stream: u32, recorded: &Response) {
         let pending = self.pending.remove(&stream).expect("each answer has a request");
         let answer = tokio::time::timeout(LIMIT, pending).await.expect("it is answered").expect("nobody panics");
@@ -269,7 +269,7 @@ fn refusal(error: &ttrpc::Error) -> Response {
     }
 }
 
-/// Plays a recording with containers of these images, in the order of their creation, and returns what each has printed.
+/// Plays a recording with containers of these images, in the order of their creation, and returns the output of each.
 async fn play(
     namespace: &Namespace,
     recording: &Recording,

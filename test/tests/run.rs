@@ -34,7 +34,7 @@ fn demo(namespace: &Namespace) -> String {
     image::import(namespace, "demo", |image| image.layer(program.layer("demo.wasm"))).name
 }
 
-/// Asserts that containers of an image print what they should and end with the guest's exit code.
+/// Asserts that containers of an image print the expected text and end with the guest's exit code.
 async fn assert_runs(namespace: &Namespace, image: &str) {
     let exited = namespace.container(image).args(&["echo", "hello", "world"]).run().await;
     assert_eq!((exited.code, &*exited.stdout, &*exited.stderr), (0, "hello world\n", ""));
@@ -44,7 +44,7 @@ async fn assert_runs(namespace: &Namespace, image: &str) {
     }
 }
 
-/// A wasm image prints what its program prints, and ends with its exit code.
+/// A container of a wasm image prints its program's output, and ends with its exit code.
 async fn wasm_image_prints_and_exits(namespace: Namespace) {
     let image = demo(&namespace);
     assert_runs(&namespace, &image).await;
@@ -101,7 +101,7 @@ async fn wasm_text_in_an_ordinary_image_runs(namespace: Namespace) {
     assert_eq!((exited.code, &*exited.stdout, &*exited.stderr), (7, "", ""));
 }
 
-/// A component image prints what its program prints, and ends with its exit code.
+/// A container of a component image prints its program's output, and ends with its exit code.
 async fn component_image_runs(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO_COMPONENT);
     let image = image::import(&namespace, "component", |image| image.layer(program.layer("demo-component.wasm")));
@@ -151,7 +151,7 @@ async fn arguments_and_environment_arrive_intact(namespace: Namespace) {
     }
 }
 
-/// What the guest writes on standard output and standard error arrives there and nowhere else.
+/// The guest's text on standard output and standard error arrives there and nowhere else.
 async fn stdout_and_stderr_are_apart(namespace: Namespace) {
     let image = demo(&namespace);
     let exited = namespace.container(&image).args(&["stderr", "to stderr"]).run().await;
@@ -160,7 +160,7 @@ async fn stdout_and_stderr_are_apart(namespace: Namespace) {
     assert_eq!((exited.code, &*exited.stdout, &*exited.stderr), (0, "to stdout\n", ""));
 }
 
-/// A guest sees the container's own file system: what one container writes into a mount, the next one reads.
+/// A guest sees the container's own file system: the next container reads the files that one container writes into a mount.
 async fn guest_writes_and_reads_files(namespace: Namespace) {
     let image = demo(&namespace);
     let shared = namespace.folder().join("shared");

@@ -1,4 +1,4 @@
-//! Containers that run until they are ended, for tests of what can be done to them.
+//! Containers that run until they are ended, for tests of actions on them.
 
 use prewasi_test::image::{self, Program};
 use prewasi_test::{Container, Namespace};

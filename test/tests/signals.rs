@@ -184,7 +184,7 @@ async fn second_signal_ends_a_program_that_goes_on(namespace: Namespace) {
     container.delete().await;
 }
 
-/// A program that could hear, but is not started, is ended soon, whatever its grace.
+/// A program that could hear, but is not started, is ended soon, with any grace.
 async fn program_that_is_never_started_is_not_waited_for(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = image::import(&namespace, "unborn", |image| image.layer(program.layer("demo.wasm")));
@@ -272,7 +272,8 @@ fn hearing(namespace: &Namespace, image: &str) -> Builder {
     namespace.container(image).args(&["cat"]).env("PREWASI_STOP=stdin")
 }
 
-/// SIGINT and SIGQUIT are heard as SIGTERM is; no other signal is. What goes on after its grace ends with the signal that it has heard.
+/// SIGINT and SIGQUIT are heard as SIGTERM is; no other signal is. A program that goes on after its grace ends with the signal that it has
+/// heard.
 async fn terminals_signals_are_heard(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = image::import(&namespace, "hearing", |image| image.layer(program.layer("demo.wasm")));
@@ -312,8 +313,8 @@ async fn stop_signal_of_the_image_is_heard(namespace: Namespace) {
     }
 }
 
-/// What a label of the container says, as of `nerdctl run --stop-signal`, counts over the image; what CRI keeps of the container, which is the
-/// pod's `stopSignal`, counts over both.
+/// A label of the container, as of `nerdctl run --stop-signal`, counts over the image. CRI's record of the container, with the pod's
+/// `stopSignal`, counts over both.
 async fn stop_signal_of_the_container_counts_over_the_images(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image =

@@ -51,7 +51,8 @@ async fn output_goes_to_a_file(namespace: Namespace) {
     assert_eq!(fs::read_to_string(&file).expect("the file is there"), "one\ntwo\n");
 }
 
-/// Runs what prints a line on either output with each runtime: wasm and a native program by our shim, the same program by runc's.
+/// Runs a program that prints a line on either output, with each runtime: wasm and a native program by our shim, the same program by
+/// runc's.
 async fn on_each(namespace: &Namespace, output: impl Fn(&str) -> String) {
     let (wasm, native) = (demo(namespace), busybox::image(namespace));
     let module = |args: &[&str]| namespace.container(&wasm.name).args(args);
@@ -63,8 +64,8 @@ async fn on_each(namespace: &Namespace, output: impl Fn(&str) -> String) {
     }
 }
 
-/// Asserts what has been written: both lines behind `before`. runc's shim copies each output by itself, maybe after the end is told and over
-/// the other's line, which is as long: there only the beginning, and that a line follows, is certain.
+/// Asserts the contents of the file: both lines behind `before`. runc's shim copies each output by itself. It may do so after it reports
+/// the end, and over the other line, which is as long. There only the beginning, and that a line follows, is certain.
 async fn assert_written(name: &str, path: &Path, before: &str) {
     let text = || fs::read_to_string(path).expect("it is there");
     if name != "runc" {
@@ -108,7 +109,7 @@ async fn escapes_of_a_uri_are_resolved(namespace: Namespace) {
     assert_eq!((modes[0] & 0o777, modes[1]), (0o755, of_runc));
 }
 
-/// What is written on a terminal is appended, too.
+/// Output on a terminal is appended, too.
 async fn terminal_is_appended_to_a_file(namespace: Namespace) {
     let image = busybox::image(&namespace);
     let file = namespace.folder().join("typed");
@@ -141,8 +142,8 @@ async fn input_comes_from_a_file(namespace: Namespace) {
     assert!(terminal.stdout.ends_with("one\r\ntwo\r\n"), "{:?}", terminal.stdout);
 }
 
-/// A file that cannot be opened is an error with its path and the system's reason; nothing is made in its place. runc's shim refuses
-/// the same paths.
+/// A file that cannot be opened is an error with its path and the system's reason. Nothing is made in its place. runc's shim refuses the
+/// same paths.
 async fn output_that_cannot_be_opened_says_why(namespace: Namespace) {
     let (wasm, native) = (demo(&namespace), busybox::image(&namespace));
     let folder = namespace.folder().join("folder");
@@ -238,7 +239,7 @@ async fn logging_program_takes_a_terminal(namespace: Namespace) {
     assert_eq!(read(&log, "out"), "typed\r\n");
 }
 
-/// A logging program goes on when containerd is killed, and takes what comes after its return.
+/// A logging program goes on when containerd is killed, and takes the output after containerd's return.
 async fn logging_program_survives_containerd(namespace: Namespace) {
     let namespace = crate::survival::own(&namespace).await;
     let image = demo(&namespace);
@@ -268,7 +269,8 @@ async fn logging_program_that_is_not_ready_fails_the_creation(namespace: Namespa
     assert!(status.message().contains("/no/such/logger"), "{status}");
 }
 
-/// `binary-v2://`: a logging program that says by a byte that it is ready takes the outputs; one that closes its descriptor without is not ready.
+/// `binary-v2://`: a logging program that reports with a byte that it is ready takes the outputs. One that closes its descriptor without is
+/// not ready.
 async fn logging_program_of_version_2_says_that_it_is_ready(namespace: Namespace) {
     let image = demo(&namespace);
     let strict = |uri: &str| uri.replace("binary://", "binary-v2://");

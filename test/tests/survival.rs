@@ -1,4 +1,4 @@
-//! What is killed, and what survives it: containerd, the shim's daemon, the tests themselves.
+//! Kills of containerd, the shim's daemon and the tests themselves, and the processes that survive them.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -154,7 +154,7 @@ async fn assert_nothing_is_left(namespace: &Namespace, container: &Container) {
         Ok(state) => Err(format!("{state:?}")),
     })
     .await;
-    // What a client does then; containerd may have forgotten the task already.
+    // A client does this then; containerd may have forgotten the task already.
     let _ = container.delete_task().await;
     namespace.clear().await;
     namespace.assert_clean().await;
@@ -182,15 +182,15 @@ async fn stopped_daemon_that_was_given_up_ends(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// A daemon that is stopped before it is asked for its container is given up when the client gives up. When it goes on it creates nothing that
-/// stays, and ends by itself.
+/// A daemon that is stopped before the request for its container is given up when the client gives up. When it goes on, it creates nothing
+/// that stays, and ends by itself.
 async fn daemon_that_was_stopped_during_a_creation_ends(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     let image = image::import(&namespace, "stopped", |image| image.layer(program.layer("demo.wasm")));
     let (shim, stopping) = (home::program("containerd-shim-wasmtime-v1"), namespace.folder().join("stopping"));
     let shim = shim.display();
-    // It stops the namespace's daemons, which it knows by their command line. They are not of its own process group: the system ends stopped
-    // processes of a group whose last parent ends.
+    // The script stops the namespace's daemons, which it knows by their command line. They are not of its own process group: the system
+    // ends stopped processes of a group whose last parent ends.
     let script = format!(
         "#!/bin/sh\nname={}\ncase \"$*\" in *start) setsid --wait {shim} \"$@\" || exit 1; exec 2>/dev/null\n\
          for process in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$process/cmdline)\" in\n\
@@ -219,8 +219,7 @@ async fn daemon_that_was_stopped_during_a_creation_ends(namespace: Namespace) {
     daemons_end(&namespace).await;
 }
 
-/// A container that containerd has given up, and that nobody has deleted, runs no longer than its daemon needs to find out; then the daemon
-/// ends, too.
+/// A container that containerd has given up, and that nobody has deleted, runs only until its daemon notices. Then the daemon ends, too.
 async fn container_that_was_given_up_is_removed_by_its_daemon(namespace: Namespace) {
     let namespace = own(&namespace).await;
     let container = ticking_as(&namespace, DEMO, &format!("given-up-{}", namespace.name())).await;

@@ -51,7 +51,7 @@ async fn assert_wasm(namespace: Namespace, guest: &str) {
     container.start().await;
     let exited = container.finish().await;
     assert_eq!((exited.code, &*exited.stdout), (0, "yes yes yes\r\n"));
-    // What is typed is echoed by the terminal and read by the guest.
+    // The terminal echoes the input, and the guest reads it.
     let mut container = namespace.container(&image.name).args(&["cat"]).terminal().stdin().create().await;
     container.start().await;
     container.write("typed\n");
@@ -61,12 +61,12 @@ async fn assert_wasm(namespace: Namespace, guest: &str) {
     assert_eq!((exited.code, &*exited.stdout), (0, "typed\r\ntyped\r\n"));
 }
 
-/// A module sees that its streams are a terminal, and reads what is typed, until the end of the input.
+/// A module sees that its streams are a terminal, and reads the input until its end.
 async fn module_has_a_terminal(namespace: Namespace) {
     assert_wasm(namespace, DEMO).await;
 }
 
-/// A component sees that its streams are a terminal, and reads what is typed, until the end of the input.
+/// A component sees that its streams are a terminal, and reads the input until its end.
 async fn component_has_a_terminal(namespace: Namespace) {
     assert_wasm(namespace, DEMO_COMPONENT).await;
 }
@@ -96,7 +96,7 @@ async fn wasm_process_has_a_terminal(namespace: Namespace) {
     container.end().await;
 }
 
-/// The end of the input is what a reader of the terminal sees, also in the middle of a line.
+/// A reader of the terminal sees the end of the input, also in the middle of a line.
 async fn input_ends_on_a_terminal(namespace: Namespace) {
     let container = sleeping(&namespace).await;
     for text in ["a line\n", "half a line"] {

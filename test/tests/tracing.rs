@@ -1,4 +1,4 @@
-//! What a shim tells of its containers: lines of a log, and traces for a collector.
+//! A shim's reports about its containers: lines of a log, and traces for a collector.
 
 use std::fs;
 use std::net::TcpListener;
@@ -61,7 +61,7 @@ async fn done(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// Runs a demo container to its end; returns its id and what it printed.
+/// Runs a demo container to its end; returns its id and its output.
 async fn run(namespace: &Namespace, image: &Imported, options: &str, args: &[&str]) -> (String, String) {
     let mut container = namespace.container(&image.name).options(options).args(args).create().await;
     let id = container.id().to_owned();
@@ -95,8 +95,8 @@ async fn assert_fields(namespace: &Namespace, id: &str, pod: &str, image: Option
     }
 }
 
-/// Each line about a wasm container names its namespace, itself and its pod, and its image and engine as soon as they are
-/// known; also what a helper says, at debug level with containerd's own `-debug`.
+/// Each line about a wasm container names its namespace, itself and its pod, and its image and engine as soon as they are known. So do
+/// lines of a helper, at debug level with containerd's own `-debug`.
 async fn lines_have_the_fields_of_their_container(namespace: Namespace) {
     let image = demo(&namespace);
     let builder = namespace.container(&image.name).annotation("io.kubernetes.cri.sandbox-id", "pod-7");
@@ -132,7 +132,7 @@ async fn level_of_the_log_is_configured(namespace: Namespace) {
     lines(&namespace, &debug, "\"program prepared\"").await;
 
     let (silent, _) = run(&namespace, &image, "log_level = \"error\"", &["echo", "x"]).await;
-    // Lines come in their order: what comes after a later container's would have come.
+    // Lines arrive in their order: a line of this container would arrive before the lines of a later one.
     let (after, _) = run(&namespace, &image, "", &["echo", "x"]).await;
     lines(&namespace, &after, "\"container deleted\"").await;
     let found = namespace.daemon().log_of(namespace.name(), &silent);
@@ -167,7 +167,7 @@ fn assert_tree(spans: &[Received]) {
     }
 }
 
-/// A cold start has spans for all that it does, a warm one none for a compile; they arrive over HTTP with the headers, the service and the
+/// A cold start has spans for all its steps, a warm one none for a compile. They arrive over HTTP with the headers, the service and the
 /// attributes that the variables name. The wasm program is told of its trace, and the headers are not in its memory.
 async fn spans_arrive_over_http(namespace: Namespace) {
     let collector = Collector::start().await;
@@ -246,7 +246,7 @@ async fn spans_arrive_over_grpc_below_those_of_containerd(namespace: Namespace) 
     done(namespace).await;
 }
 
-/// What the metadata of a call says of a trace counts: the container's spans are part of that trace, and its program is told.
+/// The trace in the metadata of a call counts: the container's spans are part of that trace, and its program is told.
 async fn context_of_a_call_is_taken_over_and_handed_on(namespace: Namespace) {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const ABOVE: &str = "b7ad6b7169203331";
@@ -339,7 +339,7 @@ async fn assert_runs_without(namespace: &Namespace, variables: &[(&str, &str)], 
     container.finish().await;
     lines(&namespace, &id, "\"container deleted\"").await;
     let log = namespace.daemon().log_since(0, usize::MAX);
-    // One of each daemon; what a daemon says after its last container has gone, containerd need not read.
+    // One of each daemon; containerd need not read a daemon's messages after the end of its last container.
     assert!(log.lines().filter(|line| line.contains("spans are lost")).count() <= 2, "{log}");
     done(namespace).await;
 }

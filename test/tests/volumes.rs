@@ -61,7 +61,7 @@ fn bind(source: &std::path::Path, destination: &str) -> Value {
     json!({ "destination": destination, "type": "bind", "source": source, "options": ["rbind", "rw"] })
 }
 
-/// What the process is, instead of what the image says.
+/// Returns a change of the spec: arguments and working directory of the process, instead of the image's.
 fn process(args: &[&str], cwd: &str) -> Value {
     json!({ "process": { "args": args, "cwd": cwd } })
 }
@@ -82,8 +82,8 @@ async fn refused(namespace: &Namespace, image: &str, mounts: &[Value], args: &[&
     status.message().to_owned()
 }
 
-/// Wasm on a bind mount runs: by its path, relative to the working directory, by its first bytes alone, from the search path; and what
-/// is executed later finds the same files.
+/// Wasm on a bind mount runs: by its path, relative to the working directory, by its first bytes alone, and from the search path. Exec
+/// processes find the same files.
 async fn wasm_on_a_volume_runs(namespace: Namespace) {
     let image = busybox::image(&namespace).name;
     let volume = Volume::new(&namespace, "app").put("app.wasm", &exits(3)).put("bin/tool", &exits(4));
@@ -114,8 +114,8 @@ async fn native_program_on_a_volume_runs(namespace: Namespace) {
     }
 }
 
-/// Links of the image on the way to the program, and to where is mounted, are followed inside the root filesystem, as they are for the
-/// container's processes.
+/// Links of the image on the way to the program, and to the mount, are followed inside the root filesystem, as for the container's
+/// processes.
 async fn links_on_the_way_lead_to_the_volume(namespace: Namespace) {
     let image = image::import(&namespace, "links", |image| {
         let busybox = files(&[("/bin/busybox", &busybox::bytes(), 0o755), ("/srv/.keep", b"", 0o644)]);
@@ -140,7 +140,7 @@ async fn links_on_the_way_lead_to_the_volume(namespace: Namespace) {
     }
 }
 
-/// Of mounts over mounts, and over the image's own wasm, what a process sees runs: a later volume, a single file, or nothing.
+/// With mounts over mounts, and over the image's own wasm, the file that a process sees runs: a later volume, a single file, or nothing.
 async fn last_mount_is_what_counts(namespace: Namespace) {
     let image = image::import(&namespace, "own", |image| {
         let own = files(&[("/bin/busybox", &busybox::bytes(), 0o755), ("/app/app.wasm", &exits(1), 0o644)]);
@@ -171,7 +171,7 @@ async fn last_mount_is_what_counts(namespace: Namespace) {
     assert!(said.contains("cannot find entrypoint \"/app/sub/app.wasm\""), "{said}");
 }
 
-/// A volume is as untrusted as an image: no link of it leads to the node's files, and what is no file is not opened.
+/// A volume is as untrusted as an image: no link of it leads to the node's files, and only a regular file is opened.
 async fn volume_leads_nowhere_else(namespace: Namespace) {
     let image = busybox::image(&namespace).name;
     let secret = namespace.folder().join("secret.wasm");
@@ -208,8 +208,8 @@ async fn mount_that_cannot_be_made_is_named(namespace: Namespace) {
     }
 }
 
-/// An image without `/tmp` gets one by the mount that `docs/configuration.md` names for `ctr`, and by the mount that CRI makes of an
-/// `emptyDir`; with the default, and if a program sees mounts alone.
+/// An image without `/tmp` gets one by the mount that `docs/configuration.md` names for `ctr`, and by CRI's mount of an `emptyDir`. That
+/// holds with the default, and if a program sees mounts alone.
 async fn programs_get_a_folder_for_temporary_files(namespace: Namespace) {
     let image =
         image::import(&namespace, "bare", |image| image.layer(Program::guest(&namespace, DEMO).layer("demo.wasm")))

@@ -1,4 +1,4 @@
-//! `prewasi watch`: what it compiles, in which order, and what it survives.
+//! `prewasi watch`: the images that it compiles, their order, and the failures that it survives.
 
 use std::fs;
 use std::net::TcpListener;
@@ -108,7 +108,7 @@ async fn each_compile_is_a_line(namespace: Namespace) {
     assert!(field("seconds").parse::<f64>().is_ok_and(|seconds| seconds > 0.0), "{line}");
 }
 
-/// What was pulled before the service began is compiled too.
+/// Images that were pulled before the service began are compiled too.
 async fn images_that_are_there_at_the_start_are_compiled(namespace: Namespace) {
     let (program, _) = demo(&namespace, "demo");
     let service = watch(&namespace, &[]).await;
@@ -121,7 +121,7 @@ async fn images_that_are_there_at_the_start_are_compiled(namespace: Namespace) {
     assert_eq!((second.figure(COMPILES), compiles(&namespace, &program)), (0.0, 1));
 }
 
-/// With `--config` it compiles what containers of that runtime class run.
+/// With `--config` it compiles the code for containers of that runtime class.
 async fn runtime_class_finds_its_code(namespace: Namespace) {
     let class = "optimize = \"size\"\n";
     let file = namespace.folder().join("class.toml");
@@ -150,8 +150,8 @@ async fn other_namespaces_are_left_alone(namespace: Namespace) {
     other.assert_clean().await;
 }
 
-/// Without a choice all namespaces are watched; a containerd that goes away and comes back is found again, and what was
-/// pulled meanwhile is compiled.
+/// Without a choice all namespaces are watched. A containerd that goes away and comes back is found again, and images pulled meanwhile are
+/// compiled.
 async fn all_namespaces_are_watched_across_a_restart(namespace: Namespace) {
     let first = own(&namespace).await;
     let service = Service::start(&first, &[]).await;
@@ -200,7 +200,7 @@ async fn storm_of_events_is_one_look(namespace: Namespace) {
     assert_eq!(compiles(&namespace, &program), 1);
 }
 
-/// One after the other: first what a label ranks, then the smallest.
+/// Images are compiled one after the other: first those that a label ranks, then the smallest.
 async fn small_images_come_first_and_a_label_comes_before_that(namespace: Namespace) {
     let images: Vec<_> =
         [("middle", 4), ("small", 1), ("big", 9)].map(|(name, size)| padded(&namespace, name, size)).into();
@@ -295,7 +295,7 @@ async fn pages_are_served(namespace: Namespace) {
     assert!(text.ends_with("# EOF\n"), "{text}");
 }
 
-/// An address that is taken, a containerd that is not there: the subject is named, and what to do.
+/// If an address is taken or a containerd is missing, the error names the subject and the remedy.
 async fn service_that_cannot_begin_says_why(namespace: Namespace) {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("it is bound").to_string();
@@ -308,7 +308,7 @@ async fn service_that_cannot_begin_says_why(namespace: Namespace) {
     output.fails_with(2).says(&["error: cannot", &*nowhere, "hint: is containerd running"]);
 }
 
-/// CRI pulls for the node's own platform: of an index with wasm alone it leaves what names it, and nothing that could be compiled. That is no
+/// CRI pulls for the node's own platform. Of an index with wasm alone it leaves the index, and nothing that could be compiled. That is no
 /// failure of this service; once somebody pulls the image for wasm it is compiled.
 async fn index_that_a_failed_pull_has_left_is_no_failure(namespace: Namespace) {
     let cri = Cri::start(namespace.daemon().series(), &busybox::bytes(), "").await;

@@ -80,8 +80,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Opens connections, on a server that has been asked once, to the process that was asked: each of its so many processes gets
-/// one in turn.
+/// Opens connections to the process that answered the only request of a server so far. Its processes get connections in turn, one each.
 async fn connections_to_one_process<const COUNT: usize>(address: &str, processes: usize) -> [Connection; COUNT] {
     let mut chosen = Vec::new();
     for number in 1..=COUNT * processes {
@@ -134,7 +133,7 @@ async fn connections_are_kept_and_http_2_is_spoken(namespace: Namespace) {
     container.end().await;
 }
 
-/// No request sees what another one has left, whether the system tells what was written to (`PAGEMAP_SCAN`) or not.
+/// No request sees data of another one, whether the system reports written pages (`PAGEMAP_SCAN`) or not.
 async fn each_request_has_its_own_instance(namespace: Namespace) {
     let image = web(&namespace, WEB);
     let scan = json!([{ "index": 1, "value": 0xc060_6610_u32, "op": "SCMP_CMP_EQ" }]);
@@ -185,7 +184,7 @@ async fn instances_answer_several_requests(namespace: Namespace) {
     container.end().await;
 }
 
-/// What a guest prints goes to the outputs of the container, also when it prints after its answer.
+/// A guest's prints go to the outputs of the container, also after its answer.
 async fn prints_reach_the_outputs(namespace: Namespace) {
     let (container, address) = serve(&namespace, "").await;
     assert_eq!(says(&address, "/print").await, ok("printed\n"));
@@ -296,7 +295,7 @@ async fn bodies_have_a_limit(namespace: Namespace) {
     container.end().await;
 }
 
-/// SIGTERM: nobody is let in any more, what has begun is answered, and then the container ends with 0.
+/// After SIGTERM the server accepts no new request, finishes the current ones, and then the container ends with 0.
 async fn sigterm_finishes_what_has_begun(namespace: Namespace) {
     let (mut container, address) = serve(&namespace, "").await;
     let begun = {
@@ -319,7 +318,7 @@ async fn sigterm_finishes_what_has_begun(namespace: Namespace) {
     container.delete().await;
 }
 
-/// What is not finished within the grace is cut off.
+/// Requests that are not finished within the grace are cut off.
 async fn stop_has_a_grace(namespace: Namespace) {
     let (image, address) = (web(&namespace, WEB), format!("127.0.0.1:{}", http::free_port()));
     let mut container = server(&namespace, &image, &address).env("PREWASI_STOP_GRACE=1").create().await;
@@ -435,8 +434,8 @@ async fn network_can_be_denied(namespace: Namespace) {
     container.end().await;
 }
 
-/// A component that componentize-js has made of JavaScript is compiled ahead of time and serves: paths, headers, bodies, prints,
-/// requests to others, and an exception that nobody catches, which ends no more than its request.
+/// A component that componentize-js has made of JavaScript is compiled ahead of time and serves: paths, headers, bodies, prints, and
+/// requests to others. An exception that nobody catches ends only its request.
 async fn component_of_javascript_serves(namespace: Namespace) {
     let program = Program::file(&namespace, &home::part(JAVASCRIPT));
     let image = image::import(&namespace, "javascript", |image| image.layer(program.layer("web.wasm"))).name;

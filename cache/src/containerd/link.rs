@@ -24,7 +24,7 @@ use crate::{Lease, StoreError, labels};
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// Time limit for containerd to flush a blob to disk or to collect garbage.
 pub(super) const COLLECT: Duration = Duration::from_secs(120);
-/// The longest message that is accepted, in bytes: containerd's own limit for what it sends.
+/// The longest accepted message, in bytes: containerd's own limit for messages that it sends.
 const LONGEST_MESSAGE: usize = 16 << 20;
 
 /// A connection, and the namespace of its calls.

@@ -1,4 +1,4 @@
-//! Locks: an ingest ref held open. containerd lets one stream at a time hold a ref, and frees it when the connection ends, however the
+//! Locks: an ingest ref held open. containerd lets one stream at a time hold a ref. It frees the ref when the connection ends, however the
 //! process ended.
 //!
 //! The ref alone keeps two holders apart; the rest of this module serves the waiters. A request for a held ref is expensive: containerd

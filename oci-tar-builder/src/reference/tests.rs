@@ -1,4 +1,4 @@
-//! What is a reference and what is not, hostile text included.
+//! Texts that are references and texts that are not, hostile ones included.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn completes_short_names() {
         ("index.docker.io/demo", "docker.io/library/demo:latest"),
         ("index.docker.io/me/demo", "docker.io/me/demo:latest"),
         ("localhost/demo", "localhost/demo:latest"),
-        // Without a slash, what follows the colon is a tag and never a port.
+        // Without a slash, the part after the colon is a tag and never a port.
         ("localhost:5000", "docker.io/library/localhost:5000"),
     ] {
         assert_eq!(reference(text).or_latest().to_string(), whole, "{text}");
@@ -58,7 +58,7 @@ fn survives_printing() {
     }
 }
 
-/// The object is what follows the name: tag, digest or both.
+/// The object is the part after the name: tag, digest or both.
 #[test]
 fn has_an_object() {
     assert_eq!(reference("a:v1").object(), "v1");
@@ -204,7 +204,7 @@ fn refuses_ids() {
     assert!("g1".repeat(32).parse::<Reference>().is_ok());
 }
 
-/// No text of a few odd characters makes the parser fail otherwise than with an error, and what it takes is stable.
+/// The parser reads or refuses every short text of a few odd characters, and reads its own output as the same reference.
 #[test]
 fn every_short_text_is_read_or_refused() {
     const LETTERS: [char; 12] = ['a', 'Z', '0', '.', ':', '/', '@', '-', '_', '[', ']', 'é'];

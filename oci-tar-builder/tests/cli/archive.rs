@@ -1,4 +1,4 @@
-//! Reads an archive as containerd and Docker do, and checks on the way what has to hold for each one.
+//! Reads an archive as containerd and Docker do, and checks the rules that hold for every archive.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

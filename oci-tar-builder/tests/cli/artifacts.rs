@@ -31,7 +31,7 @@ fn packs_a_module() {
     assert!(!archive.files.contains_key("manifest.json"), "Docker cannot run an artifact");
 }
 
-/// A component's config says what it imports and exports and which world it targets.
+/// A component's config names its imports, its exports and its target world.
 #[test]
 fn packs_a_component() {
     let archive = Folder::new().pack(&["--module", "greet.wasm", "--as-artifact"]);

@@ -1,4 +1,4 @@
-//! A private folder to run the program in, and what came of it.
+//! A private folder for a run of the program, and the result of that run.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ impl Folder {
         Archive::read(&self.read("out.tar"))
     }
 
-    /// Runs the program, which must fail with `code`, and returns what it said.
+    /// Runs the program, which must fail with `code`, and returns its message.
     pub(crate) fn refused(&self, code: i32, args: &[&str]) -> String {
         let before = self.names();
         let run = self.run(args);

@@ -1,4 +1,4 @@
-//! What is refused, how it is said, and that nothing is left behind.
+//! Refusals: the input that causes them, their messages, and that they leave no file behind.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
@@ -8,7 +8,7 @@ use oci_tar_builder::{Builder, Format, Layer, WriteError, media_type};
 use crate::command::{Folder, PROGRAM, Run};
 use crate::images::tar;
 
-/// Every wrong input ends with 1 and says what is wrong with which file.
+/// Every wrong input ends with 1, and the error names the file and its problem.
 #[test]
 fn refuses_wrong_input() {
     let folder = Folder::new();
@@ -202,7 +202,7 @@ fn changed_input_is_noticed() {
     }
 }
 
-/// A link to an archive stays a link: what it leads to is replaced.
+/// A link to an archive stays a link: the packer replaces the file behind it.
 #[test]
 fn follows_links() {
     let folder = Folder::new();

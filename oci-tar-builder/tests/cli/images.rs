@@ -1,4 +1,4 @@
-//! Images: what is in them, and that the same input makes the same bytes.
+//! Images: their content, and that the same input makes the same bytes.
 
 use std::fs::{File, FileTimes};
 use std::time::{Duration, SystemTime};
@@ -42,7 +42,7 @@ fn packs_a_component() {
     assert_eq!(archive.image_config().os().to_string(), "wasip2");
 }
 
-/// What is set on the command line is in config and manifest as it was given.
+/// Config and manifest contain the settings of the command line unchanged.
 #[test]
 fn keeps_settings() {
     let archive = Folder::new().pack(&[
@@ -75,8 +75,8 @@ fn keeps_settings() {
     assert_eq!(archive.manifest().annotations().as_ref().unwrap()["note"], "ü");
 }
 
-/// The index names the image as containerd and as readers of layouts look for it, and no platform: containerd would
-/// leave out what is not the host's.
+/// The index names the image as containerd and as readers of layouts look for it. It has no platform, because containerd would leave out
+/// images for other platforms than the host's.
 #[test]
 fn names_the_image() {
     let archive = Folder::new().pack(&["--module", "demo.wasm", "--name", "localhost:5000/a/b:v1"]);

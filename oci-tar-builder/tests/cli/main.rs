@@ -1,4 +1,4 @@
-//! Runs the program as a user does, and reads what it wrote as others will.
+//! Runs the program as a user does, and reads its output as other programs do.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 

@@ -1,4 +1,4 @@
-//! `doctor`: checks whether this node has what prewasi needs.
+//! `doctor`: checks whether this node meets the requirements of prewasi.
 
 use clap::Args;
 use prewasi_engines::Engine;

@@ -1,4 +1,4 @@
-//! `inspect`: what a start of an image would do, step by step, and why.
+//! `inspect`: explains, step by step, how an image would start.
 
 use clap::Args;
 use prewasi_engines::Engine;

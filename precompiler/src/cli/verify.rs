@@ -1,4 +1,4 @@
-//! `verify`: checks every artifact, and repairs what is damaged.
+//! `verify`: checks every artifact, and repairs damage.
 
 use clap::Args;
 use prewasi_engines::Engine;

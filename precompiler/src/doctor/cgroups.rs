@@ -166,7 +166,7 @@ fn load_device_filter() -> io::Result<OwnedFd> {
         kernel_version: 0,
         flags: 0,
     };
-    // SAFETY: the structure and what it points to outlive the call, which only reads them.
+    // SAFETY: the structure and the data that it points to outlive the call, which only reads them.
     let descriptor = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()) };
     match i32::try_from(descriptor) {
         // SAFETY: the call has just made this descriptor, and no other value owns it.

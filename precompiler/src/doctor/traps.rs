@@ -1,6 +1,7 @@
-//! What people run into with one release of containerd and not with another.
+//! Problems that users meet with one release of containerd and not with another.
 //!
-//! None of it keeps a container from running, so all of it is well; it is said because containerd says something else, or nothing.
+//! None of them keeps a container from running, so every check succeeds. `doctor` tells them because containerd tells something else, or
+//! nothing.
 
 use super::Check;
 
@@ -11,7 +12,7 @@ const ENDED: [[u64; 2]; 3] = [[1, 7], [2, 0], [2, 1]];
 /// The release with long support now, and the month in which that ends.
 const SUPPORTED: &str = "2.3, until April 2028";
 
-/// Says what is to be known of the release with these numbers; nothing of one that is too old or not known.
+/// Returns the facts about the release with these numbers; none for a release that is too old or unknown.
 pub(super) fn of(numbers: &[u64]) -> Vec<Check> {
     let Some(series) = numbers.first_chunk::<2>() else { return Vec::new() };
     let mut checks = vec![Check::ok("image import", import(series))];

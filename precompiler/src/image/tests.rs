@@ -1,4 +1,4 @@
-//! What a hostile image may say, and why it is refused: a row for each reason.
+//! Documents of hostile images, and the reason why each is refused: a row for each reason.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ struct Documents {
     store: LayoutStore,
 }
 
-/// What an image record names.
+/// The digest and media type that an image record names.
 type Target = (Digest, String);
 
 impl Documents {

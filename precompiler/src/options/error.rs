@@ -65,7 +65,7 @@ pub enum OptionsError {
         place: Place,
         /// The option, as it is written there.
         key: String,
-        /// What it was probably meant to be.
+        /// The known option with the most similar name.
         nearest: Option<String>,
     },
     /// An option cannot have this value.
@@ -85,7 +85,7 @@ pub enum OptionsError {
     UnknownAnnotation {
         /// The annotation, of a container or an image.
         place: Place,
-        /// What it was probably meant to be.
+        /// The known annotation with the most similar name.
         nearest: Option<String>,
     },
     /// The node's configuration does not allow the annotation.

@@ -153,7 +153,7 @@ fn nothing_is_near_to_a_foreign_name() {
     }
 }
 
-/// What is written for runc into the table of a runtime is passed over, and nowhere else.
+/// The table of a runtime may contain options for runc, which are ignored; any other place refuses them.
 #[test]
 fn options_of_runc_are_passed_over() {
     let text = "BinaryName = \"/usr/bin/x\"\nSystemdCgroup = true\nnetwork = \"none\"";

@@ -1,6 +1,7 @@
-//! Values of options: from TOML or the text of an annotation to what is meant. Each error says what was expected.
+//! Values of options: from TOML or the text of an annotation to the typed value. Each error names the expected form.
 //!
-//! The crates for sizes and durations (`bytesize`, `humantime`) take several spellings of one value, and units of a thousand beside those of
+//! The crates for sizes and durations (`bytesize`, `humantime`) take several spellings of one value, and units of a thousand beside those
+//! of 1024. An option has one spelling, so that two nodes never read two values.
 //! 1024. An option has one spelling, so that two nodes never read two things.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -152,7 +153,7 @@ fn whole(text: &str) -> Option<u64> {
 pub(super) fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     // As near as `netwrok` is to `network`; `BinaryName` is no nearer than 0.6 to any option.
     const NEAR: f64 = 0.8;
-    // What begins alike counts most: a word is more often cut short than begun wrongly.
+    // Equal beginnings count most: users shorten a word more often than they begin it wrongly.
     let likeness = |known: &str| strsim::jaro_winkler(known, &name.to_lowercase());
     let known = names.map(|known| (likeness(known), known)).max_by(|one, other| one.0.total_cmp(&other.0));
     known.filter(|(likeness, _)| *likeness >= NEAR).map(|(_, known)| known)

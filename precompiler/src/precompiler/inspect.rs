@@ -1,4 +1,4 @@
-//! Explains what a start of an image would do, and why.
+//! Explains how an image would start, and why.
 
 use prewasi_cache::{ImageRecord, Lookup, MissReason};
 use prewasi_engines::{Engine, Machine, version_label};

@@ -1,8 +1,8 @@
-//! With what the native code of a file is kept, and a keeper for files of which the content store has no image.
+//! The owner of a file's native code, and a keeper for files whose image is not in the content store.
 //!
-//! Such a file lies in a container whose image is elsewhere: Docker has a store of its own. Its code is kept by a small blob that is made
-//! for it and bears the labels that an image's manifest has else. A lease keeps the blob for some weeks, and each use renews it. So the
-//! code of a file that nobody runs any more is collected, and no client has to tell us when.
+//! Such a file lies in a container whose image is elsewhere: Docker has a store of its own. A small blob keeps the code. It is made for
+//! this purpose, and bears the labels that otherwise belong to an image's manifest. A lease keeps the blob for some weeks, and each use
+//! renews it. So containerd collects the code of a file that nobody runs any more, without a call from a client.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The version of a keeper's form.
 const FORMAT: u32 = 1;
 
-/// With what the native code of a file is kept.
+/// The content that keeps the native code of a file.
 #[derive(Debug, Clone, Copy)]
 pub enum Owner<'a> {
     /// With nothing: it is compiled each time.
@@ -52,7 +52,7 @@ impl Precompiler {
     /// Sees to it that a keeper is in the store, and stays there for a while.
     ///
     /// # Errors
-    /// What the store fails with.
+    /// The store's error.
     pub(super) async fn keep(&self, keeper: &Keeper) -> Result<(), StoreError> {
         let now = Timestamp::now();
         let info = self.store.info(&keeper.digest).await?;
@@ -73,7 +73,8 @@ impl Precompiler {
     }
 }
 
-/// Says whether what is kept until then need not be renewed yet. A clock that was set back does not keep it for ever.
+/// Returns whether a keeper that is kept until then needs no renewal yet. A time too far ahead counts as expired, so a clock that was set
+/// back keeps nothing for ever.
 fn is_enough(now: Timestamp, until: Timestamp) -> bool {
     until > now + KEPT / 2 && until <= now + KEPT
 }
@@ -89,7 +90,7 @@ mod tests {
         assert_ne!(Keeper::of("a").digest, Keeper::of("").digest);
     }
 
-    /// It is renewed in the second half of its time, and when its time is beyond what anybody has given it.
+    /// A keeper is renewed in the second half of its time, and when its time is longer than the limit.
     #[test]
     fn time_is_renewed() {
         let now: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();

@@ -27,7 +27,7 @@ pub struct Pin {
 pub enum ContainerImage {
     /// The container was made without an image.
     None,
-    /// This manifest, whatever the image's name refers to now.
+    /// This manifest, even if the image's name now refers to another one.
     Pinned(Pin),
     /// The image that the name refers to: the container has not been created before.
     Named(String),

@@ -1,4 +1,4 @@
-//! Checks every artifact to the last byte, and repairs what can be repaired.
+//! Checks every artifact to the last byte, and repairs it if possible.
 //!
 //! A repair counts only after a new check of everything. Labels of other programs are counted and left alone. An artifact that this
 //! binary cannot compile again (of another version, of a file inside an image) is removed instead: the next start compiles it.

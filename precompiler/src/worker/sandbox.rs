@@ -87,7 +87,7 @@ fn drop_privileges() -> Result<()> {
 
 fn limit(limits: Limits) -> Result<()> {
     let limits = [
-        // Counts writable private memory. RLIMIT_AS would also count what allocators merely reserve per thread.
+        // Counts writable private memory. RLIMIT_AS would also count memory that allocators merely reserve per thread.
         (Resource::Data, limits.memory, limits.memory),
         // SIGXCPU comes first, so that the parent sees the reason; SIGKILL ends a process that ignores it.
         (Resource::Cpu, limits.cpu_seconds, limits.cpu_seconds.saturating_add(5)),

@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(status.message, "cannot read the figures of container a: it has no cgroup");
     }
 
-    /// The code of a helper's failure reaches the client unchanged, whatever its text says.
+    /// The code of a helper's failure reaches the client unchanged, with any text.
     #[test]
     fn codes_are_kept() {
         let source = Failure { kind: Kind::Unavailable, message: "x".to_owned() };

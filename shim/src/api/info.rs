@@ -1,4 +1,4 @@
-//! `-info` and `-v`: what this shim is, for programs and for people.
+//! `-info` and `-v`: the description of this shim, for programs and for people.
 
 mod features;
 

@@ -1,11 +1,12 @@
 //! The cgroups of a container: finding them, listing and killing their processes, removing them.
 //!
-//! libcgroups 0.7, which libcontainer uses, does not write them: with systemd it sends a cpuset in a type that systemd refuses, loses keys
-//! of `unified`, and confines no devices; its figures lack pressure, peaks and huge pages. Its paths and its hierarchies of v1 are used.
+//! libcgroups 0.7, which libcontainer uses, does not write them. With systemd it sends a cpuset in a type that systemd refuses, loses keys
+//! of `unified`, and confines no devices. Its figures lack pressure, peaks and huge pages. The shim uses its paths and its hierarchies of
+//! v1.
 //!
-//! [`claim`] makes them, for one container alone: it refuses cgroups in which a process is. All that is done later (count, read, kill,
-//! remove) goes by the folders that the claim or `/proc` names, so it is the same for both versions and both drivers, and works after
-//! the spec is gone. A folder that was there before the container is never removed.
+//! [`claim`] makes them, for one container alone: it refuses cgroups that contain a process. All later actions (count, read, kill, remove)
+//! use the folders that the claim or `/proc` names. So they are the same for both versions and both drivers, and work after the spec is
+//! gone. The shim never removes a folder that existed before the container.
 
 mod bpf;
 mod claim;
@@ -70,7 +71,7 @@ impl Cgroup {
     }
 
     /// Moves the calling process, and its future children, into the container's cgroup of systemd's own hierarchy, on a node with cgroup
-    /// v1. libcontainer omits that, runc does not: a process in containerd's cgroup there counts as containerd's.
+    /// v1. runc does so, but libcontainer does not: a process in containerd's cgroup there counts as containerd's.
     ///
     /// # Errors
     /// The system's error.
@@ -101,7 +102,7 @@ impl Cgroup {
         }
         pids.sort_unstable();
         pids.dedup();
-        // The shim never counts itself as a process of the container, whatever a spec names.
+        // The shim never counts itself as a process of the container, even if a spec names its cgroup.
         pids.retain(|pid| *pid != std::process::id().cast_signed());
         pids
     }

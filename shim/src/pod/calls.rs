@@ -34,7 +34,7 @@ use crate::pod::record::Record;
 use crate::telemetry::observe;
 use crate::telemetry::trace::{Context, Traces};
 
-/// The containers of one pod, and what the daemon needs to serve them.
+/// The containers of one pod, and the state that the daemon needs to serve them.
 pub(crate) struct Pod {
     namespace: String,
     /// Name of the pod, which is the id of its sandbox.

@@ -1,8 +1,8 @@
-//! What Docker knows of a container of its own and does not tell containerd: which image it runs, and which signal stops it.
+//! Facts about a container that Docker knows and does not tell containerd: the image that it runs, and the signal that stops it.
 //!
 //! Docker before 28, and any Docker without the containerd image store, names no image in the container's record. But its daemon has a
-//! folder for each container, from which it mounts `/etc/hostname` and its like, and notes there what it knows of the container. That is
-//! taken only from a file of root's, and only if it is about this very container.
+//! folder for each container, with `/etc/hostname` and similar files that it mounts. The daemon notes there its facts about the container.
+//! The shim reads the notes only from a file of root's, and only if they are about this very container.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -14,14 +14,15 @@ use prewasi_precompiler::Digest;
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
-/// The files of a container that Docker's daemon mounts from the container's folder: they lie there under the name that they have in `/etc`.
+/// The files of a container that Docker's daemon mounts from the container's folder. They lie there under the name that they have in
+/// `/etc`.
 const MOUNTED: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 /// The file with the notes.
 const NOTES: &str = "config.v2.json";
 /// Notes are some kilobytes.
 const LIMIT: u64 = 4 << 20;
 
-/// What Docker's daemon has noted of a container.
+/// The notes of Docker's daemon about a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Noted {
     /// Docker's id of the image: with the containerd image store the digest of its manifest or index, else that of its config.
@@ -60,7 +61,7 @@ struct Config {
     stop_signal: String,
 }
 
-/// Reads what Docker has noted of the container `id`; `None` if it is none of Docker's, or that cannot be read.
+/// Reads Docker's notes about the container `id`; returns `None` if the container is not Docker's, or if the notes cannot be read.
 pub(crate) fn noted(id: &str, spec: &Spec) -> Option<Noted> {
     let mounts = spec.mounts().iter().flatten();
     let folders = mounts.filter_map(folder_of_containers);
@@ -124,7 +125,8 @@ mod tests {
         serde_json::from_value(serde_json::json!({ "ociVersion": "1.1.0", "mounts": mounts })).unwrap()
     }
 
-    /// Notes are found beside what Docker mounts, also if that is another container's; they must be about this container, and root's.
+    /// The shim finds the notes beside Docker's mounts, also beside those of another container; the notes must be about this container, and
+    /// root's.
     #[test]
     fn notes_are_read() {
         if !nix::unistd::geteuid().is_root() {

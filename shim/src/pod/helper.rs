@@ -1,10 +1,10 @@
 //! Helpers: short-lived processes, one for each job.
 //!
-//! libcontainer forks, and changes the working directory, the OOM score and more of the calling process; engines and gRPC clients
-//! allocate and start threads. All that happens in a helper, so that the daemon stays small, has one thread, and never blocks. A helper
-//! reports its result through a pipe; a helper that dies without a report has failed.
+//! libcontainer forks, and changes the working directory, the OOM score and more of the calling process. Engines and gRPC clients allocate
+//! and start threads. All that happens in a helper, so that the daemon stays small, has one thread, and never blocks. A helper reports its
+//! result through a pipe; a helper that dies without a report has failed.
 //!
-//! Helpers are forked by the [`zygote`], so that their memory holds only what their job concerns. They are children of the daemon.
+//! The [`zygote`] forks helpers, so that their memory holds only the data of their job. They are children of the daemon.
 
 mod order;
 mod work;

@@ -53,7 +53,7 @@ impl RuntimeOptions {
         Ok(options)
     }
 
-    /// Reads what is meant for runc.
+    /// Reads the options for runc.
     ///
     /// # Errors
     /// [`ContainerOptionsError`], if the message cannot be read.
@@ -66,7 +66,7 @@ impl RuntimeOptions {
                 let (path, text) = self.decode()?;
                 let text =
                     if path.as_os_str().is_empty() { text } else { fs::read_to_string(path).unwrap_or_default() };
-                // Whoever reads the other options of the table says what is wrong in it.
+                // The code that reads the other options of the table reports its mistakes.
                 Ok(text.parse().map(|table| runc::read_table(&table)).unwrap_or_default())
             }
         }

@@ -70,8 +70,8 @@ pub(crate) fn args(spec: &Spec) -> &[String] {
 /// Where Docker mounts the init program that `docker run --init` puts in front of a container's own.
 const DOCKER_INIT: &str = "/sbin/docker-init";
 
-/// Returns the spec as it would be without the init program of Docker's; `None` if it has none. The kernel could not execute wasm for
-/// such a program, and what that does, reaping and handing on signals, the shim does for a wasm process in any case.
+/// Returns the spec without Docker's init program; `None` if it has none. The kernel could not execute wasm for such a program. The shim
+/// itself reaps processes and forwards signals for a wasm process.
 pub(crate) fn without_init(spec: &Spec) -> Option<Spec> {
     let is_mounted = spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new(DOCKER_INIT));
     let [init, separator, own @ ..] = args(spec) else { return None };
@@ -84,7 +84,7 @@ pub(crate) fn without_init(spec: &Spec) -> Option<Spec> {
     Some(spec)
 }
 
-/// Returns the environment in the order given. What is no `NAME=VALUE` is left out.
+/// Returns the environment in the order given. Lines that are no `NAME=VALUE` are left out.
 pub(crate) fn env(spec: &Spec) -> Vec<(String, String)> {
     let lines = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
     lines

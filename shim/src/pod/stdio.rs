@@ -252,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    /// A path is taken literally, whatever its characters; an unsupported stream is an error with its URI.
+    /// A path is taken literally, with any characters; an unsupported stream is an error with its URI.
     #[test]
     fn streams() {
         assert_eq!(Stream::parse(""), Some(Stream::Null));

@@ -1,8 +1,8 @@
 //! Traces of containers, for an OpenTelemetry collector.
 //!
-//! The daemon keeps spans that have ended as plain data. A helper sends them: no connection, and no memory for one, stays in
-//! the daemon, and nobody waits for a collector. What it does not take in time is lost, and said once. Without the variables
-//! that ask for traces nothing of all this happens.
+//! The daemon keeps spans that have ended as plain data. A helper sends them: no connection, and no memory for one, stays in the daemon,
+//! and nobody waits for a collector. Spans that the collector does not take in time are lost, and the daemon reports that once. Without the
+//! variables that ask for traces the daemon does nothing of this.
 //!
 //! The messages are those of `opentelemetry-proto`, and tonic sends them. The exporter of `opentelemetry-otlp` is not used: it keeps a
 //! connection and a runtime, or a thread, in the process that makes the spans. Here that is the daemon, which has one thread and is forked.

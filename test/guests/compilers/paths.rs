@@ -1,4 +1,4 @@
-//! Does what its arguments say, `CALL:PATH` or `CALL:PATH:TEXT` each, and prints a line for each: what Rust's library makes of a path.
+//! Makes the calls of its arguments, `CALL:PATH` or `CALL:PATH:TEXT` each, and prints the result of Rust's library, one line each.
 
 use std::{env, fs, io};
 

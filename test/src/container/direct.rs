@@ -15,11 +15,11 @@ use crate::namespace::Namespace;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What a shim is given of a container, made as containerd makes it.
+/// The bundle and streams of a container, made as containerd makes them for a shim.
 pub struct Bundle {
     /// The folder with the specification.
     pub path: PathBuf,
-    /// What its root filesystem is mounted of.
+    /// The mounts of its root filesystem.
     pub rootfs: Vec<Mount>,
     streams: Streams,
     stdout: String,
@@ -29,7 +29,7 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Puts what is this container's own into a request for it; the rest of the request stays as it is.
+    /// Puts the values of this container into a request for it; the rest of the request stays unchanged.
     pub fn put_into(&self, request: &mut CreateTaskRequest) {
         request.id.clone_from(&self.id);
         request.bundle = self.path.to_string_lossy().into_owned();
@@ -39,7 +39,7 @@ impl Bundle {
         request.stderr.clone_from(&self.stderr);
     }
 
-    /// Returns what was printed on standard output so far.
+    /// Returns the text on standard output so far.
     pub fn stdout(&self) -> String {
         self.streams.stdout.text()
     }
@@ -77,8 +77,8 @@ impl Builder {
         Bundle { path, rootfs: rootfs.collect(), streams, stdout, stderr, namespace, id }
     }
 
-    /// Makes a container by calls with this metadata to the shim of another container, runs it to its end, and returns its id
-    /// and what it has printed.
+    /// Creates a container by calls with this metadata to the shim of another container, and runs it to its end. Returns its id and its
+    /// output.
     ///
     /// # Panics
     /// If that fails.

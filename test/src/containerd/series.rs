@@ -74,7 +74,7 @@ impl fmt::Display for Series {
     }
 }
 
-/// Reads the variable. A name that is taken, or a prefix without a containerd, is a mistake of whoever has set it.
+/// Reads the variable. A name that is taken, or a prefix without a containerd, is a mistake of its author.
 fn parse(text: &str) -> Result<Vec<Further>, String> {
     let mut all: Vec<Further> = Vec::new();
     for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// Further releases are named by number and prefix; a number that is none, that is taken or old, and a prefix without a daemon are refused.
+    /// A number and a prefix name each further release. Malformed, taken and old numbers are refused, and so is a prefix without a daemon.
     #[test]
     fn further_releases_are_named() {
         let folder = tempfile::tempdir().expect("temp dir");

@@ -1,4 +1,4 @@
-//! What `doctor` tells of a node.
+//! The report of `doctor` about a node.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,8 +30,8 @@ async fn doctor_finds_this_node_healthy(namespace: Namespace) {
     }
 }
 
-/// Without a containerd, a shim and a runtime folder it says so, and the rest all the same: what containers are confined and
-/// measured by. Each check that is not well has a hint.
+/// `doctor` reports a missing containerd, shim and runtime folder, and also how containers are confined and measured. Each failed check has
+/// a hint.
 async fn doctor_says_what_is_missing(namespace: Namespace) {
     let mut command = namespace.daemon().command(prewasi_test::home::program("prewasi"));
     command.args(["doctor", "--json", "--address"]).arg(namespace.folder().join("nobody.sock"));

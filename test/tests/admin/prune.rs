@@ -1,4 +1,4 @@
-//! `prune`: what it removes, what it keeps, and what damage does to it.
+//! `prune`: the artifacts that it removes, the artifacts that it keeps, and its result on a damaged store.
 
 use super::*;
 
@@ -60,7 +60,8 @@ async fn prune_finishes_what_was_interrupted(namespace: Namespace) {
     assert!(labels.keys().all(|label| !label.contains(OLD[0])), "{labels:?}");
 }
 
-/// `verify --repair` has nothing left to do but for what can no longer be told to be ours: that is left alone, and goes with the image.
+/// `verify --repair` has nothing left to repair, except content that no longer proves to be ours. It leaves that content alone, and the
+/// content goes with the image.
 async fn prune_copes_with_damage_of_each_kind(namespace: Namespace) {
     let subject = Subject::new(&namespace).await;
     let layer = subject.layer.as_str();

@@ -31,7 +31,8 @@ fn append(path: &str) -> io::Result<File> {
     File::options().append(true).open(path)
 }
 
-/// Whoever has kept `/proc/PID/exe` open cannot open it for writing, whether the processes run or the daemon and all of them were killed.
+/// A process that keeps `/proc/PID/exe` open cannot open it for writing, while the processes run and after the daemon and all of them were
+/// killed.
 async fn shim_cannot_be_written_by_way_of_its_processes(namespace: Namespace) {
     // A file of the test's own: the others' is run by their daemons, and busy.
     let shim = namespace.folder().join("containerd-shim-wasmtime-v1");

@@ -44,7 +44,7 @@ pub(super) async fn existing_blob_is_success(subject: Subject) {
     subject.finish().await;
 }
 
-/// Bytes that do not hash to the digest are refused by an error that says what they hash to; nothing is left.
+/// Bytes that do not hash to the digest are refused by an error that names their actual digest; nothing is left.
 pub(super) async fn wrong_digest_leaves_nothing(subject: Subject) {
     let (bytes, digest) = (unique("wrong"), Digest::of(&unique("another")));
     let error = subject.write(&digest, &bytes, &[]).await.expect_err("it is refused");

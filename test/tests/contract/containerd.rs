@@ -1,4 +1,4 @@
-//! What only containerd's store does: leases against its collector, references, copies in memory, ingests.
+//! Behaviour of containerd's store alone: leases against its collector, references, copies in memory, ingests.
 
 use std::path::Path;
 
@@ -101,8 +101,8 @@ async fn own_files_are_opened(namespace: Namespace) {
     subject.finish().await;
 }
 
-/// Where containerd's files are out of reach, a blob is a copy in memory that nobody can change; so it is where its
-/// file does not have the length that containerd knows.
+/// Where containerd's files are out of reach, a blob is a copy in memory that nobody can change. The same holds if the file's length
+/// differs from the length that containerd knows.
 async fn copy_in_memory_is_sealed(namespace: Namespace) {
     let subject = Subject::new_on(&namespace, connect(&namespace).await.without_local_files()).await;
     let mut bytes = unique("in memory");
@@ -116,7 +116,7 @@ async fn copy_in_memory_is_sealed(namespace: Namespace) {
     super::blobs::opened_blob_is_read_only(subject).await;
 }
 
-/// What an earlier writer left under the same ref is overwritten, not added to.
+/// A new writer overwrites the bytes of an earlier writer under the same ref, and does not append to them.
 async fn partial_ingest_is_truncated(namespace: Namespace) {
     let subject = Subject::containerd(namespace.clone()).await;
     let bytes = unique("whole");
@@ -176,7 +176,7 @@ async fn asking_for_a_held_lock_leaves_nothing(namespace: Namespace) {
     assert_eq!((leases(&namespace).await.len(), ingests(&namespace).await.len()), (0, 0));
 }
 
-/// What a killed holder leaves is bounded in time, and so is a lease that is never given back.
+/// The remains of a killed holder expire, and so does a lease that is never given back.
 async fn traces_expire(namespace: Namespace) {
     let subject = Subject::containerd(namespace.clone()).await;
     let mut holder = subject.hold_elsewhere("left");

@@ -30,7 +30,7 @@ async fn make_images(subject: &Subject, target: &Digest) {
     }
 }
 
-/// Image records are found by name and listed, with digest and type of what they name.
+/// Image records are found by name and listed, with digest and type of their targets.
 pub(super) async fn images_are_listed(subject: Subject) {
     let target = subject.put(&unique("manifest")).await;
     assert_eq!(subject.store.images().await.expect("the store answers"), []);

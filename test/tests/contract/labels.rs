@@ -4,7 +4,7 @@ use prewasi_cache::{Digest, StoreError};
 
 use super::{Subject, owned, unique};
 
-/// A label is set without touching any other, whatever dots and slashes its key has.
+/// A label is set without touching any other, with any dots and slashes in its key.
 pub(super) async fn one_label_at_a_time(subject: Subject) {
     let digest = subject.put(&unique("labelled")).await;
     let labels = [
@@ -57,7 +57,7 @@ pub(super) async fn simultaneous_labels_all_stay(subject: Subject) {
     subject.finish().await;
 }
 
-/// What is not there cannot be labelled.
+/// A blob that does not exist cannot be labelled.
 pub(super) async fn label_without_blob_is_not_found(subject: Subject) {
     let answer = subject.store.set_label(&Digest::of(&unique("missing")), "key", "1").await;
     assert!(matches!(answer, Err(StoreError::NotFound { .. })), "{answer:?}");

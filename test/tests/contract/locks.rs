@@ -56,7 +56,7 @@ pub(super) async fn killed_holder_frees_the_lock(subject: Subject) {
     subject.finish().await;
 }
 
-/// Who stops asking for a lock, at whatever moment, leaves nothing of it.
+/// A process that stops asking for a lock, at any moment, leaves nothing of it.
 pub(super) async fn lock_that_nobody_waits_for_is_free(subject: Subject) {
     for step in 0..60 {
         let limit = Duration::from_micros(250 * step);
@@ -69,7 +69,7 @@ pub(super) async fn lock_that_nobody_waits_for_is_free(subject: Subject) {
         None => Vec::new(),
     };
     let probe = async || Some(left().await).filter(Vec::is_empty).ok_or_else(|| "a lease".to_owned());
-    // Sooner than anybody looks for a holder that is silent: what is left would be removed by that.
+    // The limit is shorter than the time after which others look for a silent holder: these would remove the remains.
     eventually("nothing of the lock", SOON, probe).await;
     subject.assert_no_ingest().await;
     becomes_free(&subject, "unwanted").await.release().await;

@@ -1,4 +1,4 @@
-//! The artifact cache on a containerd: what it labels, and how it gets rid of damaged blobs.
+//! The artifact cache on a containerd: its labels, and how it removes damaged blobs.
 
 use std::collections::BTreeMap;
 

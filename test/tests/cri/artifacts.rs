@@ -1,4 +1,4 @@
-//! CNCF wasm artifacts that are more than one layer of wasm, or that say what they import.
+//! CNCF wasm artifacts with more than one layer of wasm, or with a list of their imports.
 
 use k8s_cri::v1::ContainerConfig;
 use oci_tar_builder::{Format, Layer, media_type};
@@ -17,8 +17,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A CNCF wasm artifact with a layer of data is pulled and runs in a pod, beside files that the kubelet mounts; data in the way of one of
-/// these is refused.
+/// A CNCF wasm artifact with a layer of data is pulled and runs in a pod, beside files that the kubelet mounts. Data in the way of such a
+/// file is refused.
 async fn artifact_with_data_runs_in_a_pod(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let data = |path: &str| {

@@ -1,6 +1,6 @@
-//! The nodes of Kubernetes distributions: containerd with the configuration that each of them generates, plus what its documentation says
-//! about another runtime. The files in `nodes/` have the keys of k3s (`pkg/agent/templates`), kind (`images/base`), MicroK8s
-//! (`containerd-template.toml`) and k0s (`pkg/component/worker/containerd`); paths are those of the test.
+//! The nodes of Kubernetes distributions: containerd with the configuration that each of them generates, plus the changes that its
+//! documentation asks for another runtime. The files in `nodes/` have the keys of k3s (`pkg/agent/templates`), kind (`images/base`),
+//! MicroK8s (`containerd-template.toml`) and k0s (`pkg/component/worker/containerd`); paths are those of the test.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

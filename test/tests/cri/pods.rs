@@ -1,5 +1,5 @@
-//! What Kubernetes asks of a runtime beyond plain pods: user namespaces, shared pid namespaces, and volumes that spread, that are read-only
-//! with all below, or whose ids are mapped.
+//! Requests of Kubernetes beyond plain pods: user namespaces, shared pid namespaces, and special volumes. Such volumes propagate mounts,
+//! are read-only with all below, or have mapped ids.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -63,8 +63,8 @@ async fn pid(cri: &Cri, id: &str) -> u32 {
     info["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("it runs")
 }
 
-/// A pod with `hostUsers: false` runs wasm and native containers in one user namespace; files of the image belong to its users, and so do those
-/// of a volume with id mappings.
+/// A pod with `hostUsers: false` runs wasm and native containers in one user namespace. Files of the image belong to its users, and so do
+/// those of a volume with id mappings.
 async fn user_namespace_of_a_pod(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (wasm, busybox) = (demo(&cri).await, native(&cri).await);
@@ -113,8 +113,8 @@ async fn user_namespace_of_a_pod(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// Containers that share the pids of their pod (`shareProcessNamespace`, which CRI takes for the usual case), or those of another container
-/// (`kubectl debug --target`), start each time and see each other.
+/// Containers that share the pids of their pod, or those of another container, start each time and see each other. (The former is
+/// `shareProcessNamespace`, which CRI takes for the usual case, the latter `kubectl debug --target`.)
 async fn containers_share_the_pids_of_their_pod(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (wasm, busybox) = (demo(&cri).await, native(&cri).await);
@@ -140,8 +140,8 @@ async fn containers_share_the_pids_of_their_pod(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// `HostToContainer` and `Bidirectional`, as the public tests of CRI look at them: what the node mounts later is there or not, and containers with
-/// them start.
+/// `HostToContainer` and `Bidirectional`, as the public tests of CRI check them. Later mounts of the node appear or do not appear, and
+/// containers with such volumes start.
 async fn volumes_spread_as_their_propagation_says(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let (wasm, busybox) = (demo(&cri).await, native(&cri).await);
@@ -169,7 +169,8 @@ async fn volumes_spread_as_their_propagation_says(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// containerd 2.x tells Kubernetes of recursive read-only mounts and user namespaces where it asks the shim; a recursive read-only mount is one.
+/// Where containerd 2.x asks the shim, it tells Kubernetes of recursive read-only mounts and user namespaces. A recursive read-only mount
+/// is one.
 async fn features_are_those_that_work(namespace: Namespace) {
     let cri = start(&namespace, "").await;
     let answer = cri.runtime.clone().status(StatusRequest { verbose: false }).await.expect("it answers").into_inner();

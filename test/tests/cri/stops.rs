@@ -1,4 +1,4 @@
-//! How the kubelet stops what says how it wants to be stopped.
+//! How the kubelet stops a container that names its own way to be stopped.
 
 use std::time::{Duration, Instant};
 

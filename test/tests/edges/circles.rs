@@ -1,6 +1,6 @@
 //! The direction of knowledge between the modules of a crate: who reads one must not have to read a circle of them.
 //!
-//! Imports and paths are read as text. What a name that is exported again leads to is followed. Tests do not count.
+//! The test reads imports and paths as text. It follows a re-exported name to its origin. Tests do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,13 +11,13 @@ use std::str::Chars;
 /// A module by its path in the crate; the root has none.
 type Module = Vec<String>;
 
-/// What the modules of a crate take from each other.
+/// The imports between the modules of a crate.
 #[derive(Default)]
 pub(crate) struct Crate {
     sources: BTreeMap<Module, Source>,
 }
 
-/// What a file says.
+/// The contents of a file.
 struct Source {
     words: Vec<String>,
     /// Every imported path, by the name that it has here.
@@ -67,7 +67,7 @@ impl Crate {
                 !import.is_exported || uses > 1
             });
             let paths = imported.map(|import| import.path.clone()).chain(paths(&source.words));
-            // A module and what is above it are one thing in several files.
+            // A module and the modules above it are one thing in several files.
             let targets =
                 paths.filter_map(|path| self.find(module, &path, 0)).filter(|target| !module.starts_with(target));
             (module, targets.collect())
@@ -75,7 +75,7 @@ impl Crate {
         edges.collect()
     }
 
-    /// Returns the module in which the last name of a path stands; `None` for what is no path of this crate.
+    /// Returns the module with the last name of a path; `None` for a path outside this crate.
     fn find(&self, from: &[String], path: &[String], depth: usize) -> Option<&Module> {
         let (first, mut rest) = path.split_first()?;
         let mut at = match &**first {

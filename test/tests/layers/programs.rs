@@ -1,4 +1,4 @@
-//! Which wasm runs, what it may be made of, and what it may import.
+//! The choice of the wasm that runs, its composition, and its imports.
 
 use oci_tar_builder::media_type;
 use prewasi_test::guests::{DEMO, DEMO_COMPONENT};
@@ -30,7 +30,7 @@ async fn entry_layer_of_an_artifact_is_chosen_by_title(namespace: Namespace) {
     let other = Program::guest(&namespace, DEMO_COMPONENT);
     let blobs = [("a.wasm", &demo), ("b.wasm", &other)]
         .map(|(title, program)| Blob::new(media_type::WASM, &program.bytes).annotated(TITLE, title));
-    // What the config says of a component is said of one layer, and not of which.
+    // The config describes one layer of a component, but does not name the layer.
     let config = wasm_config(json!({"imports": ["example:greeting/words@1.0.0"]}));
     let image = manifest::import(&namespace, "several", &config, blobs.to_vec());
     for (program, compiled) in [("a.wasm", &demo), ("/b.wasm", &other)] {
@@ -43,7 +43,7 @@ async fn entry_layer_of_an_artifact_is_chosen_by_title(namespace: Namespace) {
         .await;
 }
 
-/// A component that is made of several, one of which imports what another one exports.
+/// A component made of several components, one of which imports the export of another one.
 fn composed(answer: u32) -> Vec<u8> {
     let text = format!(
         r#"(component
@@ -80,8 +80,8 @@ async fn composed_component_runs(namespace: Namespace) {
     }
 }
 
-/// An import that the artifact's config names and the engine does not have is refused by its name before a compile worker is started:
-/// by a start, by `precompile`, and as `inspect` says. Compatible versions of what the engine has are no reason.
+/// An import that the artifact's config names and the engine lacks is refused by its name, before a compile worker starts. A start and
+/// `precompile` refuse it, and `inspect` reports it. Compatible versions of the engine's interfaces are no reason.
 async fn import_that_the_config_names_is_refused_before_compiling(namespace: Namespace) {
     let text = r#"(component (import "example:greeting/words@1.0.0" (instance (export "hello" (func)))))"#;
     let wasm = wat::parse_str(text).expect("the text is a component");
@@ -107,7 +107,7 @@ async fn import_that_the_config_names_is_refused_before_compiling(namespace: Nam
     let image = manifest::import(&namespace, "compatible", &config, vec![blob]);
     let exited = namespace.container(&image).args(&["demo.wasm", "echo", "runs"]).run().await;
     assert_eq!((exited.code, &*exited.stdout), (0, "runs\n"));
-    // What is no list of names is passed over.
+    // An entry that is no list of names is passed over.
     for (number, odd) in
         [json!(null), json!("x"), json!({"imports": {"a": 1}}), json!({"imports": [1, null]})].iter().enumerate()
     {

@@ -48,8 +48,8 @@ async fn shared_pid_namespace_is_joined_each_time(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// Reads of `mountinfo` what is mounted at and below `/sys/fs/cgroup`: which part of which file system, and how. The container's own id is
-/// left out.
+/// Reads from `mountinfo` the mounts at and below `/sys/fs/cgroup`: the part of a file system, and its attributes. The container's own id
+/// is left out.
 fn shown(container: &Container) -> BTreeMap<String, String> {
     let text = fs::read_to_string(format!("/proc/{}/mountinfo", container.pid())).expect("it runs");
     let text = text.replace(container.id(), "ID");

@@ -54,7 +54,7 @@ fn groups(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Whatever the spec says of the root and of each mount, every mount of the container is private, shared, slave or unbindable as with runc, and
+/// For any settings of the root and of each mount, every mount of the container is private, shared, slave or unbindable as with runc. It is
 /// in the same group as the node's.
 async fn mounts_spread_as_with_runc(namespace: Namespace) {
     let shared = Mounted::new(namespace.folder().join("shared"), libc::MS_SHARED);
@@ -99,8 +99,8 @@ async fn mounts_spread_as_with_runc(namespace: Namespace) {
     }
 }
 
-/// `HostToContainer` and `Bidirectional` of Kubernetes: what is mounted on the node later is seen in the container, and the other way round, and
-/// a private volume has neither.
+/// `HostToContainer` and `Bidirectional` of Kubernetes: the container sees later mounts of the node, and the node those of the container. A
+/// private volume has neither.
 async fn mounts_reach_node_and_container(namespace: Namespace) {
     let (wasm, native) = (wasm(&namespace), busybox::image(&namespace));
     for (option, root, seen) in

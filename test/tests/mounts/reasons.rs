@@ -1,4 +1,4 @@
-//! What the client is told of a container that cannot be built: what is in the way, and why.
+//! The message to the client about a container that cannot be built: the obstacle and its reason.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -48,7 +48,7 @@ fn script(namespace: &Namespace, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
-/// A hook that fails is named, with how it ended and what it wrote; so is one that is missing, cannot be executed, or hangs.
+/// A hook that fails is named, with its end and its output; so is one that is missing, cannot be executed, or hangs.
 async fn failing_hooks_are_told(namespace: Namespace) {
     let (wasm, native) = (wasm(&namespace), busybox::image(&namespace));
     let images = [&wasm, &native];
@@ -103,7 +103,7 @@ async fn failing_hooks_of_the_start_are_told(namespace: Namespace) {
     }
 }
 
-/// A mount that cannot be made is named: what, where, with which options, and what the system says.
+/// A mount that cannot be made is named with its source, its place, its options, and the system's error.
 async fn failing_mounts_are_told(namespace: Namespace) {
     let (wasm, native) = (wasm(&namespace), busybox::image(&namespace));
     let images = [&wasm, &native];
@@ -127,7 +127,7 @@ async fn failing_mounts_are_told(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// What a node does not have is told by its name: AppArmor, SELinux, system calls of a filter.
+/// A feature that the node lacks is named: AppArmor, SELinux, system calls of a filter.
 async fn what_the_node_lacks_is_told(namespace: Namespace) {
     let (wasm, native) = (wasm(&namespace), busybox::image(&namespace));
     let images = [&wasm, &native];

@@ -82,7 +82,7 @@ fn sleeping(namespace: &Namespace, image: &Imported, runtime: &str) -> Builder {
     namespace.container(&image.name).runtime(runtime).args(args).users(FIRST, SIZE).task_options(&kind, message)
 }
 
-/// Reads who the process is, and who owns what it sees, all as the node has it.
+/// Reads the user of the process, and the owners of the files that it sees, all as the node has them.
 fn owners(container: &Container) -> BTreeMap<String, String> {
     let mut seen = status(container, &["Uid", "Gid"]);
     let folder = PathBuf::from(format!("/proc/{}", container.pid()));
@@ -100,8 +100,8 @@ fn owners(container: &Container) -> BTreeMap<String, String> {
     seen
 }
 
-/// In a container with a user namespace, whose image the snapshotter maps, everything belongs to the same users as with runc: files of the
-/// image, devices, what is mounted, the working directory that is made, and the streams.
+/// In a container with a user namespace, whose image the snapshotter maps, everything belongs to the same users as with runc. That includes
+/// files of the image, devices, mounts, the new working directory, and the streams.
 async fn files_belong_to_mapped_users(namespace: Namespace) {
     let [native, wasm] = images(&namespace);
     let volume = namespace.folder().join("volume");
@@ -134,7 +134,7 @@ async fn files_belong_to_mapped_users(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// A container that joins the user namespace of another one, as those of a pod do, is as with runc, and processes can be executed in it.
+/// A container that joins the user namespace of another one, as those of a pod do, is as with runc. Processes can be executed in it.
 async fn namespace_of_another_container_is_joined(namespace: Namespace) {
     let [native, wasm] = images(&namespace);
     let mut first = sleeping(&namespace, &native, OURS).create().await;
@@ -170,7 +170,7 @@ async fn namespace_of_another_container_is_joined(namespace: Namespace) {
     assert_eq!(all[2], all[0], "wasm");
 }
 
-/// Options of the types that clients write for runc are understood, whichever it is; streams belong to whom they name. Another type is refused.
+/// The shim understands options of each type that clients write for runc, and streams belong to the named owner. Another type is refused.
 async fn options_for_runc_are_obeyed(namespace: Namespace) {
     let [native, wasm] = images(&namespace);
     // containerd 2.x does not know the older type any more.
@@ -210,7 +210,7 @@ async fn ctr_runs_with_a_user_namespace(namespace: Namespace) {
         let script = &["/bin/busybox", "sh", "-c", script];
         let ours = run(&native, OURS, script);
         let runc = run(&native, RUNC, script);
-        // containerd 1.7 asks runc's shim for what it does not know then.
+        // containerd 1.7 asks runc's shim for the values that it does not know then.
         if !namespace.daemon().series().is_old() || runc.status.success() {
             assert_eq!(ours.success().stdout, runc.success().stdout, "labels: {labels}");
         } else {
@@ -224,8 +224,8 @@ async fn ctr_runs_with_a_user_namespace(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// A volume with mappings of its own, or with the option `idmap`, shows a file of the node's root as one of the container's root, and what the
-/// container writes belongs to the node's root; mounts below are mapped by `ridmap` alone.
+/// A volume with mappings of its own, or with the option `idmap`, shows a file of the node's root as one of the container's root. Files
+/// that the container writes belong to the node's root. Only `ridmap` maps mounts below.
 async fn volumes_have_mapped_ids(namespace: Namespace) {
     let [native, wasm] = images(&namespace);
     let volume = Mounted::new(namespace.folder().join("volume"), libc::MS_PRIVATE);

@@ -30,7 +30,7 @@ const FOLDERS: [&str; 8] = [
     "/lib/aarch64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
 ];
-/// What it might look for: sources of names, what threads are unwound by, names of other letters, conversions of texts.
+/// Libraries that it might look for: sources of names, the unwinder of threads, names in other scripts, conversions of texts.
 const LIBRARIES: [&str; 9] = [
     "libnss_probe.so.2",
     "libnss_files.so.2",
@@ -99,7 +99,7 @@ fn was_loaded(container: &Container) -> bool {
     container.bundle().join("rootfs/loaded").exists()
 }
 
-/// Runs an image with all variables, and returns what it has printed. Nothing of it was loaded.
+/// Runs an image with all variables, and returns its output. Nothing of the image was loaded.
 async fn run(namespace: &Namespace, image: &Imported, args: &[&str]) -> String {
     let builder = VARIABLES.iter().fold(namespace.container(&image.name), |builder, variable| builder.env(variable));
     let mut container = builder.args(args).create().await;
@@ -130,8 +130,8 @@ async fn module_runs_nothing_of_the_image(namespace: Namespace) {
     assert_eq!(run(&namespace, &image, &["echo", "fine"]).await, "fine\n");
 }
 
-/// Before a native program is started, or executed in a running container, its home is looked up in the image's list of users, and
-/// no library of the image is loaded.
+/// Before a native program is started, or executed in a running container, its home is looked up in the image's list of users. No library
+/// of the image is loaded.
 async fn native_program_starts_without_libraries_of_the_image(namespace: Namespace) {
     let layer = layer(&namespace, &[("/bin/busybox", &busybox::bytes(), 0o755)]);
     let image =
@@ -147,7 +147,7 @@ async fn native_program_starts_without_libraries_of_the_image(namespace: Namespa
     container.end().await;
 }
 
-/// What engines have beyond WASI to look names up by, which would ask the C library, cannot be imported.
+/// Functions of engines beyond WASI that look names up would ask the C library, so they cannot be imported.
 async fn function_that_looks_names_up_is_refused(namespace: Namespace) {
     for name in ["sock_addr_resolve", "sock_getaddrinfo", "resolve"] {
         let text = format!(

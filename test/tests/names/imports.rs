@@ -1,4 +1,4 @@
-//! What the shims take from the C library: nothing by which it would load something by itself.
+//! The shims' imports from the C library: no function that would load a library by itself.
 
 use std::process::Command;
 
@@ -44,9 +44,8 @@ const LOADERS: [&str; 29] = [
     "pthread_cancel",
 ];
 
-/// No shim imports a function that would load what an image names: not for itself, and not for anything that is linked into it. What
-/// threads are unwound by is loaded with the program, so that it is never looked for again; and where a library asks for hosts, it
-/// is the program's own function that it finds.
+/// No shim imports a function that would load a library that an image names, not even for linked libraries. The unwinder of threads is
+/// loaded with the program, so nothing looks for it again. A library that asks for hosts finds the program's own function.
 fn shims_import_nothing_that_loads_libraries() {
     for engine in ["wasmtime", "wamr", "wasmer", "wasmedge"] {
         let shim = home::program(&format!("containerd-shim-{engine}-v1"));

@@ -27,7 +27,7 @@ const NATIVE: [&str; 4] = ["/bin/busybox", "sh", "-c", "echo sleeping; exec busy
 const WASM: [&str; 3] = ["/demo.wasm", "sleep", "600"];
 const SUBJECTS: [Subject; 3] = [Subject::Reference, Subject::Native, Subject::Wasm];
 
-/// What `ctr run` is told.
+/// The options of `ctr run`.
 const OPTIONS: &[&[&str]] = &[
     &[],
     &["--user", "1000:1000"],
@@ -53,7 +53,7 @@ const OPTIONS: &[&[&str]] = &[
     &["--env", "A=B", "--label", "c=d", "--annotation", "e=f"],
 ];
 
-/// Containers of `ctr run` are as with runc, whatever it is told.
+/// Containers of `ctr run` are as with runc, with any options.
 async fn options_of_ctr(namespace: Namespace) {
     let image = mixed(&namespace);
     let neighbour = Neighbour::new(&namespace, &image).await;
@@ -102,7 +102,7 @@ async fn run_by_ctr(
     seen
 }
 
-/// Waits until a native program has taken the place of the shim, or the filter of a guest is in force, which is put there last.
+/// Waits until a native program has taken the place of the shim, or until the filter of a guest, the last step, is in force.
 async fn is_at_work(pid: u32, subject: Subject) {
     // While a thread is made, signals are blocked.
     let (file, wanted): (_, &[&str]) = match subject {
@@ -116,7 +116,7 @@ async fn is_at_work(pid: u32, subject: Subject) {
     .await;
 }
 
-/// What dockerd has written, by what `docker run` was told: that without options whole, the others as changes to it.
+/// dockerd's specs by the options of `docker run`: the spec without options is complete, the others are changes to it.
 const DOCKER: &str = include_str!("docker-26.1.json");
 
 pub(super) fn docker() -> Vec<Row> {
@@ -129,7 +129,7 @@ pub(super) fn docker() -> Vec<Row> {
     rows
 }
 
-/// What Kubernetes can say of a container's security.
+/// The settings of Kubernetes for a container's security.
 fn contexts() -> Vec<(&'static str, ContainerConfig)> {
     let with = |context: LinuxContainerSecurityContext| ContainerConfig {
         linux: Some(LinuxContainerConfig { security_context: Some(context), ..Default::default() }),
@@ -243,7 +243,7 @@ fn pods() -> Vec<(&'static str, NamespaceOption)> {
     ]
 }
 
-/// Containers of pods are as with runc, whatever Kubernetes says of pod and container.
+/// Containers of pods are as with runc, with any settings of Kubernetes for pod and container.
 async fn containers_of_kubernetes(namespace: Namespace) {
     let cri = Cri::start(namespace.daemon().series(), &busybox::bytes(), "").await;
     let reference =

@@ -1,10 +1,10 @@
-//! What differs by design. `docs/parity.md` has the reasons.
+//! Differences by design. `docs/parity.md` has the reasons.
 
 use std::collections::BTreeSet;
 
 use super::{RUNS, Seen, Subject, WHY};
 
-/// A difference: of which rows (all, if none is named), in what, and the values with runc and with ours.
+/// A difference: its rows (all, if none is named), its name, and the values with runc and with ours.
 struct Difference {
     subject: Option<Subject>,
     rows: &'static [&'static str],
@@ -46,7 +46,7 @@ const DIFFERENCES: &[Difference] = &[
         name: "hostname, domain, msgmax, ttl",
         is: |runc, ours| (runc, ours) == ("box (none) 8192 64", "box example 8192 64"),
     },
-    // libcontainer makes what is read-only unfit for programs and devices as well.
+    // libcontainer also forbids programs and devices on read-only paths.
     Difference {
         subject: None,
         rows: &["read-only paths"],

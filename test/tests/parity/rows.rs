@@ -1,7 +1,7 @@
-//! The matrix: what a specification can say, each alone and as clients combine it.
+//! The matrix: the settings of a specification, each alone and as clients combine them.
 //!
-//! In the changes, `$FOLDER` is a folder of the container's own with `file`, `folder/inside` and the link `link`; `$PID` is a process of the
-//! neighbour, a container of runc's that sleeps; `$CGROUP` is the neighbour's cgroup; `$ID` and `$NAMESPACE` are the container's.
+//! In the changes, `$FOLDER` is a folder of the container's own with `file`, `folder/inside` and the link `link`. `$PID` is a process of
+//! the neighbour, a container of runc's that sleeps, and `$CGROUP` is the neighbour's cgroup. `$ID` and `$NAMESPACE` are the container's.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub(super) struct Row {
     pub(super) paths: &'static [&'static str],
     /// runc creates no such container, or does not start it.
     pub(super) refused: bool,
-    /// Whether further processes try what they can do.
+    /// Whether further processes act on the container's files.
     pub(super) acts: bool,
 }
 
@@ -294,7 +294,7 @@ pub(super) fn devices() -> Vec<Row> {
     ]
 }
 
-/// What the rows stand on: a container of runc's that sleeps.
+/// The base of the rows: a container of runc's that sleeps.
 pub(super) struct Neighbour {
     container: Container,
     namespace: Namespace,

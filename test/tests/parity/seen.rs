@@ -1,4 +1,4 @@
-//! What the node sees of a container, from its own `/proc` and through its own paths.
+//! The node's view of a container, from its own `/proc` and through its own paths.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -135,7 +135,7 @@ fn describe(path: &Path) -> String {
     }
 }
 
-/// Describes what lies at a path of the container.
+/// Describes the file at a path of the container.
 pub(super) fn path(pid: u32, path: &str) -> String {
     describe(&PathBuf::from(format!("/proc/{pid}/root{path}")))
 }
@@ -147,7 +147,7 @@ fn devices(folder: &Path, name: &str, seen: &mut Seen) {
     }
 }
 
-/// What only a process in the namespaces is told.
+/// Reads the facts that only a process in the namespaces gets.
 fn inside(pid: u32, place: &Place, seen: &mut Seen) {
     let script = "uname -n; cat /proc/sys/kernel/domainname /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_default_ttl";
     let pid = pid.to_string();

@@ -17,7 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
 const CYCLES: usize = 200;
 /// How many containers live at the same time.
 const LANES: usize = 8;
-/// Sets the seed, to repeat what happened.
+/// Sets the seed, to repeat a run.
 const SEED: &str = "PREWASI_TEST_SEED";
 
 /// A small generator of numbers that look random (`splitmix64`).

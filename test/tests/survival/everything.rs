@@ -90,7 +90,7 @@ async fn everything_survives_a_kill_of_containerd(namespace: Namespace) {
     assert_all_survive(namespace, Signal::KILL).await;
 }
 
-/// What ends while containerd is away has ended when it is back, with its exit code; what it wrote meanwhile is there.
+/// A container that ends while containerd is away has ended when containerd is back, with its exit code. Its output of that time is there.
 async fn ends_while_containerd_is_away_are_reported(namespace: Namespace) {
     let namespace = own(&namespace).await;
     let all = everything(&namespace).await;
@@ -128,8 +128,8 @@ async fn ends_while_containerd_is_away_are_reported(namespace: Namespace) {
     namespace.assert_clean().await;
 }
 
-/// The file of the shim is replaced while a container runs: its daemon goes on, and so do execution, signals and deletion;
-/// new containers have the new shim.
+/// The file of the shim is replaced while a container runs. Its daemon goes on, and so do execution, signals and deletion. New containers
+/// have the new shim.
 async fn shim_is_replaced_while_containers_run(namespace: Namespace) {
     let image = wasm(&namespace);
     let folder = namespace.folder().join("bin");

@@ -73,8 +73,8 @@ async fn is_gone(cri: &Cri, id: &str) {
     .await;
 }
 
-/// When the daemon of a pod is killed, all of the pod is: the sandbox, a wasm container, a native one that does not listen, a process that was
-/// executed in it. No process, mount, cgroup or state is left, and the kubelet sees the containers as ended. Another pod runs on.
+/// A kill of a pod's daemon kills the whole pod: the sandbox, a wasm container, a native one that does not listen, and an exec process in
+/// it. No process, mount, cgroup or state is left, and the kubelet sees the containers as ended. Another pod runs on.
 async fn killed_daemon_of_a_pod_leaves_nothing(namespace: Namespace) {
     let cri = Cri::start(namespace.daemon().series(), &busybox::bytes(), "").await;
     let (wasm, native) = images(&cri).await;
@@ -180,8 +180,8 @@ async fn sandbox_that_ends_takes_nobody_along(namespace: Namespace) {
     cri.finish().await;
 }
 
-/// A container whose daemon was killed and whose bundle containerd has removed, without a word to the shim, is removed by the next daemon
-/// of the namespace.
+/// If a daemon was killed, and containerd has removed a container's bundle without a call to the shim, the namespace's next daemon removes
+/// the container.
 async fn forgotten_container_is_removed_by_the_next_daemon(namespace: Namespace) {
     let namespace = own(&namespace).await;
     let container = ticking_as(&namespace, DEMO, &format!("forgotten-{}", namespace.name())).await;

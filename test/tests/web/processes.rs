@@ -25,7 +25,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Besides the container's there are as many processes as cores, connections are shared out among them, and all are gone after the container's end.
+/// Besides the container's process there are as many processes as cores. They share the connections, and all are gone after the container's
+/// end.
 async fn each_core_has_one(namespace: Namespace) {
     let (container, address) = serve(&namespace, "http_instance_requests = 1000").await;
     let processes = container.pids().await.expect("they are listed");
@@ -37,7 +38,7 @@ async fn each_core_has_one(namespace: Namespace) {
         counts.push(connection.ask("/count", b"").await.expect("an answer").body);
         connections.push(connection);
     }
-    // Each process has an instance of its own, which counts what it is asked; one was asked before, to see that the server is there.
+    // Each process has an instance of its own, which counts its requests; one got a request before, to see that the server is there.
     counts.sort_unstable();
     let expected: Vec<&[u8]> = (1..cores()).map(|_| &b"1\n"[..]).chain([&b"2\n"[..]]).collect();
     assert_eq!(counts, expected);

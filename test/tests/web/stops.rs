@@ -40,8 +40,8 @@ async fn signalled(namespace: &Namespace, image: &Imported, signal: i32, all: bo
     (code, answer.is_ok_and(|answer| answer.body == b"slept\n"))
 }
 
-/// SIGINT, SIGQUIT and the signal that the image names stop a server as SIGTERM does: what has begun is answered, and then the container
-/// ends with 0. So they do if every process of it gets the signal, as those of a terminal do.
+/// SIGINT, SIGQUIT and the signal that the image names stop a server as SIGTERM does. It finishes current requests, and then the container
+/// ends with 0. The same holds if every process of it gets the signal, as from a terminal.
 async fn other_signals_that_stop_finish_what_has_begun(namespace: Namespace) {
     for (stop, signal) in [
         ("", Signal::INT.as_raw()),

@@ -26,7 +26,7 @@ pub(super) struct GuestArgs {
 }
 
 impl GuestArgs {
-    /// Makes the guest, and returns the program's name too, by which a layer is chosen. `process` is what the image says, if there is one.
+    /// Makes the guest, and returns also the program's name, which selects a layer. `process` is the image's process, if there is an image.
     /// `title` is the name if neither the image nor the command line has one; the arguments are then the program's own.
     pub(super) fn guest(&self, process: Option<Process>, title: &str, args: &[String]) -> (Guest, String) {
         let is_image = process.is_some();
@@ -52,7 +52,7 @@ impl GuestArgs {
         (Guest { args: words, env, cwd, preopens: self.dir.clone(), function, ..Guest::default() }, program)
     }
 
-    /// The environment of a file without an image is what the command line says, and nothing else.
+    /// Returns the environment of the guest. A file without an image gets only the variables of the command line.
     fn environment(&self, is_image: bool, of_image: &[String]) -> Vec<(String, String)> {
         let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let mut env: Vec<_> = of_image.iter().filter_map(|line| line.split_once('=')).map(own).collect();

@@ -5,9 +5,9 @@
 //! run. When such a daemon continues, containerd has deleted its containers from disk, or tried to and ran out of time. Such a daemon
 //! ends by itself.
 //!
-//! An abandoned daemon has no containers, or only containers without a bundle. containerd keeps the bundle of a container that it knows,
-//! also while it is restarted, and makes the bundle before it creates the container. A container whose bundle is gone is removed,
-//! whatever its state: no client can manage it any more.
+//! An abandoned daemon has no containers, or only containers without a bundle. containerd makes the bundle before it creates the container.
+//! It keeps the bundle of a container that it knows, also while it is restarted. The daemon removes a container without a bundle in any
+//! state: no client can manage it any more.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::pod::orphans::is_gone;
 
 /// Pause between two checks. A daemon or container counts as abandoned after two checks in a row, that is after one to two pauses.
 /// containerd creates the first container right after `start`, within the time of two local calls; half a minute leaves room for a busy
-/// machine. Checks are counted instead of time: a daemon that was stopped first handles containerd's pending calls.
+/// machine. The daemon counts checks instead of time, because a daemon that was stopped first handles containerd's pending calls.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// The result of a check.

@@ -21,7 +21,7 @@ use crate::node::mounts::Change;
 
 /// Folder of a bundle with copies of blobs that cannot be mounted from the content store.
 const COPIES: &str = "prewasi-data";
-/// Attributes of the mounts, whatever the content store's file system has.
+/// Attributes of the mounts, with any file system of the content store.
 const ATTRIBUTES: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
@@ -70,8 +70,8 @@ impl DataError {
     }
 }
 
-/// Mounts all files of an image. What has been mounted when one fails is taken away with the container. Says whether the root filesystem
-/// had to be mounted in the bundle for that.
+/// Mounts all files of an image. If one fails, the earlier mounts are removed with the container. Returns whether the root filesystem had
+/// to be mounted in the bundle first.
 ///
 /// # Errors
 /// [`DataError`] names image and layer.
@@ -121,8 +121,8 @@ pub(super) async fn mount_all(
     Ok(is_elsewhere)
 }
 
-/// Mounts a root filesystem that a client has mounted elsewhere, as Docker does, in the bundle: only there all mounts are taken away at the
-/// end, and what is mounted in it does not show where the client has it.
+/// Mounts a root filesystem that a client has mounted elsewhere, as Docker does, in the bundle. Only there all mounts are removed at the
+/// end. Mounts in it do not show at the client's place.
 fn take_over(root: &Path, own: &Path) -> io::Result<()> {
     fs::create_dir_all(own)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;

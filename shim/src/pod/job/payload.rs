@@ -1,4 +1,4 @@
-//! Finds and prepares what a process of a container runs: wasm of its image, wasm in a file, or a native program.
+//! Finds and prepares the program of a container's process: wasm of its image, wasm in a file, or a native program.
 
 use std::fs;
 use std::io;
@@ -46,8 +46,8 @@ pub(super) struct Search<'a> {
     pub(super) view: View<'a>,
     /// The container's bundle.
     pub(super) bundle: &'a Path,
-    /// For an exec process: the program that the container itself runs. A container runs the only wasm layer of its image, whatever the
-    /// entrypoint's name is; an exec process must name its wasm.
+    /// For an exec process: the program that the container itself runs. A container runs the only wasm layer of its image, under any
+    /// entrypoint name; an exec process must name its wasm.
     pub(super) own: Option<String>,
     /// The image that the container is pinned to.
     pub(super) pin: Option<&'a Pin>,
@@ -136,12 +136,12 @@ struct Chosen {
     /// Whether an earlier record pins the container to this image.
     is_noted: bool,
     stop_signal: Option<i32>,
-    /// What the files of a container without an image of containerd's belong to.
+    /// The owner of the files, for a container without an image of containerd's.
     outside: String,
 }
 
 impl Chosen {
-    /// Returns with what the native code of the container's files is kept.
+    /// Returns the owner of the native code of the container's files.
     fn owner(&self) -> Owner<'_> {
         self.image.as_ref().map_or(Owner::Outside(&self.outside), Owner::Image)
     }
@@ -265,9 +265,8 @@ impl Search<'_> {
         Ok(Some(Loaded { subject, program, options, stop_signal, pin, is_taken_over }))
     }
 
-    /// Loads wasm of the image or of a file, with the name that messages have for it. A container runs the wasm of its image, whatever its
-    /// entrypoint is called. A process that is executed runs what its name says: a file, else wasm of the image by the entrypoint
-    /// or title that it has there.
+    /// Loads wasm of the image or of a file, with its name for messages. A container runs the wasm of its image, under any entrypoint name.
+    /// An exec process names its program: a file, else wasm of the image by its entrypoint or title there.
     async fn program(
         &self,
         precompiler: &Precompiler,
@@ -337,8 +336,8 @@ impl Search<'_> {
         Ok(Chosen { image: Some(image), pin: Some(pin), is_noted, stop_signal, ..Chosen::default() })
     }
 
-    /// Reads the image of which Docker has noted that the container runs it; `None` if containerd does not have it, because Docker has a
-    /// store of its own.
+    /// Reads the image that the container runs according to Docker's notes. Returns `None` if containerd does not have it, because Docker
+    /// has a store of its own.
     async fn image_of_docker(
         &self,
         docker: Option<&Noted>,

@@ -1,4 +1,4 @@
-//! The reason why libcontainer could not build: its error, completed by what its processes have logged.
+//! The reason why libcontainer could not build: its error, completed by the log of its processes.
 
 use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::Spec;

@@ -1,6 +1,6 @@
 //! The mount namespace in which libcontainer builds a container, and the mounts that are prepared there.
 //!
-//! libcontainer 0.7 mounts folders of the node into a container. It implements only a part of what a spec can demand of each, such as
+//! libcontainer 0.7 mounts folders of the node into a container. It implements only a part of the demands that a spec can make, such as
 //! propagation and id mapping. With cgroup v1 it also shows a container the cgroups of a wrong process. It takes the container's pid,
 //! which counts in the container's pid namespace, for a pid of the node. So the helper makes these mounts itself, with all attributes of
 //! the spec. It makes them in its own mount namespace, in a folder of the bundle. libcontainer gets a spec with these as sources. It

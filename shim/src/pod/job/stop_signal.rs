@@ -3,9 +3,9 @@
 //!
 //! The signal is looked up in these places, in this order:
 //!
-//! 1. What CRI keeps with a container: the pod's `stopSignal` for it, from containerd 2.2 on, else that of the image.
-//! 2. A label of the container, by which `ctr task kill` and `nerdctl stop` go: that of `nerdctl run --stop-signal`, else that of the image.
-//! 3. What dockerd has noted of its container: that of `docker run --stop-signal`, else that of the image.
+//! 1. CRI's record of a container: the pod's `stopSignal` for it, from containerd 2.2 on, else that of the image.
+//! 2. A label of the container, which `ctr task kill` and `nerdctl stop` use: that of `nerdctl run --stop-signal`, else that of the image.
+//! 3. dockerd's notes about its container: the signal of `docker run --stop-signal`, else that of the image.
 //! 4. The image's config.
 
 use prewasi_precompiler::{ContainerRecord, Image};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::pod::docker::Noted;
 
-/// Under which name CRI keeps what it knows of a container.
+/// The name under which CRI keeps its record of a container.
 const CRI_METADATA: &str = "io.cri-containerd.container.metadata";
 /// Label of a container with the name of the signal.
 const LABEL: &str = "io.containerd.image.config.stop-signal";

@@ -1,9 +1,9 @@
 //! Attributes of a container's process that `execve(2)` or runc's init would set, and libcontainer does not: `docs/parity.md` has the
 //! list.
 //!
-//! They are set in three steps. A helper sets for itself what all its descendants inherit. The process sets most others before its
-//! creation is reported, so that a missing feature fails the creation. The label comes last, because a profile is written for a program,
-//! not for the steps before it.
+//! They are set in three steps. A helper sets for itself the attributes that all its descendants inherit. The process sets most others
+//! before its creation is reported, so that a missing feature fails the creation. The label comes last, because a profile is written for a
+//! program, not for the steps before it.
 
 use std::io;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Attributes {
     /// then has the container's keyring, unless the client wants it to keep its own.
     ///
     /// # Errors
-    /// [`AttributeError`]: the node cannot do what the spec demands.
+    /// [`AttributeError`]: the node cannot meet a demand of the spec.
     pub(crate) fn prepare(
         container: &str,
         spec: &Spec,

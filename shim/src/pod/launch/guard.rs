@@ -6,8 +6,8 @@
 //! do anyway. It can use nothing else of the kernel. The guard comes on top of the container's own seccomp filter. It is the last step:
 //! capabilities, labels and descriptors are set before. A guest does not run without it.
 //!
-//! An unprivileged process may load a filter only if exec can give it no privileges. This process never executes a program, so that is
-//! set, whatever its spec has.
+//! An unprivileged process may load a filter only if exec can give it no privileges. This process never executes a program, so it gives
+//! these privileges up, with any spec.
 
 mod calls;
 mod folders;

@@ -16,7 +16,7 @@ use super::attributes::Attributes;
 use super::confine::Confinement;
 use super::{exit, guard, mend_null_outputs, signals, stop, tell};
 
-/// A loaded program, and what it is run with.
+/// A loaded program, and the settings of its run.
 #[derive(Clone)]
 pub(crate) struct Wasm {
     pub(crate) program: Arc<dyn Program>,

@@ -91,7 +91,7 @@ pub(super) fn read_table(table: &Table) -> Runc {
             (Field::Group, value) => read.owner.1 = number(value),
             (Field::NoNewKeyring, Value::Boolean(set)) => read.no_new_keyring = *set,
             (Field::NoPivotRoot, Value::Boolean(set)) => read.no_pivot_root = *set,
-            // Generated configurations write out what is empty.
+            // Generated configurations write out empty values.
             (Field::Ignored(name), Value::String(text)) if !text.is_empty() => read.ignored.push(name),
             _ => {}
         }
@@ -129,8 +129,8 @@ pub(super) fn read(type_name: &str, message: &[u8]) -> Result<Runc, ProtobufErro
 mod tests {
     use super::*;
 
-    /// A table says the same; what k3s and guides write is not obeyed where it names runc's own files, and said; what CRI's configuration
-    /// writes out although it is empty is not.
+    /// A table gives the same options. The shim ignores and reports values of k3s and guides that name runc's own files. It does not report
+    /// empty values that CRI's configuration writes out.
     #[test]
     fn tables_are_read() {
         let read = |text: &str| read_table(&text.parse().unwrap());
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(read(of_containerd), Runc { owner, no_new_keyring: true, no_pivot_root: true, ignored: vec![] });
     }
 
-    /// Owner and switches are read of both types, whose numbers differ; what is not obeyed is named.
+    /// Both message types, whose numbers differ, give owner and switches; the result names the ignored options.
     #[test]
     fn both_types_are_read() {
         // io_uid 100000, io_gid 200000, systemd_cgroup, shim_cgroup "/s", binary_name "x".

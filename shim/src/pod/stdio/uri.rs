@@ -2,8 +2,8 @@
 
 use crate::percent::decode;
 
-/// Returns the path of a `file:` URI, from what stands behind the scheme: without host, query and fragment, escapes resolved. `None` if
-/// there is none.
+/// Returns the path of a `file:` URI, given the text behind the scheme. The path has no host, query or fragment, and its escapes are
+/// resolved. Returns `None` if there is no path.
 pub(super) fn path_of_file(uri: &str) -> Option<String> {
     let uri = uri.split_once('#').map_or(uri, |(uri, _)| uri);
     let uri = uri.split_once('?').map_or(uri, |(uri, _)| uri);

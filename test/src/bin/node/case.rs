@@ -1,12 +1,12 @@
-//! The cases: scripts of `test/node/suite/cases`, and what the comments at their beginnings say.
+//! The cases: scripts of `test/node/suite/cases`, and the settings in their first comments.
 //!
 //! ```text
 //! # Devices that the list does not allow cannot be read.
-//! # drivers: path systemd        how the cgroup is made; systemd, if nothing is said
-//! # kinds: native wasm           what runs in it under our shim
-//! # reference: none              what it prints is not compared with runc's
+//! # drivers: path systemd        cgroup drivers; the default is systemd
+//! # kinds: native wasm           programs that run under our shim
+//! # reference: none              its output is not compared with that of runc
 //! # alone                        nothing else may run beside it
-//! # short: path::native          what the short form runs of it; all, if nothing is said
+//! # short: path::native          part that the short form runs; the default is all
 //! # long                         left out of the short form
 //! # reboot                       it has a second part, after a reboot of the node
 //! ```

@@ -34,7 +34,7 @@ pub(super) fn close(guest: &Guest, needs: Needs) -> Result<(), RulesetError> {
     let own = CORES.iter().chain(needs.network.then_some(&NAMES).into_iter().flatten());
     let own = own.chain(needs.processes.then_some(&PROCESSES)).map(|path| (Path::new(path), read));
     let folders = guest.preopens.iter().map(|folder| (&*folder.host, if folder.read_only { read } else { all }));
-    // The first version of Landlock forbids moving files between folders, whatever the rules allow. For a guest no Landlock is better.
+    // The first version of Landlock forbids moving files between folders, under any rules. For a guest no Landlock is better.
     let rules = Ruleset::default().set_compatibility(CompatLevel::SoftRequirement).handle_access(AccessFs::Refer)?;
     let mut rules = rules.set_compatibility(CompatLevel::BestEffort).handle_access(all)?.create()?;
     for (path, access) in own.chain(folders) {

@@ -36,7 +36,7 @@ fn asked(needs: Needs, number: libc::c_long, arguments: [u32; 6]) -> u32 {
     answer_of(&write(&allowed(needs), OWN_NUMBER), OWN_ARCHITECTURE, number, arguments)
 }
 
-/// Each number has the answer of the list, whatever its neighbours in the tree.
+/// Each number has the answer of the list, with any neighbours in the tree.
 #[test]
 fn each_number_has_its_answer() {
     for needs in [ALL, LEAST, Needs { network: true, ..LEAST }] {
