@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Returns the folder of files that are kept between runs: `PREWASI_HOME`, else `~/.cache/prewasi`.
 pub fn home() -> PathBuf {
@@ -33,6 +34,16 @@ pub fn programs() -> PathBuf {
 /// Returns the path of a program of this workspace.
 pub fn program(name: &str) -> PathBuf {
     programs().join(name)
+}
+
+/// Copies a program of this workspace in a process of its own. If this process held the copy open for writing, a child that another thread
+/// forks at that moment would hold it too, and the kernel would refuse to execute it (`ETXTBSY`).
+///
+/// # Panics
+/// If the program is not built, or the target cannot be written.
+pub fn copy_program(name: &str, target: &Path) {
+    let status = Command::new("cp").arg(program(name)).arg(target).status().expect("cp is there");
+    assert!(status.success(), "cannot copy {name} to {}", target.display());
 }
 
 /// Returns whether every part is required, so that a missing one is a failure.

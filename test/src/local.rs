@@ -104,7 +104,7 @@ impl Local {
     pub fn command_as(&self, user: u32) -> Command {
         let program = self.path("prewasi");
         if !program.exists() {
-            fs::copy(home::program("prewasi"), &program).expect("the program can be copied");
+            home::copy_program("prewasi", &program);
             fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("the copy is ours");
         }
         let mut command = Command::new(program);

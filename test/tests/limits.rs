@@ -297,18 +297,24 @@ fn tolerance(path: &str) -> Tolerance {
 }
 
 /// Every figure of a container under our shim matches that of the same container under runc's with cgroup v1. Limits and messages are
-/// equal, and counters have a similar value.
+/// equal, and counters have a similar value. On a busy machine a counter may stay at zero in one of the two, so there are three attempts.
 async fn figures_are_those_of_runc(namespace: Namespace) {
     let image = busybox::image(&namespace);
     // Files that are read for the first time are charged to the first container: that is neither of the two.
     work(&namespace, &image, "io.containerd.runc.v2").await;
-    let own = work(&namespace, &image, "io.containerd.wasmtime.v1").await;
-    let of_runc = work(&namespace, &image, "io.containerd.runc.v2").await;
-    // The tolerances are those of v1; older shims of runc lack fields of v2, whose messages the shim's own tests compare.
-    if of_runc.contains_key("memory.usage_limit") {
-        assert!(own.contains_key("memory.usage_limit"), "{own:?}");
-        return;
+    let mut differences = Vec::new();
+    for _ in 0..3 {
+        let own = work(&namespace, &image, "io.containerd.wasmtime.v1").await;
+        let of_runc = work(&namespace, &image, "io.containerd.runc.v2").await;
+        // The tolerances are those of v1; older shims of runc lack fields of v2, whose messages the shim's own tests compare.
+        if of_runc.contains_key("memory.usage_limit") {
+            assert!(own.contains_key("memory.usage_limit"), "{own:?}");
+            return;
+        }
+        differences = figures::differences(&own, &of_runc, tolerance);
+        if differences.is_empty() {
+            return;
+        }
     }
-    let differences = figures::differences(&own, &of_runc, tolerance);
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    panic!("{}", differences.join("\n"));
 }

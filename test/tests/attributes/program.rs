@@ -36,7 +36,7 @@ fn append(path: &str) -> io::Result<File> {
 async fn shim_cannot_be_written_by_way_of_its_processes(namespace: Namespace) {
     // A file of the test's own: the others' is run by their daemons, and busy.
     let shim = namespace.folder().join("containerd-shim-wasmtime-v1");
-    fs::copy(home::program("containerd-shim-wasmtime-v1"), &shim).expect("the shim is built");
+    home::copy_program("containerd-shim-wasmtime-v1", &shim);
     let before = fs::read(&shim).expect("the file is ours");
     assert!(append(&shim.to_string_lossy()).is_ok(), "the test would show nothing");
     let runtime = shim.to_string_lossy().into_owned();

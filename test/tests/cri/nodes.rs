@@ -5,17 +5,18 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use oci_tar_builder::Format;
 use prewasi_test::cri::{Cri, container};
 use prewasi_test::guests::{self, DEMO};
 use prewasi_test::image::files;
-use prewasi_test::process::{self, PROGRAM_LIMIT};
+use prewasi_test::process;
 use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, case, home};
 use serde_json::json;
 
-use super::{demo, native};
+use super::{LIMIT, demo, native};
 use crate::busybox;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -51,7 +52,7 @@ async fn node(namespace: &Namespace, file: &str) -> Cri {
 /// Writes the specification that kind's node has for each container: that of `ctr oci spec`, and a hook, which notes that it ran.
 fn base(ctr: &Path, folder: &Path) {
     let mut spec: serde_json::Value = {
-        let output = process::run(std::process::Command::new(ctr).args(["oci", "spec"]), PROGRAM_LIMIT).success();
+        let output = process::run(Command::new(ctr).args(["oci", "spec"]), LIMIT).success();
         serde_json::from_str(&output.stdout).expect("ctr prints JSON")
     };
     let hook = folder.join("hook.sh");
@@ -100,10 +101,12 @@ async fn k3s_and_rke2(namespace: Namespace) {
 /// On a node of kind, containerd discards unpacked layers; wasm and native code stay. The node's hook runs for each container.
 async fn kind(namespace: Namespace) {
     let cri = node(&namespace, include_str!("nodes/kind.toml")).await;
+    let hooks = || fs::read_to_string(cri.daemon.folder().join("hooks")).unwrap_or_default().lines().count();
+    cri.run_pod_with(cri.pod_config("of-runc"), "runc").await;
+    let of_runc = hooks();
     assert_runs(&cri).await;
-    let hooks = fs::read_to_string(cri.daemon.folder().join("hooks")).expect("the hook ran");
-    // The pod's own container, and three containers twice.
-    assert_eq!(hooks.lines().count(), 7);
+    // Under runc the pod itself starts without the node's hook. Three containers have it twice.
+    assert_eq!((of_runc, hooks()), (0, 6));
     cri.finish().await;
 }
 

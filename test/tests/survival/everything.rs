@@ -137,7 +137,7 @@ async fn shim_is_replaced_while_containers_run(namespace: Namespace) {
     let shim = folder.join("containerd-shim-wasmtime-v1");
     let install = || {
         let new = folder.join("new");
-        fs::copy(home::program("containerd-shim-wasmtime-v1"), &new).expect("the shim is built");
+        home::copy_program("containerd-shim-wasmtime-v1", &new);
         fs::rename(&new, &shim).expect("the folder is ours");
     };
     install();
