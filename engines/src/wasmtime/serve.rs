@@ -1,6 +1,6 @@
 //! A component that answers HTTP requests: the container is a server.
 //!
-//! Each core has one worker process ([`processes`]) with its own runtime. The container's process is the acceptor: it accepts connections
+//! Each core has one worker process ([`mod@processes`]) with its own runtime. The container's process is the acceptor: it accepts connections
 //! and passes them to the workers in turn. The worker of a connection also answers its requests, each in its own instance. The memory of
 //! instances comes from a pool and returns to it.
 //!
