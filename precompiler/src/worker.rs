@@ -19,7 +19,7 @@ use self::sandbox::Limits;
 /// Name of the hidden subcommand by which a binary becomes the worker.
 pub const SUBCOMMAND: &str = "compile-worker";
 
-/// What the worker is told. Only [`crate::compile`] writes this command line.
+/// The arguments of a worker. Only [`crate::compile`] writes this command line.
 #[derive(Debug, Parser)]
 #[command(name = SUBCOMMAND, hide = true)]
 pub(crate) struct WorkerArgs {

@@ -8,7 +8,7 @@ use super::{Prewasi, Status};
 /// Print a script that completes the command line in a shell
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// For which shell
+    /// Shell to complete for
     shell: Shell,
 }
 

@@ -7,7 +7,7 @@ use super::progress::print;
 use super::{Status, StoreArgs, conclude, find_image, hint};
 use crate::{Options, Precompiler, PrepareError, chain, report};
 
-/// Show what a start of an image would do, step by step, and why
+/// Show the steps of a start of an image, each with its reason
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
     /// The image, by name or by the digest of its manifest or index

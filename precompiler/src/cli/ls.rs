@@ -11,8 +11,8 @@ use crate::{Entry, Precompiler, PrepareError, State};
 
 /// List the artifacts of the content store
 ///
-/// States: current (what a start looks for), superseded (of another version of the engine), elsewhere (compiled for
-/// another machine), dangling (a label that names nothing), foreign (a label that is not ours: left alone, never trusted).
+/// States: current (a start uses it), superseded (of another version of the engine), elsewhere (compiled for another
+/// machine), dangling (a label without its artifact), foreign (a label of another program: kept, never trusted).
 #[derive(Debug, Args)]
 pub(super) struct Ls {
     /// Print one JSON document instead of a table

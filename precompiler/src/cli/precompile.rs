@@ -27,13 +27,13 @@ pub struct Precompile {
     /// All images of the namespace
     #[arg(long)]
     all: bool,
-    /// Compile what an image has for this platform, e.g. wasip1/wasm, instead of what a start would take
+    /// Compile for this platform of an image, e.g. wasip1/wasm, instead of the platform that a start takes
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Compile with this engine only; may be repeated
     #[arg(long, value_name = "NAME")]
     engine: Vec<String>,
-    /// How many images are worked on at a time [default: the number of cores]
+    /// Number of images to compile at a time [default: the number of cores]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroU16>,
     /// Print one JSON document instead of lines

@@ -21,10 +21,10 @@ pub(super) struct Prune {
     /// Keep the newest N superseded artifacts of each program and engine
     #[arg(long, default_value_t = 1, value_name = "N")]
     keep: usize,
-    /// Keep what is younger: a number with s, m, h, d or w
+    /// Keep artifacts younger than this: a number with s, m, h, d or w
     #[arg(long, value_name = "AGE", value_parser = age, default_value = "0s")]
     older_than: Duration,
-    /// Say what would be removed, and remove nothing
+    /// Print the artifacts to remove, and remove none
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON document instead of a table

@@ -26,18 +26,18 @@ use self::subject::Subject;
 /// Run a wasm program without a container: from an image, an OCI archive or layout, or a file
 #[derive(Debug, Args)]
 pub struct Run {
-    /// An image of containerd, an OCI archive (.tar), a folder with an OCI layout (or oci:PATH), or FILE.wasm[#FUNCTION];
-    /// all that follows is for the program and takes the place of the image's own command
+    /// An image of containerd, an OCI archive (.tar), a folder with an OCI layout (or oci:PATH), or FILE.wasm[#FUNCTION].
+    /// All further arguments are the program's, and replace the command of the image
     #[arg(value_names = ["IMAGE|TAR|LAYOUT|FILE", "ARGS"], required = true, num_args = 1.., trailing_var_arg = true)]
     command: Vec<String>,
-    /// Which image of an archive or layout, if it has several
+    /// Name of the image in an archive or layout that has several
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
     #[command(flatten)]
     guest: GuestArgs,
     #[command(flatten)]
     cpu: CpuArgs,
-    /// Run native code that came with the layout: only for one that was made by somebody you trust as yourself
+    /// Run native code that came with the layout. Use it only for layouts from a source that you trust as yourself
     #[arg(long)]
     trust_layout: bool,
     #[command(flatten)]

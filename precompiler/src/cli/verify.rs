@@ -9,14 +9,14 @@ use super::progress::print;
 use super::{Status, StoreArgs, conclude, find_image, table};
 use crate::{Finding, Precompiler, PrepareError, Problem, Verification};
 
-/// Check artifacts: their bytes, the engine's header, their labels, what keeps them from the garbage collector
+/// Check artifacts: their bytes, the engine's header, their labels, their references for the garbage collector
 ///
-/// Exit code 1 if something is wrong and was not repaired.
+/// Exit code 1 if a fault remains.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
-    /// Images whose artifacts are checked; all artifacts if none is named
+    /// Images whose artifacts to check [default: all]
     images: Vec<String>,
-    /// Compile damaged artifacts anew, set missing labels, remove those that name nothing
+    /// Compile damaged artifacts again, set missing labels, remove labels without an artifact
     #[arg(long)]
     repair: bool,
     /// Print one JSON document instead of a table

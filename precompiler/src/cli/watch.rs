@@ -20,7 +20,7 @@ use crate::{PrepareError, StoreAddress, report};
 
 /// Compile images as they are pulled, before a pod asks for them
 ///
-/// Runs until SIGTERM or SIGINT. Images that are there already are compiled too.
+/// Runs until SIGTERM or SIGINT. It also compiles the images that are already there.
 #[derive(Debug, Args)]
 pub(super) struct Watch {
     #[command(flatten)]
@@ -28,16 +28,16 @@ pub(super) struct Watch {
     /// Namespace of containerd to watch; may be repeated [default: all]
     #[arg(long, short, value_name = "NAME")]
     namespace: Vec<String>,
-    /// Answer to HTTP here: /metrics for Prometheus, /healthz, /readyz
+    /// Address for HTTP: /metrics for Prometheus, /healthz, /readyz
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
-    /// How many images are compiled at a time [default: compile_slots of the configuration]
+    /// Number of images to compile at a time [default: compile_slots of the configuration]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroU16>,
-    /// How many cores may be used for compiling [default: all]
+    /// Number of cores for compiling [default: all]
     #[arg(long, value_name = "N")]
     cpus: Option<NonZeroU16>,
-    /// Label of images (`ctr images label`) whose number says which is compiled first, lowest first; images without it come
+    /// Label of images (`ctr images label`) with a number; the lowest number is compiled first. Images without the label come
     /// after those, the smallest first
     #[arg(long, value_name = "LABEL")]
     rank_label: Option<String>,

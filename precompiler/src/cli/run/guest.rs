@@ -11,7 +11,7 @@ use crate::entrypoint::split_function;
 /// Environment of a container whose image has none, as containerd sets it.
 const DEFAULT_PATH: (&str, &str) = ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 
-/// What the guest is started with.
+/// The arguments about the guest's start.
 #[derive(Debug, Args)]
 pub(super) struct GuestArgs {
     /// Environment variable; NAME alone takes the value from this environment

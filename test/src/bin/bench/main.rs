@@ -21,10 +21,10 @@ use prewasi_test::{Containerd, Namespace, Series};
 
 use crate::table::Section;
 
-/// Measure, and put what was measured into the document
+/// Measure, and write the figures into the document
 #[derive(Debug, Parser)]
 struct Args {
-    /// What to measure: everything, unless named
+    /// Names of the measurements [default: all]
     sections: Vec<Name>,
     #[command(flatten)]
     counts: Counts,
@@ -36,10 +36,10 @@ struct Args {
 /// How often each thing is measured.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Counts {
-    /// How often what is quick is measured
+    /// Repetitions of a quick measurement
     #[arg(long, default_value_t = 21)]
     warm: usize,
-    /// How often what includes a compile is measured
+    /// Repetitions of a measurement that includes a compile
     #[arg(long, default_value_t = 5)]
     cold: usize,
 }

@@ -48,7 +48,7 @@ enum Verb {
     },
     /// Stop that node
     Stop,
-    /// What cases ask of containerd that `ctr` cannot say; runs in the node
+    /// Call containerd for cases, where `ctr` has no command; runs in the node
     #[command(subcommand)]
     Client(client::Verb),
 }
