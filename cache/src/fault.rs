@@ -1,4 +1,4 @@
-//! Points at which a test lets this process die. Such tests show that no step depends on the next one being reached.
+//! Points at which a test lets this process die. The tests show that no step depends on the next one being reached.
 //!
 //! Only debug builds have them. The environment variable [`VARIABLE`] names the point; the process then ends as with `kill -9`: it runs
 //! no destructor and sends no message to the store.

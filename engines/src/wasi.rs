@@ -1,6 +1,6 @@
 //! WASI preview 1 for the engines that run modules, and have no Rust library for WASI that accepts resolved paths.
 //!
-//! Such an engine's own library resolves paths by itself, and each in its own way. Here the kernel resolves each path:
+//! The WASI libraries of these engines resolve paths themselves, each in its own way. Here the kernel resolves each path:
 //! see [`crate::paths`] and [`crate::working`]. A guest's descriptors are those of the process. So a guest's change to
 //! a file is visible at once, and the kernel provides all facts about a file.
 //!
@@ -58,7 +58,7 @@ impl Wasi {
             match Descriptor::given(&folder.host, folder.guest.clone(), folder.read_only) {
                 Ok(mut given) => {
                     given.either = working.is_some() && i32::try_from(number) == Ok(preopens::EITHER);
-                    table.insert(given)?;
+                    table.insert(given).map_err(|_| refused(folder, "there are too many folders"))?;
                 }
                 Err(error) if folder.required => return Err(refused(folder, &error.to_string())),
                 Err(_) => {}
@@ -80,12 +80,6 @@ impl Wasi {
             Ok(()) => 0,
             Err(number) => number.into(),
         }
-    }
-}
-
-impl From<Number> for RunError {
-    fn from(number: Number) -> Self {
-        setup(format!("too many folders (WASI error {})", i32::from(number)))
     }
 }
 

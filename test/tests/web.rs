@@ -465,7 +465,7 @@ async fn component_of_javascript_serves(namespace: Namespace) {
     assert_eq!(says(&address, "/").await, ok("hello from JavaScript\n"));
     container.end().await;
 
-    // Such a component answers one request only. An instance that is asked again, and gives no answer, is not kept.
+    // This component answers one request only. An instance that is asked again, and gives no answer, is not kept.
     let address = format!("127.0.0.1:{}", http::free_port());
     let options = "http_instance_requests = 5\nhttp_concurrency = 1";
     let mut container = server(&namespace, &image, &address).options(options).create().await;

@@ -171,7 +171,7 @@ pub(super) fn readlink(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u6
 pub(super) fn symlink(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [target, target_length, fd, path, length] = words(arguments);
     let (target, path) = (memory.path(target, target_length)?, memory.path(path, length)?);
-    // Such a link would lead every other program that follows it out of the guest's folders.
+    // A guest with some folders only makes no absolute link: it would lead other programs out of these folders.
     if target.starts_with(b"/") && !wasi.has_root {
         return Err(Number::NOTCAPABLE);
     }

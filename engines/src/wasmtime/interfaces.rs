@@ -29,7 +29,7 @@ fn is_provided(linker: &mut Linker<Host>, name: &str) -> bool {
     has(name) || may_be_types_alone(name) || compatible(name).iter().any(|other| other != name && has(other))
 }
 
-/// Returns whether an interface has the usual name of a type-only interface. Such an interface needs no provider (the linker does not
+/// Returns whether an interface has the usual name of a type-only interface. A type-only interface needs no provider (the linker does not
 /// have `wasi:cli/types` of preview 3 either), and only the wasm shows its content.
 fn may_be_types_alone(name: &str) -> bool {
     name.split_once('@').map_or(name, |(interface, _)| interface).ends_with("/types")

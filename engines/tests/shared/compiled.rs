@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use prewasi_engines::{CompileError, Engine, LoadError, NativeCode, Program, Tuning, Wasm};
 
 use crate::common::{Ended, artifact, run, store, trials};
+use crate::shared::folders::opener;
 
 trials![
     wrong_signature_is_refused,
@@ -178,16 +179,7 @@ fn uncaught_exception_is_a_trap() {
 
 /// A guest makes no file in a read-only folder; the same guest makes it in a writable one.
 fn folders_can_be_read_only() {
-    let module = artifact(
-        r#"(module
-            (import "wasi_snapshot_preview1" "path_open"
-                (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
-            (memory (export "memory") 1)
-            (data (i32.const 100) "file")
-            (func (export "_start")
-                (if (call $open (i32.const 3) (i32.const 0) (i32.const 100) (i32.const 4) (i32.const 1)
-                        (i64.const 64) (i64.const 64) (i32.const 0) (i32.const 400)) (then unreachable))))"#,
-    );
+    let module = opener(0, 1, 64, 64);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     for (option, code) in [("--read-only", 134), ("--dir", 0)] {

@@ -44,6 +44,21 @@ pub(crate) fn lister() -> NamedTempFile {
     ))
 }
 
+/// Returns a guest that opens `file` in the folder of descriptor 3 with these flags and rights, and traps if it cannot.
+pub(crate) fn opener(lookup_flags: u32, open_flags: u32, base: u64, inheriting: u64) -> NamedTempFile {
+    artifact(&format!(
+        r#"(module
+            (import "wasi_snapshot_preview1" "path_open"
+                (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 100) "file")
+            (func (export "_start")
+                (if (call $open (i32.const 3) (i32.const {lookup_flags}) (i32.const 100) (i32.const 4)
+                        (i32.const {open_flags}) (i64.const {base}) (i64.const {inheriting}) (i32.const 0)
+                        (i32.const 400)) (then unreachable))))"#
+    ))
+}
+
 pub(crate) fn root() -> TempDir {
     let root = tempfile::tempdir().unwrap();
     for folder in ["etc", "work/deep"] {

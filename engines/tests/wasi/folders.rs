@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::common::{artifact, run, trials};
-use crate::shared::folders::{lister, root};
+use crate::shared::folders::{lister, opener, root};
 use crate::shared::modules::WRITE;
 
 trials![
@@ -293,16 +293,7 @@ fn nothing_in_a_read_only_folder_changes() {
 
 /// A guest that asks for all rights except those to write opens a file for reading, in a read-only folder too.
 fn files_are_read() {
-    let module = artifact(
-        r#"(module
-            (import "wasi_snapshot_preview1" "path_open"
-                (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
-            (memory (export "memory") 1)
-            (data (i32.const 100) "file")
-            (func (export "_start")
-                (if (call $open (i32.const 3) (i32.const 1) (i32.const 100) (i32.const 4) (i32.const 0)
-                        (i64.const 0xfbffebe) (i64.const 0xfffffff) (i32.const 0) (i32.const 400)) (then unreachable))))"#,
-    );
+    let module = opener(1, 0, 0x0fbf_febe, 0x0fff_ffff);
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "content").unwrap();
     for option in ["--dir", "--read-only"] {

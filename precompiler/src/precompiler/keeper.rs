@@ -1,8 +1,7 @@
 //! The owner of a file's native code, and a keeper for files whose image is not in the content store.
 //!
-//! Such a file lies in a container whose image is elsewhere: Docker has a store of its own. A small blob keeps the code. It is made for
-//! this purpose, and bears the labels that otherwise belong to an image's manifest. A lease keeps the blob for some weeks, and each use
-//! renews it. So containerd collects the code of a file that nobody runs any more, without a call from a client.
+//! Docker's own store has the images of its containers, so containerd has no manifest that could keep the code of their files. The keeper
+//! takes the manifest's place: a small blob with the same labels. A lease keeps the blob for some weeks, and a use renews the lease. So containerd collects the code of a file that nobody runs any more, without a call from a client.
 
 use std::fs::File;
 use std::io::Write as _;

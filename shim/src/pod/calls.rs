@@ -202,7 +202,7 @@ impl Pod {
 
     /// Lists the processes of a container, its init process first. As with runc's shim an ended process is not listed, with one
     /// exception. A containerd that was restarted takes a container without processes for one that was never created, and loses its exit
-    /// status. Such a containerd is recognised by its calls: `Connect`, followed by this one.
+    /// status. The shim recognises that containerd by its calls: `Connect`, followed by this one.
     ///
     /// # Errors
     /// [`TaskError::NoContainer`].

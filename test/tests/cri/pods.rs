@@ -1,5 +1,5 @@
-//! Requests of Kubernetes beyond plain pods: user namespaces, shared pid namespaces, and special volumes. Such volumes propagate mounts,
-//! are read-only with all below, or have mapped ids.
+//! Requests of Kubernetes beyond plain pods: user namespaces, shared pid namespaces, and volumes that propagate mounts, are recursively
+//! read-only, or have mapped ids.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

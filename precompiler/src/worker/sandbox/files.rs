@@ -1,6 +1,6 @@
 //! A private file system for a worker: empty, in memory, as large as the worker's memory limit, and gone with the worker.
 //!
-//! It is for compilers that can only write to files. Such a worker may open files, but no others exist. The old root is unmounted before
+//! It is for compilers that can only write to files. The worker of such a compiler may open files, but no others exist. The old root is unmounted before
 //! the first byte of wasm is read, so this does not depend on a kernel with Landlock.
 
 use std::fs;

@@ -2,7 +2,7 @@
 //!
 //! containerd normally ends a daemon by a call, but in some cases the call never comes. containerd kills a `start` whose caller gives up,
 //! possibly when the daemon runs already, and then calls no `delete`. containerd also gives up a daemon that was stopped, or could not
-//! run. When such a daemon continues, containerd has deleted its containers from disk, or tried to and ran out of time. Such a daemon
+//! run. When that daemon continues, containerd has deleted its containers from disk, or tried to and ran out of time. So the daemon
 //! ends by itself.
 //!
 //! An abandoned daemon has no containers, or only containers without a bundle. containerd makes the bundle before it creates the container.

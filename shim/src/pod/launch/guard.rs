@@ -2,7 +2,7 @@
 //! no new executable memory. If the options restrict its folders, it has no paths outside of them.
 //!
 //! The sandbox of wasm is the first line of defence; this is the second. Hostile code may get past the first, by a fault of an engine or
-//! because a library of the shim is made to load it. Such code can compute and use the container's files and sockets, which the guest can
+//! because a library of the shim is made to load it. That code can compute and use the container's files and sockets, which the guest can
 //! do anyway. It can use nothing else of the kernel. The guard comes on top of the container's own seccomp filter. It is the last step:
 //! capabilities, labels and descriptors are set before. A guest does not run without it.
 //!
