@@ -33,29 +33,49 @@ pub(crate) struct Place {
     pub(crate) name: OsString,
 }
 
+/// The treatment of a link at the end of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follow {
+    /// The call acts on the link itself, even with a slash behind it: it makes, renames or removes a name.
+    Never,
+    /// The call looks at the link itself. With a slash behind it, it looks at the folder that the link leads to.
+    BySlash,
+    /// The call looks at the file that the link leads to.
+    Always,
+}
+
+impl Follow {
+    /// Returns the treatment for a call that looks at a file, by its flag.
+    pub(crate) fn look(follow: bool) -> Self {
+        if follow { Self::Always } else { Self::BySlash }
+    }
+}
+
 /// Returns whether a guest has all of the process's root and no other folder. Then no path is kept from it.
 pub(crate) fn has_root(preopens: &[Preopen]) -> bool {
     matches!(preopens, [Preopen { host, guest, .. }] if host.as_os_str() == "/" && guest == "/")
 }
 
 /// Finds the place of a path that starts in `base`. The path may leave `base` only by links, unless a program's paths
-/// start in `base`. The function follows a link at the end only with `follow`.
+/// start in `base`. `follow` says what happens to a link at the end.
 ///
 /// # Errors
 /// The system's error. A missing last name is no error.
-pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Place, Errno> {
+pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: Follow) -> Result<Place, Errno> {
     if leaves(path) && !is_start(base)? {
         return Err(Errno::PERM);
     }
     walk(base, path, follow, Reach::Root)
 }
 
-/// Finds the place of a path that starts in `base` and stays in it, links included.
+/// Finds the place of a path that starts in `base` and stays in it, links included. The place stays in it whatever others
+/// do to its name meanwhile: a call that looks gets no name with a slash, which would make the kernel follow a new link.
 ///
 /// # Errors
-/// The system's error; `EPERM` if the path leads out. A missing last name is no error.
+/// The system's error; `EPERM` if the path leads out. A missing last name is no error, unless a slash follows it and the
+/// call looks.
 #[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
-pub(crate) fn locate_beneath(base: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Place, Errno> {
+pub(crate) fn locate_beneath(base: BorrowedFd<'_>, path: &[u8], follow: Follow) -> Result<Place, Errno> {
     walk(base, path, follow, Reach::Folder).map_err(|error| if error == Errno::XDEV { Errno::PERM } else { error })
 }
 
@@ -78,7 +98,7 @@ impl Reach {
     }
 }
 
-fn walk(base: BorrowedFd<'_>, path: &[u8], follow: bool, reach: Reach) -> Result<Place, Errno> {
+fn walk(base: BorrowedFd<'_>, path: &[u8], follow: Follow, reach: Reach) -> Result<Place, Errno> {
     let mut start: Option<OwnedFd> = None;
     let mut rest = path.to_vec();
     for _ in 0..LINKS {
@@ -90,10 +110,13 @@ fn walk(base: BorrowedFd<'_>, path: &[u8], follow: bool, reach: Reach) -> Result
         }
         let from = start.as_ref().map_or(base, AsFd::as_fd);
         let place = split(from, &rest, reach)?;
-        if !follow && !rest.ends_with(b"/") {
+        let has_slash = rest.ends_with(b"/");
+        if follow == Follow::Never || (follow == Follow::BySlash && !has_slash) {
             return Ok(place);
         }
-        let Some(target) = link(&place)? else { return Ok(place) };
+        let Some(target) = link(&place)? else {
+            return if has_slash && reach == Reach::Folder { entered(&place) } else { Ok(place) };
+        };
         let slashes = rest.len() - trimmed(&rest).len();
         let slash = b"/".repeat(slashes.min(1));
         rest = match reach {
@@ -155,6 +178,14 @@ fn folder(from: BorrowedFd<'_>, path: &[u8], reach: Reach) -> Result<OwnedFd, Er
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
     let from = if path.is_absolute() { CWD } else { from };
     again(|| openat2(from, path, flags, Mode::empty(), reach.flags()))
+}
+
+/// Opens the folder with a slash behind its name, unless it is a link.
+fn entered(place: &Place) -> Result<Place, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let name = std::ffi::OsStr::from_bytes(trimmed(place.name.as_bytes()));
+    let parent = rustix::fs::openat(&place.parent, name, flags, Mode::empty())?;
+    Ok(Place { parent, name: ".".into() })
 }
 
 /// Reads the target of a link; `None` if the place is no link, or does not exist.

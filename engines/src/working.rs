@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 #[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer"))]
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -20,7 +21,7 @@ use std::sync::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
-use crate::paths::again;
+use crate::paths::{Follow, again};
 
 /// The intent of a call for the file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub(crate) enum Choice {
     /// Nobody knows.
     Unknown,
 }
+
+/// Maximum number of paths that are reported, each once.
+const TOLD: usize = 64;
 
 /// The working directory and the root of a guest.
 #[derive(Debug)]
@@ -73,16 +77,19 @@ impl Working {
     }
 
     /// Chooses a place. Reports on standard error if nobody knows which one.
-    pub(crate) fn choose(&self, path: &[u8], follow: bool, intent: Intent) -> Choice {
-        let choice = self.chosen(path, follow, intent);
-        if choice == Choice::Unknown && self.told.lock().is_ok_and(|mut told| told.insert(path.to_vec())) {
+    pub(crate) fn choose(&self, path: &[u8], follow: Follow, intent: Intent) -> Choice {
+        let choice = self.chosen(path, follow == Follow::Always, intent);
+        let is_new = |told: &mut BTreeSet<Vec<u8>>| told.len() < TOLD && told.insert(path.to_vec());
+        if choice == Choice::Unknown && self.told.lock().is_ok_and(|mut told| is_new(&mut told)) {
             let path = Path::new(OsStr::from_bytes(path));
-            eprintln!(
+            let line = format!(
                 "prewasi: refused {path:?}: it may be {:?} or {:?}, and the program's library does not tell which it means; give the \
-                 container another working directory, or remove one of them",
+                 container another working directory, or remove one of them\n",
                 self.name.join(path),
                 Path::new("/").join(path),
             );
+            // The stream may have no reader.
+            let _ = std::io::stderr().write_all(line.as_bytes());
         }
         choice
     }

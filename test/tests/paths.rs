@@ -124,7 +124,10 @@ const LOOKS: [&str; 30] = [
 const CLIMBS: [&str; 6] =
     ["read:/up", "read:/var/up/own", "read:/var/up/absolute", "stat:/var/up", "list:/var/up/folder", "lstat:/up"];
 
-const CHANGES: [&str; 24] = [
+const CHANGES: [&str; 27] = [
+    "mkdir:/dangling/",
+    "rename:/absolute-folder/:/elsewhere",
+    "list:/real",
     "write:/absolute:changed",
     "read:/real/file",
     "write:/dangling:made",
@@ -151,7 +154,10 @@ const CHANGES: [&str; 24] = [
     "read:/app/folder/far/link",
 ];
 
-const REMOVALS: [&str; 8] = [
+const REMOVALS: [&str; 11] = [
+    "rmdir:/absolute-folder/",
+    "unlink:/absolute-folder/",
+    "list:/real",
     "unlink:/absolute-folder/file",
     "unlink:/app/folder/far/back",
     "unlink:/absolute",

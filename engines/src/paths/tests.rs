@@ -7,7 +7,7 @@ use super::*;
 
 /// Returns the place of a path, as a path of the process.
 fn place(base: &fs::File, path: &str, follow: bool) -> Result<PathBuf, Errno> {
-    let place = locate(base.as_fd(), path.as_bytes(), follow)?;
+    let place = locate(base.as_fd(), path.as_bytes(), Follow::look(follow))?;
     let parent = fs::read_link(format!("/proc/self/fd/{}", place.parent.as_raw_fd())).unwrap();
     Ok(parent.join(place.name))
 }
@@ -105,7 +105,7 @@ fn links_stay_beneath() {
     symlink(at("given/file"), at("given/absolute")).unwrap();
     let given = fs::File::open(at("given")).unwrap();
     let place = |path: &str, follow| {
-        let place = locate_beneath(given.as_fd(), path.as_bytes(), follow)?;
+        let place = locate_beneath(given.as_fd(), path.as_bytes(), Follow::look(follow))?;
         let parent = fs::read_link(format!("/proc/self/fd/{}", place.parent.as_raw_fd())).unwrap();
         Ok(parent.join(place.name))
     };
@@ -114,7 +114,18 @@ fn links_stay_beneath() {
     }
     assert_eq!(place("dangling", true), Ok(at("given/deep/new")));
     assert_eq!(place("deep/out", false), Ok(at("given/deep/out")));
-    assert_eq!(place("folder/", true), Ok(at("given/deep/deeper/")));
+    for follow in [true, false] {
+        assert_eq!(place("folder/", follow), Ok(at("given/deep/deeper/.")));
+        assert_eq!(place("missing/", follow), Err(Errno::NOENT));
+        assert_eq!(place("file/", follow), Err(Errno::NOTDIR));
+        assert_eq!(place("deep/out/", follow), Err(Errno::PERM));
+    }
+    let own = locate_beneath(given.as_fd(), b"folder/", Follow::Never).unwrap();
+    assert_eq!(own.name, "folder/");
+    // A name that becomes a link between two calls leads nowhere.
+    symlink("..", at("given/deep/deeper/swapped")).unwrap();
+    let swapped = Place { parent: fs::File::open(at("given/deep/deeper")).unwrap().into(), name: "swapped/".into() };
+    assert_eq!(entered(&swapped).unwrap_err(), Errno::NOTDIR);
     for path in ["deep/out", "again", "absolute", "..", "../outside", "/etc/passwd", "deep/../../outside"] {
         assert_eq!(place(path, true), Err(Errno::PERM), "{path}");
     }

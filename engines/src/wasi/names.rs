@@ -10,7 +10,7 @@ use rustix::io::{Errno, retry_on_intr};
 use super::descriptors::{APPEND, DSYNC, Descriptor, NONBLOCK, RSYNC, SYNC, writes};
 use super::stats::FOLLOW;
 use super::{Memory, Number, Wasi, longs, low, words};
-use crate::paths::{self, Place};
+use crate::paths::{self, Follow, Place};
 use crate::rights::{
     FD_READ, FD_WRITE, PATH_CREATE_DIRECTORY, PATH_CREATE_FILE, PATH_FILESTAT_SET_SIZE, PATH_LINK_SOURCE,
     PATH_LINK_TARGET, PATH_OPEN, PATH_READLINK, PATH_REMOVE_DIRECTORY, PATH_RENAME_SOURCE, PATH_RENAME_TARGET,
@@ -34,7 +34,7 @@ impl Wasi {
         fd: u32,
         right: Rights,
         path: &[u8],
-        follow: bool,
+        follow: Follow,
         intent: Intent,
     ) -> Result<Place, Number> {
         let folder = self.table.get(fd)?;
@@ -68,7 +68,7 @@ pub(super) fn open(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) 
         _ => Intent::Use,
     };
     // An exclusive open must find no link, so it follows none.
-    let follow = low(lookup) & FOLLOW != 0 && how & EXCLUSIVE == 0;
+    let follow = Follow::look(low(lookup) & FOLLOW != 0 && how & EXCLUSIVE == 0);
     let folder = wasi.table.get(fd)?;
     let (inherited, read_only) = (folder.inheriting, folder.read_only);
     // A folder is opened for reading, even if a library asks for more.
@@ -135,7 +135,7 @@ fn wanted(how: u32, makes: bool, asked: Rights, flags: u16) -> Result<OFlags, Nu
 pub(super) fn create_directory(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd, path, length] = words(arguments);
     let path = memory.path(path, length)?;
-    let place = wasi.find(fd, PATH_CREATE_DIRECTORY, &path, false, Intent::New)?;
+    let place = wasi.find(fd, PATH_CREATE_DIRECTORY, &path, Follow::Never, Intent::New)?;
     Ok(mkdirat(&place.parent, &place.name, FOLDER_MODE)?)
 }
 
@@ -143,7 +143,7 @@ pub(super) fn create_directory(wasi: &mut Wasi, memory: &mut Memory<'_>, argumen
 pub(super) fn remove_directory(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd, path, length] = words(arguments);
     let path = memory.path(path, length)?;
-    let place = wasi.find(fd, PATH_REMOVE_DIRECTORY, &path, false, Intent::Use)?;
+    let place = wasi.find(fd, PATH_REMOVE_DIRECTORY, &path, Follow::Never, Intent::Use)?;
     Ok(unlinkat(&place.parent, &place.name, AtFlags::REMOVEDIR)?)
 }
 
@@ -151,7 +151,7 @@ pub(super) fn remove_directory(wasi: &mut Wasi, memory: &mut Memory<'_>, argumen
 pub(super) fn unlink_file(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd, path, length] = words(arguments);
     let path = memory.path(path, length)?;
-    let place = wasi.find(fd, PATH_UNLINK_FILE, &path, false, Intent::Use)?;
+    let place = wasi.find(fd, PATH_UNLINK_FILE, &path, Follow::Never, Intent::Use)?;
     Ok(unlinkat(&place.parent, &place.name, AtFlags::empty())?)
 }
 
@@ -159,7 +159,7 @@ pub(super) fn unlink_file(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &
 pub(super) fn readlink(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd, path, length, at, room, used] = words(arguments);
     let path = memory.path(path, length)?;
-    let place = wasi.find(fd, PATH_READLINK, &path, false, Intent::Use)?;
+    let place = wasi.find(fd, PATH_READLINK, &path, Follow::BySlash, Intent::Use)?;
     let target = readlinkat(&place.parent, &place.name, Vec::new())?;
     let target = target.to_bytes();
     let fits = &target[..target.len().min(room as usize)];
@@ -175,7 +175,7 @@ pub(super) fn symlink(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64
     if target.starts_with(b"/") && !wasi.has_root {
         return Err(Number::NOTCAPABLE);
     }
-    let place = wasi.find(fd, PATH_SYMLINK, &path, false, Intent::New)?;
+    let place = wasi.find(fd, PATH_SYMLINK, &path, Follow::Never, Intent::New)?;
     Ok(symlinkat(OsStr::from_bytes(&target), &place.parent, &place.name)?)
 }
 
@@ -183,8 +183,8 @@ pub(super) fn symlink(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64
 pub(super) fn rename(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [from, source, source_length, to, target, target_length] = words(arguments);
     let (source, target) = (memory.path(source, source_length)?, memory.path(target, target_length)?);
-    let source = wasi.find(from, PATH_RENAME_SOURCE, &source, false, Intent::Use)?;
-    let target = wasi.find(to, PATH_RENAME_TARGET, &target, false, Intent::Create)?;
+    let source = wasi.find(from, PATH_RENAME_SOURCE, &source, Follow::Never, Intent::Use)?;
+    let target = wasi.find(to, PATH_RENAME_TARGET, &target, Follow::Never, Intent::Create)?;
     Ok(renameat(&source.parent, &source.name, &target.parent, &target.name)?)
 }
 
@@ -192,7 +192,7 @@ pub(super) fn rename(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]
 pub(super) fn link(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [from, lookup, source, source_length, to, target, target_length] = words(arguments);
     let (source, target) = (memory.path(source, source_length)?, memory.path(target, target_length)?);
-    let source = wasi.find(from, PATH_LINK_SOURCE, &source, lookup & FOLLOW != 0, Intent::Use)?;
-    let target = wasi.find(to, PATH_LINK_TARGET, &target, false, Intent::New)?;
+    let source = wasi.find(from, PATH_LINK_SOURCE, &source, Follow::look(lookup & FOLLOW != 0), Intent::Use)?;
+    let target = wasi.find(to, PATH_LINK_TARGET, &target, Follow::Never, Intent::New)?;
     Ok(linkat(&source.parent, &source.name, &target.parent, &target.name, AtFlags::empty())?)
 }

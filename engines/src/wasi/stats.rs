@@ -6,6 +6,7 @@ use rustix::fs::{
 
 use super::descriptors::kind;
 use super::{Memory, Number, Wasi, longs, low, words};
+use crate::paths::Follow;
 use crate::rights::{FD_FILESTAT_GET, FD_FILESTAT_SET_TIMES, PATH_FILESTAT_GET, PATH_FILESTAT_SET_TIMES};
 use crate::working::Intent;
 
@@ -23,7 +24,7 @@ pub(super) fn get(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -
 pub(super) fn of_path(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd, lookup, path, length, found] = words(arguments);
     let path = memory.path(path, length)?;
-    let place = wasi.find(fd, PATH_FILESTAT_GET, &path, lookup & FOLLOW != 0, Intent::Look)?;
+    let place = wasi.find(fd, PATH_FILESTAT_GET, &path, Follow::look(lookup & FOLLOW != 0), Intent::Look)?;
     let stat = statat(&place.parent, &place.name, AtFlags::SYMLINK_NOFOLLOW)?;
     memory.put(found, &bytes(&stat))
 }
@@ -66,7 +67,8 @@ pub(super) fn set_times_of_path(wasi: &mut Wasi, memory: &mut Memory<'_>, argume
     let [fd, lookup, path, length, accessed, modified, which] = longs(arguments);
     let path = memory.path(low(path), low(length))?;
     let times = times(accessed, modified, low(which))?;
-    let place = wasi.find(low(fd), PATH_FILESTAT_SET_TIMES, &path, low(lookup) & FOLLOW != 0, Intent::Use)?;
+    let follow = Follow::look(low(lookup) & FOLLOW != 0);
+    let place = wasi.find(low(fd), PATH_FILESTAT_SET_TIMES, &path, follow, Intent::Use)?;
     Ok(utimensat(&place.parent, &place.name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 

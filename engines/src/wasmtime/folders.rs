@@ -24,6 +24,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::{FsError, FsResult};
 
 use super::host::{Either, Host};
+use crate::paths::Follow;
 use crate::working::{Choice, Intent};
 use crate::{Guest, paths, preopens};
 
@@ -46,7 +47,7 @@ impl Turned {
         table: &mut ResourceTable,
         base: u32,
         path: &str,
-        follow: bool,
+        follow: Follow,
     ) -> wasmtime::Result<Option<std::io::Result<Self>>> {
         let Descriptor::Dir(base) = table.get(&Resource::<Descriptor>::new_borrow(base))? else { return Ok(None) };
         Ok(Some(match locate(base, path, follow) {
@@ -68,7 +69,7 @@ impl Turned {
 }
 
 /// Finds the place of a path that starts in a folder. The found folder has the permissions of the first.
-fn locate(base: &Dir, path: &str, follow: bool) -> std::io::Result<(Dir, String)> {
+fn locate(base: &Dir, path: &str, follow: Follow) -> std::io::Result<(Dir, String)> {
     let place = paths::locate(base.dir.as_fd(), path.as_bytes(), follow)?;
     let name = place.name.into_string().map_err(|_| rustix::io::Errno::ILSEQ)?;
     let mut dir = base.clone();
@@ -97,7 +98,7 @@ impl Either {
 
 /// Returns the folder that a path starts in: the requested folder, or `/` if that folder stands for both and the path
 /// means `/`. Returns `None` if nobody knows which file the path means.
-pub(super) fn steer(host: &Host, fd: u32, path: &str, follow: bool, intent: Intent) -> Option<u32> {
+pub(super) fn steer(host: &Host, fd: u32, path: &str, follow: Follow, intent: Intent) -> Option<u32> {
     let Some(either) = &host.either else { return Some(fd) };
     match host.table.get(&Resource::<Descriptor>::new_borrow(fd)) {
         Ok(Descriptor::Dir(dir)) if Arc::ptr_eq(&dir.dir, &either.folder) => {}
@@ -118,7 +119,7 @@ pub(super) fn read_link(
 ) -> wasmtime::Result<Option<std::io::Result<String>>> {
     let Descriptor::Dir(base) = table.get(&Resource::<Descriptor>::new_borrow(base))? else { return Ok(None) };
     let read = || {
-        let place = paths::locate(base.dir.as_fd(), path.as_bytes(), false)?;
+        let place = paths::locate(base.dir.as_fd(), path.as_bytes(), Follow::BySlash)?;
         let target = rustix::fs::readlinkat(&place.parent, &place.name, Vec::new())?;
         Ok(target.into_string().map_err(|_| rustix::io::Errno::ILSEQ)?)
     };
@@ -137,7 +138,7 @@ pub(super) fn make_link(
         return Ok(None);
     }
     let make = || {
-        let place = paths::locate(base.dir.as_fd(), path.as_bytes(), false)?;
+        let place = paths::locate(base.dir.as_fd(), path.as_bytes(), Follow::Never)?;
         Ok(rustix::fs::symlinkat(target, &place.parent, &place.name)?)
     };
     Ok(Some(make()))
@@ -173,8 +174,13 @@ fn refused<T>() -> Result<T, ErrorCode> {
     Err(ErrorCode::NotPermitted)
 }
 
-fn follows(flags: PathFlags) -> bool {
-    flags.contains(PathFlags::SYMLINK_FOLLOW)
+fn follows(flags: PathFlags) -> Follow {
+    Follow::look(flags.contains(PathFlags::SYMLINK_FOLLOW))
+}
+
+/// Returns the treatment of a link that is opened. An exclusive open must find no link, so it follows none.
+fn of_open(flags: PathFlags, how: OpenFlags) -> Follow {
+    Follow::look(flags.contains(PathFlags::SYMLINK_FOLLOW) && !how.contains(OpenFlags::EXCLUSIVE))
 }
 
 /// Replaces a function that takes one path. `$before` and `$after` are its other parameters.
@@ -223,7 +229,7 @@ macro_rules! two_paths {
                 Box::new(async move {
                     let host = store.data_mut();
                     let from = steer(host, from.rep(), &source, $follow, Intent::Use);
-                    let to = steer(host, to.rep(), &target, false, $new);
+                    let to = steer(host, to.rep(), &target, Follow::Never, $new);
                     let (Some(from), Some(to)) = (from, to) else { return Ok((refused(),)) };
                     let (lent, other) = (Resource::new_borrow(from), Resource::new_borrow(to));
                     let mut result =
@@ -252,7 +258,7 @@ macro_rules! two_paths {
 pub(super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut interface = linker.instance(INTERFACE)?;
-    one_path!(interface, "create-directory-at", create_directory_at, (), (), false, Intent::New)?;
+    one_path!(interface, "create-directory-at", create_directory_at, (), (), Follow::Never, Intent::New)?;
     one_path!(interface, "stat-at", stat_at, (flags: PathFlags), (), follows(flags), Intent::Look)?;
     one_path!(
         interface, "set-times-at", set_times_at,
@@ -261,17 +267,17 @@ pub(super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     one_path!(
         interface, "open-at", open_at,
         (flags: PathFlags), (how: OpenFlags, mode: DescriptorFlags),
-        follows(flags) && !how.contains(OpenFlags::EXCLUSIVE), intent(how)
+        of_open(flags, how), intent(how)
     )?;
-    one_path!(interface, "remove-directory-at", remove_directory_at, (), (), false, Intent::Use)?;
-    one_path!(interface, "unlink-file-at", unlink_file_at, (), (), false, Intent::Use)?;
+    one_path!(interface, "remove-directory-at", remove_directory_at, (), (), Follow::Never, Intent::Use)?;
+    one_path!(interface, "unlink-file-at", unlink_file_at, (), (), Follow::Never, Intent::Use)?;
     one_path!(interface, "metadata-hash-at", metadata_hash_at, (flags: PathFlags), (), follows(flags), Intent::Look)?;
     interface.func_wrap_async(
         "[method]descriptor.readlink-at",
         |mut store: StoreContextMut<'_, Host>, (fd, path): (Resource<Descriptor>, String)| {
             Box::new(async move {
                 let host = store.data_mut();
-                let base = steer(host, fd.rep(), &path, false, Intent::Use);
+                let base = steer(host, fd.rep(), &path, Follow::BySlash, Intent::Use);
                 let Some(base) = base else { return Ok((refused(),)) };
                 let mut result = host.filesystem().readlink_at(Resource::new_borrow(base), path.clone()).await;
                 if is_refused(host, &result)
@@ -288,7 +294,7 @@ pub(super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         |mut store: StoreContextMut<'_, Host>, (fd, target, path): (Resource<Descriptor>, String, String)| {
             Box::new(async move {
                 let host = store.data_mut();
-                let base = steer(host, fd.rep(), &path, false, Intent::New);
+                let base = steer(host, fd.rep(), &path, Follow::Never, Intent::New);
                 let Some(base) = base else { return Ok((refused(),)) };
                 let lent = Resource::new_borrow(base);
                 let mut result = host.filesystem().symlink_at(lent, target.clone(), path.clone()).await;
@@ -301,7 +307,7 @@ pub(super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
             })
         },
     )?;
-    two_paths!(interface, "rename-at", rename_at, (), false, Intent::Create)?;
+    two_paths!(interface, "rename-at", rename_at, (), Follow::Never, Intent::Create)?;
     two_paths!(interface, "link-at", link_at, (flags: PathFlags), follows(flags), Intent::New)?;
     linker.allow_shadowing(false);
     Ok(())
@@ -312,14 +318,14 @@ pub(super) fn both(
     table: &mut ResourceTable,
     (from, source): (u32, &str),
     (to, target): (u32, &str),
-    follow: bool,
+    follow: Follow,
 ) -> wasmtime::Result<Option<std::io::Result<[Turned; 2]>>> {
     let Some(first) = Turned::find(table, from, source, follow)? else { return Ok(None) };
     let first = match first {
         Ok(first) => first,
         Err(error) => return Ok(Some(Err(error))),
     };
-    match Turned::find(table, to, target, false)? {
+    match Turned::find(table, to, target, Follow::Never)? {
         Some(Ok(second)) => Ok(Some(Ok([first, second]))),
         Some(Err(error)) => {
             first.close(table)?;

@@ -18,6 +18,7 @@ use wiggle::GuestMemory;
 
 use super::super::host::ModuleHost;
 use super::both;
+use crate::paths::Follow;
 use crate::preopens;
 use crate::working::{Choice, Intent};
 
@@ -98,7 +99,7 @@ fn steer(
     caller: &mut Caller<'_, ModuleHost>,
     fd: i32,
     (path, length): (i32, i32),
-    follow: bool,
+    follow: Follow,
     intent: Intent,
 ) -> Result<i32, i32> {
     if fd != EITHER || caller.data().working.is_none() {
@@ -178,12 +179,12 @@ macro_rules! plain {
 /// Replaces wasmtime's functions.
 pub(in super::super) fn replace(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    plain!(linker, path_create_directory, (), (), false, Intent::New)?;
-    plain!(linker, path_remove_directory, (), (), false, Intent::Use)?;
-    plain!(linker, path_unlink_file, (), (), false, Intent::Use)?;
+    plain!(linker, path_create_directory, (), (), Follow::Never, Intent::New)?;
+    plain!(linker, path_remove_directory, (), (), Follow::Never, Intent::Use)?;
+    plain!(linker, path_unlink_file, (), (), Follow::Never, Intent::Use)?;
     plain!(
         linker, path_filestat_set_times,
-        (lookup: i32), (accessed: i64, modified: i64, which: i32), lookup & FOLLOW != 0, Intent::Use
+        (lookup: i32), (accessed: i64, modified: i64, which: i32), Follow::look(lookup & FOLLOW != 0), Intent::Use
     )?;
     open(linker)?;
     stat(linker)?;
@@ -208,7 +209,7 @@ fn open(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
                         (true, false) => Intent::Create,
                         _ => Intent::Use,
                     };
-                    let follow = lookup & FOLLOW != 0 && how & EXCLUSIVE == 0;
+                    let follow = Follow::look(lookup & FOLLOW != 0 && how & EXCLUSIVE == 0);
                     let fd = steered!(caller, fd, (path, length), follow, intent);
                     let entry = caller.data_mut().next_entry()?;
                     let mut error =
@@ -250,10 +251,11 @@ fn stat(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
             "path_filestat_get",
             |mut caller: Caller<'_, ModuleHost>, (fd, lookup, path, length, found): (i32, i32, i32, i32, i32)| {
                 Box::new(async move {
-                    let fd = steered!(caller, fd, (path, length), lookup & FOLLOW != 0, Intent::Look);
+                    let follow = Follow::look(lookup & FOLLOW != 0);
+                    let fd = steered!(caller, fd, (path, length), follow, Intent::Look);
                     let error = with_guest!(caller, path_filestat_get(fd, lookup, path, length, found))?;
                     let text = if is_refused(&caller, error) { read(&mut caller, path, length) } else { None };
-                    match text.and_then(|text| caller.data_mut().turn(fd, &text, lookup & FOLLOW != 0)) {
+                    match text.and_then(|text| caller.data_mut().turn(fd, &text, follow)) {
                         None => Ok(error),
                         Some(Err(errno)) => Ok(errno as i32),
                         Some(Ok((own, name))) => {
@@ -278,7 +280,7 @@ fn links(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
         "path_readlink",
         |mut caller: Caller<'_, ModuleHost>, (fd, path, length, target, room, used): (i32, i32, i32, i32, i32, i32)| {
             Box::new(async move {
-                let fd = steered!(caller, fd, (path, length), false, Intent::Use);
+                let fd = steered!(caller, fd, (path, length), Follow::BySlash, Intent::Use);
                 let error = with_guest!(caller, path_readlink(fd, path, length, target, room, used))?;
                 if !is_refused(&caller, error) {
                     return Ok(error);
@@ -304,7 +306,7 @@ fn links(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
             |mut caller: Caller<'_, ModuleHost>,
              (target, target_length, fd, path, length): (i32, i32, i32, i32, i32)| {
                 Box::new(async move {
-                    let fd = steered!(caller, fd, (path, length), false, Intent::New);
+                    let fd = steered!(caller, fd, (path, length), Follow::Never, Intent::New);
                     let error = with_guest!(caller, path_symlink(target, target_length, fd, path, length))?;
                     if !is_refused(&caller, error) {
                         return Ok(error);
@@ -352,7 +354,7 @@ async fn pair(caller: &mut Caller<'_, ModuleHost>, pair: Pair) -> wasmtime::Resu
     let host = caller.data_mut();
     let entries = (host.numbers.0.get(&pair.from).copied(), host.numbers.0.get(&pair.to).copied());
     let (Some(source), Some(target), (Some(from), Some(to))) = (source, target, entries) else { return Ok(None) };
-    let follow = pair.follow.unwrap_or(false);
+    let follow = pair.follow.map_or(Follow::Never, Follow::look);
     let found = both(host.wasi.ctx().table, (from, &source), (to, &target), follow)?;
     let [a, b] = match found {
         None => return Ok(None),
@@ -379,8 +381,8 @@ fn two_paths(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
         |mut caller: Caller<'_, ModuleHost>,
          (from, source, source_length, to, target, target_length): (i32, i32, i32, i32, i32, i32)| {
             Box::new(async move {
-                let from = steered!(caller, from, (source, source_length), false, Intent::Use);
-                let to = steered!(caller, to, (target, target_length), false, Intent::Create);
+                let from = steered!(caller, from, (source, source_length), Follow::Never, Intent::Use);
+                let to = steered!(caller, to, (target, target_length), Follow::Never, Intent::Create);
                 let error = with_guest!(caller, path_rename(from, source, source_length, to, target, target_length))?;
                 if !is_refused(&caller, error) {
                     return Ok(error);
@@ -399,8 +401,8 @@ fn two_paths(linker: &mut Linker<ModuleHost>) -> wasmtime::Result<()> {
              (from, lookup, source, source_length, to, target, target_length): Arguments| {
                 Box::new(async move {
                     let follow = lookup & FOLLOW != 0;
-                    let from = steered!(caller, from, (source, source_length), follow, Intent::Use);
-                    let to = steered!(caller, to, (target, target_length), false, Intent::New);
+                    let from = steered!(caller, from, (source, source_length), Follow::look(follow), Intent::Use);
+                    let to = steered!(caller, to, (target, target_length), Follow::Never, Intent::New);
                     let error =
                         with_guest!(caller, path_link(from, lookup, source, source_length, to, target, target_length))?;
                     if !is_refused(&caller, error) {

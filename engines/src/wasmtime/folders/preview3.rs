@@ -9,6 +9,7 @@ use wasmtime_wasi::p3::filesystem::FilesystemResult;
 
 use super::super::host::Host;
 use super::{Turned, both, make_link, read_link, steer};
+use crate::paths::Follow;
 use crate::working::Intent;
 
 /// The interface's name in wasmtime's linker; a test checks it.
@@ -41,8 +42,13 @@ fn refused<T>() -> Result<T, ErrorCode> {
     Err(ErrorCode::NotPermitted)
 }
 
-fn follows(flags: PathFlags) -> bool {
-    flags.contains(PathFlags::SYMLINK_FOLLOW)
+fn follows(flags: PathFlags) -> Follow {
+    Follow::look(flags.contains(PathFlags::SYMLINK_FOLLOW))
+}
+
+/// Returns the treatment of a link that is opened. An exclusive open must find no link, so it follows none.
+fn of_open(flags: PathFlags, how: OpenFlags) -> Follow {
+    Follow::look(flags.contains(PathFlags::SYMLINK_FOLLOW) && !how.contains(OpenFlags::EXCLUSIVE))
 }
 
 /// Replaces a function that takes one path. `$before` and `$after` are its other parameters.
@@ -95,7 +101,7 @@ macro_rules! two_paths {
                     let (from, to) = accessor.with(|mut host| {
                         let host = host.get();
                         let from = steer(host, from.rep(), &source, $follow, Intent::Use);
-                        (from, steer(host, to.rep(), &target, false, $new))
+                        (from, steer(host, to.rep(), &target, Follow::Never, $new))
                     });
                     let (Some(from), Some(to)) = (from, to) else { return Ok((refused(),)) };
                     let call = <WasiFilesystem as HostDescriptorWithStore<Host>>::$method;
@@ -128,7 +134,7 @@ macro_rules! two_paths {
 pub(in super::super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut interface = linker.instance(INTERFACE)?;
-    one_path!(interface, "create-directory-at", create_directory_at, (), (), false, Intent::New)?;
+    one_path!(interface, "create-directory-at", create_directory_at, (), (), Follow::Never, Intent::New)?;
     one_path!(interface, "stat-at", stat_at, (flags: PathFlags), (), follows(flags), Intent::Look)?;
     one_path!(
         interface, "set-times-at", set_times_at,
@@ -137,17 +143,17 @@ pub(in super::super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<(
     one_path!(
         interface, "open-at", open_at,
         (flags: PathFlags), (how: OpenFlags, mode: DescriptorFlags),
-        follows(flags) && !how.contains(OpenFlags::EXCLUSIVE), intent(how)
+        of_open(flags, how), intent(how)
     )?;
-    one_path!(interface, "remove-directory-at", remove_directory_at, (), (), false, Intent::Use)?;
-    one_path!(interface, "unlink-file-at", unlink_file_at, (), (), false, Intent::Use)?;
+    one_path!(interface, "remove-directory-at", remove_directory_at, (), (), Follow::Never, Intent::Use)?;
+    one_path!(interface, "unlink-file-at", unlink_file_at, (), (), Follow::Never, Intent::Use)?;
     one_path!(interface, "metadata-hash-at", metadata_hash_at, (flags: PathFlags), (), follows(flags), Intent::Look)?;
     interface.func_wrap_concurrent(
         "[method]descriptor.readlink-at",
         |accessor: &Accessor<Host>, (fd, path): (Resource<Descriptor>, String)| {
             Box::pin(async move {
                 let own = accessor.with_getter::<WasiFilesystem>(Host::filesystem);
-                let base = accessor.with(|mut host| steer(host.get(), fd.rep(), &path, false, Intent::Use));
+                let base = accessor.with(|mut host| steer(host.get(), fd.rep(), &path, Follow::BySlash, Intent::Use));
                 let Some(base) = base else { return Ok((refused(),)) };
                 let lent = Resource::new_borrow(base);
                 let call = <WasiFilesystem as HostDescriptorWithStore<Host>>::readlink_at;
@@ -166,7 +172,7 @@ pub(in super::super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<(
         |accessor: &Accessor<Host>, (fd, target, path): (Resource<Descriptor>, String, String)| {
             Box::pin(async move {
                 let own = accessor.with_getter::<WasiFilesystem>(Host::filesystem);
-                let base = accessor.with(|mut host| steer(host.get(), fd.rep(), &path, false, Intent::New));
+                let base = accessor.with(|mut host| steer(host.get(), fd.rep(), &path, Follow::Never, Intent::New));
                 let Some(base) = base else { return Ok((refused(),)) };
                 let lent = Resource::new_borrow(base);
                 let call = <WasiFilesystem as HostDescriptorWithStore<Host>>::symlink_at;
@@ -180,7 +186,7 @@ pub(in super::super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<(
             })
         },
     )?;
-    two_paths!(interface, "rename-at", rename_at, (), false, Intent::Create)?;
+    two_paths!(interface, "rename-at", rename_at, (), Follow::Never, Intent::Create)?;
     two_paths!(interface, "link-at", link_at, (flags: PathFlags), follows(flags), Intent::New)?;
     linker.allow_shadowing(false);
     Ok(())

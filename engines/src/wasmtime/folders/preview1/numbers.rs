@@ -12,6 +12,7 @@ use wiggle::GuestMemory;
 use super::super::super::host::{ModuleHost, Numbers};
 use super::super::locate;
 use super::{EITHER, FOLDERS, RESULT, errno};
+use crate::paths::Follow;
 
 impl Numbers {
     /// Notes the folders that a guest starts with: `count` entries, in this order.
@@ -47,7 +48,7 @@ impl ModuleHost {
 
     /// Replaces the entry of a folder by the folder that a path leads to. Returns the former entry and the last name;
     /// `None` if the number is unknown.
-    pub(super) fn turn(&mut self, fd: i32, path: &[u8], follow: bool) -> Option<Result<(Descriptor, String), Errno>> {
+    pub(super) fn turn(&mut self, fd: i32, path: &[u8], follow: Follow) -> Option<Result<(Descriptor, String), Errno>> {
         let entry = *self.numbers.0.get(&fd)?;
         let slot = self.wasi.ctx().table.get_mut(&Resource::<Descriptor>::new_borrow(entry)).ok()?;
         let Descriptor::Dir(base) = slot else { return None };
