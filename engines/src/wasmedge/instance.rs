@@ -252,6 +252,9 @@ unsafe extern "C" fn answer(
     arguments: *const ffi::WasmEdge_Value,
     result: *mut ffi::WasmEdge_Value,
 ) -> ffi::WasmEdge_Result {
+    if !stack::has_room() {
+        return ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_HostFuncError };
+    }
     // SAFETY: `link` has given WasmEdge imports that live as long as the instance. The state lives as long, and no
     // other code uses it while the guest waits for the answer. There are as many arguments as the function was added
     // with, and room for one result. The memory, if there is one, has as many pages as it says. It is not shared,
@@ -263,7 +266,9 @@ unsafe extern "C" fn answer(
             _ => ffi::WasmEdge_ValueGetI32(*arguments.add(index)).cast_unsigned().into(),
         });
         let values: Vec<u64> = values.collect();
-        let memory = ffi::WasmEdge_CallingFrameGetMemoryInstance(frame, 0);
+        let module = ffi::WasmEdge_CallingFrameGetModuleInstance(frame);
+        // WASI works on the memory with this name, which need not be the first.
+        let memory = ffi::WasmEdge_ModuleInstanceFindMemory(module, string("memory"));
         let memory: &mut [u8] = if memory.is_null() {
             &mut []
         } else {

@@ -77,6 +77,18 @@ pub(super) fn watch() -> io::Result<()> {
     Ok(())
 }
 
+/// Returns whether the guest has left enough stack for a function of WASI. If not, its stack counts as used up. A fault in such a function
+/// would leave it in the middle, with its data half changed.
+pub(super) fn has_room() -> bool {
+    let here = 0_u8;
+    let end = GUARDED[1].load(Ordering::Relaxed);
+    let has_room = ptr::from_ref(&here).addr().saturating_sub(end) >= OWN / 2;
+    if !has_room {
+        REACHED.store(true, Ordering::Relaxed);
+    }
+    has_room
+}
+
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel passes valid facts about the fault.
     let address = unsafe { (*info).si_addr() }.addr();

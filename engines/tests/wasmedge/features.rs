@@ -3,7 +3,7 @@
 use crate::common::{artifact, run, trials};
 use crate::compiled::compile;
 
-trials![wasm_features, what_cannot_run_is_refused];
+trials![wasm_features, wasi_uses_the_memory_of_that_name, what_cannot_run_is_refused];
 
 /// WasmEdge has SIMD, relaxed or not, bulk memory, multiple memories, tail calls and extended constants.
 fn wasm_features() {
@@ -26,6 +26,24 @@ fn wasm_features() {
                 (memory.fill $second (i32.const 65532) (i32.const 1) (i32.const 4))
                 (call $expect (i32.eq (i32.load $first (i32.const 65532)) (i32.const 1)))
                 (call $expect (i32.eq (i32.load $second (i32.const 65532)) (i32.const 0x01010101)))))"#,
+    );
+    let ended = run(&module, &[]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+/// WASI reads and writes the memory that is exported as `memory`, and no other.
+fn wasi_uses_the_memory_of_that_name() {
+    let module = artifact(
+        r#"(module
+            (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+            (memory $first 1)
+            (memory $named (export "memory") 1)
+            (func (export "_start")
+                (if (call $random (i32.const 0) (i32.const 16)) (then unreachable))
+                (if (i64.ne (i64.or (i64.load $first (i32.const 0)) (i64.load $first (i32.const 8))) (i64.const 0))
+                    (then unreachable))
+                (if (i64.eqz (i64.or (i64.load $named (i32.const 0)) (i64.load $named (i32.const 8))))
+                    (then unreachable))))"#,
     );
     let ended = run(&module, &[]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
