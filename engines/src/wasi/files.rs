@@ -8,8 +8,11 @@ use super::descriptors::Descriptor;
 use super::{Memory, Number, Wasi, longs, low, words};
 use crate::rights::{FD_ADVISE, FD_ALLOCATE, FD_FILESTAT_SET_SIZE, FD_READ, FD_SEEK, FD_SYNC, FD_TELL, FD_WRITE};
 
+/// `PIPE_BUF` of Linux: a pipe that `poll` reports ready takes this many bytes at once.
+const PIPE_BUF: usize = 4096;
+
 /// Runs `operation`, and repeats it after an interruption. Another process may share a stream and not want to wait for
-/// it. A guest that wants to wait waits all the same, and a guest that does not is never made to.
+/// it. A guest that wants to wait waits all the same. A guest that does not gets `EAGAIN` if the stream is not ready.
 fn patiently<T>(
     descriptor: &Descriptor,
     flags: PollFlags,
@@ -46,7 +49,9 @@ pub(super) fn read(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) 
 pub(super) fn write(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd, parts, count, length] = words(arguments);
     let file = wasi.table.with(fd, FD_WRITE)?;
-    let parts = memory.outgoing(parts, count)?;
+    // A pipe that is ready takes this much without waiting.
+    let most = if file.is_impatient() { PIPE_BUF } else { usize::MAX };
+    let parts = memory.outgoing(parts, count, most)?;
     let written = patiently(file, PollFlags::OUT, || rustix::io::writev(file, &parts))?;
     memory.put_count(length, written)
 }
@@ -64,7 +69,7 @@ pub(super) fn pread(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64])
 pub(super) fn pwrite(wasi: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [fd, parts, count, offset, length] = longs(arguments);
     let file = wasi.table.with(low(fd), FD_WRITE | FD_SEEK)?;
-    let parts = memory.outgoing(low(parts), low(count))?;
+    let parts = memory.outgoing(low(parts), low(count), usize::MAX)?;
     let written = patiently(file, PollFlags::OUT, || rustix::io::pwritev(file, &parts, offset))?;
     memory.put_count(low(length), written)
 }

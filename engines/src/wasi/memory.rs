@@ -100,10 +100,16 @@ impl<'a> Memory<'a> {
         Ok(parts)
     }
 
-    /// Returns the parts to write to a file.
-    pub(super) fn outgoing(&self, at: u32, count: u32) -> Result<Vec<IoSlice<'_>>, Number> {
+    /// Returns the parts to write to a file, up to so many bytes. The guest calls again for the rest.
+    pub(super) fn outgoing(&self, at: u32, count: u32, mut most: usize) -> Result<Vec<IoSlice<'_>>, Number> {
         let parts = self.parts(at, count)?;
-        Ok(parts.into_iter().filter_map(|part| self.0.get(part)).map(IoSlice::new).collect())
+        let cut = |part: Range<usize>| {
+            let bytes = self.0.get(part)?;
+            let bytes = &bytes[..bytes.len().min(most)];
+            most -= bytes.len();
+            (!bytes.is_empty()).then(|| IoSlice::new(bytes))
+        };
+        Ok(parts.into_iter().map_while(cut).collect())
     }
 
     /// Returns the parts to fill from a file: as many of the first as follow each other in memory. The guest asks again
@@ -141,8 +147,20 @@ mod tests {
         assert_eq!(memory.bytes(16, 0), Ok(&[][..]));
         memory.put_word(0, 14).unwrap();
         memory.put_word(4, 3).unwrap();
-        assert_eq!(memory.outgoing(0, 1).unwrap_err(), Number::FAULT);
-        assert_eq!(memory.outgoing(u32::MAX, 1).unwrap_err(), Number::FAULT);
+        assert_eq!(memory.outgoing(0, 1, 1).unwrap_err(), Number::FAULT);
+        assert_eq!(memory.outgoing(u32::MAX, 1, 1).unwrap_err(), Number::FAULT);
+    }
+
+    /// A write takes no more bytes than the limit.
+    #[test]
+    fn writes_are_cut() {
+        let mut bytes = [0; 64];
+        let mut memory = Memory::new(&mut bytes);
+        for (at, word) in [(0, 40), (4, 4), (8, 50), (12, 6)] {
+            memory.put_word(at, word).unwrap();
+        }
+        let lengths = |most| memory.outgoing(0, 2, most).unwrap().iter().map(|part| part.len()).collect::<Vec<_>>();
+        assert_eq!((lengths(10), lengths(7), lengths(4)), (vec![4, 6], vec![4, 3], vec![4]));
     }
 
     /// Further calls fill parts that overlap, or do not follow each other.

@@ -146,10 +146,12 @@ impl Wasi {
         events
     }
 
-    /// Returns the number of bytes that can be read at once.
+    /// Returns the number of bytes that can be read at once. The kernel's number has 32 bits and a sign: a file that is larger, or shorter
+    /// than the position in it, has none.
     fn readable(&self, fd: u32) -> u64 {
         let Ok(file) = self.table.get(fd) else { return 0 };
-        rustix::io::ioctl_fionread(file).unwrap_or(1)
+        let bytes = rustix::io::ioctl_fionread(file).ok().and_then(|bytes| u32::try_from(bytes).ok());
+        bytes.map_or(1, u64::from)
     }
 }
 

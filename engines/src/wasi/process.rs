@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
 use super::{Memory, Number, Wasi, longs, low, words};
@@ -78,19 +79,7 @@ pub(super) fn monotonic() -> Duration {
 /// `random_get`
 pub(super) fn random_get(_: &mut Wasi, memory: &mut Memory<'_>, arguments: &[u64]) -> Result<(), Number> {
     let [at, length] = words(arguments);
-    let mut rest = memory.bytes_mut(at, length)?;
-    while !rest.is_empty() {
-        // SAFETY: the pointer is to as many writable bytes.
-        let filled = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
-        match usize::try_from(filled) {
-            Ok(filled) => rest = &mut rest[filled..],
-            Err(_) => match std::io::Error::last_os_error() {
-                error if error.kind() == std::io::ErrorKind::Interrupted => {}
-                error => return Err(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO).into()),
-            },
-        }
-    }
-    Ok(())
+    getrandom::fill(memory.bytes_mut(at, length)?).map_err(|_| Errno::IO.into())
 }
 
 /// `sched_yield`
