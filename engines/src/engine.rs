@@ -41,6 +41,11 @@ pub trait Engine: Send + Sync {
         true
     }
 
+    /// Returns whether `compile` uses several threads, so that a compile with the tuning `serial` needs less memory.
+    fn compiles_in_parallel(&self) -> bool {
+        false
+    }
+
     /// Returns whether `compile` writes files, in a folder for temporary files; if not, it uses memory alone.
     fn writes_files(&self) -> bool {
         false

@@ -63,6 +63,10 @@ impl Engine for Wasmer {
         &self.identity
     }
 
+    fn compiles_in_parallel(&self) -> bool {
+        !self.tuning().serial
+    }
+
     /// Refuses fuel and other machines. Options for programs that serve have no effect, as with any program that does
     /// not serve.
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {

@@ -70,6 +70,10 @@ impl Engine for Wasmtime {
         &self.identity
     }
 
+    fn compiles_in_parallel(&self) -> bool {
+        !self.tuning().serial
+    }
+
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
         Ok(Box::new(Self::tuned(tuning)?))
     }

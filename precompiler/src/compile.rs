@@ -58,31 +58,34 @@ pub(crate) struct Input<'a> {
 }
 
 /// Compiles in a worker on all cores. If that needs too much memory, compiles once more on one core, because each thread of a compiler has
-/// memory of its own. Dropping the future kills the worker.
+/// memory of its own. The time limit is for both together. Dropping the future kills the worker.
 pub(crate) async fn compile(
     settings: &Settings,
     engine: &dyn Engine,
     input: Input<'_>,
 ) -> Result<Compiled, CompileFailure> {
     let started = Instant::now();
-    let compiled = match compile_once(settings, engine, &input).await {
-        Err(CompileFailure::Worker(WorkerError::OutOfMemory { .. })) if !engine.tuning().serial => {
+    match compile_once(settings, engine, &input, started).await {
+        Err(CompileFailure::Worker(WorkerError::OutOfMemory { .. })) if engine.compiles_in_parallel() => {
             tracing::info!("the compile needs too much memory on all cores; compiling on one");
             let serial = engine.tuned(&Tuning { serial: true, ..engine.tuning().clone() });
             let serial = serial
                 .map_err(|error| CompileFailure::Refused(CompileError::Unsupported { reason: error.to_string() }))?;
-            compile_once(settings, &*serial, &input).await
+            compile_once(settings, &*serial, &input, started).await
         }
         compiled => compiled,
-    };
-    compiled.map(|compiled| Compiled { elapsed: started.elapsed(), ..compiled })
+    }
 }
 
-async fn compile_once(settings: &Settings, engine: &dyn Engine, input: &Input<'_>) -> Result<Compiled, CompileFailure> {
-    let started = Instant::now();
+async fn compile_once(
+    settings: &Settings,
+    engine: &dyn Engine,
+    input: &Input<'_>,
+    started: Instant,
+) -> Result<Compiled, CompileFailure> {
     let output = io("make the output of", rustix::fs::memfd_create("prewasi-artifact", flags()).map_err(Into::into))?;
     let mut worker = Worker::spawn(settings, engine, input, &output)?;
-    let status = worker.wait(settings.compile_timeout).await?;
+    let status = worker.wait(settings.compile_timeout, started).await?;
     let said = worker.said();
     let report = report(settings, status, &said)?;
     let peak_memory = match report {
@@ -149,9 +152,9 @@ impl Worker {
         }
     }
 
-    /// Waits for the end of the worker, at most for `limit`.
-    async fn wait(&mut self, limit: Duration) -> Result<ExitStatus, CompileFailure> {
-        match tokio::time::timeout(limit, self.pidfd.readable()).await {
+    /// Waits for the end of the worker, at most until `limit` after `started`.
+    async fn wait(&mut self, limit: Duration, started: Instant) -> Result<ExitStatus, CompileFailure> {
+        match tokio::time::timeout(limit.saturating_sub(started.elapsed()), self.pidfd.readable()).await {
             Ok(ready) => {
                 io("wait for", ready.map(drop))?;
                 self.ended = true;
