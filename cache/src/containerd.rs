@@ -75,6 +75,23 @@ impl ContainerdStore {
         Ok(answer.version)
     }
 
+    /// Lists the image records with this manifest or index.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Remote`].
+    pub async fn images_of(&self, target: &Digest) -> Result<Vec<ImageRecord>, StoreError> {
+        self.list_images(vec![format!("target.digest=={target}")]).await
+    }
+
+    async fn list_images(&self, filters: Vec<String>) -> Result<Vec<ImageRecord>, StoreError> {
+        let request = ListImagesRequest { filters };
+        let answer = self
+            .link
+            .call("list", "images", self.link.images(), request, |mut client, r| async move { client.list(r).await })
+            .await?;
+        answer.images.into_iter().map(image_record).collect()
+    }
+
     /// Lists the names of all namespaces of this containerd.
     ///
     /// # Errors
@@ -259,12 +276,7 @@ impl ContentStore for ContainerdStore {
     }
 
     async fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
-        let request = ListImagesRequest::default();
-        let answer = self
-            .link
-            .call("list", "images", self.link.images(), request, |mut client, r| async move { client.list(r).await })
-            .await?;
-        answer.images.into_iter().map(image_record).collect()
+        self.list_images(Vec::new()).await
     }
 
     async fn image(&self, name: &str) -> Result<Option<ImageRecord>, StoreError> {

@@ -37,6 +37,6 @@ pub const COMPILE_PEAK_BYTES: &str = "prewasi.io/compile-peak-bytes";
 pub const SIZE_BYTES: &str = "prewasi.io/size-bytes";
 /// On an artifact, for people and `ls`: the time of the compile, in RFC 3339. Written by the precompiler; since 0.1.
 pub const CREATED: &str = "prewasi.io/created";
-/// On a keeper, the anchor of native code of files without an image: until when a lease keeps it, as RFC 3339 has it. Written when a file is
-/// compiled, read at its next use; since 0.1.
+/// On a keeper, the anchor of native code of files without an image: the time until which a lease keeps it, in RFC 3339. Written when a
+/// file is compiled and when the lease is renewed, read at each use; since 0.1.
 pub const KEPT_UNTIL: &str = "prewasi.io/kept-until";

@@ -52,6 +52,6 @@ pub use engine::{
 };
 pub use fingerprint::Fingerprint;
 pub use machine::Machine;
-pub use prewasi_oci::{PreambleError, WasmKind};
+pub use prewasi_oci::{MAGIC, PreambleError, WasmKind};
 pub use tuning::{Optimize, Tuning, TuningError};
 pub use wasm::{Wasm, WasmError};

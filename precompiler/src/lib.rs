@@ -27,7 +27,7 @@ pub use containerd::containerd_version;
 pub use entrypoint::{is_named_wasm, split_function};
 pub use error::{DataError, ImageError, PrepareError, chain};
 pub use image::{Content, DataFile, Image, Layer, overlap};
-pub use options::{OF_RUNC, Options, OptionsError, Place, Preopens};
+pub use options::{Options, OptionsError, Place, Preopens};
 pub use precompiler::{ContainerImage, Origin, Owner, Pin, Precompiler};
 pub use prewasi_cache::{ContainerRecord, Extension};
 pub use prewasi_oci::Digest;

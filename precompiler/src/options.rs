@@ -42,7 +42,7 @@ const VARIABLE: &str = "PREWASI_CONFIG";
 const ADDRESS: &str = "PREWASI_HTTP_ADDRESS";
 
 /// Options of runc, which distributions and guides write into the table of any runtime. The shim reads them.
-pub const OF_RUNC: [&str; 13] = [
+const OF_RUNC: [&str; 13] = [
     "BinaryName",
     "CriuImagePath",
     "CriuPath",

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prewasi_cache::{
-    ArtifactCache, ArtifactKey, ContainerRecord, ContainerdStore, ContentStore, Digest, ImageRecord, LayoutStore,
-    StoreError,
+    AnchorLabel, ArtifactCache, ArtifactKey, ContainerRecord, ContainerdStore, ContentStore, Digest, ImageRecord,
+    LayoutStore, StoreError,
 };
 use prewasi_engines::{Engine, LoadError, NativeCode, Program, Wasm, WasmKind, version_label};
 
@@ -147,12 +147,15 @@ impl Precompiler {
         image.process(&*self.store).await
     }
 
-    /// Finds the record of an image by the digest of its manifest or index. `name` is a name that the image may have, perhaps a short one.
-    /// Among several records with that digest, a record of that name comes first.
+    /// Finds containerd's record of an image by the digest of its manifest or index. `name` is a name that the image may have, perhaps a
+    /// short one. Among several records with that digest, a record of that name comes first.
+    ///
+    /// # Errors
+    /// [`ImageError::Store`] if containerd does not list them.
     pub async fn image_of_target(&self, target: &Digest, name: &str) -> Result<Option<ImageRecord>, ImageError> {
         let error = |source| ImageError::Store { image: name.to_owned(), source };
-        let records = self.store.images().await.map_err(error)?;
-        let records: Vec<_> = records.into_iter().filter(|record| record.target == *target).collect();
+        let Some(containerd) = &self.containerd else { return Ok(None) };
+        let records = containerd.images_of(target).await.map_err(error)?;
         Ok(find(&records, name).or_else(|| records.into_iter().next()))
     }
 
@@ -193,7 +196,8 @@ impl Precompiler {
         file: File,
         engine: &dyn Engine,
     ) -> Result<Option<Box<dyn Program>>, PrepareError> {
-        match self.source_of_file(owner, name, file)? {
+        let code = format!("{}/{}", engine.name(), version_label(engine));
+        match self.source_of_file(owner, name, file, &code)? {
             Some(source) => self.load_source(&source, engine).await.map(Some),
             None => Ok(None),
         }
@@ -218,7 +222,14 @@ impl Precompiler {
         Ok(ready)
     }
 
-    fn source_of_file(&self, owner: Owner<'_>, name: &str, file: File) -> Result<Option<Source>, PrepareError> {
+    /// Describes a file as a source of this version of an engine's code.
+    fn source_of_file(
+        &self,
+        owner: Owner<'_>,
+        name: &str,
+        file: File,
+        code: &str,
+    ) -> Result<Option<Source>, PrepareError> {
         let subject = match owner {
             Owner::Image(image) => format!("{name} of image {}", image.name),
             Owner::Nobody | Owner::Outside(_) => name.to_owned(),
@@ -233,7 +244,7 @@ impl Precompiler {
             Owner::Image(image) => (Some(image.manifest.clone()), None),
             // In a layout nothing would ever go.
             Owner::Outside(name) if self.containerd.is_some() => {
-                let keeper = Keeper::of(name);
+                let keeper = Keeper::of(name, code);
                 (Some(keeper.digest.clone()), Some(keeper))
             }
             Owner::Nobody | Owner::Outside(_) => (None, None),
@@ -326,7 +337,8 @@ impl Precompiler {
     /// Writes the artifact's digest to a label of the image record, for people who read `ctr images ls`. A write costs containerd a
     /// transaction, so it is skipped if the `labels` that were read have the value already.
     async fn mark_image(&self, image: &str, labels: &BTreeMap<String, String>, engine: &dyn Engine, artifact: &Digest) {
-        let key = format!("runwasi.io/precompiled/{}/{}", engine.name(), version_label(engine));
+        let label = AnchorLabel { engine: engine.name().to_owned(), version: version_label(engine), source: None };
+        let key = label.plain();
         if labels.get(&key).is_some_and(|noted| noted == artifact.as_str()) {
             return;
         }
@@ -405,7 +417,8 @@ mod tests {
         let precompiler = Precompiler::connect(settings).await.unwrap();
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(MODULE, 0).unwrap();
-        let source = precompiler.source_of_file(Owner::Nobody, "/a.wasm", file.try_clone().unwrap()).unwrap().unwrap();
+        let source =
+            precompiler.source_of_file(Owner::Nobody, "/a.wasm", file.try_clone().unwrap(), "e/1").unwrap().unwrap();
         let (opened, _) = precompiler.open(&source).await.unwrap();
         file.write_all_at(b"\x0b\x02\x01\0", MODULE.len() as u64).unwrap();
         assert_eq!(read(&opened).unwrap(), MODULE);

@@ -39,9 +39,11 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Makes the keeper of an owner: the same for all containers, in all versions.
-    pub(super) fn of(owner: &str) -> Self {
-        let bytes = serde_json::json!({ "format": FORMAT, "keeps": "native code of files", "owner": owner });
+    /// Makes the keeper of an owner and of one version of an engine's code (`ENGINE/VERSION`), the same for all containers. After an
+    /// upgrade the old code expires with its own keeper.
+    pub(super) fn of(owner: &str, code: &str) -> Self {
+        let bytes =
+            serde_json::json!({ "format": FORMAT, "keeps": "native code of files", "owner": owner, "code": code });
         let bytes = bytes.to_string().into_bytes();
         Self { digest: Digest::of(&bytes), bytes }
     }
@@ -65,10 +67,15 @@ impl Precompiler {
         let mut file = File::from(file?);
         file.write_all(&keeper.bytes).map_err(failed)?;
         let labels = [(labels::KEPT_UNTIL.to_owned(), (now + KEPT).to_string())].into();
-        // It is not given back: it ends by itself.
         let lease = self.store.lease(KEPT).await?;
         let size = keeper.bytes.len() as u64;
-        self.store.write(&lease, NewBlob { digest: &keeper.digest, size, file: &file, labels: &labels }).await
+        let blob = NewBlob { digest: &keeper.digest, size, file: &file, labels: &labels };
+        let written = self.store.write(&lease, blob).await;
+        if written.is_err() {
+            // The lease of a keeper that was written ends by itself.
+            let _ = self.store.release(lease).await;
+        }
+        written
     }
 }
 
@@ -82,11 +89,12 @@ fn is_enough(now: Timestamp, until: Timestamp) -> bool {
 mod tests {
     use super::*;
 
-    /// Each owner has one keeper.
+    /// Each owner has one keeper for each version of the code.
     #[test]
     fn owners_have_keepers() {
-        assert_eq!(Keeper::of("a"), Keeper::of("a"));
-        assert_ne!(Keeper::of("a").digest, Keeper::of("").digest);
+        assert_eq!(Keeper::of("a", "e/1"), Keeper::of("a", "e/1"));
+        assert_ne!(Keeper::of("a", "e/1").digest, Keeper::of("", "e/1").digest);
+        assert_ne!(Keeper::of("a", "e/1").digest, Keeper::of("a", "e/2").digest);
     }
 
     /// A keeper is renewed in the second half of its time, and when its time is longer than the limit.

@@ -25,7 +25,7 @@ pub struct Pin {
 /// The image in a container's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContainerImage {
-    /// The container was made without an image.
+    /// The record names no image, and none was chosen before.
     None,
     /// This manifest, even if the image's name now refers to another one.
     Pinned(Pin),
@@ -36,16 +36,24 @@ pub enum ContainerImage {
 impl ContainerImage {
     /// Reads the image from the record of the container `id`.
     pub fn of(record: &ContainerRecord, id: &str) -> Self {
-        let Some(image) = record.image.clone() else { return Self::None };
         let note = record.extensions.get(labels::PIN).filter(|note| note.type_url == labels::PIN_TYPE);
-        match note.map(|note| serde_json::from_slice::<Pin>(&note.value)) {
-            Some(Ok(pin)) if pin.image == image => return Self::Pinned(pin),
-            // A client that changed the record's image wants the new one.
-            Some(Ok(pin)) => tracing::debug!(id, image, was = pin.image, "the record names another image than before"),
-            Some(Err(error)) => tracing::warn!(id, %error, "what the record says of its image cannot be used"),
-            None => {}
+        let note = note.map(|note| serde_json::from_slice::<Pin>(&note.value));
+        if let Some(Err(error)) = &note {
+            tracing::warn!(id, %error, "the note about the container's image cannot be used");
         }
-        Self::Named(image)
+        match (record.image.clone(), note) {
+            // Docker's records name no image.
+            (None, Some(Ok(pin))) => Self::Pinned(pin),
+            (None, _) => Self::None,
+            (Some(image), Some(Ok(pin))) if pin.image == image => Self::Pinned(pin),
+            (Some(image), note) => {
+                // A client that changed the record's image wants the new one.
+                if let Some(Ok(pin)) = note {
+                    tracing::debug!(id, image, was = pin.image, "the record names another image than before");
+                }
+                Self::Named(image)
+            }
+        }
     }
 }
 
@@ -80,7 +88,26 @@ impl Precompiler {
 
 #[cfg(test)]
 mod tests {
+    use prewasi_cache::Extension;
+
     use super::*;
+
+    /// A pin counts if the record names its image or none, as Docker's does.
+    #[test]
+    fn records() {
+        let pin = Pin { image: "a".to_owned(), manifest: Digest::of(b"m"), media_type: "t".to_owned() };
+        let note = Extension { type_url: labels::PIN_TYPE.to_owned(), value: serde_json::to_vec(&pin).unwrap() };
+        let of = |image: Option<&str>, note: Option<&Extension>| {
+            let extensions = note.map(|note| (labels::PIN.to_owned(), note.clone())).into_iter().collect();
+            let record = ContainerRecord { image: image.map(str::to_owned), extensions, ..ContainerRecord::default() };
+            ContainerImage::of(&record, "id")
+        };
+        assert_eq!(of(Some("a"), Some(&note)), ContainerImage::Pinned(pin.clone()));
+        assert_eq!(of(Some("b"), Some(&note)), ContainerImage::Named("b".to_owned()));
+        assert_eq!(of(None, Some(&note)), ContainerImage::Pinned(pin));
+        assert_eq!(of(None, Some(&Extension::default())), ContainerImage::None);
+        assert_eq!(of(None, None), ContainerImage::None);
+    }
 
     /// A written pin is read back; one with an unknown field, or without a valid digest, is ignored.
     #[test]

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use prewasi_cache::{Artifact, ArtifactKey, Digest, Lock, Lookup, MissReason, fault, labels};
+use prewasi_cache::{AnchorLabel, Artifact, ArtifactKey, Digest, Lock, Lookup, MissReason, fault, labels};
 use prewasi_engines::{Engine, version_label};
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -65,8 +65,6 @@ struct Trouble {
 /// Maximum number of files of one image whose artifacts are stored. A container can change a file and execute it again and again. Its
 /// artifacts are stored outside the container, so their number must be limited.
 const FILES_MAX: usize = 64;
-/// Prefix of the anchor's labels that name artifacts.
-const ARTIFACT_LABELS: &str = "runwasi.io/precompiled/";
 
 impl Precompiler {
     /// Looks the artifact up; on a miss waits for a process that compiles the same, else compiles and stores.
@@ -75,12 +73,8 @@ impl Precompiler {
             return self.compile(source, engine).await.map(Ready::unstored);
         };
         let trouble = Trouble::default();
-        if let Some(keeper) = &source.keeper
-            && let Err(error) = self.keep(keeper).await
-        {
-            self.cache_failure(&key, engine, &trouble, "keep artifacts", &error);
-        }
         if let Some(ready) = self.look_up(&key, engine, Origin::Cached, &trouble).await {
+            self.keep_for(source, &key, engine, &trouble).await;
             return Ok(ready);
         }
         // A layer that cannot be compiled must not wait for its turn first.
@@ -181,6 +175,7 @@ impl Precompiler {
     ) -> Result<Ready, PrepareError> {
         let compiled = self.compile(source, engine).await?;
         fault::point("compiled");
+        self.keep_for(source, key, engine, trouble).await;
         if self.is_full(key).await {
             tracing::warn!(source = %key.source, anchor = %key.anchor, "no more than {FILES_MAX} files of an image are kept compiled");
             return Ok(Ready::unstored(compiled));
@@ -194,6 +189,15 @@ impl Precompiler {
         }
     }
 
+    /// Sees to it that the keeper of a source stays, if it has one.
+    async fn keep_for(&self, source: &Source, key: &ArtifactKey, engine: &dyn Engine, trouble: &Trouble) {
+        if let Some(keeper) = &source.keeper
+            && let Err(error) = self.keep(keeper).await
+        {
+            self.cache_failure(key, engine, trouble, "keep artifacts", &error);
+        }
+    }
+
     /// Returns whether an image has the maximum number of artifacts of files.
     async fn is_full(&self, key: &ArtifactKey) -> bool {
         if key.anchor == key.source {
@@ -201,7 +205,7 @@ impl Precompiler {
         }
         // A store that cannot be read will report that at the write.
         let Ok(Some(anchor)) = self.store.info(&key.anchor).await else { return false };
-        anchor.labels.keys().filter(|label| label.starts_with(ARTIFACT_LABELS)).count() >= FILES_MAX
+        anchor.labels.keys().filter(|label| AnchorLabel::is_leading(label)).count() >= FILES_MAX
     }
 
     async fn compile(&self, source: &Source, engine: &dyn Engine) -> Result<Compiled, PrepareError> {

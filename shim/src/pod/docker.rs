@@ -2,7 +2,8 @@
 //!
 //! Docker before 28, and any Docker without the containerd image store, names no image in the container's record. But its daemon has a
 //! folder for each container, with `/etc/hostname` and similar files that it mounts. The daemon notes there its facts about the container.
-//! The shim reads the notes only from a file of root's, and only if they are about this very container.
+//! The shim looks for notes only if the container's record has dockerd's label. It reads them only from a file of root's, and only if they
+//! are about this very container.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -14,6 +15,8 @@ use prewasi_precompiler::Digest;
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
+/// Label that dockerd sets on the record of each of its containers.
+pub(crate) const LABEL: &str = "com.docker/engine.bundle.path";
 /// The files of a container that Docker's daemon mounts from the container's folder. They lie there under the name that they have in
 /// `/etc`.
 const MOUNTED: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
@@ -94,7 +97,7 @@ fn folder_of_containers(mount: &Mount) -> Option<PathBuf> {
     (source.file_name()? == name).then(|| source.parent()?.parent().map(Path::to_owned)).flatten()
 }
 
-/// Reads a file that nobody but root can have written.
+/// Reads a file that belongs to root and that no other user can write.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);

@@ -45,6 +45,9 @@ impl Pod {
 
     /// Says once which options of the runtime are meant for runc and not obeyed here.
     fn warn_of_options(&self, new: &NewContainer) {
+        if self.warned.load(Ordering::Relaxed) {
+            return;
+        }
         // Options that cannot be read fail the creation.
         let ignored = new.options.for_runc().map(|runc| runc.ignored).unwrap_or_default();
         if !ignored.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 use libcontainer::oci_spec::runtime::Spec;
-use prewasi_engines::{Engine, Machine, Program, RunError};
+use prewasi_engines::{Engine, MAGIC, Machine, Program, RunError};
 use prewasi_precompiler::{
     ContainerImage, Content, Digest, Image, ImageError, Options, OptionsError, Owner, Pin, Precompiler, PrepareError,
     Settings, StoreAddress,
@@ -25,7 +25,6 @@ use crate::pod::spec;
 use crate::telemetry::trace::Origin;
 
 /// The first bytes of wasm in binary form.
-const MAGIC: &[u8] = b"\0asm";
 /// The engine's name in log lines about native programs.
 const NATIVE: &str = "native";
 
@@ -136,14 +135,18 @@ struct Chosen {
     /// Whether an earlier record pins the container to this image.
     is_noted: bool,
     stop_signal: Option<i32>,
-    /// The owner of the files, for a container without an image of containerd's.
-    outside: String,
+    /// The owner of the files, for a container without an image of containerd's. `None` if the image is not known.
+    outside: Option<String>,
 }
 
 impl Chosen {
     /// Returns the owner of the native code of the container's files.
     fn owner(&self) -> Owner<'_> {
-        self.image.as_ref().map_or(Owner::Outside(&self.outside), Owner::Image)
+        match (&self.image, &self.outside) {
+            (Some(image), _) => Owner::Image(image),
+            (None, Some(owner)) => Owner::Outside(owner),
+            (None, None) => Owner::Nobody,
+        }
     }
 }
 
@@ -309,7 +312,7 @@ impl Search<'_> {
     /// Reads the image that the container was made from, as it was then.
     async fn image(&self, spec: &Spec, precompiler: &Precompiler) -> Result<Chosen, PayloadError> {
         let record = precompiler.container(self.id).await?;
-        let docker = docker::noted(self.id, spec);
+        let docker = record.labels.contains_key(docker::LABEL).then(|| docker::noted(self.id, spec)).flatten();
         let known = match self.pin {
             Some(pin) => ContainerImage::Pinned(pin.clone()),
             None => ContainerImage::of(&record, self.id),
@@ -318,7 +321,7 @@ impl Search<'_> {
             ContainerImage::None => {
                 let image = self.image_of_docker(docker.as_ref(), precompiler).await?;
                 let stop_signal = stop_signal::of_container(&record, docker.as_ref(), image.as_ref());
-                let outside = docker.map(|docker| docker.id.to_string()).unwrap_or_default();
+                let outside = Some(docker.map(|docker| docker.id.to_string()).unwrap_or_default());
                 return Ok(Chosen {
                     pin: image.as_ref().map(Pin::of),
                     image,
@@ -389,7 +392,7 @@ fn tuned(
 /// Returns whether a file is wasm, by its name or its first bytes.
 fn is_wasm(entrypoint: &Entrypoint, file: &fs::File) -> Result<bool, PayloadError> {
     let failed = |source| PayloadError::Entrypoint { program: entrypoint.program.clone(), source };
-    Ok(entrypoint.is_named_wasm() || entrypoint::starts_with(file, MAGIC).map_err(failed)?)
+    Ok(entrypoint.is_named_wasm() || entrypoint::starts_with(file, &MAGIC).map_err(failed)?)
 }
 
 /// Lists mounts that could not be searched, for a message.
