@@ -6,7 +6,6 @@
 
 mod runc;
 
-use std::fs;
 use std::path::PathBuf;
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -36,6 +35,8 @@ pub(crate) enum ContainerOptionsError {
     Type { found: String },
     #[error("cannot use the options of the runtime: they are malformed")]
     Malformed(#[source] ProtobufError),
+    #[error("cannot use the options of the runtime: {name} has a value of another type than runc's option")]
+    Value { name: String },
     #[error("cannot use the options of the runtime: they are not UTF-8")]
     NotUtf8(#[source] std::string::FromUtf8Error),
     #[error(transparent)]
@@ -63,11 +64,10 @@ impl RuntimeOptions {
                 runc::read(name, &self.value).map_err(ContainerOptionsError::Malformed)
             }
             _ => {
-                let (path, text) = self.decode()?;
-                let text =
-                    if path.as_os_str().is_empty() { text } else { fs::read_to_string(path).unwrap_or_default() };
-                // The code that reads the other options of the table reports its mistakes.
-                Ok(text.parse().map(|table| runc::read_table(&table)).unwrap_or_default())
+                // A file has no options of runc. The code that reads the other options reports the mistakes of the document.
+                let (_, text) = self.decode()?;
+                let table: toml::Table = text.parse().unwrap_or_default();
+                runc::read_table(&table).map_err(|name| ContainerOptionsError::Value { name })
             }
         }
     }

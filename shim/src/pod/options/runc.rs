@@ -82,21 +82,25 @@ impl Field {
 }
 
 /// Reads the table of a runtime, in which other options may stand as well.
-pub(super) fn read_table(table: &Table) -> Runc {
+///
+/// # Errors
+/// The name of an option whose value has the wrong type.
+pub(super) fn read_table(table: &Table) -> Result<Runc, String> {
     let mut read = Runc::default();
     let number = |value: &Value| value.as_integer().and_then(|number| u32::try_from(number).ok());
     for (name, value) in table {
         match (Field::called(name), value) {
-            (Field::User, value) => read.owner.0 = number(value),
-            (Field::Group, value) => read.owner.1 = number(value),
+            (Field::User, value) if number(value).is_some() => read.owner.0 = number(value),
+            (Field::Group, value) if number(value).is_some() => read.owner.1 = number(value),
             (Field::NoNewKeyring, Value::Boolean(set)) => read.no_new_keyring = *set,
             (Field::NoPivotRoot, Value::Boolean(set)) => read.no_pivot_root = *set,
             // Generated configurations write out empty values.
             (Field::Ignored(name), Value::String(text)) if !text.is_empty() => read.ignored.push(name),
+            (Field::User | Field::Group | Field::NoNewKeyring | Field::NoPivotRoot, _) => return Err(name.clone()),
             _ => {}
         }
     }
-    read
+    Ok(read)
 }
 
 /// Reads a message of one of the two types.
@@ -133,7 +137,13 @@ mod tests {
     /// empty values that CRI's configuration writes out.
     #[test]
     fn tables_are_read() {
-        let read = |text: &str| read_table(&text.parse().unwrap());
+        let parsed = |text: &str| read_table(&text.parse().unwrap());
+        let read = |text: &str| parsed(text).unwrap();
+        for (text, name) in
+            [("NoPivotRoot = \"true\"", "NoPivotRoot"), ("IoUid = \"5\"", "IoUid"), ("IoGid = -1", "IoGid")]
+        {
+            assert_eq!(parsed(text), Err(name.to_owned()));
+        }
         let of_k3s = read("BinaryName = \"/usr/local/bin/containerd-shim-wasmtime-v1\"\nSystemdCgroup = true");
         assert_eq!(of_k3s, Runc { ignored: vec!["BinaryName"], ..Runc::default() });
         let of_containerd = "BinaryName = \"\"\nCriuImagePath = \"\"\nIoGid = 0\nIoUid = 5\nNoNewKeyring = true\nNoPivotRoot = true\nRoot = \"\"\nShimCgroup = \"\"\nnetwork = \"none\"";
