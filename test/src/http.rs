@@ -27,6 +27,7 @@ pub fn get(address: &str, path: &str) -> Result<(u16, String), String> {
     let ask = || {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(LIMIT))?;
+        // A body of HTTP/1.0 is never in chunks.
         write!(stream, "GET {path} HTTP/1.0\r\nHost: prewasi\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

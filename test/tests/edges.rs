@@ -1,6 +1,7 @@
 //! The direction of knowledge between the crates, as `docs/architecture.md` draws it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 
 use cargo_metadata::{Metadata, MetadataCommand, Package};
@@ -81,4 +82,23 @@ fn modules_make_no_circles() {
         }
     }
     assert!(found.is_empty(), "there are circles:\n{found}");
+}
+
+/// The search finds a circle by an import, a path and a re-export, and leaves out modules beside it, and a module's use of those above it.
+#[test]
+fn circles_are_found() {
+    let folder = tempfile::tempdir().expect("there is a folder for temporary files");
+    fs::create_dir_all(folder.path().join("src/c")).expect("the folder is new");
+    for (file, text) in [
+        ("lib.rs", "mod a;\nmod b;\nmod c;\nmod d;\npub struct Root;\n"),
+        ("a.rs", "use crate::b::Deep;\nfn f(_: Deep) {}\npub struct A;\n"),
+        ("b.rs", "pub(crate) use crate::c::inner::Deep;\n"),
+        ("c.rs", "pub(crate) mod inner;\nfn g() { crate::a::f(); }\nstruct C;\n"),
+        ("c/inner.rs", "use super::C;\nuse crate::Root;\npub struct Deep(C, Root, crate::a::A);\n"),
+        ("d.rs", "use crate::a::A;\nfn h(_: A) {}\n"),
+    ] {
+        fs::write(folder.path().join("src").join(file), text).expect("the folder is ours");
+    }
+    let names = ["a", "c/inner"].map(str::to_owned).into();
+    assert_eq!(Crate::read(folder.path()).circles(), [names].into());
 }

@@ -11,8 +11,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use containerd_shim_protos::api::{
-    ConnectResponse, CreateTaskRequest, DeleteRequest, ExecProcessRequest, PidsResponse, StateRequest, StateResponse,
-    StatsResponse, Status, WaitResponse,
+    ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse, ExecProcessRequest,
+    PidsResponse, StartResponse, StateRequest, StateResponse, StatsResponse, Status, WaitResponse,
 };
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
@@ -227,7 +227,8 @@ impl Played {
         match method.as_str() {
             "Connect" => {
                 let [now, then] = [now, then].map(parse::<ConnectResponse>);
-                assert!(now.shim_pid > 0 && now.task_pid > 0 && !then.version.is_empty(), "{now:?}");
+                assert!(now.shim_pid > 0 && now.task_pid > 0, "{now:?}");
+                assert_eq!(now.version, then.version);
             }
             "Pids" => assert!(!parse::<PidsResponse>(now).processes.is_empty()),
             "Stats" => {
@@ -239,7 +240,18 @@ impl Played {
                 let [now, then] = [now, then].map(|payload| parse::<WaitResponse>(payload).exit_status);
                 assert_eq!(now, then, "exit status");
             }
-            _ => {}
+            "Delete" => {
+                let [now, then] = [now, then].map(parse::<DeleteResponse>);
+                assert_eq!(now.exit_status, then.exit_status);
+                assert!(now.pid > 0 && now.exited_at.is_some(), "{now:?}");
+            }
+            "State" => {
+                let [now, then] = [now, then].map(parse::<StateResponse>);
+                assert_eq!((now.status, now.exit_status, now.terminal), (then.status, then.exit_status, then.terminal));
+            }
+            "Create" => assert!(parse::<CreateTaskResponse>(now).pid > 0),
+            "Start" => assert!(parse::<StartResponse>(now).pid > 0),
+            _ => assert_eq!(now, then, "{method}"),
         }
     }
 }
@@ -299,6 +311,7 @@ async fn play(
             Frame::Response(response) => played.compare(stream, &response).await,
         }
     }
+    assert!(played.pending.is_empty(), "each request has an answer: {:?}", played.pending.keys());
     drop(played.clients);
     eventually("the end of the shim", LIMIT, async || {
         if socket.exists() { Err(format!("{} is there", socket.display())) } else { Ok(()) }
