@@ -69,7 +69,7 @@ impl NativeExecutor {
         if std::env::var_os("PATH").is_none() {
             command.env("PATH", DEFAULT_PATH);
         }
-        // The standard library's `exec` resets ignored and blocked signals, which the program would otherwise inherit.
+        // `exec` of the standard library resets the signal mask and SIGPIPE. Other ignored signals were reset before.
         NativeError::Program { program: program.clone(), source: command.exec() }
     }
 
