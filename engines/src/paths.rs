@@ -68,6 +68,18 @@ pub(crate) fn locate(base: BorrowedFd<'_>, path: &[u8], follow: Follow) -> Resul
     walk(base, path, follow, Reach::Root)
 }
 
+/// Returns the error of a call that changes a name with a slash behind it, if the name is that of a link. The kernel
+/// follows no link there. `makes` tells if the call makes the name.
+#[cfg(feature = "wasmtime")]
+pub(crate) fn refusal_of_link(base: BorrowedFd<'_>, path: &[u8], makes: bool) -> Option<Errno> {
+    if !path.ends_with(b"/") {
+        return None;
+    }
+    let place = locate(base, path, Follow::Never).ok()?;
+    link(&place).ok()??;
+    Some(if makes { Errno::EXIST } else { Errno::NOTDIR })
+}
+
 /// Finds the place of a path that starts in `base` and stays in it, links included. The place stays in it whatever others
 /// do to its name meanwhile: a call that looks gets no name with a slash, which would make the kernel follow a new link.
 ///
@@ -211,7 +223,7 @@ fn link(place: &Place) -> Result<Option<Vec<u8>>, Errno> {
 }
 
 /// Removes slashes at the end.
-fn trimmed(path: &[u8]) -> &[u8] {
+pub(crate) fn trimmed(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     &path[..end]
 }

@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
-use crate::paths::{Follow, again};
+use crate::paths::{Follow, again, trimmed};
 
 /// The intent of a call for the file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Working {
 
     /// Chooses a place. Reports on standard error if nobody knows which one.
     pub(crate) fn choose(&self, path: &[u8], follow: Follow, intent: Intent) -> Choice {
-        let choice = self.chosen(path, follow == Follow::Always, intent);
+        let choice = self.chosen(path, follow, intent);
         let is_new = |told: &mut BTreeSet<Vec<u8>>| told.len() < TOLD && told.insert(path.to_vec());
         if choice == Choice::Unknown && self.told.lock().is_ok_and(|mut told| is_new(&mut told)) {
             let path = Path::new(OsStr::from_bytes(path));
@@ -94,7 +94,7 @@ impl Working {
         choice
     }
 
-    fn chosen(&self, path: &[u8], follow: bool, intent: Intent) -> Choice {
+    fn chosen(&self, path: &[u8], follow: Follow, intent: Intent) -> Choice {
         // An absolute path comes from a library that strips nothing, and a path that climbs is relative.
         let is_relative = matches!(path, b"" | b"." | b"./" | b"..") || path.starts_with(b"../");
         if is_relative || path.starts_with(b"/") {
@@ -106,18 +106,20 @@ impl Working {
             again(|| openat2(from, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS))
         };
         let makes = matches!(intent, Intent::Create | Intent::New);
-        let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b"."[..], |slash| &path[..slash]);
+        let name = trimmed(path);
+        let parent = name.iter().rposition(|byte| *byte == b'/').map_or(&b"."[..], |slash| &name[..slash]);
         let has_parent = |from: &OwnedFd| look(from, parent, true).is_ok();
         // A file that cannot be looked at may still exist.
         let there = |found: &Result<OwnedFd, Errno>| !matches!(found, Err(Errno::NOENT | Errno::NOTDIR));
+        let looked = if follow == Follow::Never { name } else { path };
         // No call makes a file in the place of a link, so the link's target does not matter.
-        let follow = follow && !makes;
-        let (own, other) = (look(&self.folder, path, follow), look(&self.root, path, follow));
+        let follow = follow == Follow::Always && !makes;
+        let (own, other) = (look(&self.folder, looked, follow), look(&self.root, looked, follow));
         match (there(&own), there(&other)) {
             (true, false) => Choice::Working,
             (false, true) if makes && has_parent(&self.folder) => match intent {
                 // A program that makes all folders of a path must learn that the first exists.
-                Intent::New if is_folder(&other) => Choice::Root,
+                Intent::New if is_folder(&look(&self.root, path, true)) => Choice::Root,
                 _ => Choice::Unknown,
             },
             (false, true) => Choice::Root,
@@ -172,7 +174,7 @@ mod tests {
         fs::write(at("same"), "").unwrap();
         let open = |path: &str| fs::File::open(at(path)).unwrap().into();
         let working = Working { folder: open("app"), root: open(""), name: "/app".into(), told: Mutex::default() };
-        let chosen = |path: &str, intent| working.chosen(path.as_bytes(), true, intent);
+        let chosen = |path: &str, intent| working.chosen(path.as_bytes(), Follow::Always, intent);
         use Choice::{Root, Unknown, Working as Own};
         use Intent::{Create, Look, New, Use};
         for (path, intent, choice) in [
@@ -201,6 +203,23 @@ mod tests {
             ("missing/new", New, Own),
         ] {
             assert_eq!(chosen(path, intent), choice, "{path} {intent:?}");
+        }
+        for (link, target) in [("linked", "etc"), ("dangling", "missing")] {
+            std::os::unix::fs::symlink(target, at(link)).unwrap();
+        }
+        for (path, intent, choice) in [
+            ("etc/", New, Root),
+            ("linked", New, Root),
+            ("linked/", New, Root),
+            ("new/", New, Own),
+            ("etc/new/", New, Root),
+            ("both/new/", New, Unknown),
+            ("dangling/", New, Unknown),
+            ("linked/", Use, Root),
+            ("dangling/", Use, Root),
+        ] {
+            let chosen = working.chosen(path.as_bytes(), Follow::Never, intent);
+            assert_eq!(chosen, choice, "{path} {intent:?}, without links");
         }
     }
 }

@@ -170,7 +170,7 @@ const REMOVALS: [&str; 11] = [
 
 /// The changes that start below a folder: a name right in `/` may as well be one in the working directory.
 fn below_folders() -> Vec<&'static str> {
-    let path = |call: &str| call.split(':').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    let path = |call: &str| call.split(':').nth(1).unwrap_or_default().trim_matches('/').to_owned();
     CHANGES.into_iter().filter(|call| path(call).contains('/')).collect()
 }
 

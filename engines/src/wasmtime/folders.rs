@@ -14,6 +14,7 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi::filesystem::{Descriptor, Dir, WasiFilesystemView as _};
@@ -71,7 +72,7 @@ impl Turned {
 /// Finds the place of a path that starts in a folder. The found folder has the permissions of the first.
 fn locate(base: &Dir, path: &str, follow: Follow) -> std::io::Result<(Dir, String)> {
     let place = paths::locate(base.dir.as_fd(), path.as_bytes(), follow)?;
-    let name = place.name.into_string().map_err(|_| rustix::io::Errno::ILSEQ)?;
+    let name = place.name.into_string().map_err(|_| Errno::ILSEQ)?;
     let mut dir = base.clone();
     dir.dir = Arc::new(File::from(place.parent));
     Ok((dir, name))
@@ -97,17 +98,33 @@ impl Either {
 }
 
 /// Returns the folder that a path starts in: the requested folder, or `/` if that folder stands for both and the path
-/// means `/`. Returns `None` if nobody knows which file the path means.
-pub(super) fn steer(host: &Host, fd: u32, path: &str, follow: Follow, intent: Intent) -> Option<u32> {
-    let Some(either) = &host.either else { return Some(fd) };
-    match host.table.get(&Resource::<Descriptor>::new_borrow(fd)) {
-        Ok(Descriptor::Dir(dir)) if Arc::ptr_eq(&dir.dir, &either.folder) => {}
-        _ => return Some(fd),
-    }
-    match either.working.choose(path.as_bytes(), follow, intent) {
-        Choice::Working => Some(fd),
-        Choice::Root => Some(either.root.rep()),
-        Choice::Unknown => None,
+/// means `/`.
+///
+/// # Errors
+/// `EPERM` if nobody knows which file the path means; the error of [`paths::refusal_of_link`].
+pub(super) fn steer(host: &Host, fd: u32, path: &str, follow: Follow, intent: Intent) -> Result<u32, Errno> {
+    let folder = |fd: u32| match host.table.get(&Resource::<Descriptor>::new_borrow(fd)) {
+        Ok(Descriptor::Dir(dir)) => Some(dir),
+        _ => None,
+    };
+    let stands_for_both = |either: &&Either| folder(fd).is_some_and(|dir| Arc::ptr_eq(&dir.dir, &either.folder));
+    let fd = match host.either.as_ref().filter(stands_for_both) {
+        None => fd,
+        Some(either) => match either.working.choose(path.as_bytes(), follow, intent) {
+            Choice::Working => fd,
+            Choice::Root => either.root.rep(),
+            Choice::Unknown => return Err(Errno::PERM),
+        },
+    };
+    check(folder(fd), path.as_bytes(), follow, intent).map(|()| fd)
+}
+
+/// Checks that wasmtime may get a path: for a call that changes a name, it would follow a link with a slash behind it.
+fn check(folder: Option<&Dir>, path: &[u8], follow: Follow, intent: Intent) -> Result<(), Errno> {
+    let folder = folder.filter(|_| follow == Follow::Never);
+    match folder.and_then(|folder| paths::refusal_of_link(folder.dir.as_fd(), path, intent == Intent::New)) {
+        None => Ok(()),
+        Some(error) => Err(error),
     }
 }
 
@@ -121,7 +138,7 @@ pub(super) fn read_link(
     let read = || {
         let place = paths::locate(base.dir.as_fd(), path.as_bytes(), Follow::BySlash)?;
         let target = rustix::fs::readlinkat(&place.parent, &place.name, Vec::new())?;
-        Ok(target.into_string().map_err(|_| rustix::io::Errno::ILSEQ)?)
+        Ok(target.into_string().map_err(|_| Errno::ILSEQ)?)
     };
     Ok(Some(read()))
 }
@@ -169,9 +186,9 @@ fn intent(how: OpenFlags) -> Intent {
     }
 }
 
-/// Returns the error of a call with a path that may mean either of two files.
-fn refused<T>() -> Result<T, ErrorCode> {
-    Err(ErrorCode::NotPermitted)
+/// Turns the error of [`steer`] into the guest's.
+fn refused<T>(error: Errno) -> Result<T, ErrorCode> {
+    Err(std::io::Error::from(error).into())
 }
 
 fn follows(flags: PathFlags) -> Follow {
@@ -195,7 +212,10 @@ macro_rules! one_path {
             )| {
                 Box::new(async move {
                     let host = store.data_mut();
-                    let Some(base) = steer(host, fd.rep(), &path, $follow, $intent) else { return Ok((refused(),)) };
+                    let base = match steer(host, fd.rep(), &path, $follow, $intent) {
+                        Ok(base) => base,
+                        Err(error) => return Ok((refused(error),)),
+                    };
                     let lent = Resource::new_borrow(base);
                     let mut result =
                         host.filesystem().$method(lent, $($before.clone(),)* path.clone(), $($after.clone(),)*).await;
@@ -230,7 +250,10 @@ macro_rules! two_paths {
                     let host = store.data_mut();
                     let from = steer(host, from.rep(), &source, $follow, Intent::Use);
                     let to = steer(host, to.rep(), &target, Follow::Never, $new);
-                    let (Some(from), Some(to)) = (from, to) else { return Ok((refused(),)) };
+                    let (from, to) = match (from, to) {
+                        (Ok(from), Ok(to)) => (from, to),
+                        (Err(error), _) | (_, Err(error)) => return Ok((refused(error),)),
+                    };
                     let (lent, other) = (Resource::new_borrow(from), Resource::new_borrow(to));
                     let mut result =
                         host.filesystem().$method(lent, $($before.clone(),)* source.clone(), other, target.clone()).await;
@@ -278,7 +301,10 @@ pub(super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
             Box::new(async move {
                 let host = store.data_mut();
                 let base = steer(host, fd.rep(), &path, Follow::BySlash, Intent::Use);
-                let Some(base) = base else { return Ok((refused(),)) };
+                let base = match base {
+                    Ok(base) => base,
+                    Err(error) => return Ok((refused(error),)),
+                };
                 let mut result = host.filesystem().readlink_at(Resource::new_borrow(base), path.clone()).await;
                 if is_refused(host, &result)
                     && let Some(read) = read_link(&host.table, base, &path)?
@@ -295,7 +321,10 @@ pub(super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
             Box::new(async move {
                 let host = store.data_mut();
                 let base = steer(host, fd.rep(), &path, Follow::Never, Intent::New);
-                let Some(base) = base else { return Ok((refused(),)) };
+                let base = match base {
+                    Ok(base) => base,
+                    Err(error) => return Ok((refused(error),)),
+                };
                 let lent = Resource::new_borrow(base);
                 let mut result = host.filesystem().symlink_at(lent, target.clone(), path.clone()).await;
                 if is_refused(host, &result)

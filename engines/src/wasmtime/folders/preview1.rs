@@ -94,7 +94,7 @@ fn write(caller: &mut Caller<'_, ModuleHost>, at: i32, bytes: &[u8]) -> i32 {
 /// means `/`.
 ///
 /// # Errors
-/// WASI's error number, if nobody knows which file the path means.
+/// WASI's error number, if nobody knows which file the path means, or wasmtime must not get the path ([`super::check`]).
 fn steer(
     caller: &mut Caller<'_, ModuleHost>,
     fd: i32,
@@ -102,15 +102,25 @@ fn steer(
     follow: Follow,
     intent: Intent,
 ) -> Result<i32, i32> {
-    if fd != EITHER || caller.data().working.is_none() {
+    let stands_for_both = fd == EITHER && caller.data().working.is_some();
+    if !stands_for_both && follow != Follow::Never {
         return Ok(fd);
     }
     let Some(path) = read(caller, path, length) else { return Ok(fd) };
-    match caller.data().working.as_ref().map(|working| working.choose(&path, follow, intent)) {
-        Some(Choice::Root) => Ok(ROOT),
-        Some(Choice::Unknown) => Err(Errno::Notcapable as i32),
-        Some(Choice::Working) | None => Ok(fd),
-    }
+    let host = caller.data_mut();
+    let fd = match host.working.as_ref().filter(|_| stands_for_both) {
+        None => fd,
+        Some(working) => match working.choose(&path, follow, intent) {
+            Choice::Working => fd,
+            Choice::Root => ROOT,
+            Choice::Unknown => return Err(Errno::Notcapable as i32),
+        },
+    };
+    super::check(host.folder(fd), &path, follow, intent).map_err(|error| {
+        let error: ErrorCode = std::io::Error::from(error).into();
+        errno(error) as i32
+    })?;
+    Ok(fd)
 }
 
 /// Returns from a function with an error of [`steer`].

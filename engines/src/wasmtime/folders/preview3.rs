@@ -1,5 +1,6 @@
 //! The functions of preview 3 that take a path.
 
+use rustix::io::Errno;
 use wasmtime::component::{Accessor, Linker, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _};
 use wasmtime_wasi::p3::bindings::filesystem::types::{
@@ -37,9 +38,9 @@ fn intent(how: OpenFlags) -> Intent {
     }
 }
 
-/// Returns the error of a call with a path that may mean either of two files.
-fn refused<T>() -> Result<T, ErrorCode> {
-    Err(ErrorCode::NotPermitted)
+/// Turns the error of [`steer`] into the guest's.
+fn refused<T>(error: Errno) -> Result<T, ErrorCode> {
+    Err(std::io::Error::from(error).into())
 }
 
 fn follows(flags: PathFlags) -> Follow {
@@ -64,7 +65,10 @@ macro_rules! one_path {
                 Box::pin(async move {
                     let own = accessor.with_getter::<WasiFilesystem>(Host::filesystem);
                     let base = accessor.with(|mut host| steer(host.get(), fd.rep(), &path, $follow, $intent));
-                    let Some(base) = base else { return Ok((refused(),)) };
+                    let base = match base {
+                        Ok(base) => base,
+                        Err(error) => return Ok((refused(error),)),
+                    };
                     let lent = Resource::new_borrow(base);
                     let call = <WasiFilesystem as HostDescriptorWithStore<Host>>::$method;
                     let mut result = call(&own, lent, $($before.clone(),)* path.clone(), $($after.clone(),)*).await;
@@ -103,7 +107,10 @@ macro_rules! two_paths {
                         let from = steer(host, from.rep(), &source, $follow, Intent::Use);
                         (from, steer(host, to.rep(), &target, Follow::Never, $new))
                     });
-                    let (Some(from), Some(to)) = (from, to) else { return Ok((refused(),)) };
+                    let (from, to) = match (from, to) {
+                        (Ok(from), Ok(to)) => (from, to),
+                        (Err(error), _) | (_, Err(error)) => return Ok((refused(error),)),
+                    };
                     let call = <WasiFilesystem as HostDescriptorWithStore<Host>>::$method;
                     let lend = Resource::new_borrow;
                     let mut result =
@@ -154,7 +161,10 @@ pub(in super::super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<(
             Box::pin(async move {
                 let own = accessor.with_getter::<WasiFilesystem>(Host::filesystem);
                 let base = accessor.with(|mut host| steer(host.get(), fd.rep(), &path, Follow::BySlash, Intent::Use));
-                let Some(base) = base else { return Ok((refused(),)) };
+                let base = match base {
+                    Ok(base) => base,
+                    Err(error) => return Ok((refused(error),)),
+                };
                 let lent = Resource::new_borrow(base);
                 let call = <WasiFilesystem as HostDescriptorWithStore<Host>>::readlink_at;
                 let mut result = call(&own, lent, path.clone()).await;
@@ -173,7 +183,10 @@ pub(in super::super) fn replace(linker: &mut Linker<Host>) -> wasmtime::Result<(
             Box::pin(async move {
                 let own = accessor.with_getter::<WasiFilesystem>(Host::filesystem);
                 let base = accessor.with(|mut host| steer(host.get(), fd.rep(), &path, Follow::Never, Intent::New));
-                let Some(base) = base else { return Ok((refused(),)) };
+                let base = match base {
+                    Ok(base) => base,
+                    Err(error) => return Ok((refused(error),)),
+                };
                 let lent = Resource::new_borrow(base);
                 let call = <WasiFilesystem as HostDescriptorWithStore<Host>>::symlink_at;
                 let mut result = call(&own, lent, target.clone(), path.clone()).await;

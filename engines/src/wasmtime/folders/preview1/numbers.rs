@@ -4,7 +4,7 @@ use std::mem;
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::WasiView as _;
-use wasmtime_wasi::filesystem::Descriptor;
+use wasmtime_wasi::filesystem::{Descriptor, Dir};
 use wasmtime_wasi::p1::types::Errno;
 use wasmtime_wasi::p1::wasi_snapshot_preview1 as wasi;
 use wiggle::GuestMemory;
@@ -37,6 +37,15 @@ impl Numbers {
 }
 
 impl ModuleHost {
+    /// Returns the folder that a number stands for.
+    pub(super) fn folder(&mut self, fd: i32) -> Option<&Dir> {
+        let entry = *self.numbers.0.get(&fd)?;
+        match self.wasi.ctx().table.get(&Resource::<Descriptor>::new_borrow(entry)) {
+            Ok(Descriptor::Dir(dir)) => Some(dir),
+            _ => None,
+        }
+    }
+
     /// Returns the entry that the next descriptor gets.
     pub(super) fn next_entry(&mut self) -> wasmtime::Result<u32> {
         let table = self.wasi.ctx().table;
