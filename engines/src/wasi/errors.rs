@@ -12,7 +12,6 @@ impl Number {
     pub(super) const ILSEQ: Self = Self(25);
     pub(super) const INVAL: Self = Self(28);
     pub(super) const ISDIR: Self = Self(31);
-    pub(super) const MFILE: Self = Self(33);
     pub(super) const NAMETOOLONG: Self = Self(37);
     pub(super) const NOTDIR: Self = Self(54);
     pub(super) const NOTSOCK: Self = Self(57);
@@ -71,7 +70,7 @@ impl From<Errno> for Number {
             Errno::STALE => 72,
             Errno::TXTBSY => 74,
             Errno::XDEV => 75,
-            // Preview 1 has no number for any other error: the guest gets an I/O error.
+            // No other error is known of these calls; 29 is `EIO`.
             _ => 29,
         })
     }

@@ -114,7 +114,7 @@ impl Instance {
             || instance.wasi.is_null()
             || instance.own.is_null()
         {
-            return Err("wasmedge has no memory".to_owned());
+            return Err("WasmEdge cannot allocate its objects".to_owned());
         }
         instance.link(settings.fuel)?;
         // SAFETY: all these objects were made, the module is loaded, and its import is there.
@@ -238,7 +238,7 @@ fn offer(
         let function = ffi::WasmEdge_FunctionInstanceCreate(ty, Some(function), told, 0);
         ffi::WasmEdge_FunctionTypeDelete(ty);
         if function.is_null() {
-            return Err("wasmedge has no memory".to_owned());
+            return Err("WasmEdge cannot allocate its objects".to_owned());
         }
         ffi::WasmEdge_ModuleInstanceAddFunction(module, string(name), function);
     }
@@ -306,7 +306,7 @@ unsafe extern "C" fn hold(
 ) -> ffi::WasmEdge_Result {
     // SAFETY: `link` has given WasmEdge calls that live as long as the instance, and no other code uses them meanwhile.
     let calls = unsafe { &mut *calls.cast::<Calls>() };
-    let result = stack::watch().map_err(|error| format!("signals: {error}")).map(|()| {
+    let result = stack::watch().map_err(|error| format!("cannot prepare for faults of the guest: {error}")).map(|()| {
         let mut result = ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Success };
         for function in &calls.functions {
             // SAFETY: the function belongs to the guest and has no parameters, and the call offers no room for results.

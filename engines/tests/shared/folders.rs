@@ -10,6 +10,7 @@ use crate::common::{artifact, run, trials};
 trials![
     root_is_descriptor_3,
     working_directory_is_descriptor_3,
+    working_directory_may_lie_in_a_folder,
     files_are_written,
     missing_folder_is_named,
     guest_stays_inside
@@ -80,6 +81,14 @@ fn working_directory_is_descriptor_3() {
     let root = root();
     let ended = run(&lister(), &["--dir", root.path().to_str().unwrap(), "/", "--cwd", "/work/deep"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ".\n/etc\n/work\n"), "{}", ended.stderr);
+    assert!(root.path().join("work/deep/file").is_file());
+}
+
+/// So does a working directory in another folder than the root, which the guest keeps.
+fn working_directory_may_lie_in_a_folder() {
+    let root = root();
+    let ended = run(&lister(), &["--dir", root.path().to_str().unwrap(), "/data", "--cwd", "/data/work/deep"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ".\n/data\n"), "{}", ended.stderr);
     assert!(root.path().join("work/deep/file").is_file());
 }
 

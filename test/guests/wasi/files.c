@@ -128,8 +128,12 @@ CASE(pwrite_with_append) {
     UNUSED;
     fd_t fd = opened(root, "file", READ | WRITE | CREATE | APPEND);
     put(fd, "first ");
-    put(fd, "second");
-    EXPECT(file_stat(fd).size == 12);
+    /* Linux appends whatever the offset. */
+    __wasi_ciovec_t out = { (const uint8_t *)"second", 6 };
+    __wasi_size_t length = 0;
+    OK(__wasi_fd_pwrite(fd, &out, 1, 0, &length));
+    EXPECT(length == 6 && file_stat(fd).size == 12);
+    EXPECT(strcmp(get(opened(root, "file", READ)), "first second") == 0);
 }
 
 CASE(directory_seek) {
