@@ -108,6 +108,8 @@ impl Executor for NativeExecutor {
             NativeError::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_THERE,
             _ => CANNOT_RUN,
         };
+        // The exit code tells the reason even if nobody reads the message.
+        let _ = signals::ignore_closed_pipes();
         tell(&error);
         exit(code)
     }

@@ -91,10 +91,18 @@ pub(super) fn end_on_signals(stop: Option<libc::c_int>) -> nix::Result<()> {
             STOPPING.fetch_or(bit(stop), Ordering::Relaxed);
         }
     }
+    ignore_closed_pipes()?;
+    unblock()
+}
+
+/// Makes a write to a pipe without a reader fail with an error, instead of ending the process.
+///
+/// # Errors
+/// The system's error.
+pub(super) fn ignore_closed_pipes() -> nix::Result<()> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: ignoring a signal runs no code.
-    unsafe { sigaction(Signal::SIGPIPE, &ignore) }?;
-    unblock()
+    unsafe { sigaction(Signal::SIGPIPE, &ignore) }.map(drop)
 }
 
 /// Resets signals that a parent of containerd ignores, for example after `nohup`: exec would pass that on to the program.
