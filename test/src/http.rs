@@ -127,26 +127,34 @@ pub async fn requests_are_read(address: &str, connections: usize) {
     // Tasks of this thread that are about to send have sent when a timer fires.
     tokio::time::sleep(Duration::from_millis(1)).await;
     crate::eventually("requests that are read", LIMIT, async || {
-        let unread = unread(port);
-        if unread.len() >= connections && unread.iter().all(|unread| *unread == Some(0)) {
+        let (queued, unread) = queues(port);
+        if queued == 0 && unread.len() >= connections && unread.iter().all(|unread| *unread == Some(0)) {
             Ok(())
         } else {
-            Err(format!("{unread:?}"))
+            Err(format!("{queued} bytes of clients have not arrived; {unread:?}"))
         }
     })
     .await;
 }
 
-/// Returns for each connection to a port of this machine how many bytes the server has not read; none for one that was not accepted.
-fn unread(port: u16) -> Vec<Option<u32>> {
+/// Returns how many bytes that clients sent to a port of this machine have not arrived. Then for each connection how many bytes the server
+/// has not read; none for one that was not accepted.
+fn queues(port: u16) -> (u32, Vec<Option<u32>>) {
     const ESTABLISHED: &str = "01";
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    let of_line = |line: &str| {
+    let port = format!(":{port:04X}");
+    let (mut queued, mut unread) = (0, Vec::new());
+    for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let is_ours = fields.get(1)?.ends_with(&format!(":{port:04X}")) && *fields.get(3)? == ESTABLISHED;
-        let queued = u32::from_str_radix(fields.get(4)?.split_once(':')?.1, 16).ok()?;
-        // The kernel knows no inode of a connection that still waits to be accepted.
-        is_ours.then_some((*fields.get(9)? != "0").then_some(queued))
-    };
-    table.lines().skip(1).filter_map(of_line).collect()
+        let [_, from, to, ESTABLISHED, queues, ..] = fields[..] else { continue };
+        let (sent, received) = queues.split_once(':').expect("two queues");
+        let bytes = |number| u32::from_str_radix(number, 16).expect("a number");
+        if from.ends_with(&port) {
+            // The kernel knows no inode of a connection that still waits to be accepted.
+            unread.push((fields[9] != "0").then(|| bytes(received)));
+        } else if to.ends_with(&port) {
+            queued += bytes(sent);
+        }
+    }
+    (queued, unread)
 }
