@@ -36,7 +36,8 @@ impl Configuration {
         // SAFETY: the call changes a setting of the library.
         SILENCE.call_once(|| unsafe { ffi::WasmEdge_LogOff() });
         // SAFETY: the new configuration belongs to the value.
-        let context = NonNull::new(unsafe { ffi::WasmEdge_ConfigureCreate() }).ok_or("WasmEdge cannot allocate its objects")?;
+        let context =
+            NonNull::new(unsafe { ffi::WasmEdge_ConfigureCreate() }).ok_or("WasmEdge cannot allocate its objects")?;
         let configuration = Self(context);
         let context = configuration.as_ptr();
         let level = match options.optimize() {

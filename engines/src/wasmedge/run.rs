@@ -51,8 +51,8 @@ impl Program for Loaded {
         self.check(guest)?;
         let (settings, wasi, calls) = (self.settings(guest)?, Wasi::new(guest)?, self.calls(guest));
         let run = || instance::run(&self.module, &settings, wasi, &calls);
-        let (ended, used_up) =
-            stack::run(self.options.stack(), run).map_err(|error| setup(format!("cannot start a thread for the guest: {error}")))?;
+        let (ended, used_up) = stack::run(self.options.stack(), run)
+            .map_err(|error| setup(format!("cannot start a thread for the guest: {error}")))?;
         match ended {
             Ended::Returned => Ok(0),
             // The system keeps eight bits of an exit code.
