@@ -11,7 +11,7 @@ use std::time::Duration;
 use containerd_client::types::v1::Status as TaskStatus;
 use oci_tar_builder::Layer;
 use prewasi_test::guests::DEMO;
-use prewasi_test::image::{self, Imported, Program, files};
+use prewasi_test::image::{self, Imported, Program, files, links};
 use prewasi_test::trial::Case;
 use prewasi_test::{Container, Namespace, Series, case, eventually};
 use serde_json::{Value, json};
@@ -123,7 +123,8 @@ type Seen = BTreeMap<String, String>;
 /// Makes an image with the program of each kind, and files of both kinds of owner.
 fn mixed(namespace: &Namespace) -> Imported {
     let layer = layer(namespace);
-    image::import(namespace, "parity", |image| image.os("linux").entrypoint(["/none"]).layer(layer))
+    let links = links(&[("/links/file", "/open"), ("/links/folder", "../work"), ("/links/dangling", "/none")]);
+    image::import(namespace, "parity", |image| image.os("linux").entrypoint(["/none"]).layer(layer).layer(links))
 }
 
 fn layer(namespace: &Namespace) -> Layer {

@@ -7,6 +7,7 @@ mod exec;
 mod folders;
 mod inherit;
 mod limit;
+mod mask;
 mod payload;
 mod reason;
 mod remove;

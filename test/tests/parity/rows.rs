@@ -219,6 +219,20 @@ pub(super) fn paths() -> Vec<Row> {
         row("masked file and folder", paths(json!(["/proc/version", "/work"]), json!([]))).at(&["/work", "/work/file"]),
         row("read-only paths", paths(json!([]), json!(["/proc/sys", "/work", "/dev/shm"]))),
         row("paths that are missing", paths(json!(["/none"]), json!(["/none/either"]))),
+        row("masked links", paths(json!(["/links/file", "/links/folder", "/links/dangling"]), json!([]))).at(&[
+            "/links/file",
+            "/links/folder",
+            "/open",
+            "/work",
+        ]),
+        row("read-only links", paths(json!([]), json!(["/links/file", "/links/folder", "/links/dangling"]))).at(&[
+            "/links/file",
+            "/open",
+            "/work",
+        ]),
+        row("masked link of a volume", paths(json!(["/bound/link"]), json!([])))
+            .then(with_mounts(&[bind("/bound", "$FOLDER", &["rbind"])]))
+            .at(&["/bound/link", "/bound/folder"]),
     ]
 }
 

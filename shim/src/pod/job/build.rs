@@ -10,6 +10,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use prewasi_precompiler::chain;
 use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 
+use super::mask::MaskError;
 use super::payload::{Payload, PayloadError};
 use super::root::RootError;
 use super::stage::StageError;
@@ -64,6 +65,8 @@ pub(super) enum BuildError {
     State(String),
     #[error(transparent)]
     Stage(#[from] StageError),
+    #[error(transparent)]
+    Mask(#[from] MaskError),
     #[error("cannot find the init process of the container")]
     Init(#[source] io::Error),
     #[error("container {id} is there already: process {pid} of it runs")]
@@ -111,6 +114,7 @@ impl BuildError {
             | Self::State(_)
             | Self::Devices(_)
             | Self::Stage(_)
+            | Self::Mask(_)
             | Self::Claim(_)
             | Self::Capabilities(_)
             | Self::Init(_) => Kind::Internal,

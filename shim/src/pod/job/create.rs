@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Remove;
 use super::build::{BuildError, builder, check_cwd};
 use super::folders;
+use super::mask::Masks;
 use super::payload::{Prepared, Search};
 use super::reason::{Specs, build_error};
 use super::root;
@@ -122,6 +123,7 @@ impl Create {
         };
         let mut adapted = adapt::container(&spec, &with, payload.kind()).map_err(BuildError::Capabilities)?;
         folders::keep_modes(&mut adapted, &modes);
+        let masks = Masks::take(&mut adapted);
         self.write(&adapted)?;
         let lowering = adapted.process().as_ref().filter(|_| payload.kind() == adapt::Kind::Wasm);
         let lowering = lowering.and_then(adapt::to_be_lowered).map(Confinement::lowering);
@@ -146,6 +148,7 @@ impl Create {
             stage.finish(pid)?;
         }
         folders::close_folders(&spec, pid).map_err(BuildError::Devices)?;
+        masks.apply(pid)?;
         let cgroup = claim.taken_by(pid)?;
         drop(building);
         Ok(Report::Process { id, cgroup: Some(cgroup), about: observe::about(&tracing::Span::current()) })

@@ -247,7 +247,7 @@ fn spreads(mount: &Mount) -> bool {
 }
 
 /// Returns whether the container gets a new mount namespace.
-fn has_own_mounts(spec: &Spec) -> bool {
+pub(super) fn has_own_mounts(spec: &Spec) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount && namespace.path().is_none())
 }
