@@ -123,11 +123,19 @@ fn text(error: impl std::fmt::Display) -> String {
 /// # Panics
 /// If it does not.
 pub async fn requests_are_read(address: &str, connections: usize) {
+    requests_are_read_by(std::process::id(), address, connections).await;
+}
+
+/// As [`requests_are_read`], in the network of a process.
+///
+/// # Panics
+/// If the server does not read.
+pub async fn requests_are_read_by(pid: u32, address: &str, connections: usize) {
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("an address has a port");
     // Tasks of this thread that are about to send have sent when a timer fires.
     tokio::time::sleep(Duration::from_millis(1)).await;
     crate::eventually("requests that are read", LIMIT, async || {
-        let unread = unread(port);
+        let unread = unread(pid, port);
         if unread.len() >= connections && unread.iter().all(|unread| *unread == Some(0)) {
             Ok(())
         } else {
@@ -137,10 +145,10 @@ pub async fn requests_are_read(address: &str, connections: usize) {
     .await;
 }
 
-/// Returns for each connection to a port of this machine how many bytes the server has not read; none for one that was not accepted.
-fn unread(port: u16) -> Vec<Option<u32>> {
+/// Returns for each connection to a port, in the network of a process, how many bytes the server has not read; none for one that was not accepted.
+fn unread(pid: u32, port: u16) -> Vec<Option<u32>> {
     const ESTABLISHED: &str = "01";
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
     let of_line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let is_ours = fields.get(1)?.ends_with(&format!(":{port:04X}")) && *fields.get(3)? == ESTABLISHED;
