@@ -14,8 +14,8 @@ use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
     CreateContainerRequest, CreateContainerResponse, ImageSpec, LinuxPodSandboxConfig, ListPodSandboxRequest,
-    PodSandboxConfig, PodSandboxMetadata, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest,
-    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest,
+    RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
 };
 use oci_tar_builder::{Builder, Format};
 use prost::Message as _;
@@ -254,8 +254,17 @@ impl Cri {
     pub async fn pid(&self, id: &str) -> u32 {
         let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
         let answer = self.runtime.clone().container_status(request).await.expect("the container is known");
-        let info: serde_json::Value = serde_json::from_str(&answer.into_inner().info["info"]).expect("a document");
-        info["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("it runs")
+        pid_of(&answer.into_inner().info)
+    }
+
+    /// Returns the pid of a pod's pause container.
+    ///
+    /// # Panics
+    /// If the runtime does not report it.
+    pub async fn pod_pid(&self, id: &str) -> u32 {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+        let answer = self.runtime.clone().pod_sandbox_status(request).await.expect("the pod is known");
+        pid_of(&answer.into_inner().info)
     }
 
     /// Waits until a container has ended.
@@ -385,6 +394,12 @@ impl Drop for Registry {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Reads the pid in the additional part of a status.
+fn pid_of(info: &HashMap<String, String>) -> u32 {
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).expect("a document");
+    info["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("it runs")
 }
 
 /// Describes a container of an image, with a log of the same name.

@@ -1,11 +1,13 @@
 //! Containers that concern others of their pod: shared processes, ephemeral debug containers, sidecar containers.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
 
 use k8s_cri::v1::{Capability, ContainerConfig, ContainerMetadata, NamespaceMode};
 use prewasi_test::cri::{Cri, Pod};
 use prewasi_test::trial::Case;
-use prewasi_test::{Namespace, case, eventually};
+use prewasi_test::{Namespace, case, eventually, process};
 
 use super::super::LIMIT;
 use super::super::pods::{container_with, options, pod_with, volume};
@@ -16,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(shared_processes_are_signalled_from_another_container, needs Busybox Cni Runc),
         case!(debug_containers_join_their_target, needs Busybox Cni Runc),
         case!(sidecars_start_before_and_end_after, needs Busybox Cni Runc),
+        case!(user_namespace_is_as_with_runc, needs Busybox Cni Runc),
     ]
 }
 
@@ -222,4 +225,52 @@ async fn started(cri: &Cri, pod: &Pod, config: ContainerConfig) -> String {
     let id = cri.run(pod, config.clone()).await;
     cri.logs(pod, &config, "stdout", "tick 1").await;
     id
+}
+
+/// Returns whether runc maps the ids of mounts, as from 1.2 on. containerd 2.x starts no pod with users of its own otherwise, and then our
+/// shim with a native program is the reference.
+fn runc_maps_ids() -> bool {
+    let features = process::run(Command::new("runc").arg("features"), LIMIT).success();
+    let features: serde_json::Value = serde_json::from_str(&features.stdout).expect("runc prints JSON");
+    features["linux"]["mountExtensions"]["idmap"]["enabled"] == true
+}
+
+/// With `hostUsers: false` the containers of a pod have the ids of the pod's mapping, and share its user namespace with the pause container.
+/// New files belong to the mapped user.
+async fn user_namespace_is_as_with_runc(namespace: Namespace) {
+    let (cri, image) = node(&namespace).await;
+    let users = options(true, NamespaceMode::Container);
+    let has_reference = namespace.daemon().series().is_old() || runc_maps_ids();
+    let mut all = Vec::new();
+    for subject @ (handler, program) in SUBJECTS.into_iter().skip(usize::from(!has_reference)) {
+        let config = pod_with(cri.pod_config(&pod_name(subject, "users")), users.clone());
+        let pod = cri.run_pod_with(config, handler).await;
+        let first = started(&cri, &pod, container_with(program.ticking("first", &image), users.clone())).await;
+        let second = started(&cri, &pod, container_with(program.ticking("second", &image), users.clone())).await;
+        let pids = [cri.pid(&first).await, cri.pid(&second).await, cri.pod_pid(&pod.id).await];
+        let mut facts = Facts::new();
+        for map in ["uid_map", "gid_map"] {
+            let text = fs::read_to_string(format!("/proc/{}/{map}", pids[0])).expect("it runs");
+            facts.insert(map.to_owned(), text.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        for name in ["user", "pid", "mnt", "net", "ipc", "uts"] {
+            let [first, second, pause] = pids.map(|pid| link(pid, name));
+            facts.insert(format!("{name} namespace"), format!("{} {}", first == second, first == pause));
+        }
+        let writing: &[&str] = match program {
+            Program::Native => &["touch", "/new"],
+            Program::Wasm => &["write", "/new", "x"],
+        };
+        facts.insert("write".to_owned(), program.exec(&cri, &first, writing).await.0.to_string());
+        for path in ["", "new", "mark", "dev", "dev/null", "dev/shm", "proc", "sys", "etc/hosts", "etc/hostname"] {
+            let metadata = fs::metadata(format!("/proc/{}/root/{path}", pids[0]));
+            let owner = metadata.map(|metadata| format!("{} {:o}", metadata.uid(), metadata.mode()));
+            facts.insert(format!("/{path}"), owner.unwrap_or_else(|error| error.kind().to_string()));
+        }
+        all.push((format!("{subject:?}"), facts));
+    }
+    assert_eq!(all[0].1["uid_map"], "0 131072 65536");
+    assert_eq!(all[0].1["user namespace"], "true true");
+    assert_alike(&all);
+    cri.finish().await;
 }

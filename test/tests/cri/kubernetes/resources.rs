@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use k8s_cri::v1::{
-    ContainerConfig, LinuxContainerConfig, LinuxContainerResources, PodSandboxStatusRequest,
-    UpdateContainerResourcesRequest,
-};
+use k8s_cri::v1::{ContainerConfig, LinuxContainerConfig, LinuxContainerResources, UpdateContainerResourcesRequest};
 use prewasi_test::cri::Cri;
 use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, case};
@@ -303,7 +300,7 @@ async fn overhead_leaves_the_pods_cgroup_alone(namespace: Namespace) {
         let id = cri.run(&pod, config.clone()).await;
         cri.logs(&pod, &config, "stdout", "tick 1").await;
         assert_eq!(cgroup.limits("pod"), before, "{subject:?}");
-        let (pid, pause) = (cri.pid(&id).await, pause(&cri, &pod.id).await);
+        let (pid, pause) = (cri.pid(&id).await, cri.pod_pid(&pod.id).await);
         let mut facts = of_process("container", pid);
         facts.extend(of_process("pause", pause));
         facts.extend(before.clone());
@@ -327,13 +324,6 @@ fn cgroup_of(pid: u32) -> String {
     cgroup(pid, "memory").or_else(|| cgroup(pid, "")).expect("it has a cgroup")
 }
 
-async fn pause(cri: &Cri, pod: &str) -> u32 {
-    let request = PodSandboxStatusRequest { pod_sandbox_id: pod.to_owned(), verbose: true };
-    let answer = cri.runtime.clone().pod_sandbox_status(request).await.expect("the pod is known").into_inner();
-    let info: serde_json::Value = serde_json::from_str(&answer.info["info"]).expect("it is JSON");
-    info["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("it runs")
-}
-
 /// The request of `UpdatePodSandboxResources`.
 #[derive(Clone, PartialEq, prost::Message)]
 struct UpdatePodSandboxResources {
@@ -354,7 +344,7 @@ async fn resize_of_a_pod_changes_no_container(namespace: Namespace) {
         let config = limited(program.ticking("ticking", &image), resources(200, 64));
         let id = cri.run(&pod, config.clone()).await;
         cri.logs(&pod, &config, "stdout", "tick 1").await;
-        let (pid, pause) = (cri.pid(&id).await, pause(&cri, &pod.id).await);
+        let (pid, pause) = (cri.pid(&id).await, cri.pod_pid(&pod.id).await);
         let seen =
             || [of_process("container", pid), of_process("pause", pause)].into_iter().flatten().collect::<Facts>();
         let before = seen();
