@@ -13,16 +13,21 @@ use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
-    CreateContainerRequest, ImageSpec, LinuxPodSandboxConfig, ListPodSandboxRequest, PodSandboxConfig,
-    PodSandboxMetadata, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    CreateContainerRequest, CreateContainerResponse, ImageSpec, LinuxPodSandboxConfig, ListPodSandboxRequest,
+    PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest,
+    RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
 };
 use oci_tar_builder::{Builder, Format};
+use prost::Message as _;
 use tonic::Status;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 
 use crate::image::files;
 use crate::{Containerd, Series, eventually, home, leaks, process};
+use encoded::Encoded;
+
+mod encoded;
 
 /// A runtime handler that containerd 2.1 treats like runc's shim: only from such a handler it requests the features.
 pub const LIKE_RUNC: &str = "like-runc";
@@ -38,6 +43,7 @@ pub struct Cri {
     /// The CRI service for pods and containers.
     pub runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    channel: Channel,
     registry: Registry,
 }
 
@@ -86,8 +92,8 @@ impl Cri {
         };
         let daemon = Containerd::start_on(series, config).await;
         let channel = Client::from_path(daemon.address()).await.expect("containerd serves").channel();
-        let (runtime, images) = (RuntimeServiceClient::new(channel.clone()), ImageServiceClient::new(channel));
-        let this = Self { daemon, runtime, images, registry };
+        let (runtime, images) = (RuntimeServiceClient::new(channel.clone()), ImageServiceClient::new(channel.clone()));
+        let this = Self { daemon, runtime, images, channel, registry };
         let layer = files(&[("/bin/busybox", busybox, 0o755), ("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\n", 0o644)]);
         this.push("pause:1", Format::Image, |image| {
             image.os("linux").entrypoint(["/bin/busybox", "sleep", "1000000"]).layer(layer)
@@ -176,12 +182,40 @@ impl Cri {
     /// # Errors
     /// The runtime's error.
     pub async fn create(&self, pod: &Pod, config: ContainerConfig) -> Result<String, Status> {
+        self.create_with(pod, config, Vec::new()).await
+    }
+
+    /// Creates a container in a pod. `newer` has the encoded fields of its description that the messages of this harness do not have yet.
+    ///
+    /// # Errors
+    /// The runtime's error.
+    pub async fn create_with(&self, pod: &Pod, config: ContainerConfig, newer: Vec<u8>) -> Result<String, Status> {
+        const CONFIG: u32 = 2;
         let request = CreateContainerRequest {
             pod_sandbox_id: pod.id.clone(),
             config: Some(config),
             sandbox_config: Some(pod.config.clone()),
         };
-        Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
+        let mut request = request.encode_to_vec();
+        // The reader merges two parts of one message.
+        prost::encoding::bytes::encode(CONFIG, &newer, &mut request);
+        let answer = self.call("CreateContainer", request).await?;
+        Ok(CreateContainerResponse::decode(&*answer).expect("containerd answers in CRI's messages").container_id)
+    }
+
+    /// Makes a call that the messages of this harness need not have.
+    ///
+    /// # Errors
+    /// The runtime's error.
+    ///
+    /// # Panics
+    /// If there is no connection.
+    pub async fn call(&self, method: &str, request: Vec<u8>) -> Result<Vec<u8>, Status> {
+        let path = format!("/runtime.v1.RuntimeService/{method}");
+        let path = PathAndQuery::try_from(path).expect("the name is plain");
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        client.ready().await.expect("containerd serves");
+        Ok(client.unary(tonic::Request::new(request), path, Encoded).await?.into_inner())
     }
 
     /// Starts a created container.
@@ -220,8 +254,17 @@ impl Cri {
     pub async fn pid(&self, id: &str) -> u32 {
         let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
         let answer = self.runtime.clone().container_status(request).await.expect("the container is known");
-        let info: serde_json::Value = serde_json::from_str(&answer.into_inner().info["info"]).expect("a document");
-        info["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("it runs")
+        pid_of(&answer.into_inner().info)
+    }
+
+    /// Returns the pid of a pod's pause container.
+    ///
+    /// # Panics
+    /// If the runtime does not report it.
+    pub async fn pod_pid(&self, id: &str) -> u32 {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+        let answer = self.runtime.clone().pod_sandbox_status(request).await.expect("the pod is known");
+        pid_of(&answer.into_inner().info)
     }
 
     /// Waits until a container has ended.
@@ -282,6 +325,18 @@ impl Cri {
         .await;
     }
 
+    /// Stops and removes a pod.
+    ///
+    /// # Panics
+    /// If the runtime refuses.
+    pub async fn remove_pod(&self, id: &str) {
+        let mut runtime = self.runtime.clone();
+        let stop = StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        runtime.stop_pod_sandbox(stop).await.expect("it can be stopped");
+        let remove = RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        runtime.remove_pod_sandbox(remove).await.expect("it can be removed");
+    }
+
     /// Stops and removes every pod, and waits until there are no leaks.
     ///
     /// # Panics
@@ -290,13 +345,7 @@ impl Cri {
         let mut runtime = self.runtime.clone();
         let pods = runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.expect("the runtime answers");
         for pod in pods.into_inner().items {
-            let pod_sandbox_id = pod.id;
-            runtime
-                .stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() })
-                .await
-                .expect("it can be stopped");
-            let removed = runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await;
-            removed.expect("it can be removed");
+            self.remove_pod(&pod.id).await;
         }
         eventually("nothing of any pod", LIMIT, async || {
             let mut left = leaks::of_daemon(&self.daemon);
@@ -345,6 +394,12 @@ impl Drop for Registry {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Reads the pid in the additional part of a status.
+fn pid_of(info: &HashMap<String, String>) -> u32 {
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).expect("a document");
+    info["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("it runs")
 }
 
 /// Describes a container of an image, with a log of the same name.

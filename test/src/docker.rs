@@ -140,6 +140,14 @@ impl Docker {
     /// If it does not end, or does not serve again.
     pub async fn restart(&mut self) {
         self.stop().await;
+        self.start_again().await;
+    }
+
+    /// Starts dockerd again, after a stop.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    pub async fn start_again(&mut self) {
         self.daemon = spawn(&self.containerd, self.engine);
         self.serves().await;
     }
@@ -159,7 +167,11 @@ impl Docker {
         crate::leaks::of_daemon(&self.containerd)
     }
 
-    async fn stop(&mut self) {
+    /// Ends dockerd, as a service manager does; containerd runs on.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn stop(&mut self) {
         let pid = Pid::from_child(&self.daemon);
         rustix::process::kill_process(pid, Signal::TERM).expect("dockerd is our child");
         eventually("the end of dockerd", LIMIT, async || match self.daemon.try_wait() {

@@ -123,11 +123,19 @@ fn text(error: impl std::fmt::Display) -> String {
 /// # Panics
 /// If it does not.
 pub async fn requests_are_read(address: &str, connections: usize) {
+    requests_are_read_by(std::process::id(), address, connections).await;
+}
+
+/// As [`requests_are_read`], in the network of a process.
+///
+/// # Panics
+/// If the server does not read.
+pub async fn requests_are_read_by(pid: u32, address: &str, connections: usize) {
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("an address has a port");
     // Tasks of this thread that are about to send have sent when a timer fires.
     tokio::time::sleep(Duration::from_millis(1)).await;
     crate::eventually("requests that are read", LIMIT, async || {
-        let (queued, unread) = queues(port);
+        let (queued, unread) = (queued(port), unread(pid, port));
         if queued == 0 && unread.len() >= connections && unread.iter().all(|unread| *unread == Some(0)) {
             Ok(())
         } else {
@@ -137,24 +145,39 @@ pub async fn requests_are_read(address: &str, connections: usize) {
     .await;
 }
 
-/// Returns how many bytes that clients sent to a port of this machine have not arrived. Then for each connection how many bytes the server
-/// has not read; none for one that was not accepted.
-fn queues(port: u16) -> (u32, Vec<Option<u32>>) {
+/// The connections in the network of a process.
+struct Connection {
+    /// Addresses of this end and of the other, as `/proc` writes them.
+    ends: [String; 2],
+    /// Bytes that have not arrived, and bytes that nobody has read.
+    queues: [u32; 2],
+    /// Zero for a connection that still waits to be accepted.
+    inode: String,
+}
+
+fn connections(process: &str) -> Vec<Connection> {
     const ESTABLISHED: &str = "01";
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    let port = format!(":{port:04X}");
-    let (mut queued, mut unread) = (0, Vec::new());
-    for line in table.lines().skip(1) {
+    let table = std::fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap_or_default();
+    let of_line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, from, to, ESTABLISHED, queues, ..] = fields[..] else { continue };
-        let (sent, received) = queues.split_once(':').expect("two queues");
-        let bytes = |number| u32::from_str_radix(number, 16).expect("a number");
-        if from.ends_with(&port) {
-            // The kernel knows no inode of a connection that still waits to be accepted.
-            unread.push((fields[9] != "0").then(|| bytes(received)));
-        } else if to.ends_with(&port) {
-            queued += bytes(sent);
-        }
-    }
-    (queued, unread)
+        let [_, from, to, ESTABLISHED, queues, ..] = fields[..] else { return None };
+        let (sent, received) = queues.split_once(':')?;
+        let bytes = |number| u32::from_str_radix(number, 16).ok();
+        let inode = (*fields.get(9)?).to_owned();
+        Some(Connection { ends: [from.to_owned(), to.to_owned()], queues: [bytes(sent)?, bytes(received)?], inode })
+    };
+    table.lines().skip(1).filter_map(of_line).collect()
+}
+
+/// Returns how many bytes of clients in this network, sent to a port, have not arrived.
+fn queued(port: u16) -> u32 {
+    let port = format!(":{port:04X}");
+    connections("self").iter().filter(|one| one.ends[1].ends_with(&port)).map(|one| one.queues[0]).sum()
+}
+
+/// Returns for each connection to a port, in the network of a process, how many bytes the server has not read; none for one that was not accepted.
+fn unread(pid: u32, port: u16) -> Vec<Option<u32>> {
+    let port = format!(":{port:04X}");
+    let list = connections(&pid.to_string()).into_iter().filter(|one| one.ends[0].ends_with(&port));
+    list.map(|one| (one.inode != "0").then_some(one.queues[1])).collect()
 }

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use crate::busybox;
 
 mod artifacts;
+mod kubernetes;
 mod nodes;
 mod pods;
 mod stops;
@@ -43,6 +44,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(refused_container_says_why, needs Busybox Cni),
     ];
     cases.extend(artifacts::cases());
+    cases.extend(kubernetes::cases());
     cases.extend(nodes::cases());
     cases.extend(pods::cases());
     cases.extend(stops::cases());

@@ -19,16 +19,20 @@ use serde_json::json;
 
 use crate::busybox;
 
+mod requests;
+
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         case!(page_tells_the_truth, needs Docker),
         case!(layers_are_found, needs Docker),
         case!(files_are_compiled_once, needs Docker Busybox),
         case!(options_of_run_are_obeyed, needs Docker Runc Busybox),
         case!(containers_are_managed, needs Docker Busybox),
-        case!(containers_outlive_dockerd, needs Docker),
+        case!(containers_outlive_dockerd, needs Docker Runc Busybox),
         case!(ports_and_compose, needs Docker),
-    ]
+    ];
+    cases.extend(requests::cases());
+    cases
 }
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -53,6 +57,15 @@ async fn finish(docker: Docker) {
     // Docker mounts its own folder on itself, and keeps that.
     let left: Vec<_> = left.into_iter().filter(|left| !left.ends_with("/docker")).collect();
     assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+/// Runs `ctr` in Docker's namespace.
+#[track_caller]
+fn ctr(docker: &Docker, args: &[&str]) -> String {
+    let mut command = docker.containerd.command(docker.containerd.series().programs().join("ctr"));
+    let namespace = format!("{}-moby", docker.containerd.id());
+    command.arg("--address").arg(docker.containerd.address()).args(["--namespace", &namespace]).args(args);
+    process::run(&mut command, LIMIT).success().stdout
 }
 
 /// Describes an ordinary image with busybox and the demo program, which is its entrypoint.
@@ -126,6 +139,10 @@ async fn layers_are_found(namespace: Namespace) {
         assert_eq!(output.success().stdout, "the model\n", "{flags:?}");
     }
     assert_eq!(docker.containerd.journal().compiles(&program.digest).len(), 1);
+    // Docker 26.1 lists images for the platform of the machine alone.
+    let listed = docker.says(&["images", "--quiet", "layers:v1"]);
+    assert_eq!(listed.is_empty(), namespace.daemon().series().is_old(), "{listed}");
+    docker.says(&["image", "inspect", "layers:v1"]);
     docker.says(&args(&[&["run", "--detach", "--name", "box"], &WASM, &["layers:v1", "sleep", "1000"]]));
     let write = run(&docker, &[], "layers:v1", &["write", "/data/model.bin", "x"]);
     assert_ne!(write.code(), 0, "{write}");
@@ -165,12 +182,7 @@ async fn files_are_compiled_once(namespace: Namespace) {
             assert_eq!(run(&docker, &[], "mixed:v1", &["echo", "x"]).success().stdout, "x\n");
         }
         assert_eq!(compiles(), 1, "{store:?}");
-        let ctr = |args: &[&str]| {
-            let mut command = docker.containerd.command(docker.containerd.series().programs().join("ctr"));
-            let namespace = format!("{}-moby", docker.containerd.id());
-            command.arg("--address").arg(docker.containerd.address()).args(["--namespace", &namespace]).args(args);
-            process::run(&mut command, LIMIT).success().stdout
-        };
+        let ctr = |args: &[&str]| ctr(&docker, args);
         let artifacts = || ctr(&["content", "ls", "--quiet", "labels.\"runwasi.io/precompiled\""]).lines().count();
         assert_eq!(artifacts(), 1, "{store:?}");
         if store == ImageStore::Own {
@@ -322,8 +334,22 @@ async fn containers_outlive_dockerd(namespace: Namespace) {
     docker.load("layers:v1", |image| image.layer(program.layer("demo.wasm"))).success();
     docker.says(&args(&[&["run", "--detach", "--name", "box"], &WASM, &["layers:v1", "sleep", "1000"]]));
     let pid = docker.inspect("box", "{{.State.Pid}}");
-    docker.restart().await;
+    docker.says(&args(&[&["run", "--detach", "--name", "ended"], &WASM, &["layers:v1", "sleep", "1000"]]));
+    docker.load("mixed:v1", mixed(&program)).success();
+    let native = ["run", "--detach", "--network", "none", "--entrypoint", "/bin/busybox", "--name", "ended-native"];
+    docker.says(&args(&[&native, &["mixed:v1", "sleep", "1000"]]));
+    let ended = ["ended", "ended-native"].map(|name| docker.inspect(name, "{{.State.Pid}}"));
+    docker.stop().await;
+    for pid in ended {
+        requests::kill(&pid);
+    }
+    docker.start_again().await;
     assert_eq!(docker.inspect("box", "{{.State.Pid}} {{.State.Status}}"), format!("{pid} running"));
+    for name in ["ended", "ended-native"] {
+        let state = || docker.inspect(name, "{{.State.Status}} {{.State.ExitCode}}");
+        eventually("the news of an end", LIMIT, async || if state() == "exited 137" { Ok(()) } else { Err(state()) })
+            .await;
+    }
     assert_eq!(docker.says(&["exec", "box", "demo.wasm", "echo", "x"]), "x\n");
     docker.says(&["stop", "--time", "20", "box"]);
     assert_eq!(docker.inspect("box", "{{.State.ExitCode}}"), "143");

@@ -26,7 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A module that exits with a code.
-fn exits(code: u32) -> Vec<u8> {
+pub(crate) fn exits(code: u32) -> Vec<u8> {
     let text = format!(
         r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
             (memory (export "memory") 1) (func (export "_start") (call $exit (i32.const {code}))))"#

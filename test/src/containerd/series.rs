@@ -58,6 +58,19 @@ impl Series {
         self == Self::V1_7
     }
 
+    /// Returns whether this is the release `major.minor` or a newer one.
+    pub fn is_at_least(self, major: u32, minor: u32) -> bool {
+        let release = match self {
+            Self::V1_7 => (1, 7),
+            Self::V2_1 => (2, 1),
+            Self::Further(further) => {
+                let (major, minor) = further.number.split_once('.').expect("the number was checked");
+                (major.parse().expect("the number was checked"), minor.parse().expect("the number was checked"))
+            }
+        };
+        release >= (major, minor)
+    }
+
     /// Returns its place among [`Self::all`].
     pub(crate) fn place(self) -> usize {
         Self::all().iter().position(|known| *known == self).unwrap_or(0)

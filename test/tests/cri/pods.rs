@@ -32,26 +32,29 @@ fn mapping() -> Vec<IdMapping> {
     vec![IdMapping { host_id: FIRST, container_id: 0, length: SIZE }]
 }
 
-fn options(users: bool, pid: NamespaceMode) -> Option<NamespaceOption> {
+pub(super) fn options(users: bool, pid: NamespaceMode) -> Option<NamespaceOption> {
     let userns_options =
         users.then(|| UserNamespace { mode: NamespaceMode::Pod.into(), uids: mapping(), gids: mapping() });
     Some(NamespaceOption { pid: pid.into(), userns_options, ..Default::default() })
 }
 
 /// Describes a pod and its containers with these namespaces.
-fn pod_with(mut config: PodSandboxConfig, namespace_options: Option<NamespaceOption>) -> PodSandboxConfig {
+pub(super) fn pod_with(mut config: PodSandboxConfig, namespace_options: Option<NamespaceOption>) -> PodSandboxConfig {
     let context = LinuxSandboxSecurityContext { namespace_options, ..Default::default() };
     config.linux.get_or_insert_default().security_context = Some(context);
     config
 }
 
-fn container_with(mut config: ContainerConfig, namespace_options: Option<NamespaceOption>) -> ContainerConfig {
+pub(super) fn container_with(
+    mut config: ContainerConfig,
+    namespace_options: Option<NamespaceOption>,
+) -> ContainerConfig {
     let context = LinuxContainerSecurityContext { namespace_options, ..Default::default() };
     config.linux = Some(LinuxContainerConfig { security_context: Some(context), ..Default::default() });
     config
 }
 
-fn volume(host: &Path) -> Mount {
+pub(super) fn volume(host: &Path) -> Mount {
     Mount { container_path: "/volume".to_owned(), host_path: host.display().to_string(), ..Default::default() }
 }
 
