@@ -145,8 +145,8 @@ pub async fn requests_are_read_by(pid: u32, address: &str, connections: usize) {
     .await;
 }
 
-/// The connections in the network of a process.
-struct Connection {
+/// One end of an established connection, as the kernel lists it.
+struct Socket {
     /// Addresses of this end and of the other, as `/proc` writes them.
     ends: [String; 2],
     /// Bytes that have not arrived, and bytes that nobody has read.
@@ -155,7 +155,8 @@ struct Connection {
     inode: String,
 }
 
-fn connections(process: &str) -> Vec<Connection> {
+/// Returns the ends of connections in the network of a process.
+fn sockets(process: &str) -> Vec<Socket> {
     const ESTABLISHED: &str = "01";
     let table = std::fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap_or_default();
     let of_line = |line: &str| {
@@ -164,7 +165,7 @@ fn connections(process: &str) -> Vec<Connection> {
         let (sent, received) = queues.split_once(':')?;
         let bytes = |number| u32::from_str_radix(number, 16).ok();
         let inode = (*fields.get(9)?).to_owned();
-        Some(Connection { ends: [from.to_owned(), to.to_owned()], queues: [bytes(sent)?, bytes(received)?], inode })
+        Some(Socket { ends: [from.to_owned(), to.to_owned()], queues: [bytes(sent)?, bytes(received)?], inode })
     };
     table.lines().skip(1).filter_map(of_line).collect()
 }
@@ -172,12 +173,12 @@ fn connections(process: &str) -> Vec<Connection> {
 /// Returns how many bytes of clients in this network, sent to a port, have not arrived.
 fn queued(port: u16) -> u32 {
     let port = format!(":{port:04X}");
-    connections("self").iter().filter(|one| one.ends[1].ends_with(&port)).map(|one| one.queues[0]).sum()
+    sockets("self").iter().filter(|one| one.ends[1].ends_with(&port)).map(|one| one.queues[0]).sum()
 }
 
 /// Returns for each connection to a port, in the network of a process, how many bytes the server has not read; none for one that was not accepted.
 fn unread(pid: u32, port: u16) -> Vec<Option<u32>> {
     let port = format!(":{port:04X}");
-    let list = connections(&pid.to_string()).into_iter().filter(|one| one.ends[0].ends_with(&port));
+    let list = sockets(&pid.to_string()).into_iter().filter(|one| one.ends[0].ends_with(&port));
     list.map(|one| (one.inode != "0").then_some(one.queues[1])).collect()
 }

@@ -47,12 +47,8 @@ const DIFFERENCES: &[Difference] = &[
         is: |runc, ours| (runc, ours) == ("box (none) 8192 64", "box example 8192 64"),
     },
     // libcontainer also forbids programs and devices on read-only paths.
-    Difference {
-        subject: None,
-        rows: &["read-only paths"],
-        name: "mount /work",
-        is: |runc, ours| ours == runc.replacen("ro,", "ro,nosuid,nodev,noexec,", 1),
-    },
+    Difference { subject: None, rows: &["read-only paths", "read-only links"], name: "mount /work", is: fixed_further },
+    Difference { subject: None, rows: &["read-only links"], name: "mount /open", is: fixed_further },
     // The folder's own mode is equal; here it is an option of the file system.
     Difference {
         subject: None,
@@ -108,6 +104,10 @@ const DIFFERENCES: &[Difference] = &[
 fn without_devices(runc: &str, ours: &str) -> bool {
     let (first, rest) = runc.split_at(runc.find(',').map_or(0, |at| at + 1));
     ours == format!("{first}nodev,{rest}")
+}
+
+fn fixed_further(runc: &str, ours: &str) -> bool {
+    ours == runc.replacen("ro,", "ro,nosuid,nodev,noexec,", 1)
 }
 
 fn fixed_over(runc: &str, ours: &str) -> bool {
