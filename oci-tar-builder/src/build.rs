@@ -6,7 +6,8 @@ use std::path::Path;
 use prewasi_oci::{Digest, Platform, annotation, media_type};
 
 use crate::document::{
-    Component, Descriptor, DockerManifest, ImageConfig, Index, Layout, Manifest, Map, Process, RootFs, WasmConfig, json,
+    Component, Descriptor, DockerManifest, ImageConfig, ImageProcess, Index, Layout, Manifest, Map, RootFs, WasmConfig,
+    json,
 };
 use crate::image::{Blob, Format, Image};
 use crate::layer::Source;
@@ -380,7 +381,7 @@ impl Builder {
         json(&ImageConfig {
             created,
             platform: platform.clone(),
-            config: Process { env: self.env.clone(), entrypoint, labels, stop_signal: self.stop_signal.clone() },
+            config: ImageProcess { env: self.env.clone(), entrypoint, labels, stop_signal: self.stop_signal.clone() },
             rootfs: RootFs { kind: "layers", diff_ids: self.layers.iter().filter_map(Layer::diff_id).collect() },
         })
     }

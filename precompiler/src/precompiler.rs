@@ -19,7 +19,7 @@ use crate::image::find;
 use crate::journal::Journal;
 use crate::observer::{Nobody, Observer};
 use crate::provenance::{Provenance, unchangeable};
-use crate::{Content, Image, ImageError, Inventory, Layer, PrepareError, Process, Settings, StoreAddress};
+use crate::{Content, Image, ImageError, ImageProcess, Inventory, Layer, PrepareError, Settings, StoreAddress};
 
 mod data;
 mod inspect;
@@ -143,7 +143,7 @@ impl Precompiler {
     ///
     /// # Errors
     /// [`ImageError`] if the config is missing or malformed.
-    pub async fn process(&self, image: &Image) -> Result<Process, ImageError> {
+    pub async fn process(&self, image: &Image) -> Result<ImageProcess, ImageError> {
         image.process(&*self.store).await
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use wasmparser::Validator;
 
 use super::library::{self, Configuration};
-use super::options::Options;
+use super::options::CodeOptions;
 use super::{NAME, linked, rewrite};
 use crate::{CompileError, Wasm, artifact, head};
 
@@ -18,7 +18,7 @@ use crate::{CompileError, Wasm, artifact, head};
 ///
 /// # Errors
 /// [`CompileError`] names the fault in the wasm.
-pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
+pub(super) fn compile(options: &CodeOptions, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     linked::check().map_err(unsupported)?;
     head::check(wasm, NAME)?;
     Validator::new_with_features(options.features()).validate_all(wasm.bytes()).map_err(head::invalid)?;

@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::instance::{Ended, Settings};
 use super::library::{Configuration, Module};
-use super::options::Options;
+use super::options::CodeOptions;
 use super::{instance, rewrite, stack};
 use crate::wasi::{Wasi, setup};
 use crate::{Guest, NativeCode, Network, Program, RunError, exports};
@@ -12,7 +12,7 @@ use crate::{Guest, NativeCode, Network, Program, RunError, exports};
 pub(super) struct Loaded {
     pub(super) module: Module,
     pub(super) facts: Facts,
-    pub(super) options: Options,
+    pub(super) options: CodeOptions,
     /// As long as its file is open, no other file has its number, by which the dynamic loader knows it.
     pub(super) _code: NativeCode,
 }

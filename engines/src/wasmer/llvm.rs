@@ -8,7 +8,7 @@ use std::num::NonZero;
 pub(super) use wasmer::sys::LLVMOptLevel as Level;
 use wasmer::sys::{CompilerConfig as _, EngineBuilder, LLVM};
 
-use super::options::Options;
+use super::options::CodeOptions;
 use crate::Optimize;
 
 pub(super) const NAME: &str = "llvm";
@@ -38,7 +38,7 @@ pub(super) fn name_of_level(level: &Level) -> &'static str {
 }
 
 /// Makes the builder of an engine with this compiler.
-pub(super) fn builder(options: &Options) -> EngineBuilder {
+pub(super) fn builder(options: &CodeOptions) -> EngineBuilder {
     let mut compiler = LLVM::new();
     // The only format that is mapped from its file.
     compiler.experimental_artifact(true).opt_level(options.optimize);

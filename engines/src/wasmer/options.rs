@@ -17,7 +17,7 @@ const STACK_LIMITS: (u64, u64) = (64 << 10, 100 << 20);
 
 /// The options that native code depends on, and those that shape none.
 #[derive(Debug, Clone)]
-pub(super) struct Options {
+pub(super) struct CodeOptions {
     /// Version of this list: raised when a field is added, removed or means something else.
     format: u32,
     /// Container format of the artifact.
@@ -44,7 +44,7 @@ pub(super) struct Options {
     pub(super) serial: bool,
 }
 
-impl Options {
+impl CodeOptions {
     /// Returns the options for code that this machine runs.
     pub(super) fn host() -> Self {
         Self {

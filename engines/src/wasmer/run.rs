@@ -7,7 +7,7 @@ use wasmer::{
     Memory, Module, RuntimeError, Store,
 };
 
-use super::limits::Limits;
+use super::limits::LimitedTunables;
 use super::one_line;
 use crate::exports::{self, Export};
 use crate::wasi::{self, Call, Wasi, setup};
@@ -31,7 +31,7 @@ impl ModuleProgram {
 
     fn call(&self, guest: &Guest) -> Result<u8, RunError> {
         let mut engine = self.engine.clone();
-        engine.set_tunables(Limits::new(self.tunables.clone(), self.stack, guest.memory_limit));
+        engine.set_tunables(LimitedTunables::new(self.tunables.clone(), self.stack, guest.memory_limit));
         // The store installs the signal handlers, in the process that runs the guest.
         let mut store = Store::new(engine);
         let state = FunctionEnv::new(&mut store, State { wasi: Wasi::new(guest)?, memory: None });
@@ -228,7 +228,7 @@ mod tests {
     /// The engine offers each function that a guest may import, with its type.
     #[test]
     fn functions_of_wasi_are_offered() {
-        let mut store = Store::new(super::super::options::Options::host().loading_engine());
+        let mut store = Store::new(super::super::options::CodeOptions::host().loading_engine());
         let wasi = Wasi::new(&Guest::default()).unwrap();
         let state = FunctionEnv::new(&mut store, State { wasi, memory: None });
         let imports = imports(&mut store, &state);

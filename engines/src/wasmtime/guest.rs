@@ -9,7 +9,7 @@ use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::failure::setup;
 use super::host::{Either, Host};
-use super::limits::Limits;
+use super::limits::Budget;
 use super::outgoing::Outgoing;
 use super::{one_line, stdio};
 use crate::preopens::{self, Folder};
@@ -34,7 +34,7 @@ pub(super) fn host(guest: &Guest, wasi: &mut WasiCtxBuilder, outgoing: &Outgoing
     let mut host = Host {
         wasi: wasi.build(),
         table: ResourceTable::new(),
-        limits: Limits::new(guest.memory_limit),
+        limits: Budget::new(guest.memory_limit),
         http: WasiHttpCtx::new(),
         outgoing: outgoing.clone(),
         network: guest.network,

@@ -10,7 +10,7 @@ use wasmtime_wasi::{WasiCtxBuilder, p2, p3};
 use super::failure::{no_such_function, outcome, setup};
 use super::guest::{fuel, open_folders, store, wasi};
 use super::host::{Host, ModuleHost, Numbers};
-use super::limits::Limits;
+use super::limits::Budget;
 use super::outgoing::Outgoing;
 use super::serve::Service;
 use super::{one_line, traps};
@@ -38,7 +38,7 @@ impl ModuleProgram {
 
     async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder, folders: usize) -> wasmtime::Result<u8> {
         let has_root = paths::has_root(&guest.preopens);
-        let mut host = ModuleHost::new(wasi.build_p1(), Limits::new(guest.memory_limit), has_root);
+        let mut host = ModuleHost::new(wasi.build_p1(), Budget::new(guest.memory_limit), has_root);
         Numbers::note_folders(&mut host, folders)?;
         host.working = preopens::working(guest);
         let mut store = Store::new(self.bound.module().engine(), host);

@@ -32,7 +32,7 @@ mod ticker;
 mod unanswered;
 mod work;
 
-use self::answer::{Limits, Server};
+use self::answer::{RequestLimits, Server};
 use self::instances::Instances;
 use self::processes::First;
 
@@ -93,7 +93,8 @@ impl Service {
         let listener = listener.map_err(|error| setup(format!("cannot listen on {address}: {error}")))?;
         let http = Http { concurrency: guest.http.concurrency.clamp(1, self.capacity), ..guest.http.clone() };
         let processes = processes(http.concurrency);
-        let limits = Limits::new(http.concurrency).map_err(|error| setup(format!("cannot count requests: {error}")))?;
+        let limits =
+            RequestLimits::new(http.concurrency).map_err(|error| setup(format!("cannot count requests: {error}")))?;
         let instances = Arc::new(Instances::new(guest, counts, (http.concurrency / processes) as usize)?);
         let server = || Server::new(self, &http, instances.clone(), limits.clone());
         let mut first = First::new(listener);

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub(crate) use config::{Config, wipe_headers};
-pub(crate) use context::{Context, Origin, SpanId, random};
+pub(crate) use context::{Context, SpanId, SpanParent, random};
 pub(crate) use export::Export;
 pub(crate) use span::{Span, Trace, now};
 

@@ -44,19 +44,19 @@ const NO_ANSWER: &str = "the guest gave no answer";
 pub(super) struct Server {
     way: Way,
     http: Http,
-    limits: Limits,
+    limits: RequestLimits,
     unfinished: Arc<Unfinished>,
     ticker: Ticker,
 }
 
 /// The limits of requests for all workers of a server.
 #[derive(Clone)]
-pub(super) struct Limits {
+pub(super) struct RequestLimits {
     answered: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
-impl Limits {
+impl RequestLimits {
     /// Allows `concurrency` requests at the same time, and as many waiting ones.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Server {
         service: &Service,
         http: &Http,
         instances: Arc<Instances>,
-        limits: Limits,
+        limits: RequestLimits,
     ) -> Result<Self, RunError> {
         let engine = service.engine();
         let ticker = Ticker::start(engine.clone());

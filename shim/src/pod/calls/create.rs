@@ -12,7 +12,7 @@ use crate::pod::container::{Container, Phase};
 use crate::pod::folders::is_id;
 use crate::pod::job::{Create, Job, NewContainer};
 use crate::pod::stdio::StdioPaths;
-use crate::telemetry::trace::{Context, Origin, Trace};
+use crate::telemetry::trace::{Context, SpanParent, Trace};
 
 /// A request to create a container.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Pod {
         self: &Arc<Self>,
         request: CreateRequest,
         trace: Trace,
-        origin: Option<Origin>,
+        origin: Option<SpanParent>,
     ) -> Result<u32, TaskError> {
         let begun = Instant::now();
         let CreateRequest { container: new, stdio, .. } = request;

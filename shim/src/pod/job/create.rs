@@ -34,7 +34,7 @@ use crate::pod::stdio::Streams;
 use crate::telemetry::log;
 use crate::telemetry::observe;
 use crate::telemetry::reasons;
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::SpanParent;
 
 /// A container as the client describes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ pub(crate) struct Create {
     pub(crate) streams: Streams,
     /// The containerd that the container belongs to.
     pub(crate) store: StoreAddress,
-    pub(crate) origin: Option<Origin>,
+    pub(crate) origin: Option<SpanParent>,
 }
 
 impl Create {

@@ -40,7 +40,7 @@ use crate::pod::stdio::Streams;
 use crate::telemetry::log;
 use crate::telemetry::observe::About;
 use crate::telemetry::reasons;
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::SpanParent;
 
 /// Name of the file in which libcontainer keeps the state of a container.
 const STATE: &str = "state.json";
@@ -61,7 +61,7 @@ pub(crate) struct Exec {
     pub(crate) store: StoreAddress,
     /// Options of the container's runtime. Their restrictions hold for every process in the container.
     pub(crate) options: RuntimeOptions,
-    pub(crate) origin: Option<Origin>,
+    pub(crate) origin: Option<SpanParent>,
 }
 
 impl Exec {

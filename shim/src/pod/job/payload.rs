@@ -22,7 +22,7 @@ use crate::pod::docker::{self, Noted};
 use crate::pod::entrypoint::{self, Entrypoint};
 use crate::pod::launch::Wasm;
 use crate::pod::spec;
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::SpanParent;
 
 /// The first bytes of wasm in binary form.
 /// The engine's name in log lines about native programs.
@@ -51,7 +51,7 @@ pub(super) struct Search<'a> {
     /// The image that the container is pinned to.
     pub(super) pin: Option<&'a Pin>,
     /// The trace context that the program gets.
-    pub(super) origin: Option<&'a Origin>,
+    pub(super) origin: Option<&'a SpanParent>,
 }
 
 /// A process that is ready to be made.

@@ -33,7 +33,7 @@ use crate::pod::spec;
 use bind::Users;
 use groups::Hierarchies;
 use late::Late;
-use options::{Options, Propagation};
+use options::{MountOptions, Propagation};
 
 /// Folder of the bundle that holds the prepared mounts.
 const FOLDER: &str = "prewasi-mounts";
@@ -261,6 +261,6 @@ fn spread_all(propagation: Propagation) -> io::Result<()> {
 }
 
 /// Parses the options of a mount.
-fn options_of(mount: &Mount) -> Options {
-    Options::parse(mount.options().as_deref().unwrap_or_default())
+fn options_of(mount: &Mount) -> MountOptions {
+    MountOptions::parse(mount.options().as_deref().unwrap_or_default())
 }
