@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::module::{Export, Module};
-use super::runtime::{self, Ended, Settings, run};
-use crate::wasi::{Wasi, setup};
+use super::runtime::{self, Settings, run};
+use crate::end::setup;
+use crate::wasi::Wasi;
 use crate::{Guest, Network, Program, RunError, exports};
 
 /// Stack of a guest, bytes. Frames of the interpreter lie in it, not data of C programs, which have theirs in the linear
@@ -80,12 +81,6 @@ impl Program for Interpreted {
     fn run(&self, guest: &Guest) -> Result<u8, RunError> {
         self.check(guest)?;
         let settings = self.settings(guest)?;
-        match run(self.module.bytes.clone(), &settings, Wasi::new(guest)?, &self.calls(guest)) {
-            Ended::Returned => Ok(0),
-            // The system keeps eight bits of an exit code.
-            Ended::Exited(code) => Ok(code.to_le_bytes()[0]),
-            Ended::Trapped(message) => Err(RunError::Trap { message }),
-            Ended::NotStarted(reason) => Err(setup(reason)),
-        }
+        run(self.module.bytes.clone(), &settings, Wasi::new(guest)?, &self.calls(guest)).exit_code()
     }
 }

@@ -7,13 +7,14 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::{Store, Val, component};
 use wasmtime_wasi::{WasiCtxBuilder, p2, p3};
 
-use super::failure::{no_such_function, outcome, setup};
+use super::failure::{no_such_function, outcome};
 use super::guest::{fuel, open_folders, store, wasi};
 use super::host::{Host, ModuleHost, Numbers};
 use super::limits::Budget;
 use super::outgoing::Outgoing;
 use super::serve::Service;
 use super::{one_line, traps};
+use crate::end::setup;
 use crate::exports::{self, Export};
 use crate::{Guest, Program, RunError, Tuning, WasmKind, entry_point, paths, preopens};
 

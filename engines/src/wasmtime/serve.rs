@@ -16,9 +16,9 @@ use wasmtime::{Enabled, PoolingAllocationConfig};
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2, p3};
 
-use super::failure::setup;
 use super::host::Host;
 use super::traps;
+use crate::end::setup;
 use crate::{Guest, Http, RunError, Tuning};
 
 mod answer;

@@ -23,7 +23,6 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::types::HostResponseOutparam;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 
-use super::super::failure::setup;
 use super::super::host::Host;
 use super::Service;
 use super::body::Answer;
@@ -33,6 +32,7 @@ use super::semaphore::{Permit, Semaphore};
 use super::ticker::Ticker;
 use super::unanswered::Unanswered;
 use super::work::{Guard, Unfinished, Work};
+use crate::end::setup;
 use crate::{Http, RunError};
 
 /// The `retry-after` header of a refused request, in seconds.

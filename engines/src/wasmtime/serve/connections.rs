@@ -14,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::super::failure::setup;
 use super::answer::Server;
 use super::processes::{First, Given, Other, Taker};
 use super::{BACKLOG, HEAD, PAUSE};
 use crate::RunError;
+use crate::end::setup;
 
 /// Opens the listening socket.
 ///
