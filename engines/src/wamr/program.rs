@@ -11,8 +11,6 @@ use crate::{Guest, Network, Program, RunError, exports};
 /// Stack of a guest, bytes. Frames of the interpreter lie in it, not data of C programs, which have theirs in the linear
 /// memory. WAMR clears all of it at the start, so that it is memory from then on.
 pub(super) const STACK: u32 = 1 << 20;
-/// The least and the most that it may have.
-pub(super) const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 /// A page of linear memory, bytes.
 const PAGE: u64 = 64 << 10;
 

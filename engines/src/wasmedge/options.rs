@@ -6,12 +6,8 @@
 use wasmparser::WasmFeatures;
 
 use super::{NAME, VERSION, linked, proposals};
+use crate::tuning::{STACK, STACK_LIMITS};
 use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError, artifact};
-
-/// Stack of a guest's own calls, in bytes: as large as a native program's on Linux.
-const STACK: u64 = 8 << 20;
-/// Minimum and maximum of that stack, in bytes.
-const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 
 /// The options that native code depends on, and those that shape none.
 #[derive(Debug, Clone)]

@@ -8,12 +8,11 @@ use wasmer::{Engine, Pages};
 
 use super::compiler::{self, Level};
 use super::{NAME, VERSION, proposals};
+use crate::tuning::{self, STACK};
 use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError, artifact};
 
-/// Stack of a guest's own calls, in bytes: as large as a native program's on Linux.
-const STACK: u64 = 8 << 20;
-/// Minimum and maximum of that stack, in bytes. wasmer itself takes 8 KiB to 100 MiB.
-const STACK_LIMITS: (u64, u64) = (64 << 10, 100 << 20);
+/// The least and the greatest stack of a guest, in bytes. wasmer itself takes 8 KiB to 100 MiB.
+const STACK_LIMITS: (u64, u64) = (tuning::STACK_LIMITS.0, 100 << 20);
 
 /// The options that native code depends on, and those that shape none.
 #[derive(Debug, Clone)]
