@@ -294,7 +294,7 @@ impl Precompiler {
     async fn open(&self, source: &Source) -> Result<(File, bool), PrepareError> {
         let (file, text) = match &source.bytes {
             Bytes::File { file, text } => {
-                let limit = WASM_LIMIT.min(self.settings.compile_memory);
+                let limit = WASM_LIMIT.min(self.settings.compile.memory);
                 (sealed_copy(file, &source.digest, limit).map_err(source.io_failed())?, *text)
             }
             Bytes::Layer { image, .. } => (self.open_layer(image, source).await?, false),

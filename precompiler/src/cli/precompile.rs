@@ -104,7 +104,7 @@ impl Precompile {
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
         let settings = Settings { platform: self.platform.clone(), ..self.store.settings()? };
-        let jobs = self.jobs.map_or(settings.compile_slots, |jobs| jobs.get().into());
+        let jobs = self.jobs.map_or(settings.compile.slots, |jobs| jobs.get().into());
         let precompiler = Precompiler::connect(settings).await?;
         let records = self.records(&precompiler).await?;
         let (options, machine) = (self.config.options()?, self.machine.machine());

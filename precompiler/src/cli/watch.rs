@@ -91,7 +91,7 @@ impl Watch {
         let plan = Plan {
             address: self.containerd.address.clone(),
             namespaces: self.namespace.clone(),
-            jobs: self.jobs.map_or(settings.compile_slots, |jobs| jobs.get().into()),
+            jobs: self.jobs.map_or(settings.compile.slots, |jobs| jobs.get().into()),
             rank_label: self.rank_label.clone(),
             settings,
             options: self.config.options()?,

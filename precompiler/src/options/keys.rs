@@ -56,7 +56,7 @@ pub(super) const KEYS: &[Key] = &[
         image: false,
         meaning: "what a wasm program has of the container's network: all, or no sockets and no name lookup",
         set: |options, value| {
-            options.network = value::choice(value, &[("inherit", Network::Inherit), ("none", Network::None)])?;
+            options.guest.network = value::choice(value, &[("inherit", Network::Inherit), ("none", Network::None)])?;
             Ok(())
         },
     },
@@ -68,7 +68,7 @@ pub(super) const KEYS: &[Key] = &[
         image: true,
         meaning: "most memory that a wasm program may take for itself: linear memories, tables and collected objects together",
         set: |options, value| {
-            options.memory_limit = value::or_none(value, value::size)?;
+            options.guest.memory_limit = value::or_none(value, value::size)?;
             Ok(())
         },
     },
@@ -93,7 +93,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "how much a wasm program may execute: about one unit for each instruction; then it traps, with exit code 134. Its \
                   code is compiled to count",
         set: |options, value| {
-            options.fuel = value::or_none(value, value::number)?;
+            options.guest.fuel = value::or_none(value, value::number)?;
             Ok(())
         },
     },
@@ -105,7 +105,7 @@ pub(super) const KEYS: &[Key] = &[
         image: true,
         meaning: "stack of a wasm program's own calls, from 64KiB to 1GiB; one that needs more traps",
         set: |options, value| {
-            options.stack_limit = Some(value::size(value)?);
+            options.tuning.stack = Some(value::size(value)?);
             Ok(())
         },
     },
@@ -118,7 +118,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "where a wasm program that answers HTTP requests listens; the variable `PREWASI_HTTP_ADDRESS` of the container \
                   counts more",
         set: |options, value| {
-            options.http.address = value::address(value)?;
+            options.guest.http.address = value::address(value)?;
             Ok(())
         },
     },
@@ -130,7 +130,7 @@ pub(super) const KEYS: &[Key] = &[
         image: true,
         meaning: "how many requests an instance of such a program answers before a new one takes its place",
         set: |options, value| {
-            options.http.instance_requests = value::small(value)?;
+            options.guest.http.instance_requests = value::small(value)?;
             Ok(())
         },
     },
@@ -143,7 +143,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "how many requests are answered at the same time, if the memory of the container is enough; as many again wait, more \
                   get 503",
         set: |options, value| {
-            options.http.concurrency = value::small(value)?;
+            options.guest.http.concurrency = value::small(value)?;
             Ok(())
         },
     },
@@ -155,7 +155,7 @@ pub(super) const KEYS: &[Key] = &[
         image: true,
         meaning: "how long such a program may take until it begins to answer (then 504), and go on after its answer",
         set: |options, value| {
-            options.http.timeout = value::time(value)?;
+            options.guest.http.timeout = value::time(value)?;
             Ok(())
         },
     },
@@ -167,7 +167,7 @@ pub(super) const KEYS: &[Key] = &[
         image: true,
         meaning: "longest body of a request (longer ones get 413)",
         set: |options, value| {
-            options.http.body_limit = value::size(value)?;
+            options.guest.http.body_limit = value::size(value)?;
             Ok(())
         },
     },
@@ -181,7 +181,7 @@ pub(super) const KEYS: &[Key] = &[
                   soonest",
         set: |options, value| {
             let levels = [Optimize::Speed, Optimize::Size, Optimize::None].map(|level| (level.name(), level));
-            options.optimize = value::choice(value, &levels)?;
+            options.tuning.optimize = value::choice(value, &levels)?;
             Ok(())
         },
     },
@@ -194,7 +194,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "proposals of WebAssembly to be taken (`wide-arithmetic`) or refused (`-gc`), other than by default; as text, with \
                   commas",
         set: |options, value| {
-            options.wasm_proposals = value::list(value)?;
+            options.tuning.proposals = value::list(value)?;
             Ok(())
         },
     },
@@ -206,7 +206,7 @@ pub(super) const KEYS: &[Key] = &[
         image: false,
         meaning: "whether a compile may use all cores, or one",
         set: |options, value| {
-            options.compile_parallel = value::yes(value)?;
+            options.tuning.serial = !value::yes(value)?;
             Ok(())
         },
     },
@@ -218,7 +218,7 @@ pub(super) const KEYS: &[Key] = &[
         image: false,
         meaning: "most memory of a compile",
         set: |options, value| {
-            options.compile_memory = Some(value::size(value)?);
+            options.compile.memory = value::size(value)?;
             Ok(())
         },
     },
@@ -230,7 +230,7 @@ pub(super) const KEYS: &[Key] = &[
         image: false,
         meaning: "how long a compile may take, wall clock",
         set: |options, value| {
-            options.compile_timeout = Some(value::time(value)?);
+            options.compile.timeout = value::time(value)?;
             Ok(())
         },
     },
@@ -242,7 +242,7 @@ pub(super) const KEYS: &[Key] = &[
         image: false,
         meaning: "how much processor time a compile may take, all its threads together; whole seconds",
         set: |options, value| {
-            options.compile_cpu_time = Some(value::time(value)?);
+            options.compile.cpu_time = value::time(value)?;
             Ok(())
         },
     },
@@ -254,7 +254,7 @@ pub(super) const KEYS: &[Key] = &[
         image: false,
         meaning: "how many layers the node compiles at the same time",
         set: |options, value| {
-            options.compile_slots = Some(value::count(value)?);
+            options.compile.slots = value::count(value)?;
             Ok(())
         },
     },
@@ -266,7 +266,7 @@ pub(super) const KEYS: &[Key] = &[
         image: false,
         meaning: "how long to wait for somebody else who compiles the same, before compiling without the lock",
         set: |options, value| {
-            options.lock_deadline = Some(value::time(value)?);
+            options.compile.lock_deadline = value::time(value)?;
             Ok(())
         },
     },

@@ -159,7 +159,7 @@ impl Precompiler {
             if let Some(ready) = self.look_up(key, engine, Origin::Awaited, trouble).await {
                 return Turn::Done(ready);
             }
-            if started.elapsed() > self.settings.lock_deadline {
+            if started.elapsed() > self.settings.compile.lock_deadline {
                 tracing::warn!(subject, waited = ?started.elapsed(), "compiling without the lock");
                 return Turn::Ours(None);
             }
