@@ -282,7 +282,7 @@ pub enum LoadError {
         engine: &'static str,
     },
     /// The wasm cannot be interpreted.
-    #[error("cannot run it as it is")]
+    #[error("cannot interpret the wasm")]
     Wasm {
         /// The fault in the wasm.
         #[source]

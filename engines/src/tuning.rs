@@ -73,7 +73,7 @@ pub enum TuningError {
         known: Vec<String>,
     },
     /// The engine does not know the proposal, or cannot switch it.
-    #[error("cannot take or refuse proposal {proposal:?} with {engine}, only {}", known.join(", "))]
+    #[error("cannot enable or disable proposal {proposal:?} with {engine}; possible are {}", known.join(", "))]
     Proposal {
         /// The requested proposal.
         proposal: String,
@@ -83,7 +83,7 @@ pub enum TuningError {
         known: Vec<String>,
     },
     /// The requested stack is too small or too large.
-    #[error("cannot give a guest a stack of {bytes} bytes, only of {} to {}", limits.0, limits.1)]
+    #[error("cannot give a guest a stack of {bytes} bytes; possible are {} to {}", limits.0, limits.1)]
     Stack {
         /// The requested size, in bytes.
         bytes: u64,

@@ -102,7 +102,7 @@ enum Failure {
     NoComponents { path: PathBuf },
     #[error("cannot pack {} as a component: it is a module", path.display())]
     NotAComponent { path: PathBuf },
-    #[error("cannot name the image: there is no file to take a name from")]
+    #[error("cannot name the image: no file is given whose name it could have")]
     NoName,
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -110,7 +110,7 @@ enum Failure {
     Build(#[from] BuildError),
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("cannot use SOURCE_DATE_EPOCH={value:?}: seconds after 1970 are due")]
+    #[error("cannot use SOURCE_DATE_EPOCH={value:?}: expected the seconds since 1970")]
     Epoch { value: String },
     #[error("cannot use --tag {tag}: the name has tag {other}")]
     TwoTags { tag: String, other: String },

@@ -270,7 +270,7 @@ impl Precompiler {
         match self.prepare_source(source, engine).await? {
             Prepared::Native(code) => match load(code) {
                 Err(LoadError::Incompatible { reason }) => {
-                    tracing::warn!(subject = source.subject, reason, "compiling again what cannot be loaded");
+                    tracing::warn!(subject = source.subject, reason, "cannot load stored native code; compiling again");
                     let ready = self.replace(source, engine).await?;
                     let ready = self.own(source, engine, ready).await?;
                     load(trust(ready)).map_err(error)

@@ -130,7 +130,7 @@ async fn tidy_up() {
         }
     };
     if tokio::time::timeout(LAST_WORDS, done).await.is_err() {
-        tracing::debug!("ending although something is still being said to containerd");
+        tracing::debug!("ending before all requests to containerd are answered");
     }
 }
 
@@ -176,7 +176,7 @@ impl<'a> Service<'a> {
             }
             News::Lost(error) => {
                 self.metrics.connected.set(0);
-                tracing::warn!(error = chain(&error), "containerd has gone; waiting for it");
+                tracing::warn!(error = chain(&error), "lost the connection to containerd; waiting for it");
             }
         }
     }

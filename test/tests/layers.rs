@@ -260,8 +260,8 @@ async fn layers_that_cannot_be_mounted_are_refused(namespace: Namespace) {
         (plain("/data/../etc/passwd"), "has a part \"..\""),
         (plain("/"), "is the root"),
         (plain("/data/"), "has an empty part"),
-        (vec![(PLAIN, Some("/a")), (PLAIN, Some("/a"))], "is in the way of /a"),
-        (vec![(PLAIN, Some("/a")), (PLAIN, Some("/a/b"))], "is in the way of /a"),
+        (vec![(PLAIN, Some("/a")), (PLAIN, Some("/a"))], "conflicts with /a"),
+        (vec![(PLAIN, Some("/a")), (PLAIN, Some("/a/b"))], "conflicts with /a"),
         (vec![("application/vnd.example.unknown", None)], "application/vnd.example.unknown"),
     ];
     cases.extend(tars.iter().map(|tar| (vec![(tar.as_str(), Some("/a"))], "only single files can be mounted")));

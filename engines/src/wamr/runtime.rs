@@ -119,7 +119,7 @@ impl Runtime {
         let registered =
             unsafe { wamr::wasm_runtime_register_natives_raw(MODULE.as_ptr(), functions.as_mut_ptr(), count) };
         let runtime = Self { state, _imports: imports, _functions: functions };
-        if registered { Ok(runtime) } else { Err(End::NotStarted("wamr takes no functions".to_owned())) }
+        if registered { Ok(runtime) } else { Err(End::NotStarted("wamr refuses the functions of WASI".to_owned())) }
     }
 
     /// Returns the guest's exit code.

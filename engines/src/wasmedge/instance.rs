@@ -294,7 +294,7 @@ unsafe extern "C" fn hold(
 ) -> ffi::WasmEdge_Result {
     // SAFETY: `link` has given WasmEdge calls that live as long as the instance, and no other code uses them meanwhile.
     let calls = unsafe { &mut *calls.cast::<Calls>() };
-    let result = stack::watch().map_err(|error| format!("signals: {error}")).map(|()| {
+    let result = stack::watch().map_err(|error| format!("cannot unblock signals: {error}")).map(|()| {
         let mut result = ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Success };
         for function in &calls.functions {
             // SAFETY: the function belongs to the guest and has no parameters, and the call offers no room for results.

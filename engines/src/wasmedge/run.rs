@@ -52,8 +52,8 @@ impl Program for Loaded {
         self.check(guest)?;
         let (settings, wasi, calls) = (self.settings(guest)?, Wasi::new(guest)?, self.calls(guest));
         let run = || instance::run(&self.module, &settings, wasi, &calls);
-        let (end, used_up) =
-            stack::run(self.options.stack(), run).map_err(|error| setup(format!("a thread for the guest: {error}")))?;
+        let (end, used_up) = stack::run(self.options.stack(), run)
+            .map_err(|error| setup(format!("cannot start a thread for the guest: {error}")))?;
         let end = match end {
             End::Trapped(_) if used_up => End::Trapped("wasm trap: call stack exhausted".to_owned()),
             End::Trapped(reason) => End::Trapped(format!("wasm trap: {reason}")),

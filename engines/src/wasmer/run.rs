@@ -73,7 +73,9 @@ impl Program for ModuleProgram {
         if guest.fuel.is_some() {
             return Err(setup("wasmer cannot limit how much a guest executes".to_owned()));
         }
-        SigSet::from_iter(FAULTS).thread_unblock().map_err(|error| setup(format!("signals: {error}")))?;
+        SigSet::from_iter(FAULTS)
+            .thread_unblock()
+            .map_err(|error| setup(format!("cannot unblock signals: {error}")))?;
         match guest.network {
             // A guest can import no function that opens a socket, and gets no descriptor that is one.
             Network::Inherit | Network::None => {}

@@ -178,9 +178,9 @@ fn run<F>(guest: &Guest, call: impl FnOnce(WasiCtxBuilder, usize) -> F) -> Resul
 where
     F: Future<Output = wasmtime::Result<u8>>,
 {
-    traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
+    traps::restore().map_err(|error| setup(format!("cannot restore signal handlers: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
+    let runtime = runtime.map_err(|error| setup(format!("cannot start the asynchronous runtime: {error}")))?;
     let mut wasi = wasi(guest);
     let folders = open_folders(&mut wasi, guest)?;
     wasi.allow_blocking_current_thread(true);

@@ -87,7 +87,7 @@ impl Service {
     /// # Errors
     /// [`RunError::Setup`]: the address cannot be listened on, or a process or thread cannot be made.
     pub(super) fn run(&self, guest: &Guest, counts: bool) -> Result<u8, RunError> {
-        traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
+        traps::restore().map_err(|error| setup(format!("cannot restore signal handlers: {error}")))?;
         let address = guest.http.address;
         let listener = connections::listen(address);
         let listener = listener.map_err(|error| setup(format!("cannot listen on {address}: {error}")))?;

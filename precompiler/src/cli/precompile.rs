@@ -49,7 +49,7 @@ pub struct Precompile {
 
 /// Native code for another machine would be stored where only this machine looks for it.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot keep native code for another machine in {store}: nobody there would run it")]
+#[error("cannot keep native code for another machine in {store}: no engine there can run it")]
 struct WrongStore {
     store: &'static str,
 }

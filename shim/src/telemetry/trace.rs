@@ -131,7 +131,7 @@ impl Inner {
             tracing::debug!(reason, "spans are lost");
         } else {
             let endpoint = self.config.endpoint.to_string();
-            tracing::warn!(endpoint, reason, "spans are lost; this is said once");
+            tracing::warn!(endpoint, reason, "spans are lost; later losses are not logged");
         }
     }
 }

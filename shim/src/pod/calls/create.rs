@@ -51,7 +51,7 @@ impl Pod {
         // Options that cannot be read fail the creation.
         let ignored = new.options.for_runc().map(|runc| runc.ignored).unwrap_or_default();
         if !ignored.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(options = ignored.join(","), "options for runc are not obeyed by this shim");
+            tracing::warn!(options = ignored.join(","), "this shim ignores these options of runc");
         }
     }
 

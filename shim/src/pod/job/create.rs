@@ -118,7 +118,7 @@ impl Create {
             bundle: &self.container.bundle,
             claim: &claim,
             stage: stage.as_ref(),
-            reasons: reasons::open().inspect_err(|error| tracing::warn!(%error, "reasons are cut short")).ok(),
+            reasons: reasons::open().inspect_err(|error| tracing::warn!(%error, "cannot collect libcontainer's messages; errors will name fewer reasons")).ok(),
         };
         let mut adapted = adapt::container(&spec, &with, payload.kind()).map_err(BuildError::Capabilities)?;
         folders::keep_modes(&mut adapted, &modes);

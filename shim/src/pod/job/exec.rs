@@ -73,7 +73,7 @@ impl Exec {
         if let Err(error) = fs::remove_dir_all(&folder)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, path = %folder.display(), "cannot remove what executing a process has left");
+            tracing::warn!(%error, path = %folder.display(), "cannot remove the remains of an exec process");
         }
         Ok(result?)
     }
@@ -123,7 +123,7 @@ impl Exec {
         let _namespaces = if joins_users { self.join_users().map_err(BuildError::UserNamespace)? } else { Vec::new() };
         let building = tracing::info_span!("build").entered();
         if let Err(error) = reasons::open() {
-            tracing::warn!(%error, "reasons are cut short");
+            tracing::warn!(%error, "cannot collect libcontainer's messages; errors will name fewer reasons");
         }
         let pid = builder
             .as_tenant()

@@ -71,7 +71,7 @@ pub(super) enum PayloadError {
     #[error(
         "cannot find entrypoint {program:?} in the root filesystem of the container{}{}",
         not_seen(unseen),
-        if *has_image { "" } else { "; the container's record names no image, whose layers could have it" }
+        if *has_image { "" } else { "; the container's record names no image, so there are no layers to search" }
     )]
     NoEntrypoint {
         program: String,
@@ -81,8 +81,8 @@ pub(super) enum PayloadError {
         unseen: Vec<String>,
     },
     #[error(
-        "cannot run what the container was created with: that was {manifest} of image {image}, and a part of it has been removed \
-         since; pull {image} again if its name still stands for that, else by this digest, or create the container anew"
+        "cannot run manifest {manifest} of image {image}, from which the container was created: a part of it has been removed since; pull \
+         {image} again if it still has this manifest, else pull it by digest, or create the container anew"
     )]
     Gone {
         image: String,

@@ -48,7 +48,7 @@ pub(crate) enum StageError {
     )]
     Propagation { value: String },
     #[error(
-        "cannot mount the root filesystem with rootfsPropagation runbindable: what is unbindable cannot be mounted in a container"
+        "cannot mount the root filesystem with rootfsPropagation runbindable: an unbindable mount cannot be mounted in a container"
     )]
     Unbindable,
     #[error("cannot make a mount namespace for the container")]
@@ -85,13 +85,13 @@ pub(crate) enum StageError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot show the container its cgroups at {}", destination.display())]
+    #[error("cannot mount the container's cgroups at {}", destination.display())]
     Cgroups {
         destination: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("cannot change how the mounts of the container spread")]
+    #[error("cannot set the propagation of the container's mounts")]
     Finish(#[source] io::Error),
 }
 
