@@ -58,7 +58,7 @@ struct Args {
     #[arg(short, long, conflicts_with_all = ["entrypoint", "env", "labels", "stop_signal"])]
     as_artifact: bool,
 
-    /// Os of the image, where it is not to be read from the wasm
+    /// Os of the image [default: read from the wasm]
     #[arg(long)]
     os: Option<String>,
 

@@ -305,7 +305,7 @@ async fn service_that_cannot_begin_says_why(namespace: Namespace) {
     let nowhere = nowhere.to_string_lossy();
     let mut command = namespace.daemon().command(home::program("prewasi"));
     let output = prewasi_test::process::run(command.args(["watch", "--address", &*nowhere]), LIMIT);
-    output.fails_with(2).says(&["error: cannot", &*nowhere, "hint: is containerd running"]);
+    output.fails_with(2).says(&["error: cannot", &*nowhere, "hint: start containerd"]);
 }
 
 /// CRI pulls for the node's own platform. Of an index with wasm alone it leaves the index, and nothing that could be compiled. That is no

@@ -42,7 +42,7 @@ pub(super) fn compile(options: &CodeOptions, wasm: &Wasm) -> Result<Vec<u8>, Com
 fn read(output: &Path) -> io::Result<Vec<u8>> {
     const MAGIC: &[u8] = b"\x7fELF";
     let image = fs::read(output)?;
-    if image.starts_with(MAGIC) { Ok(image) } else { Err(io::Error::other("it is no library")) }
+    if image.starts_with(MAGIC) { Ok(image) } else { Err(io::Error::other("it is not a library")) }
 }
 
 /// Removes the code from the wasm that the compiler has put into the library. WasmEdge reads all of that wasm when it
