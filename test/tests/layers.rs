@@ -1,4 +1,4 @@
-//! Images of more than one layer: the choice of the layer that runs, the use of layers that are no wasm, and components made of several.
+//! Images of more than one layer: the choice of the layer that runs, the use of other layers, and components made of several.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};

@@ -124,8 +124,8 @@ async fn missing_content_is_named(namespace: Namespace) {
     }
 }
 
-/// Values in the record under the shim's name that are no note of the shim, or are about an image of another name, are passed over. An
-/// image's labels, which clients copy to the record, have no effect.
+/// The shim ignores values under its name in the record that are not its notes, or are about an image of another name. An image's labels,
+/// which clients copy to the record, have no effect.
 async fn notes_of_others_are_not_obeyed(namespace: Namespace) {
     let victim = image::import(&namespace, "victim", |image| image.layer(other(6).layer("demo.wasm")));
     let image = import(&namespace, &other(5));

@@ -32,8 +32,7 @@ impl Interpreted {
         Ok(Settings { stack: self.stack, pages: guest.memory_limit.map_or(Ok(None), |limit| self.pages(limit))? })
     }
 
-    /// Returns the most pages that the memory may have if all that the guest takes is limited; `None` if it has all that it
-    /// can ever have.
+    /// Returns the maximum number of pages of the memory under a limit for memory and tables; `None` if the memory cannot grow.
     fn pages(&self, limit: u64) -> Result<Option<u32>, RunError> {
         let (initial, maximum) = self.module.pages.unwrap_or_default();
         let needs = self.module.tables.saturating_add(initial.saturating_mul(PAGE));

@@ -1,7 +1,7 @@
 //! LLVM instead of Cranelift: a compiler that takes longer, for code that runs faster.
 //!
-//! wasmer compiles each function by itself, in memory, and links the lot as it does with Cranelift: no file is written, no
-//! program started, no signal handler installed.
+//! wasmer compiles each function by itself, in memory, and links all functions as it does with Cranelift. It writes no file, starts no
+//! program and installs no signal handler.
 
 use std::num::NonZero;
 

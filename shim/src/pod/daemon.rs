@@ -120,7 +120,7 @@ async fn serve(
     ended
 }
 
-/// Raises the OOM score of the daemon and its forks by one: the OOM killer picks them slightly before containerd, and a container long
+/// Raises the OOM score of the daemon and its forks by one. So the OOM killer picks them slightly before containerd, and a container long
 /// before them.
 fn spare() {
     const SCORE: &str = "/proc/self/oom_score_adj";

@@ -2,7 +2,7 @@
 //!
 //! wasmtime's `ProxyHandler` serves components of preview 3 ([`super::concurrent`]). It could serve those of preview 2, but it drives each
 //! instance by `Store::run_concurrent`, which refuses code without support for concurrent tasks (wasmtime 48). Code with that support is
-//! slower in each call between guest and host, so components of preview 2 are compiled without it, and this module serves them.
+//! slower in each call between guest and host. So components of preview 2 are compiled without it, and this module serves them.
 
 use std::convert::Infallible;
 use std::io;
