@@ -299,12 +299,7 @@ async fn data_in_the_way_of_a_mount_is_refused(namespace: Namespace) {
 
 /// A link in the image's own file system does not lead the mount elsewhere.
 async fn links_of_the_image_are_not_followed(namespace: Namespace) {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Symlink);
-    header.set_size(0);
-    tar.append_link(&mut header, "data", "/proc/self").expect("memory can be written");
-    let layer = Layer::from_bytes(media_type::TAR, "links.tar", tar.into_inner().expect("memory")).expect("a tar");
+    let layer = image::links(&[("data", "/proc/self")]);
     let program = Program::guest(&namespace, DEMO);
     let text = data(&text(&namespace), "/data/attr");
     let image =
