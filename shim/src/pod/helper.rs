@@ -128,7 +128,7 @@ impl Helpers {
         let running = tokio::spawn(starting).await.map_err(|_| broken("the shim is shutting down"))?;
         let running = running.map_err(|error| Failure::new(Kind::Internal, &error))?;
         started(running.id);
-        let exit = running.exit.await.map_err(|_| broken("nobody saw it end"))?;
+        let exit = running.exit.await.map_err(|_| broken("its exit status is unknown"))?;
         let said = read_said(&running.report).ok_or_else(|| {
             // Processes that the helper has started must not survive its failure.
             running.id.kill_group();

@@ -106,7 +106,7 @@ fn mapping(mount: &Mount, options: &MountOptions, users: &Users, path: &Path) ->
         (None, None) if !options.mapped => return Ok(None),
         (None, None) => users.open(),
         (Some(uids), Some(gids)) => users::namespace(&IdMap::of_spec(&uids), &IdMap::of_spec(&gids)).map(Some),
-        _ => return Err(refused("uidMappings and gidMappings must both be there")),
+        _ => return Err(refused("the mount needs both uidMappings and gidMappings, or neither")),
     };
     let namespace =
         namespace.map_err(|source| StageError::Mapping { path: path(), destination: destination(), source })?;
