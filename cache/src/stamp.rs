@@ -110,7 +110,7 @@ impl Stamps {
     fn try_write(&self, digest: &Digest, stamp: &Stamp) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         if !is_private(&self.folder) {
-            return Err(io::Error::other("the folder is not ours alone (owner, or mode wider than 0700)"));
+            return Err(io::Error::other("the folder must belong to this user alone, with mode 0700"));
         }
         let mut temporary = NamedTempFile::new_in(&self.folder)?;
         temporary.write_all(&serde_json::to_vec(stamp)?)?;

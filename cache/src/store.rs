@@ -61,7 +61,7 @@ pub trait ContentStore: Send + Sync {
     /// compared; a caller that depends on them opens the blob and hashes it.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if the bytes do not match the digest, and nothing is stored; [`StoreError::LabelTooLong`] for one of the
+    /// [`StoreError::Corrupt`] if the bytes do not match the digest; nothing is stored then. [`StoreError::LabelTooLong`] for one of the
     /// labels; [`StoreError::Io`] if `blob.file` cannot be read.
     async fn write(&self, lease: &Lease, blob: NewBlob<'_>) -> Result<(), StoreError>;
 

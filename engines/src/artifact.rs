@@ -3,6 +3,8 @@
 //! The artifact is an ELF image, and some engines write neither their version nor their options into it. So the engine's label follows
 //! the image: its bytes, their number (4 bytes, little endian), and 8 bytes that mark the end. ELF readers ignore bytes after the image.
 //! Because the label comes last, it also shows that the file is complete.
+//!
+//! wasmtime's artifacts need no label: their own header has a field for an embedder's version, and wasmtime compares it.
 
 use std::fs::File;
 use std::io;
@@ -36,11 +38,8 @@ pub(crate) fn seal(mut image: Vec<u8>, label: &str) -> Vec<u8> {
 /// [`LoadError::Incompatible`] names the difference to the engine's own artifacts.
 pub(crate) fn check(code: &NativeCode, engine: &str, own: &str) -> Result<(), LoadError> {
     let refused = |reason| Err(LoadError::Incompatible { reason });
-    let size = code.file().metadata()?.len();
-    if size != code.size() {
-        return refused(format!("its file has {size} bytes instead of {}", code.size()));
-    }
-    match label(code.file(), size)? {
+    code.check_size()?;
+    match label(code.file(), code.size())? {
         None => refused(format!("it is no artifact of {engine}, or not a whole one")),
         Some(label) if label == own => Ok(()),
         Some(label) => refused(difference(&label, engine, own)),

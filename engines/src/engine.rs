@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::tuning::STACK;
 use crate::{Fingerprint, Tuning, TuningError, Wasm, WasmKind};
 
 /// An engine. It is cheap to make: making one starts no thread, and installs no signal handler before `load`. `compile` runs in a
@@ -150,6 +151,20 @@ impl NativeCode {
     pub fn size(&self) -> u64 {
         self.size
     }
+
+    /// Checks that the file is complete.
+    ///
+    /// # Errors
+    /// [`LoadError::Incompatible`] names both sizes; [`LoadError::Io`].
+    #[cfg(any(feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
+    pub(crate) fn check_size(&self) -> Result<(), LoadError> {
+        let size = self.file.metadata()?.len();
+        if size == self.size {
+            return Ok(());
+        }
+        let reason = format!("its file has {size} bytes instead of {}", self.size);
+        Err(LoadError::Incompatible { reason })
+    }
 }
 
 /// The parameters of a guest program. Its stdio is the process's own.
@@ -267,7 +282,7 @@ pub enum LoadError {
         engine: &'static str,
     },
     /// The wasm cannot be interpreted.
-    #[error("cannot run it as it is")]
+    #[error("cannot interpret the wasm")]
     Wasm {
         /// The fault in the wasm.
         #[source]
@@ -303,12 +318,10 @@ pub enum RunError {
     },
 }
 
-/// Stack of the thread that calls [`Program::run`], in bytes: as large as that of a native program's main thread.
-const THREAD_STACK: usize = 8 << 20;
-
-/// Returns the builder of the thread that calls [`Program::run`]; lists of threads show `name`.
+/// Returns the builder of the thread that calls [`Program::run`]; lists of threads show `name`. An engine whose guests need a larger
+/// stack, or a guard behind it, makes that stack itself while it runs a guest.
 pub fn guest_thread(name: &str) -> thread::Builder {
-    thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK)
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK as usize)
 }
 
 /// Exit code of a container that cannot run its program.

@@ -13,8 +13,8 @@ pub(crate) enum Export {
     Other,
 }
 
-/// Returns the name of the function that is called: the function of the guest, else the export without a name if there is one, as
-/// `wasmtime run` has it, else the entry point. `find` finds an export by its name.
+/// Returns the name of the function that is called: the function of the guest, else the export without a name, else the entry point.
+/// `wasmtime run` calls the export without a name, too. `find` finds an export by its name.
 pub(crate) fn entry(guest: &Guest, find: impl FnOnce(&str) -> Option<Export>) -> &str {
     const UNNAMED: &str = "";
     match guest.function.as_deref() {

@@ -1,6 +1,9 @@
 //! Checks the sections before a module's code, which show already that a module could not run.
 //!
 //! They are read before the compile, because compiling takes seconds and a container that cannot start is started again and again.
+//!
+//! Two engines need more than these sections. wasmtime's own linker knows which imports of a component it provides, so it checks those of
+//! modules too. WAMR compiles nothing: it validates the whole module, and takes the imports from the result.
 
 use wasmparser::{BinaryReaderError, FuncType, ImportSectionReader, MemorySectionReader, Parser, Payload, TypeRef};
 

@@ -6,6 +6,8 @@
 mod artifact;
 #[cfg(any(feature = "wasmer", feature = "wasmtime"))]
 mod causes;
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
+mod end;
 mod engine;
 #[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
 mod exports;

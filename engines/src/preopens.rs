@@ -14,7 +14,8 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use crate::Preopen;
+use crate::end::setup;
+use crate::{Preopen, RunError};
 
 /// A folder to open, and its name for the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,13 @@ pub(crate) struct Folder {
     pub(crate) read_only: bool,
     /// Whether the program must not run without it. A folder that was found in `/` may be inaccessible to this user.
     pub(crate) required: bool,
+}
+
+impl Folder {
+    /// Makes the error of a folder that a guest cannot get.
+    pub(crate) fn refused(&self, reason: &str) -> RunError {
+        setup(format!("folder {} as {:?}: {reason}", self.host.display(), self.guest))
+    }
 }
 
 /// Returns the folders to open, in order, so that relative paths start at `cwd`.

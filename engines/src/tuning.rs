@@ -8,6 +8,12 @@ use std::str::FromStr;
 
 use crate::Machine;
 
+/// Stack for a guest's own calls, in bytes: as large as that of a native program's main thread. Its pages are used only when touched.
+pub(crate) const STACK: u64 = 8 << 20;
+/// The least and the greatest stack of a guest, in bytes, unless an engine has other limits of its own.
+#[cfg(any(feature = "wamr", feature = "wasmedge", feature = "wasmer", feature = "wasmtime"))]
+pub(crate) const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
+
 /// How to compile and load. The default is the engine's own behaviour.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tuning {
@@ -67,7 +73,7 @@ pub enum TuningError {
         known: Vec<String>,
     },
     /// The engine does not know the proposal, or cannot switch it.
-    #[error("cannot take or refuse proposal {proposal:?} with {engine}, only {}", known.join(", "))]
+    #[error("cannot enable or disable proposal {proposal:?} with {engine}; possible are {}", known.join(", "))]
     Proposal {
         /// The requested proposal.
         proposal: String,
@@ -77,7 +83,7 @@ pub enum TuningError {
         known: Vec<String>,
     },
     /// The requested stack is too small or too large.
-    #[error("cannot give a guest a stack of {bytes} bytes, only of {} to {}", limits.0, limits.1)]
+    #[error("cannot give a guest a stack of {bytes} bytes; possible are {} to {}", limits.0, limits.1)]
     Stack {
         /// The requested size, in bytes.
         bytes: u64,

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::tuning::STACK_LIMITS;
 use crate::{
     CompileError, Engine, Fingerprint, Identity, LoadError, Machine, NativeCode, Optimize, Program, Tuning,
     TuningError, Wasm,
@@ -67,7 +68,7 @@ impl Engine for Wamr {
         if !tuning.proposals.is_empty() {
             return fixed("proposals");
         }
-        tuning.stack_within(program::STACK_LIMITS, program::STACK.into())?;
+        tuning.stack_within(STACK_LIMITS, program::STACK.into())?;
         Ok(Box::new(Self { identity: Identity { tuning: tuning.clone(), ..self.identity.clone() } }))
     }
 

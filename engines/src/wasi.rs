@@ -18,13 +18,11 @@ mod polling;
 mod process;
 mod stats;
 
-use std::path::Path;
-
 use self::descriptors::{Descriptor, Table};
 pub(crate) use self::errors::Number;
 pub(crate) use self::memory::Memory;
 use crate::paths;
-use crate::preopens::{self, Folder};
+use crate::preopens;
 use crate::working::Working;
 use crate::{Guest, RunError, preview1};
 
@@ -58,9 +56,9 @@ impl Wasi {
             match Descriptor::given(&folder.host, folder.guest.clone(), folder.read_only) {
                 Ok(mut given) => {
                     given.either = working.is_some() && i32::try_from(number) == Ok(preopens::EITHER);
-                    table.insert(given).map_err(|_| refused(folder, "there are too many folders"))?;
+                    table.insert(given).map_err(|_| folder.refused("there are too many folders"))?;
                 }
-                Err(error) if folder.required => return Err(refused(folder, &error.to_string())),
+                Err(error) if folder.required => return Err(folder.refused(&error.to_string())),
                 Err(_) => {}
             }
         }
@@ -150,16 +148,6 @@ fn longs<const N: usize>(arguments: &[u64]) -> [u64; N] {
 /// Returns the low 32 bits of an argument.
 fn low(argument: u64) -> u32 {
     argument as u32
-}
-
-/// Returns the error for a folder that a guest cannot get.
-fn refused(folder: &Folder, reason: &str) -> RunError {
-    setup(format!("folder {} as {:?}: {reason}", Path::new(&folder.host).display(), folder.guest))
-}
-
-/// Returns the error for a guest that cannot be set up.
-pub(crate) fn setup(reason: String) -> RunError {
-    RunError::Setup { reason }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ mod rewrite;
 mod run;
 mod stack;
 
-use self::options::Options;
+use self::options::CodeOptions;
 use crate::{CompileError, Engine, Identity, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
 /// Version of WasmEdge that this engine is made for. The fingerprint has the library's own version, which may be a
@@ -31,17 +31,17 @@ const NAME: &str = "wasmedge";
 /// The WasmEdge engine. Making one only reads the CPU's features and hashes a page of text.
 #[derive(Debug, Clone)]
 pub struct Wasmedge {
-    options: Options,
+    options: CodeOptions,
     identity: Identity,
 }
 
 impl Wasmedge {
     /// Makes an engine for the machine it runs on.
     pub fn new() -> Self {
-        Self::with(Options::host(), Tuning::default())
+        Self::with(CodeOptions::host(), Tuning::default())
     }
 
-    fn with(options: Options, tuning: Tuning) -> Self {
+    fn with(options: CodeOptions, tuning: Tuning) -> Self {
         let fingerprint = options.fingerprint();
         Self { options, identity: Identity { name: NAME, version: VERSION, fingerprint, tuning } }
     }
@@ -66,7 +66,7 @@ impl Engine for Wasmedge {
     /// Refuses other machines, except the baseline of this one. Options for programs that serve have no effect, as with
     /// any program that does not serve.
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
-        Ok(Box::new(Self::with(Options::tuned(tuning)?, tuning.clone())))
+        Ok(Box::new(Self::with(CodeOptions::tuned(tuning)?, tuning.clone())))
     }
 
     fn compile(&self, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {

@@ -25,7 +25,7 @@ mod run;
 use std::error::Error;
 use std::iter::successors;
 
-use self::options::Options;
+use self::options::CodeOptions;
 use crate::causes;
 use crate::{CompileError, Engine, Identity, LoadError, NativeCode, Program, Tuning, TuningError, Wasm};
 
@@ -36,17 +36,17 @@ const NAME: &str = "wasmer";
 /// The wasmer engine. Making one only reads the CPU's features and hashes a page of text.
 #[derive(Debug, Clone)]
 pub struct Wasmer {
-    options: Options,
+    options: CodeOptions,
     identity: Identity,
 }
 
 impl Wasmer {
     /// Makes an engine for the machine it runs on.
     pub fn new() -> Self {
-        Self::with(Options::host(), Tuning::default())
+        Self::with(CodeOptions::host(), Tuning::default())
     }
 
-    fn with(options: Options, tuning: Tuning) -> Self {
+    fn with(options: CodeOptions, tuning: Tuning) -> Self {
         let fingerprint = options.fingerprint();
         Self { options, identity: Identity { name: NAME, version: VERSION, fingerprint, tuning } }
     }
@@ -70,7 +70,7 @@ impl Engine for Wasmer {
     /// Refuses fuel and other machines. Options for programs that serve have no effect, as with any program that does
     /// not serve.
     fn tuned(&self, tuning: &Tuning) -> Result<Box<dyn Engine>, TuningError> {
-        Ok(Box::new(Self::with(Options::tuned(tuning)?, tuning.clone())))
+        Ok(Box::new(Self::with(CodeOptions::tuned(tuning)?, tuning.clone())))
     }
 
     fn compile(&self, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {

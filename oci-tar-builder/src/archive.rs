@@ -31,7 +31,7 @@ pub enum WriteError {
         path: PathBuf,
     },
     /// The archive would take the place of something that is no file.
-    #[error("cannot write {}: it is there and is no file", path.display())]
+    #[error("cannot write {}: it exists and is not a file", path.display())]
     NotAFile {
         /// The archive.
         path: PathBuf,

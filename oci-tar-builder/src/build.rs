@@ -6,7 +6,8 @@ use std::path::Path;
 use prewasi_oci::{Digest, Platform, annotation, media_type};
 
 use crate::document::{
-    Component, Descriptor, DockerManifest, ImageConfig, Index, Layout, Manifest, Map, Process, RootFs, WasmConfig, json,
+    Component, Descriptor, DockerManifest, ImageConfig, ImageProcess, Index, Layout, Manifest, Map, RootFs, WasmConfig,
+    json,
 };
 use crate::image::{Blob, Format, Image};
 use crate::layer::Source;
@@ -38,7 +39,7 @@ pub enum BuildError {
         reference: String,
     },
     /// Data alone is nothing to run.
-    #[error("cannot build {reference}: data is mounted for a program, and no layer is wasm")]
+    #[error("cannot build {reference}: it has data but no wasm layer; data is for wasm programs")]
     NoProgram {
         /// The image.
         reference: String,
@@ -55,7 +56,7 @@ pub enum BuildError {
     },
     /// A layer is neither wasm nor files nor data.
     #[error(
-        "cannot build {reference}: nothing would use {layer}: {media_type} is neither wasm nor a layer of files, and it is not mounted"
+        "cannot build {reference}: no runtime uses {layer}: {media_type} is neither wasm nor a layer of files, and the layer has no mount path"
     )]
     UselessLayer {
         /// The image.
@@ -98,25 +99,25 @@ pub enum BuildError {
         setting: &'static str,
     },
     /// No layer is wasm, so the operating system of the image is unknown.
-    #[error("cannot tell the os of {reference}: no layer of it is wasm")]
+    #[error("cannot choose the os of {reference}: no layer of it is wasm")]
     NoOs {
         /// The image.
         reference: String,
     },
     /// Modules and components are for different systems.
-    #[error("cannot tell the os of {reference}: it has both modules and components")]
+    #[error("cannot choose the os of {reference}: it has both modules and components")]
     MixedOs {
         /// The image.
         reference: String,
     },
     /// The os is no word.
-    #[error("cannot use os {os:?}: a word such as wasip1, wasip2, wasi or linux is due")]
+    #[error("cannot use os {os:?}: expected a word such as wasip1, wasip2, wasi or linux")]
     Os {
         /// The text.
         os: String,
     },
     /// The name of an environment variable or the key of a label or annotation is not usable.
-    #[error("cannot use {setting} {key:?}: its name is empty, or it has a character that may not be in it")]
+    #[error("cannot use {setting} {key:?}: its name is empty, or has a character that is not allowed")]
     Key {
         /// `environment variable`, `label` or `annotation`.
         setting: &'static str,
@@ -380,7 +381,7 @@ impl Builder {
         json(&ImageConfig {
             created,
             platform: platform.clone(),
-            config: Process { env: self.env.clone(), entrypoint, labels, stop_signal: self.stop_signal.clone() },
+            config: ImageProcess { env: self.env.clone(), entrypoint, labels, stop_signal: self.stop_signal.clone() },
             rootfs: RootFs { kind: "layers", diff_ids: self.layers.iter().filter_map(Layer::diff_id).collect() },
         })
     }

@@ -58,7 +58,7 @@ struct Args {
     #[arg(short, long, conflicts_with_all = ["entrypoint", "env", "labels", "stop_signal"])]
     as_artifact: bool,
 
-    /// Os of the image, where it is not to be read from the wasm
+    /// Os of the image [default: read from the wasm]
     #[arg(long)]
     os: Option<String>,
 
@@ -102,7 +102,7 @@ enum Failure {
     NoComponents { path: PathBuf },
     #[error("cannot pack {} as a component: it is a module", path.display())]
     NotAComponent { path: PathBuf },
-    #[error("cannot name the image: there is no file to take a name from")]
+    #[error("cannot name the image: no file is given whose name it could have")]
     NoName,
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -110,7 +110,7 @@ enum Failure {
     Build(#[from] BuildError),
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("cannot use SOURCE_DATE_EPOCH={value:?}: seconds after 1970 are due")]
+    #[error("cannot use SOURCE_DATE_EPOCH={value:?}: expected the seconds since 1970")]
     Epoch { value: String },
     #[error("cannot use --tag {tag}: the name has tag {other}")]
     TwoTags { tag: String, other: String },

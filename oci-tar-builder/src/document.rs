@@ -51,13 +51,13 @@ pub(crate) struct ImageConfig {
     pub(crate) created: String,
     #[serde(flatten)]
     pub(crate) platform: Platform,
-    pub(crate) config: Process,
+    pub(crate) config: ImageProcess,
     pub(crate) rootfs: RootFs,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Process {
+pub(crate) struct ImageProcess {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) env: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

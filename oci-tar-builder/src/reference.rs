@@ -61,7 +61,7 @@ pub enum Problem {
     #[error("a tag has up to {LONGEST_TAG} letters, digits and . _ - and begins with no . or -")]
     Tag,
     /// The part after the `@` is no digest.
-    #[error("after @ a digest is due, such as sha256: and 64 lower-case hex digits")]
+    #[error("expected a digest after @: sha256: and 64 lower-case hex digits")]
     Digest,
 }
 

@@ -34,7 +34,7 @@ pub enum WasmError {
     #[error(transparent)]
     Preamble(#[from] PreambleError),
     /// It ends before it should.
-    #[error("it is truncated: the wasm ends in the middle after {size} bytes")]
+    #[error("it is truncated: the wasm ends in the middle, after {size} bytes")]
     Truncated {
         /// Length in bytes.
         size: usize,

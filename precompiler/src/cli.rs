@@ -188,7 +188,7 @@ fn usage(error: &clap::Error) -> Status {
 fn hint(error: &PrepareError) -> Option<&'static str> {
     match error {
         PrepareError::Store(prewasi_cache::StoreError::Connect { .. }) => {
-            Some("is containerd running, and is --address (or CONTAINERD_ADDRESS) its socket?")
+            Some("start containerd, or name its socket with --address or CONTAINERD_ADDRESS")
         }
         PrepareError::Image(crate::ImageError::NotFound { .. }) => {
             Some("`ctr images ls` shows what there is; --namespace (or CONTAINERD_NAMESPACE) chooses where to look")

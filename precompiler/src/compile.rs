@@ -85,7 +85,7 @@ async fn compile_once(
 ) -> Result<Compiled, CompileFailure> {
     let output = io("make the output of", rustix::fs::memfd_create("prewasi-artifact", flags()).map_err(Into::into))?;
     let mut worker = Worker::spawn(settings, engine, input, &output)?;
-    let status = worker.wait(settings.compile_timeout, started).await?;
+    let status = worker.wait(settings.compile.timeout, started).await?;
     let said = worker.said();
     let report = report(settings, status, &said)?;
     let peak_memory = match report {
@@ -102,7 +102,7 @@ async fn compile_once(
 /// Returns how many threads a compile has: one for each core, if its memory suffices.
 fn threads(settings: &Settings) -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    (settings.compile_memory / THREAD_MEMORY).clamp(1, cores)
+    (settings.compile.memory / THREAD_MEMORY).clamp(1, cores)
 }
 
 fn flags() -> MemfdFlags {
@@ -131,8 +131,8 @@ impl Worker {
         command
             .arg(worker::SUBCOMMAND)
             .arg(engine.name())
-            .args(["--memory", &settings.compile_memory.to_string()])
-            .args(["--cpu-seconds", &settings.compile_cpu_time.as_secs().max(1).to_string()])
+            .args(["--memory", &settings.compile.memory.to_string()])
+            .args(["--cpu-seconds", &settings.compile.cpu_time.as_secs().max(1).to_string()])
             .args(["--parent", &std::process::id().to_string()])
             .args(input.text.then_some("--text"))
             .args(["--tuning", &engine.tuning().to_string()])
@@ -202,9 +202,9 @@ fn report(settings: &Settings, status: ExitStatus, said: &str) -> Result<Report,
         return Ok(report);
     }
     let error = if OUT_OF_MEMORY.iter().any(|words| said.contains(words)) {
-        WorkerError::OutOfMemory { limit: settings.compile_memory }
+        WorkerError::OutOfMemory { limit: settings.compile.memory }
     } else if status.signal() == Some(Signal::XCPU.as_raw()) {
-        WorkerError::CpuTime { limit: settings.compile_cpu_time }
+        WorkerError::CpuTime { limit: settings.compile.cpu_time }
     } else {
         WorkerError::Crash { status: status.to_string(), message: last.to_owned() }
     };

@@ -87,7 +87,7 @@ async fn containerd(address: &Path, namespace: &str) -> Vec<Check> {
     let store = match ContainerdStore::connect(address, namespace).await {
         Ok(store) => store,
         Err(error) => {
-            let hint = "is containerd running, and is --address (or CONTAINERD_ADDRESS) its socket?";
+            let hint = "start containerd, or name its socket with --address or CONTAINERD_ADDRESS";
             return vec![Check::failed("containerd", chain(&error), hint)];
         }
     };

@@ -285,7 +285,7 @@ pub enum DataError {
         reason: MountPathError,
     },
     /// The paths of two layers are equal, or one lies below the other.
-    #[error("its path {} is in the way of {}, where another layer is mounted; give each a path of its own", path.display(), other.display())]
+    #[error("its path {} conflicts with {}, the path of another layer; give each layer a path of its own", path.display(), other.display())]
     Overlap {
         /// The layer's path.
         path: PathBuf,
@@ -293,13 +293,13 @@ pub enum DataError {
         other: PathBuf,
     },
     /// There are too many layers to mount.
-    #[error("the image has {count} layers of data, at most {MAX_FILES} are mounted")]
+    #[error("the image has {count} layers of data; the most is {MAX_FILES}")]
     TooMany {
         /// Number of the layers.
         count: usize,
     },
     /// The layers to mount are too large together.
-    #[error("the image's layers of data are too large: at most {} GiB are mounted, all together", MAX_BYTES >> 30)]
+    #[error("the image's layers of data are too large; the most is {} GiB for all together", MAX_BYTES >> 30)]
     TooLarge,
     /// The blob's length differs from the manifest's.
     #[error("it has {actual} bytes, and the manifest says {claimed}; pack the image again")]
@@ -333,7 +333,7 @@ pub enum WorkerError {
         limit: Duration,
     },
     /// It needed more memory than it may have.
-    #[error("the compile needed more than {} MiB of memory, on one core as well; raise `compile_memory` if the program is meant to be that large", limit >> 20)]
+    #[error("the compile needed more than {} MiB of memory, even on one core; raise `compile_memory` if the program is meant to be that large", limit >> 20)]
     OutOfMemory {
         /// The limit in bytes.
         limit: u64,

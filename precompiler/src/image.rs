@@ -21,7 +21,7 @@ use config::Config;
 pub(crate) use data::DataLayer;
 pub(crate) use data::cut;
 pub use data::{DataFile, overlap};
-pub(crate) use process::Process;
+pub(crate) use process::ImageProcess;
 
 /// Longest document, in bytes. Documents are read as a whole; registries and containerd itself accept no manifest above 4 MiB.
 pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;

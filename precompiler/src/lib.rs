@@ -36,7 +36,7 @@ pub use text::one_line;
 
 // Items that only this crate's own commands use.
 pub(crate) use error::{WorkerError, report};
-pub(crate) use image::{Process, Step};
+pub(crate) use image::{ImageProcess, Step};
 pub(crate) use inventory::{Entry, Inventory, State};
 pub(crate) use observer::{Activity, Observer};
 pub(crate) use precompiler::{Finding, Problem, PrunePolicy, Pruned, Ready, Verification};

@@ -18,10 +18,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prewasi_engines::{Engine, Guest, Http, Machine, Network, Optimize, Tuning};
+use prewasi_engines::{Engine, Guest, Machine, Tuning};
 use prewasi_oci::annotation::OPTION_PREFIX;
 use toml::{Table, Value};
 
+use crate::settings::CompileLimits;
 use crate::{Image, PrepareError, Settings};
 
 mod error;
@@ -58,32 +59,21 @@ const OF_RUNC: [&str; 13] = [
     "TaskApiVersion",
 ];
 
-/// All options. A field that is `None` keeps the value of [`Settings`], or sets no limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// All options.
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Folders that a wasm program may use.
     pub preopens: Preopens,
-    /// The wasm program's access to the container's network.
-    pub network: Network,
-    /// Maximum memory that a wasm program may allocate, in bytes.
-    pub memory_limit: Option<u64>,
     /// Time limit of a wasm program, wall clock.
     pub timeout: Option<Duration>,
-    /// Fuel of a wasm program, in the engine's units.
-    pub fuel: Option<u64>,
-    /// Settings of a wasm program that answers HTTP requests.
-    pub http: Http,
-    optimize: Optimize,
-    wasm_proposals: Vec<String>,
-    stack_limit: Option<u64>,
-    compile_parallel: bool,
     /// Least level of a shim's log.
     pub log_level: Option<tracing::Level>,
-    compile_memory: Option<u64>,
-    compile_timeout: Option<Duration>,
-    compile_cpu_time: Option<Duration>,
-    compile_slots: Option<usize>,
-    lock_deadline: Option<Duration>,
+    /// Limits of a wasm program, its network and its server. Its arguments, environment and folders do not count here.
+    guest: Guest,
+    /// The engine's choices, apart from those that follow from the limits of a wasm program.
+    tuning: Tuning,
+    /// Limits of a compile.
+    compile: CompileLimits,
     /// Names of options that annotations may set.
     allowed_annotations: Vec<&'static str>,
     /// Names of options that a layer has set.
@@ -94,21 +84,11 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             preopens: Preopens::Root,
-            network: Network::Inherit,
-            memory_limit: None,
             timeout: None,
-            fuel: None,
-            http: Http::default(),
-            optimize: Optimize::Speed,
-            wasm_proposals: Vec::new(),
-            stack_limit: None,
-            compile_parallel: true,
             log_level: None,
-            compile_memory: None,
-            compile_timeout: None,
-            compile_cpu_time: None,
-            compile_slots: None,
-            lock_deadline: None,
+            guest: Guest::default(),
+            tuning: Tuning::default(),
+            compile: CompileLimits::default(),
             allowed_annotations: KEYS.iter().filter(|key| key.annotation).map(|key| key.name).collect(),
             set: BTreeSet::new(),
         }
@@ -244,15 +224,7 @@ impl Options {
 
     /// Returns the tuning for compiling and loading.
     fn tuning(&self) -> Tuning {
-        Tuning {
-            optimize: self.optimize,
-            fuel: self.fuel.is_some(),
-            proposals: self.wasm_proposals.clone(),
-            serial: !self.compile_parallel,
-            stack: self.stack_limit,
-            instances: Some(self.http.concurrency),
-            ..Tuning::default()
-        }
+        Tuning { fuel: self.guest.fuel.is_some(), instances: Some(self.guest.http.concurrency), ..self.tuning.clone() }
     }
 
     /// Sets a guest's limits, and the address of a server: from the guest's environment, else from the options.
@@ -260,10 +232,8 @@ impl Options {
     /// # Errors
     /// [`OptionsError`]: the address in the environment is malformed.
     pub fn limit(&self, guest: &mut Guest) -> Result<(), OptionsError> {
-        guest.network = self.network;
-        guest.memory_limit = self.memory_limit;
-        guest.fuel = self.fuel;
-        guest.http = self.http.clone();
+        let Guest { args, env, cwd, preopens, function, stop, .. } = std::mem::take(guest);
+        *guest = Guest { args, env, cwd, preopens, function, stop, ..self.guest.clone() };
         if let Some((_, address)) = guest.env.iter().rfind(|(name, _)| name == ADDRESS) {
             guest.http.address =
                 value::address(&Value::String(address.clone())).map_err(|reason| OptionsError::Value {
@@ -276,13 +246,9 @@ impl Options {
         Ok(())
     }
 
-    /// Sets the limits of a compile that the options name.
+    /// Sets the limits of a compile.
     pub fn apply(&self, settings: &mut Settings) {
-        settings.compile_memory = self.compile_memory.unwrap_or(settings.compile_memory);
-        settings.compile_timeout = self.compile_timeout.unwrap_or(settings.compile_timeout);
-        settings.compile_cpu_time = self.compile_cpu_time.unwrap_or(settings.compile_cpu_time);
-        settings.compile_slots = self.compile_slots.unwrap_or(settings.compile_slots);
-        settings.lock_deadline = self.lock_deadline.unwrap_or(settings.lock_deadline);
+        settings.compile = self.compile.clone();
     }
 
     fn set(&mut self, key: &Key, value: &Value, place: &Place) -> Result<(), OptionsError> {

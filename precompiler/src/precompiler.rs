@@ -19,7 +19,7 @@ use crate::image::find;
 use crate::journal::Journal;
 use crate::observer::{Nobody, Observer};
 use crate::provenance::{Provenance, unchangeable};
-use crate::{Content, Image, ImageError, Inventory, Layer, PrepareError, Process, Settings, StoreAddress};
+use crate::{Content, Image, ImageError, ImageProcess, Inventory, Layer, PrepareError, Settings, StoreAddress};
 
 mod data;
 mod inspect;
@@ -143,7 +143,7 @@ impl Precompiler {
     ///
     /// # Errors
     /// [`ImageError`] if the config is missing or malformed.
-    pub async fn process(&self, image: &Image) -> Result<Process, ImageError> {
+    pub async fn process(&self, image: &Image) -> Result<ImageProcess, ImageError> {
         image.process(&*self.store).await
     }
 
@@ -270,7 +270,7 @@ impl Precompiler {
         match self.prepare_source(source, engine).await? {
             Prepared::Native(code) => match load(code) {
                 Err(LoadError::Incompatible { reason }) => {
-                    tracing::warn!(subject = source.subject, reason, "compiling again what cannot be loaded");
+                    tracing::warn!(subject = source.subject, reason, "cannot load stored native code; compiling again");
                     let ready = self.replace(source, engine).await?;
                     let ready = self.own(source, engine, ready).await?;
                     load(trust(ready)).map_err(error)
@@ -294,7 +294,7 @@ impl Precompiler {
     async fn open(&self, source: &Source) -> Result<(File, bool), PrepareError> {
         let (file, text) = match &source.bytes {
             Bytes::File { file, text } => {
-                let limit = WASM_LIMIT.min(self.settings.compile_memory);
+                let limit = WASM_LIMIT.min(self.settings.compile.memory);
                 (sealed_copy(file, &source.digest, limit).map_err(source.io_failed())?, *text)
             }
             Bytes::Layer { image, .. } => (self.open_layer(image, source).await?, false),

@@ -56,7 +56,11 @@ fn name(key: &ArtifactKey, artifact: &Digest) -> String {
 /// The system's error, or a folder that exists and belongs to another user or is open to others.
 pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    if is_private(folder) { Ok(()) } else { Err(io::Error::other("the folder is not ours alone")) }
+    if is_private(folder) {
+        Ok(())
+    } else {
+        Err(io::Error::other("the folder must belong to this user alone, with mode 0700"))
+    }
 }
 
 /// Returns whether a folder (no link to one) belongs to this user, and no other user may enter it.

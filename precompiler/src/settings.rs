@@ -35,16 +35,35 @@ pub struct Settings {
     pub trust_layout: bool,
     /// Path of the binary that becomes the compile worker: this program, except in tests.
     pub worker: PathBuf,
-    /// Time limit of a compile, wall clock.
-    pub compile_timeout: Duration,
-    /// Limit of a compile's processor time, summed over all threads.
-    pub compile_cpu_time: Duration,
-    /// Memory limit of a compile, in bytes.
-    pub compile_memory: u64,
+    /// The limits of a compile.
+    pub(crate) compile: CompileLimits,
+}
+
+/// The limits of a compile.
+#[derive(Debug, Clone)]
+pub(crate) struct CompileLimits {
+    /// Time limit, wall clock.
+    pub(crate) timeout: Duration,
+    /// Limit of processor time, summed over all threads.
+    pub(crate) cpu_time: Duration,
+    /// Memory limit, in bytes.
+    pub(crate) memory: u64,
     /// Maximum number of concurrent compiles on this node.
-    pub compile_slots: usize,
+    pub(crate) slots: usize,
     /// Time to wait for another process that compiles the same layer, before compiling without the lock.
-    pub lock_deadline: Duration,
+    pub(crate) lock_deadline: Duration,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(300),
+            cpu_time: Duration::from_secs(900),
+            memory: 2 << 30,
+            slots: std::thread::available_parallelism().map_or(1, usize::from),
+            lock_deadline: Duration::from_secs(120),
+        }
+    }
 }
 
 impl Settings {
@@ -55,7 +74,6 @@ impl Settings {
 
     /// Returns the default settings for a store.
     pub fn for_store(store: StoreAddress) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             store,
             platform: None,
@@ -63,11 +81,7 @@ impl Settings {
             trust_layout: false,
             // This path is the running binary even if an upgrade has replaced its file.
             worker: PathBuf::from("/proc/self/exe"),
-            compile_timeout: Duration::from_secs(300),
-            compile_cpu_time: Duration::from_secs(900),
-            compile_memory: 2 << 30,
-            compile_slots: cores,
-            lock_deadline: Duration::from_secs(120),
+            compile: CompileLimits::default(),
         }
     }
 }

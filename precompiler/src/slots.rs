@@ -27,7 +27,7 @@ pub(crate) async fn acquire(settings: &Settings) -> Option<Slot> {
     }
     let mut said = false;
     loop {
-        for number in 0..settings.compile_slots.max(1) {
+        for number in 0..settings.compile.slots.max(1) {
             let path = folder.join(number.to_string());
             let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
             let file = match open {
@@ -42,7 +42,7 @@ pub(crate) async fn acquire(settings: &Settings) -> Option<Slot> {
             }
         }
         if !said {
-            tracing::debug!(slots = settings.compile_slots, "waiting for other compiles to end");
+            tracing::debug!(slots = settings.compile.slots, "waiting for other compiles to end");
             said = true;
         }
         tokio::time::sleep(POLL).await;
@@ -59,7 +59,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let mut settings = Settings::new("/nowhere", "test");
         settings.runtime_dir = dir.path().to_owned();
-        settings.compile_slots = 2;
+        settings.compile.slots = 2;
         let first = acquire(&settings).await.expect("first");
         let _second = acquire(&settings).await.expect("second");
         assert!(tokio::time::timeout(POLL * 3, acquire(&settings)).await.is_err(), "a third slot was given");

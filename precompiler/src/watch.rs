@@ -63,10 +63,10 @@ pub(crate) struct Watch {
 
 /// The image to compile.
 type Work = Rc<Image>;
-type Busy<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + 'a>>>;
+type Busy<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = WorkEnd> + 'a>>>;
 
 /// The end of an inspection or compile.
-enum Ended {
+enum WorkEnd {
     Looked(Key, Result<Option<(Urgency, Work)>, PrepareError>),
     Worked(Key, Work, Result<(), PrepareError>),
 }
@@ -130,7 +130,7 @@ async fn tidy_up() {
         }
     };
     if tokio::time::timeout(LAST_WORDS, done).await.is_err() {
-        tracing::debug!("ending although something is still being said to containerd");
+        tracing::debug!("ending before all requests to containerd are answered");
     }
 }
 
@@ -176,7 +176,7 @@ impl<'a> Service<'a> {
             }
             News::Lost(error) => {
                 self.metrics.connected.set(0);
-                tracing::warn!(error = chain(&error), "containerd has gone; waiting for it");
+                tracing::warn!(error = chain(&error), "lost the connection to containerd; waiting for it");
             }
         }
     }
@@ -189,7 +189,7 @@ impl<'a> Service<'a> {
             going.looks += 1;
             busy.push(Box::pin(async move {
                 let looked = self.look(&key).await;
-                Ended::Looked(key, looked)
+                WorkEnd::Looked(key, looked)
             }));
         }
         while going.compiles < self.watch.jobs.max(1)
@@ -206,14 +206,14 @@ impl<'a> Service<'a> {
                     // Cancelling ends the worker; a store in progress runs to its end, so that it leaves nothing behind.
                     _ = unwanted => Ok(()),
                 };
-                Ended::Worked(key, work, worked)
+                WorkEnd::Worked(key, work, worked)
             }));
         }
     }
 
-    fn end(&self, ended: Ended, queue: &mut Queue<Work>, going: &mut Going) {
+    fn end(&self, ended: WorkEnd, queue: &mut Queue<Work>, going: &mut Going) {
         match ended {
-            Ended::Looked(key, looked) => {
+            WorkEnd::Looked(key, looked) => {
                 going.looks -= 1;
                 going.looked += 1;
                 let work = looked.unwrap_or_else(|error| {
@@ -222,7 +222,7 @@ impl<'a> Service<'a> {
                 });
                 queue.looked(key, work);
             }
-            Ended::Worked(key, image, worked) => {
+            WorkEnd::Worked(key, image, worked) => {
                 going.compiles -= 1;
                 going.wanted.remove(&key);
                 let name = key.clone();

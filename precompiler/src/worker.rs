@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 mod sandbox;
 
-use self::sandbox::Limits;
+use self::sandbox::SandboxLimits;
 
 /// Name of the hidden subcommand by which a binary becomes the worker.
 pub const SUBCOMMAND: &str = "compile-worker";
@@ -80,7 +80,7 @@ fn work(engines: &[&dyn Engine], args: &WorkerArgs) -> Report {
         Ok(engine) => engine,
         Err(error) => return Report::Refused(CompileError::Unsupported { reason: error.to_string() }),
     };
-    let limits = Limits { memory: args.memory, cpu_seconds: args.cpu_seconds, files: engine.writes_files() };
+    let limits = SandboxLimits { memory: args.memory, cpu_seconds: args.cpu_seconds, files: engine.writes_files() };
     match sandbox::enter(limits, args.parent).and_then(|()| read(std::io::stdin().as_fd())) {
         Ok(bytes) => compile(&*engine, bytes, args.text),
         Err(error) => Report::Io { reason: error.to_string() },

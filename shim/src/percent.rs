@@ -1,5 +1,5 @@
-//! Decoding of `%XX`. The crates that are kept for it (`percent-encoding`, `urlencoding`) pass a broken escape through as it is; containerd's
-//! Go refuses it, and so must the shim.
+//! Decoding of `%XX`. The crates that are kept for it (`percent-encoding`, `urlencoding`) pass a broken escape through as it is.
+//! containerd's Go refuses it, and so must the shim.
 
 /// Resolves `%20` and its like, and in a query `+` for a space. `None` if that gives no text.
 pub(crate) fn decode(text: &str, query: bool) -> Option<String> {

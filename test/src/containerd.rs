@@ -20,11 +20,15 @@ use tempfile::TempDir;
 use crate::eventually::eventually;
 use crate::home;
 use crate::journal::Journal;
+use crate::process::{self, Output};
 
 pub use series::Series;
 
 /// How long a daemon may take to serve, or to end.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// Time limit for a program that works on a namespace; it may compile a big module.
+pub(crate) const PROGRAM_LIMIT: Duration = Duration::from_secs(240);
 
 const REAPER: &str = include_str!("containerd/reap.sh");
 
@@ -180,8 +184,16 @@ impl Containerd {
     pub fn log_since(&self, position: usize, lines: usize) -> String {
         let text = fs::read(log(&self.folder)).unwrap_or_default();
         let text = String::from_utf8_lossy(text.get(position..).unwrap_or_default()).into_owned();
-        let all: Vec<&str> = text.lines().filter(|line| !line.contains(" level=debug ")).collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        last(lines, text.lines().filter(|line| !line.contains(" level=debug ")))
+    }
+
+    /// Runs the daemon's own `ctr` on a namespace, and waits for its end.
+    pub fn ctr(&self, namespace: &str, args: &[&str]) -> Output {
+        let mut command = self.command(self.series.programs().join("ctr"));
+        command.arg("--address").arg(self.address()).args(["--namespace", namespace]).args(args);
+        // From 2.2 on it warns on machines with cgroup v1.
+        command.env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "1");
+        process::run(&mut command, PROGRAM_LIMIT)
     }
 
     fn signal(&self, signal: Signal) {
@@ -230,6 +242,12 @@ fn set_environment(command: &mut Command, series: Series, folder: &Path) {
 
 fn options(folder: &Path) -> PathBuf {
     folder.join("prewasi.toml")
+}
+
+/// Returns the last lines of a text.
+pub(crate) fn last<'a>(count: usize, lines: impl Iterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = lines.collect();
+    all[all.len().saturating_sub(count)..].join("\n")
 }
 
 fn log(folder: &Path) -> PathBuf {

@@ -10,6 +10,7 @@ use oci_tar_builder::{Builder, Format};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
+use crate::containerd::last;
 use crate::process::{self, Output};
 use crate::{Containerd, Series, eventually, home};
 
@@ -256,7 +257,5 @@ fn with_programs(command: &mut Command, engine: Engine) {
 }
 
 fn end_of_log(folder: &Path) -> String {
-    let text = fs::read_to_string(folder.join("d.log")).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
+    last(20, fs::read_to_string(folder.join("d.log")).unwrap_or_default().lines())
 }

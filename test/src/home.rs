@@ -37,7 +37,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// Copies a program of this workspace in a process of its own. If this process held the copy open for writing, a child that another thread
-/// forks at that moment would hold it too, and the kernel would refuse to execute it (`ETXTBSY`).
+/// forks at that moment would hold it too. Then the kernel would refuse to execute it (`ETXTBSY`).
 ///
 /// # Panics
 /// If the program is not built, or the target cannot be written.

@@ -112,11 +112,11 @@ impl Program {
     }
 }
 
-/// Packs files (path, bytes, mode) as a file system layer.
+/// Makes a tar of files (path, bytes, mode).
 ///
 /// # Panics
 /// If a path cannot be put into a tar.
-pub fn files(files: &[(&str, &[u8], u32)]) -> Layer {
+pub fn tar(files: &[(&str, &[u8], u32)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, bytes, mode) in files {
         let mut header = tar::Header::new_gnu();
@@ -124,8 +124,15 @@ pub fn files(files: &[(&str, &[u8], u32)]) -> Layer {
         header.set_mode(*mode);
         tar.append_data(&mut header, path.trim_start_matches('/'), *bytes).expect("memory can be written");
     }
-    let bytes = tar.into_inner().expect("memory can be written");
-    Layer::from_bytes(media_type::TAR, "files.tar", bytes).expect("it is a tar")
+    tar.into_inner().expect("memory can be written")
+}
+
+/// Packs files (path, bytes, mode) as a file system layer.
+///
+/// # Panics
+/// If a path cannot be put into a tar.
+pub fn files(files: &[(&str, &[u8], u32)]) -> Layer {
+    Layer::from_bytes(media_type::TAR, "files.tar", tar(files)).expect("it is a tar")
 }
 
 /// Packs symbolic links (path, target) as a file system layer.

@@ -186,20 +186,20 @@ fn cgroups_called(name: &str) -> impl Iterator<Item = PathBuf> {
 }
 
 /// A process that was started below a daemon.
-struct Process {
+struct Leftover {
     id: u32,
     command: String,
     cgroup: String,
 }
 
-impl Process {
+impl Leftover {
     fn mentions(&self, namespace: &str) -> bool {
         let exactly = |text: &str, separators: &[char]| text.split(separators).any(|part| part == namespace);
         exactly(&self.command, &[' ']) || exactly(&self.cgroup, &['/', '\n', ':'])
     }
 }
 
-impl std::fmt::Display for Process {
+impl std::fmt::Display for Leftover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "process {} `{}`", self.id, self.command)
     }
@@ -207,7 +207,7 @@ impl std::fmt::Display for Process {
 
 /// Lists the processes with a daemon's runtime folder in their environment, and those in cgroups of its namespaces: a container's process
 /// shows the container's environment.
-fn processes(runtime_dir: &Path) -> impl Iterator<Item = Process> + use<> {
+fn processes(runtime_dir: &Path) -> impl Iterator<Item = Leftover> + use<> {
     let mark = format!("PREWASI_RUNTIME_DIR={}", runtime_dir.display());
     let daemon = runtime_dir.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let ids = entries(Path::new("/proc")).filter_map(|path| path.file_name()?.to_str()?.parse::<u32>().ok());
@@ -225,7 +225,7 @@ fn processes(runtime_dir: &Path) -> impl Iterator<Item = Process> + use<> {
             // A zombie: its parent has to reap it.
             return None;
         }
-        Some(Process { id, command, cgroup })
+        Some(Leftover { id, command, cgroup })
     })
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::image::digest;
+use crate::image::{digest, tar};
 use crate::namespace::Namespace;
 
 /// A blob, and its description in the manifest.
@@ -57,20 +57,13 @@ pub fn import(namespace: &Namespace, name: &str, config: &Blob, layers: Vec<Blob
     let image = format!("localhost/{name}:latest");
     let named = manifest.clone().annotated("io.containerd.image.name", &image);
     let index = json!({"schemaVersion": 2, "manifests": [named.descriptor()]}).to_string();
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, bytes: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, path, bytes).expect("memory can be written");
-    };
-    add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
-    add("index.json", index.as_bytes());
-    for blob in layers.iter().chain([config, &manifest]) {
-        add(&format!("blobs/{}", digest(&blob.bytes).replace(':', "/")), &blob.bytes);
-    }
+    let place = |blob: &Blob| format!("blobs/{}", digest(&blob.bytes).replace(':', "/"));
+    let blobs: Vec<_> = layers.iter().chain([config, &manifest]).map(|blob| (place(blob), blob)).collect();
+    let mut files: Vec<(&str, &[u8], u32)> =
+        vec![("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644), ("index.json", index.as_bytes(), 0o644)];
+    files.extend(blobs.iter().map(|(place, blob)| (place.as_str(), blob.bytes.as_slice(), 0o644)));
     let path = namespace.folder().join(format!("{name}.tar"));
-    fs::write(&path, tar.into_inner().expect("memory can be written")).expect("the folder is ours");
+    fs::write(&path, tar(&files)).expect("the folder is ours");
     namespace.ctr(&["images", "import", "--all-platforms", "--no-unpack", &path.to_string_lossy()]).success();
     image
 }

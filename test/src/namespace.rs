@@ -19,14 +19,12 @@ use containerd_client::types::Descriptor;
 use tonic::{Code, Request, Status};
 
 use crate::container::Builder;
-use crate::containerd::{Containerd, Series};
+use crate::containerd::{Containerd, PROGRAM_LIMIT, Series};
 use crate::events::Events;
 use crate::home;
 use crate::leaks;
 use crate::process::{self, Output};
 
-/// Time limit for a program that works on the namespace; it may compile a big module.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(240);
 /// The image that [`Namespace::collect_garbage`] makes and removes.
 const UNRELATED: &str = "localhost/unrelated:latest";
 
@@ -160,12 +158,7 @@ impl Namespace {
 
     /// Runs the daemon's own `ctr` on this namespace, and waits for its end.
     pub fn ctr(&self, args: &[&str]) -> Output {
-        let program = self.daemon().series().programs().join("ctr");
-        let mut command = self.daemon().command(program);
-        command.arg("--address").arg(self.daemon().address()).args(["--namespace", self.name()]).args(args);
-        // From 2.2 on it warns on machines with cgroup v1.
-        command.env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "1");
-        process::run(&mut command, PROGRAM_LIMIT)
+        self.daemon().ctr(self.name(), args)
     }
 
     /// Runs a container of an image by `ctr run --rm`, with the wasmtime shim.

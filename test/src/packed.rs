@@ -7,6 +7,8 @@ use prewasi_cache::{ContentStore as _, LayoutStore};
 use prewasi_oci::media_type;
 use prewasi_precompiler::{Content, Image};
 
+use crate::image::tar;
+
 /// Parts of generated media types: known names, similar names, and suffixes.
 const NAMES: [&str; 15] = [
     media_type::WASM,
@@ -35,7 +37,7 @@ async fn packer_packs_what_the_runtime_knows() {
     let (mut packed, mut refused) = (0, 0);
     for name in NAMES {
         for media_type in SUFFIXES.map(|suffix| format!("{name}{suffix}")) {
-            for bytes in [wasm.clone(), tar(), b"text".to_vec()] {
+            for bytes in [wasm.clone(), tar(&[("file", b"text", 0o644)]), b"text".to_vec()] {
                 for mount in [None, Some("/data/file"), Some("/data/../file")] {
                     for (format, beside) in [(Format::Image, false), (Format::Image, true), (Format::Artifact, true)] {
                         let Some(image) = pack(format, beside.then_some(&wasm), &media_type, &bytes, mount) else {
@@ -94,12 +96,4 @@ async fn read(image: &oci_tar_builder::Image, subject: &str, beside: usize, is_w
         mount.map(Path::new).as_slice(),
         "{subject}"
     );
-}
-
-fn tar() -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(4);
-    tar.append_data(&mut header, "file", &b"text"[..]).expect("memory takes it");
-    tar.into_inner().expect("memory takes it")
 }

@@ -340,7 +340,7 @@ async fn commands_without_containerd_fail_with_a_hint(namespace: Namespace) {
     let nobody = nobody.to_string_lossy();
     for verb in [&["ls"][..], &["verify"], &["prune"], &["inspect", "image"]] {
         let output = run(&[verb, &["--address", &nobody]].concat()).fails_with(2);
-        output.says(&["error: cannot ask containerd", "caused by: ", &nobody, "hint: is containerd running"]);
+        output.says(&["error: cannot ask containerd", "caused by: ", &nobody, "hint: start containerd"]);
     }
     for wrong in [&["prune", "--keep", "-1"][..], &["prune", "--older-than", "soon"], &["verify", "--mend"], &["list"]]
     {

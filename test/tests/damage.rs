@@ -20,8 +20,8 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Imports a program that prints a word, and compiles it. Its memory has the namespace's name in it: a program that differed in a name
-/// only may have the same native code, which tests in other namespaces would damage at the same time.
+/// Imports a program that prints a word, and compiles it. Its memory has the namespace's name in it. A program that differed in a name only
+/// may have the same native code, which tests in other namespaces would damage at the same time.
 fn precompiled(namespace: &Namespace) -> (Program, Imported) {
     let source = r#"(module
         (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))

@@ -84,7 +84,8 @@ fn modules_make_no_circles() {
     assert!(found.is_empty(), "there are circles:\n{found}");
 }
 
-/// The search finds a circle by an import, a path and a re-export, and leaves out modules beside it, and a module's use of those above it.
+/// The search finds a circle by an import, a path and a re-export. It leaves out modules beside the circle, and a module's use of those
+/// above it.
 #[test]
 fn circles_are_found() {
     let folder = tempfile::tempdir().expect("there is a folder for temporary files");

@@ -119,7 +119,7 @@ async fn filter_that_forbids_filters_is_named(namespace: Namespace) {
         namespace.container(&image).args(&["echo", "guarded"]).change(filter).try_create().await
     };
     let refused = run(&["seccomp", "prctl"]).await.err().expect("a process without prctl cannot be protected");
-    assert!(refused.message().contains("cannot keep others from looking into the process"), "{refused}");
+    assert!(refused.message().contains("cannot protect the process's memory from other processes"), "{refused}");
     let mut container = run(&["seccomp"]).await.expect("prctl is enough");
     container.start().await;
     let exited = container.finish().await;

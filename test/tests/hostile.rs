@@ -323,17 +323,6 @@ async fn removal_that_was_cut_off_is_finished(namespace: Namespace) {
     .await;
 }
 
-/// Packs a link.
-fn link(path: &str, target: &Path) -> oci_tar_builder::Layer {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Symlink);
-    header.set_size(0);
-    tar.append_link(&mut header, path.trim_start_matches('/'), target).expect("memory can be written");
-    let bytes = tar.into_inner().expect("memory can be written");
-    oci_tar_builder::Layer::from_bytes(oci_tar_builder::media_type::TAR, "link.tar", bytes).expect("it is a tar")
-}
-
 /// An image in which `/dev`, `/proc` or `/sys` is a link is refused, native or wasm. The shim makes and removes nothing at the link's
 /// target on the node.
 async fn links_in_the_place_of_folders_are_refused(namespace: Namespace) {
@@ -343,7 +332,7 @@ async fn links_in_the_place_of_folders_are_refused(namespace: Namespace) {
     let program = Program::guest(&namespace, DEMO);
     for path in ["/dev", "/proc", "/sys"] {
         let files = files(&[("/bin/busybox", &busybox::bytes(), 0o755), ("/demo.wasm", &program.bytes, 0o644)]);
-        let layer = link(path, &outside);
+        let layer = image::links(&[(path, &outside.to_string_lossy())]);
         let image = image::import(&namespace, &format!("link{}", path.replace('/', "-")), |image| {
             image.os("linux").layer(files).layer(layer)
         });

@@ -1,4 +1,4 @@
-//! Images of more than one layer: the choice of the layer that runs, the use of layers that are no wasm, and components made of several.
+//! Images of more than one layer: the choice of the layer that runs, the use of other layers, and components made of several.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -260,8 +260,8 @@ async fn layers_that_cannot_be_mounted_are_refused(namespace: Namespace) {
         (plain("/data/../etc/passwd"), "has a part \"..\""),
         (plain("/"), "is the root"),
         (plain("/data/"), "has an empty part"),
-        (vec![(PLAIN, Some("/a")), (PLAIN, Some("/a"))], "is in the way of /a"),
-        (vec![(PLAIN, Some("/a")), (PLAIN, Some("/a/b"))], "is in the way of /a"),
+        (vec![(PLAIN, Some("/a")), (PLAIN, Some("/a"))], "conflicts with /a"),
+        (vec![(PLAIN, Some("/a")), (PLAIN, Some("/a/b"))], "conflicts with /a"),
         (vec![("application/vnd.example.unknown", None)], "application/vnd.example.unknown"),
     ];
     cases.extend(tars.iter().map(|tar| (vec![(tar.as_str(), Some("/a"))], "only single files can be mounted")));
@@ -299,12 +299,7 @@ async fn data_in_the_way_of_a_mount_is_refused(namespace: Namespace) {
 
 /// A link in the image's own file system does not lead the mount elsewhere.
 async fn links_of_the_image_are_not_followed(namespace: Namespace) {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Symlink);
-    header.set_size(0);
-    tar.append_link(&mut header, "data", "/proc/self").expect("memory can be written");
-    let layer = Layer::from_bytes(media_type::TAR, "links.tar", tar.into_inner().expect("memory")).expect("a tar");
+    let layer = image::links(&[("data", "/proc/self")]);
     let program = Program::guest(&namespace, DEMO);
     let text = data(&text(&namespace), "/data/attr");
     let image =

@@ -4,7 +4,7 @@ use containerd_client::services::v1::{GetContainerRequest, UpdateContainerReques
 use prewasi_test::guests::DEMO;
 use prewasi_test::image::{self, Program};
 use prewasi_test::trial::Case;
-use prewasi_test::{Namespace, case};
+use prewasi_test::{Container, Namespace, case};
 use prost_types::{Any, FieldMask};
 
 use crate::busybox;
@@ -34,6 +34,16 @@ fn import(namespace: &Namespace, program: &Program) -> image::Imported {
     image::import(namespace, "pinned", |image| image.layer(program.layer("demo.wasm")))
 }
 
+/// Ends the task of a container, and starts a new one.
+async fn run_again(container: &mut Container) {
+    container.kill(rustix::process::Signal::KILL).await.expect("it runs");
+    container.wait().await;
+    container.delete_task().await.expect("it has ended");
+    container.create_again().await.expect("the image is kept");
+    container.start().await;
+    container.prints("tick 1\n").await;
+}
+
 /// After another image has taken the name, exec processes and a new task of the container run the old program. A new container runs the new
 /// one.
 async fn another_image_of_the_name_changes_nothing(namespace: Namespace) {
@@ -46,12 +56,7 @@ async fn another_image_of_the_name_changes_nothing(namespace: Namespace) {
     assert_eq!(container.exec(&["demo.wasm", "exit", "7"]).run().await.code, 7);
     namespace.collect_garbage().await;
     assert_eq!(container.exec(&["demo.wasm", "exit", "8"]).run().await.code, 8);
-    container.kill(rustix::process::Signal::KILL).await.expect("it runs");
-    container.wait().await;
-    container.delete_task().await.expect("it has ended");
-    container.create_again().await.expect("the image is kept");
-    container.start().await;
-    container.prints("tick 1\n").await;
+    run_again(&mut container).await;
     assert_eq!(container.exec(&["demo.wasm", "exit", "9"]).run().await.code, 9);
     container.end().await;
     assert_eq!(namespace.container(&image.name).run().await.code, 5);
@@ -68,12 +73,7 @@ async fn removed_image_stays_for_its_container(namespace: Namespace) {
     namespace.remove_image(&image.name).await;
     namespace.collect_garbage().await;
     assert_eq!(container.exec(&["demo.wasm", "exit", "7"]).run().await.code, 7);
-    container.kill(rustix::process::Signal::KILL).await.expect("it runs");
-    container.wait().await;
-    container.delete_task().await.expect("it has ended");
-    container.create_again().await.expect("the image is kept");
-    container.start().await;
-    container.prints("tick 1\n").await;
+    run_again(&mut container).await;
     container.end().await;
     namespace.collect_garbage().await;
     assert_eq!(namespace.blob(&program.digest).await, None, "nothing keeps it any more");
@@ -124,8 +124,8 @@ async fn missing_content_is_named(namespace: Namespace) {
     }
 }
 
-/// Values in the record under the shim's name that are no note of the shim, or are about an image of another name, are passed over. An
-/// image's labels, which clients copy to the record, have no effect.
+/// The shim ignores values under its name in the record that are not its notes, or are about an image of another name. An image's labels,
+/// which clients copy to the record, have no effect.
 async fn notes_of_others_are_not_obeyed(namespace: Namespace) {
     let victim = image::import(&namespace, "victim", |image| image.layer(other(6).layer("demo.wasm")));
     let image = import(&namespace, &other(5));

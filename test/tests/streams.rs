@@ -51,8 +51,8 @@ async fn output_goes_to_a_file(namespace: Namespace) {
     assert_eq!(fs::read_to_string(&file).expect("the file is there"), "one\ntwo\n");
 }
 
-/// Runs a program that prints a line on either output, with each runtime: wasm and a native program by our shim, the same program by
-/// runc's.
+/// Runs a program that prints a line on either output, with each runtime. This shim runs wasm and a native program, and runc's shim the
+/// same native program.
 async fn on_each(namespace: &Namespace, output: impl Fn(&str) -> String) {
     let (wasm, native) = (demo(namespace), busybox::image(namespace));
     let module = |args: &[&str]| namespace.container(&wasm.name).args(args);

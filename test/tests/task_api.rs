@@ -88,8 +88,8 @@ async fn pids_are_those_of_the_container(namespace: Namespace) {
     container.end().await;
 }
 
-/// A container that has ended has no processes any more, and takes a signal for all of them without an error; one for the first process is
-/// not found. As with runc's shim.
+/// A container that has ended has no processes any more. It takes a signal for all of them without an error; for a signal to the first
+/// process the answer is "not found". As with runc's shim.
 async fn stopped_container_has_no_processes(namespace: Namespace) {
     let (program, native) = (Program::guest(&namespace, DEMO), busybox::image(&namespace));
     let wasm = image::import(&namespace, "demo", |image| image.layer(program.layer("demo.wasm")));

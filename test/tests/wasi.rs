@@ -1,5 +1,5 @@
-//! Cases of WASI preview 1, each in a container of its own with every engine: the checks of the public test suite of WASI under the same
-//! names. The programs are in `test/guests/wasi`.
+//! Cases of WASI preview 1, each in a container of its own with every engine. They are the checks of the public test suite of WASI, under
+//! the same names. The programs are in `test/guests/wasi`.
 
 use prewasi_test::guests::WASI;
 use prewasi_test::image::{self, Program};

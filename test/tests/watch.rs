@@ -305,7 +305,7 @@ async fn service_that_cannot_begin_says_why(namespace: Namespace) {
     let nowhere = nowhere.to_string_lossy();
     let mut command = namespace.daemon().command(home::program("prewasi"));
     let output = prewasi_test::process::run(command.args(["watch", "--address", &*nowhere]), LIMIT);
-    output.fails_with(2).says(&["error: cannot", &*nowhere, "hint: is containerd running"]);
+    output.fails_with(2).says(&["error: cannot", &*nowhere, "hint: start containerd"]);
 }
 
 /// CRI pulls for the node's own platform. Of an index with wasm alone it leaves the index, and nothing that could be compiled. That is no
@@ -317,11 +317,7 @@ async fn index_that_a_failed_pull_has_left_is_no_failure(namespace: Namespace) {
         cri.push("wasm-only:v1", Format::Image, |image| image.layer(program.layer("demo.wasm")).platform_index(true));
     let service = Service::start_on(&cri.daemon, &home::program("prewasi"), &["--namespace", "k8s.io"]).await;
     cri.try_pull(&reference).await.expect_err("there is nothing for this node");
-    let ctr = |args: &[&str]| {
-        let mut command = cri.daemon.command(cri.daemon.series().programs().join("ctr"));
-        command.arg("--address").arg(cri.daemon.address()).args(["--namespace", "k8s.io", "images"]).args(args);
-        prewasi_test::process::run(&mut command, LIMIT).success().stdout
-    };
+    let ctr = |args: &[&str]| cri.daemon.ctr("k8s.io", &[&["images"], args].concat()).success().stdout;
     // containerd 1.7 leaves nothing.
     let left = ctr(&["ls", "-q"]);
     assert_eq!(left.contains(&reference), !cri.daemon.series().is_old(), "{left}");

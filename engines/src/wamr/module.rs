@@ -71,7 +71,7 @@ impl Module {
             .flatten()
             .any(|(name, entity)| name == MEMORY && matches!(entity, EntityType::Memory(_)));
         if !has_memory && types.core_imports().into_iter().flatten().next().is_some() {
-            return Err(unsupported("wamr wants a module that imports WASI to export its memory as \"memory\""));
+            return Err(unsupported("with wamr, a module that imports WASI must export its memory as \"memory\""));
         }
         let (bytes, renamed) = rename(wasm.bytes())?;
         let pages = (types.memory_count() > 0).then(|| {

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use super::module::{Export, Module};
-use super::runtime::{self, Ended, Settings, run};
-use crate::wasi::{Wasi, setup};
+use super::runtime::{self, Settings, run};
+use crate::end::setup;
+use crate::wasi::Wasi;
 use crate::{Guest, Network, Program, RunError, exports};
 
 /// Stack of a guest, bytes. Frames of the interpreter lie in it, not data of C programs, which have theirs in the linear
 /// memory. WAMR clears all of it at the start, so that it is memory from then on.
 pub(super) const STACK: u32 = 1 << 20;
-/// The least and the most that it may have.
-pub(super) const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 /// A page of linear memory, bytes.
 const PAGE: u64 = 64 << 10;
 
@@ -33,8 +32,7 @@ impl Interpreted {
         Ok(Settings { stack: self.stack, pages: guest.memory_limit.map_or(Ok(None), |limit| self.pages(limit))? })
     }
 
-    /// Returns the most pages that the memory may have if all that the guest takes is limited; `None` if it has all that it
-    /// can ever have.
+    /// Returns the maximum number of pages of the memory under a limit for memory and tables; `None` if the memory cannot grow.
     fn pages(&self, limit: u64) -> Result<Option<u32>, RunError> {
         let (initial, maximum) = self.module.pages.unwrap_or_default();
         let needs = self.module.tables.saturating_add(initial.saturating_mul(PAGE));
@@ -80,12 +78,6 @@ impl Program for Interpreted {
     fn run(&self, guest: &Guest) -> Result<u8, RunError> {
         self.check(guest)?;
         let settings = self.settings(guest)?;
-        match run(self.module.bytes.clone(), &settings, Wasi::new(guest)?, &self.calls(guest)) {
-            Ended::Returned => Ok(0),
-            // The system keeps eight bits of an exit code.
-            Ended::Exited(code) => Ok(code.to_le_bytes()[0]),
-            Ended::Trapped(message) => Err(RunError::Trap { message }),
-            Ended::NotStarted(reason) => Err(setup(reason)),
-        }
+        run(self.module.bytes.clone(), &settings, Wasi::new(guest)?, &self.calls(guest)).exit_code()
     }
 }

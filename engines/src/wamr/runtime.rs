@@ -6,6 +6,7 @@ use std::slice;
 
 use wamrx_sys as wamr;
 
+use crate::end::End;
 use crate::wasi::{self, Call, Wasi};
 
 /// Size of the buffer for WAMR's error messages, in bytes.
@@ -34,29 +35,16 @@ pub(super) struct Export<'a> {
     pub(super) results: usize,
 }
 
-/// The end of a run.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// Each function returned.
-    Returned,
-    /// The guest exited with a code.
-    Exited(u32),
-    /// The guest trapped.
-    Trapped(String),
-    /// The guest never started.
-    NotStarted(String),
-}
-
 /// Loads a module and calls its functions, one after the other, until one does not return. WAMR may change `bytes`.
 /// They are released once WAMR has translated them.
-pub(super) fn run(bytes: Vec<u8>, settings: &Settings, wasi: Wasi, calls: &[Export<'_>]) -> Ended {
+pub(super) fn run(bytes: Vec<u8>, settings: &Settings, wasi: Wasi, calls: &[Export<'_>]) -> End {
     let run = move || {
         let runtime = Runtime::start(wasi)?;
         let module = Module::load(&runtime, bytes)?;
         let instance = Instance::make(&module, settings)?;
         calls.iter().try_for_each(|call| instance.call(call))
     };
-    run().err().unwrap_or(Ended::Returned)
+    run().err().unwrap_or(End::Exited(0))
 }
 
 /// Returns the version of WAMR.
@@ -95,13 +83,13 @@ struct Import {
 }
 
 impl Runtime {
-    fn start(wasi: Wasi) -> Result<Self, Ended> {
+    fn start(wasi: Wasi) -> Result<Self, End> {
         let mut args =
             wamr::RuntimeInitArgs { mem_alloc_type: wamr::Alloc_With_System_Allocator, ..Default::default() };
         // SAFETY: the arguments live through the call, and WAMR copies those that it keeps; the allocator is the
         // process's own.
         if !unsafe { wamr::wasm_runtime_full_init(&mut args) } {
-            return Err(Ended::NotStarted("wamr cannot be started".to_owned()));
+            return Err(End::NotStarted("wamr cannot be started".to_owned()));
         }
         // SAFETY: the runtime has been started. WAMR's own messages would go to the guest's standard output.
         unsafe { wamr::wasm_runtime_set_log_level(wamr::WASM_LOG_LEVEL_FATAL) };
@@ -131,7 +119,7 @@ impl Runtime {
         let registered =
             unsafe { wamr::wasm_runtime_register_natives_raw(MODULE.as_ptr(), functions.as_mut_ptr(), count) };
         let runtime = Self { state, _imports: imports, _functions: functions };
-        if registered { Ok(runtime) } else { Err(Ended::NotStarted("wamr takes no functions".to_owned())) }
+        if registered { Ok(runtime) } else { Err(End::NotStarted("wamr refuses the functions of WASI".to_owned())) }
     }
 
     /// Returns the guest's exit code.
@@ -141,13 +129,13 @@ impl Runtime {
     }
 
     /// Returns the end of a guest that WAMR's message describes; `None` if the message is no exception.
-    fn end(&self, message: &str) -> Option<Ended> {
+    fn end(&self, message: &str) -> Option<End> {
         let (_, reason) = message.split_once(EXCEPTION)?;
         Some(if reason.as_bytes() == EXIT.to_bytes() {
-            Ended::Exited(self.code())
+            End::Exited(self.code())
         } else {
             let reason = if reason == OVERFLOW { "call stack exhausted" } else { reason };
-            Ended::Trapped(format!("wasm trap: {reason}"))
+            End::Trapped(format!("wasm trap: {reason}"))
         })
     }
 }
@@ -200,8 +188,8 @@ struct Module<'a> {
 }
 
 impl<'a> Module<'a> {
-    fn load(runtime: &'a Runtime, mut bytes: Vec<u8>) -> Result<Self, Ended> {
-        let size = u32::try_from(bytes.len()).map_err(|_| Ended::NotStarted("the module is too large".to_owned()))?;
+    fn load(runtime: &'a Runtime, mut bytes: Vec<u8>) -> Result<Self, End> {
+        let size = u32::try_from(bytes.len()).map_err(|_| End::NotStarted("the module is too large".to_owned()))?;
         let mut name = [0; 1];
         let args = wamr::LoadArgs { name: name.as_mut_ptr(), wasm_binary_freeable: true, ..Default::default() };
         let mut message = [0; MESSAGE];
@@ -211,7 +199,7 @@ impl<'a> Module<'a> {
             wamr::wasm_runtime_load_ex(bytes.as_mut_ptr(), size, &args, message.as_mut_ptr(), MESSAGE as u32)
         };
         if module.is_null() {
-            return Err(Ended::NotStarted(read(&message)));
+            return Err(End::NotStarted(read(&message)));
         }
         // SAFETY: the module has just been loaded.
         let translated = unsafe { wamr::wasm_runtime_is_underlying_binary_freeable(module) };
@@ -235,7 +223,7 @@ struct Instance<'a> {
 
 impl<'a> Instance<'a> {
     /// Makes an instance, and runs the module's start function.
-    fn make(module: &'a Module<'a>, settings: &Settings) -> Result<Self, Ended> {
+    fn make(module: &'a Module<'a>, settings: &Settings) -> Result<Self, End> {
         let arguments = wamr::InstantiationArgs {
             default_stack_size: settings.stack,
             host_managed_heap_size: 0,
@@ -248,20 +236,20 @@ impl<'a> Instance<'a> {
         };
         if instance.is_null() {
             let message = read(&message);
-            return Err(module.runtime.end(&message).unwrap_or(Ended::NotStarted(message)));
+            return Err(module.runtime.end(&message).unwrap_or(End::NotStarted(message)));
         }
         // SAFETY: the instance has just been made.
         let environment = unsafe { wamr::wasm_runtime_create_exec_env(instance, settings.stack) };
         if environment.is_null() {
             // SAFETY: the instance has just been made, and no other code has it.
             unsafe { wamr::wasm_runtime_deinstantiate(instance) };
-            return Err(Ended::NotStarted("there is no memory for its stack".to_owned()));
+            return Err(End::NotStarted("there is no memory for its stack".to_owned()));
         }
         Ok(Self { instance, environment, runtime: module.runtime })
     }
 
-    fn call(&self, call: &Export<'_>) -> Result<(), Ended> {
-        let gone = || Ended::NotStarted(format!("export {:?} is gone", call.name));
+    fn call(&self, call: &Export<'_>) -> Result<(), End> {
+        let gone = || End::NotStarted(format!("export {:?} is gone", call.name));
         let name = CString::new(call.name).map_err(|_| gone())?;
         // SAFETY: the instance and the name live through the call.
         let function = unsafe { wamr::wasm_runtime_lookup_function(self.instance, name.as_ptr()) };
@@ -281,7 +269,7 @@ impl<'a> Instance<'a> {
             let exception = wamr::wasm_runtime_get_exception(self.instance);
             if exception.is_null() { String::new() } else { CStr::from_ptr(exception).to_string_lossy().into_owned() }
         };
-        Err(self.runtime.end(&exception).unwrap_or(Ended::Trapped(format!("wasm trap: {exception}"))))
+        Err(self.runtime.end(&exception).unwrap_or(End::Trapped(format!("wasm trap: {exception}"))))
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use wasmparser::Validator;
 
 use super::library::{self, Configuration};
-use super::options::Options;
+use super::options::CodeOptions;
 use super::{NAME, linked, rewrite};
 use crate::{CompileError, Wasm, artifact, head};
 
@@ -18,7 +18,7 @@ use crate::{CompileError, Wasm, artifact, head};
 ///
 /// # Errors
 /// [`CompileError`] names the fault in the wasm.
-pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
+pub(super) fn compile(options: &CodeOptions, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     linked::check().map_err(unsupported)?;
     head::check(wasm, NAME)?;
     Validator::new_with_features(options.features()).validate_all(wasm.bytes()).map_err(head::invalid)?;
@@ -27,11 +27,13 @@ pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, Compile
     Validator::new_with_features(options.features())
         .validate_all(&wasm)
         .map_err(|error| unsupported(error.to_string()))?;
-    let folder = Folder::make().map_err(|error| unsupported(format!("a folder for the compiler: {error}")))?;
+    let folder =
+        Folder::make().map_err(|error| unsupported(format!("cannot make a folder for the compiler: {error}")))?;
     let output = folder.0.join("code.so");
     let configuration = Configuration::new(options).map_err(unsupported)?;
     library::compile(&configuration, &wasm, &output).map_err(failed)?;
-    let mut image = read(&output).map_err(|error| unsupported(format!("what the compiler has written: {error}")))?;
+    let mut image =
+        read(&output).map_err(|error| unsupported(format!("cannot read the compiler's output: {error}")))?;
     leave_out_code(&mut image, &wasm).map_err(unsupported)?;
     Ok(artifact::seal(image, &options.label()))
 }
@@ -40,7 +42,7 @@ pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, Compile
 fn read(output: &Path) -> io::Result<Vec<u8>> {
     const MAGIC: &[u8] = b"\x7fELF";
     let image = fs::read(output)?;
-    if image.starts_with(MAGIC) { Ok(image) } else { Err(io::Error::other("it is no library")) }
+    if image.starts_with(MAGIC) { Ok(image) } else { Err(io::Error::other("it is not a library")) }
 }
 
 /// Removes the code from the wasm that the compiler has put into the library. WasmEdge reads all of that wasm when it
@@ -51,7 +53,7 @@ fn leave_out_code(image: &mut [u8], wasm: &[u8]) -> Result<(), String> {
     let start = image.windows(wasm.len()).position(|window| window == wasm);
     let size = start.map(|start| (start + wasm.len()).next_multiple_of(ALIGNMENT));
     let (Some(start), Some(size)) = (start, size.filter(|size| image[*size..].starts_with(&length))) else {
-        return Err("wasmedge has put its wasm where it is not looked for".to_owned());
+        return Err("the compiler's output has no copy of the wasm in the expected place".to_owned());
     };
     let hollow = rewrite::hollow(wasm)?;
     if hollow.len() > wasm.len() {
@@ -67,7 +69,11 @@ fn leave_out_code(image: &mut [u8], wasm: &[u8]) -> Result<(), String> {
 /// Replaces WasmEdge's generic message, the only one that it gives if there is not enough memory.
 fn failed(reason: String) -> CompileError {
     const ANYTHING: &str = "generic runtime error";
-    unsupported(if reason == ANYTHING { "wasmedge gave up, perhaps for want of memory".to_owned() } else { reason })
+    unsupported(if reason == ANYTHING {
+        "the compiler gave no reason; perhaps it had too little memory".to_owned()
+    } else {
+        reason
+    })
 }
 
 fn unsupported(reason: String) -> CompileError {

@@ -7,6 +7,7 @@ use wasmedge_sys::ffi;
 
 use super::library::{Configuration, Module, said};
 use super::{rewrite, stack};
+use crate::end::End;
 use crate::preview1;
 use crate::wasi::{self, Call, Wasi};
 
@@ -23,29 +24,16 @@ pub(super) struct Settings {
 // SAFETY: a configuration is only read once the settings are made.
 unsafe impl Sync for Settings {}
 
-/// The end of a run.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// Each function returned.
-    Returned,
-    /// The guest exited with a code.
-    Exited(u32),
-    /// The guest trapped.
-    Trapped(String),
-    /// The guest never started.
-    NotStarted(String),
-}
-
 /// Calls exported functions without parameters, one after the other, until one does not return. The caller must be on a
 /// thread that [`stack::run`] has started.
-pub(super) fn run(module: &Module, settings: &Settings, wasi: Wasi, calls: &[&str]) -> Ended {
+pub(super) fn run(module: &Module, settings: &Settings, wasi: Wasi, calls: &[&str]) -> End {
     let instance = match Instance::make(module, settings, wasi) {
         Ok(instance) => instance,
-        Err(reason) => return Ended::NotStarted(reason),
+        Err(reason) => return End::NotStarted(reason),
     };
     match instance.call(calls) {
-        Ok(result) => instance.ended(result),
-        Err(reason) => Ended::NotStarted(reason),
+        Ok(result) => instance.end(result),
+        Err(reason) => End::NotStarted(reason),
     }
 }
 
@@ -170,16 +158,16 @@ impl Instance {
         }
     }
 
-    fn ended(&self, result: ffi::WasmEdge_Result) -> Ended {
+    fn end(&self, result: ffi::WasmEdge_Result) -> End {
         // SAFETY: the code is a part of the result. The state lives, and no function uses it any more.
         let (code, exit) = unsafe { (ffi::WasmEdge_ResultGetCode(result), (*self.state).code) };
         match said(result) {
-            Ok(()) if code == ffi::WasmEdge_ErrCode_Terminated => Ended::Exited(exit),
-            Ok(()) => Ended::Returned,
+            Ok(()) if code == ffi::WasmEdge_ErrCode_Terminated => End::Exited(exit),
+            Ok(()) => End::Exited(0),
             Err(_) if code == ffi::WasmEdge_ErrCode_CostLimitExceeded => {
-                Ended::Trapped("all fuel consumed by WebAssembly".to_owned())
+                End::Trapped("all fuel consumed by WebAssembly".to_owned())
             }
-            Err(reason) => Ended::Trapped(reason),
+            Err(reason) => End::Trapped(reason),
         }
     }
 }
@@ -306,7 +294,7 @@ unsafe extern "C" fn hold(
 ) -> ffi::WasmEdge_Result {
     // SAFETY: `link` has given WasmEdge calls that live as long as the instance, and no other code uses them meanwhile.
     let calls = unsafe { &mut *calls.cast::<Calls>() };
-    let result = stack::watch().map_err(|error| format!("cannot prepare for faults of the guest: {error}")).map(|()| {
+    let result = stack::watch().map_err(|error| format!("cannot unblock signals: {error}")).map(|()| {
         let mut result = ffi::WasmEdge_Result { Code: ffi::WasmEdge_ErrCode_Success };
         for function in &calls.functions {
             // SAFETY: the function belongs to the guest and has no parameters, and the call offers no room for results.

@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use wasmedge_sys::ffi;
 
-use super::options::Options;
+use super::options::CodeOptions;
 use super::proposals;
 use crate::Optimize;
 
@@ -31,7 +31,7 @@ impl Configuration {
     ///
     /// # Errors
     /// There is no memory for it.
-    pub(super) fn new(options: &Options) -> Result<Self, String> {
+    pub(super) fn new(options: &CodeOptions) -> Result<Self, String> {
         static SILENCE: Once = Once::new();
         // SAFETY: the call changes a setting of the library.
         SILENCE.call_once(|| unsafe { ffi::WasmEdge_LogOff() });

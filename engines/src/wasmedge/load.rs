@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::facts::Facts;
 use super::library::{Configuration, Mapped, Module};
-use super::options::Options;
+use super::options::CodeOptions;
 use super::run::Loaded;
 use super::{NAME, linked};
 use crate::{LoadError, NativeCode, Program, artifact};
@@ -18,7 +18,7 @@ use crate::{LoadError, NativeCode, Program, artifact};
 ///
 /// # Errors
 /// [`LoadError::Incompatible`] names the difference between the artifact and this engine's own.
-pub(super) fn load(options: &Options, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
+pub(super) fn load(options: &CodeOptions, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
     artifact::check(&code, NAME, &options.label())?;
     linked::check().map_err(incompatible)?;
     let configuration = Configuration::new(options).map_err(incompatible)?;

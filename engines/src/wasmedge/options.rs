@@ -6,16 +6,12 @@
 use wasmparser::WasmFeatures;
 
 use super::{NAME, VERSION, linked, proposals};
+use crate::tuning::{STACK, STACK_LIMITS};
 use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError, artifact};
-
-/// Stack of a guest's own calls, in bytes: as large as a native program's on Linux.
-const STACK: u64 = 8 << 20;
-/// Minimum and maximum of that stack, in bytes.
-const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 
 /// The options that native code depends on, and those that shape none.
 #[derive(Debug, Clone)]
-pub(super) struct Options {
+pub(super) struct CodeOptions {
     /// Version of this list: raised when a field is added, removed or means something else.
     format: u32,
     /// Container format of the artifact.
@@ -42,7 +38,7 @@ pub(super) struct Options {
 /// The name of an architecture's baseline CPU.
 const GENERIC: &str = "generic";
 
-impl Options {
+impl CodeOptions {
     /// Returns the options for code that this machine runs.
     pub(super) fn host() -> Self {
         Self {

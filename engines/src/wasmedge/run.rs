@@ -1,18 +1,19 @@
 //! Runs a loaded program to its end, on a thread with a stack of its own.
 
 use super::facts::Facts;
-use super::instance::{Ended, Settings};
+use super::instance::Settings;
 use super::library::{Configuration, Module};
-use super::options::Options;
+use super::options::CodeOptions;
 use super::{instance, rewrite, stack};
-use crate::wasi::{Wasi, setup};
+use crate::end::{End, setup};
+use crate::wasi::Wasi;
 use crate::{Guest, NativeCode, Network, Program, RunError, exports};
 
 /// A module that is mapped.
 pub(super) struct Loaded {
     pub(super) module: Module,
     pub(super) facts: Facts,
-    pub(super) options: Options,
+    pub(super) options: CodeOptions,
     /// As long as its file is open, no other file has its number, by which the dynamic loader knows it.
     pub(super) _code: NativeCode,
 }
@@ -51,19 +52,13 @@ impl Program for Loaded {
         self.check(guest)?;
         let (settings, wasi, calls) = (self.settings(guest)?, Wasi::new(guest)?, self.calls(guest));
         let run = || instance::run(&self.module, &settings, wasi, &calls);
-        let (ended, used_up) = stack::run(self.options.stack(), run)
+        let (end, used_up) = stack::run(self.options.stack(), run)
             .map_err(|error| setup(format!("cannot start a thread for the guest: {error}")))?;
-        match ended {
-            Ended::Returned => Ok(0),
-            // The system keeps eight bits of an exit code.
-            Ended::Exited(code) => Ok(code.to_le_bytes()[0]),
-            Ended::Trapped(_) if used_up => Err(trap("call stack exhausted")),
-            Ended::Trapped(reason) => Err(trap(&reason)),
-            Ended::NotStarted(reason) => Err(setup(reason)),
-        }
+        let end = match end {
+            End::Trapped(_) if used_up => End::Trapped("wasm trap: call stack exhausted".to_owned()),
+            End::Trapped(reason) => End::Trapped(format!("wasm trap: {reason}")),
+            end => end,
+        };
+        end.exit_code()
     }
-}
-
-fn trap(reason: &str) -> RunError {
-    RunError::Trap { message: format!("wasm trap: {reason}") }
 }

@@ -2,7 +2,7 @@
 
 use wasmer::{CompileError as Error, Module};
 
-use super::options::Options;
+use super::options::CodeOptions;
 use super::{NAME, one_line};
 use crate::{CompileError, Wasm, artifact, head};
 
@@ -10,7 +10,7 @@ use crate::{CompileError, Wasm, artifact, head};
 ///
 /// # Errors
 /// [`CompileError`] names the fault in the wasm.
-pub(super) fn compile(options: &Options, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
+pub(super) fn compile(options: &CodeOptions, wasm: &Wasm) -> Result<Vec<u8>, CompileError> {
     head::check(wasm, NAME)?;
     let engine = options.compiling_engine();
     let module = Module::new(&engine, wasm.bytes()).map_err(|error| match error {

@@ -5,7 +5,7 @@ use std::num::NonZero;
 pub(super) use wasmer::sys::CraneliftOptLevel as Level;
 use wasmer::sys::{Cranelift, EngineBuilder};
 
-use super::options::Options;
+use super::options::CodeOptions;
 use crate::Optimize;
 
 pub(super) const NAME: &str = "cranelift";
@@ -36,7 +36,7 @@ pub(super) fn name_of_level(level: &Level) -> &'static str {
 }
 
 /// Makes the builder of an engine with this compiler.
-pub(super) fn builder(options: &Options) -> EngineBuilder {
+pub(super) fn builder(options: &CodeOptions) -> EngineBuilder {
     let mut compiler = Cranelift::new();
     compiler
         // The only format that is mapped from its file.

@@ -57,13 +57,13 @@ impl Budget {
 }
 
 /// A maker of memories and tables within a budget, on a stack that is large enough.
-pub(super) struct Limits {
+pub(super) struct LimitedTunables {
     base: BaseTunables,
     budget: Option<Budget>,
     config: VMConfig,
 }
 
-impl Limits {
+impl LimitedTunables {
     /// Makes a budget of `limit` bytes; without a limit every request is granted. The stack has its own limit.
     pub(super) fn new(base: BaseTunables, stack: usize, limit: Option<u64>) -> Self {
         let budget = limit.map(|limit| Budget(Arc::new(Mutex::new(limit))));
@@ -103,7 +103,7 @@ fn exceeded() -> MemoryError {
     MemoryError::Generic("it exceeds memory limits".to_owned())
 }
 
-impl Tunables for Limits {
+impl Tunables for LimitedTunables {
     fn memory_style(&self, memory: &MemoryType) -> MemoryStyle {
         self.base.memory_style(memory)
     }
@@ -231,8 +231,8 @@ mod tests {
     /// A memory grows within the budget; a refused request leaves its bytes to others.
     #[test]
     fn memories_ask() {
-        let base = super::super::options::Options::host().tunables();
-        let limits = Limits::new(base, 1 << 20, Some(3 * WASM_PAGE_SIZE as u64));
+        let base = super::super::options::CodeOptions::host().tunables();
+        let limits = LimitedTunables::new(base, 1 << 20, Some(3 * WASM_PAGE_SIZE as u64));
         let ty = MemoryType::new(1, Some(2), false);
         let mut memory = limits.create_host_memory(&ty, &limits.memory_style(&ty)).unwrap();
         assert!(memory.grow(Pages(1)).is_ok());

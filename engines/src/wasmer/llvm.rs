@@ -1,14 +1,14 @@
 //! LLVM instead of Cranelift: a compiler that takes longer, for code that runs faster.
 //!
-//! wasmer compiles each function by itself, in memory, and links the lot as it does with Cranelift: no file is written, no
-//! program started, no signal handler installed.
+//! wasmer compiles each function by itself, in memory, and links all functions as it does with Cranelift. It writes no file, starts no
+//! program and installs no signal handler.
 
 use std::num::NonZero;
 
 pub(super) use wasmer::sys::LLVMOptLevel as Level;
 use wasmer::sys::{CompilerConfig as _, EngineBuilder, LLVM};
 
-use super::options::Options;
+use super::options::CodeOptions;
 use crate::Optimize;
 
 pub(super) const NAME: &str = "llvm";
@@ -38,7 +38,7 @@ pub(super) fn name_of_level(level: &Level) -> &'static str {
 }
 
 /// Makes the builder of an engine with this compiler.
-pub(super) fn builder(options: &Options) -> EngineBuilder {
+pub(super) fn builder(options: &CodeOptions) -> EngineBuilder {
     let mut compiler = LLVM::new();
     // The only format that is mapped from its file.
     compiler.experimental_artifact(true).opt_level(options.optimize);

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd as _;
 
 use wasmer::{DeserializeError, Module};
 
-use super::options::Options;
+use super::options::CodeOptions;
 use super::run::ModuleProgram;
 use super::{NAME, one_line};
 use crate::{LoadError, NativeCode, Program, artifact};
@@ -17,7 +17,7 @@ use crate::{LoadError, NativeCode, Program, artifact};
 ///
 /// # Errors
 /// [`LoadError::Incompatible`] names the difference between the artifact and this engine's own.
-pub(super) fn load(options: &Options, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
+pub(super) fn load(options: &CodeOptions, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
     artifact::check(&code, NAME, &options.label())?;
     let engine = options.loading_engine();
     let path = format!("/proc/self/fd/{}", code.file().as_raw_fd());

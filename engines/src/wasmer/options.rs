@@ -8,16 +8,15 @@ use wasmer::{Engine, Pages};
 
 use super::compiler::{self, Level};
 use super::{NAME, VERSION, proposals};
+use crate::tuning::{self, STACK};
 use crate::{Fingerprint, Machine, Optimize, Tuning, TuningError, artifact};
 
-/// Stack of a guest's own calls, in bytes: as large as a native program's on Linux.
-const STACK: u64 = 8 << 20;
-/// Minimum and maximum of that stack, in bytes. wasmer itself takes 8 KiB to 100 MiB.
-const STACK_LIMITS: (u64, u64) = (64 << 10, 100 << 20);
+/// The least and the greatest stack of a guest, in bytes. wasmer itself takes 8 KiB to 100 MiB.
+const STACK_LIMITS: (u64, u64) = (tuning::STACK_LIMITS.0, 100 << 20);
 
 /// The options that native code depends on, and those that shape none.
 #[derive(Debug, Clone)]
-pub(super) struct Options {
+pub(super) struct CodeOptions {
     /// Version of this list: raised when a field is added, removed or means something else.
     format: u32,
     /// Container format of the artifact.
@@ -44,7 +43,7 @@ pub(super) struct Options {
     pub(super) serial: bool,
 }
 
-impl Options {
+impl CodeOptions {
     /// Returns the options for code that this machine runs.
     pub(super) fn host() -> Self {
         Self {

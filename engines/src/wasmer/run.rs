@@ -7,10 +7,11 @@ use wasmer::{
     Memory, Module, RuntimeError, Store,
 };
 
-use super::limits::Limits;
+use super::limits::LimitedTunables;
 use super::one_line;
+use crate::end::{End, setup};
 use crate::exports::{self, Export};
-use crate::wasi::{self, Call, Wasi, setup};
+use crate::wasi::{self, Call, Wasi};
 use crate::{Guest, Network, Program, RunError, preview1};
 
 /// Faults that native code may cause on purpose: out-of-bounds access, `unreachable`, division by zero.
@@ -31,15 +32,11 @@ impl ModuleProgram {
 
     fn call(&self, guest: &Guest) -> Result<u8, RunError> {
         let mut engine = self.engine.clone();
-        engine.set_tunables(Limits::new(self.tunables.clone(), self.stack, guest.memory_limit));
+        engine.set_tunables(LimitedTunables::new(self.tunables.clone(), self.stack, guest.memory_limit));
         // The store installs the signal handlers, in the process that runs the guest.
         let mut store = Store::new(engine);
         let state = FunctionEnv::new(&mut store, State { wasi: Wasi::new(guest)?, memory: None });
-        match self.instantiate_and_call(guest, &mut store, &state) {
-            Ok(()) => Ok(0),
-            Err(Stop::Setup(error)) => Err(error),
-            Err(Stop::Ended(error)) => ended(&error),
-        }
+        self.instantiate_and_call(guest, &mut store, &state).err().unwrap_or(End::Exited(0)).exit_code()
     }
 
     fn export(&self, name: &str) -> Option<Export> {
@@ -50,7 +47,7 @@ impl ModuleProgram {
         })
     }
 
-    fn instantiate_and_call(&self, guest: &Guest, store: &mut Store, state: &FunctionEnv<State>) -> Result<(), Stop> {
+    fn instantiate_and_call(&self, guest: &Guest, store: &mut Store, state: &FunctionEnv<State>) -> Result<(), End> {
         // A start function may call WASI before the instance exists, so WASI has no memory yet.
         let imports = imports(store, state);
         let instance = Instance::new(store, &self.module, &imports)?;
@@ -61,7 +58,7 @@ impl ModuleProgram {
             initialize.call(store, &[])?;
         }
         let function = instance.exports.get_function(exports::entry(guest, |name| self.export(name)));
-        function.map_err(|error| Stop::Setup(setup(one_line(&error))))?.call(store, &[])?;
+        function.map_err(|error| End::NotStarted(one_line(&error)))?.call(store, &[])?;
         Ok(())
     }
 }
@@ -78,7 +75,7 @@ impl Program for ModuleProgram {
         }
         SigSet::from_iter(FAULTS)
             .thread_unblock()
-            .map_err(|error| setup(format!("cannot prepare for faults of the guest: {error}")))?;
+            .map_err(|error| setup(format!("cannot unblock signals: {error}")))?;
         match guest.network {
             // A guest can import no function that opens a socket, and gets no descriptor that is one.
             Network::Inherit | Network::None => {}
@@ -87,25 +84,28 @@ impl Program for ModuleProgram {
     }
 }
 
-/// The reason why a guest stopped before its entry point returned.
-enum Stop {
-    /// The guest never ran.
-    Setup(RunError),
-    /// The guest exited or trapped.
-    Ended(RuntimeError),
-}
-
-impl From<RuntimeError> for Stop {
+impl From<RuntimeError> for End {
+    /// Tells the guest's own exit from a trap.
     fn from(error: RuntimeError) -> Self {
-        Self::Ended(error)
+        if let Some(Exit(code)) = error.downcast_ref() {
+            return Self::Exited(code.cast_unsigned());
+        }
+        let mut message = format!("wasm trap: {}", error.message());
+        for (depth, frame) in error.trace().iter().enumerate() {
+            let function =
+                frame.function_name().map_or_else(|| format!("function {}", frame.func_index()), str::to_owned);
+            let (offset, module) = (frame.module_offset(), frame.module_name());
+            message.push_str(&format!("\n  {depth}: {offset:#x} - {module}!{function}"));
+        }
+        Self::Trapped(message)
     }
 }
 
-impl From<InstantiationError> for Stop {
+impl From<InstantiationError> for End {
     fn from(error: InstantiationError) -> Self {
         match error {
-            InstantiationError::Start(error) | InstantiationError::Link(LinkError::Trap(error)) => Self::Ended(error),
-            error => Self::Setup(setup(one_line(&error))),
+            InstantiationError::Start(error) | InstantiationError::Link(LinkError::Trap(error)) => error.into(),
+            error => Self::NotStarted(one_line(&error)),
         }
     }
 }
@@ -198,20 +198,6 @@ fn answer(mut state: FunctionEnvMut<'_, State>, call: Call, arguments: &[u64]) -
     wasi.call(call, unsafe { view.data_unchecked_mut() }, arguments)
 }
 
-/// Tells the guest's own exit from a trap.
-fn ended(error: &RuntimeError) -> Result<u8, RunError> {
-    if let Some(Exit(code)) = error.downcast_ref() {
-        // The system keeps eight bits of an exit code.
-        return Ok(code.to_le_bytes()[0]);
-    }
-    let mut message = format!("wasm trap: {}", error.message());
-    for (depth, frame) in error.trace().iter().enumerate() {
-        let function = frame.function_name().map_or_else(|| format!("function {}", frame.func_index()), str::to_owned);
-        message.push_str(&format!("\n  {depth}: {:#x} - {}!{function}", frame.module_offset(), frame.module_name()));
-    }
-    Err(RunError::Trap { message })
-}
-
 #[cfg(test)]
 mod tests {
     use wasmer::{AsStoreMut as _, Extern, Type};
@@ -230,7 +216,7 @@ mod tests {
     /// The engine offers each function that a guest may import, with its type.
     #[test]
     fn functions_of_wasi_are_offered() {
-        let mut store = Store::new(super::super::options::Options::host().loading_engine());
+        let mut store = Store::new(super::super::options::CodeOptions::host().loading_engine());
         let wasi = Wasi::new(&Guest::default()).unwrap();
         let state = FunctionEnv::new(&mut store, State { wasi, memory: None });
         let imports = imports(&mut store, &state);

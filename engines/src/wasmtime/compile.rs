@@ -59,7 +59,9 @@ fn refuse_shared_memories(wasm: &Wasm) -> Result<(), CompileError> {
         if let Payload::MemorySection(section) = payload.map_err(invalid)? {
             for memory in section {
                 if memory.map_err(invalid)?.shared {
-                    return Err(unsupported("shared memories are not offered, as there are no threads to share them"));
+                    return Err(unsupported(
+                        "it has a shared memory, and threads are not supported; build it without them",
+                    ));
                 }
             }
         }

@@ -4,29 +4,22 @@ use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::{one_line, proposals};
+use crate::end::End;
 use crate::{CompileError, RunError};
 
 /// Distinguishes the guest's own exit from a trap, and both from a failure before the guest ran.
 pub(super) fn outcome(error: &wasmtime::Error) -> Result<u8, RunError> {
-    if let Some(I32Exit(code)) = error.downcast_ref() {
-        // The system keeps eight bits of an exit code.
-        return Ok(code.to_le_bytes()[0]);
-    }
     let backtrace = error.downcast_ref::<WasmBacktrace>();
-    if backtrace.is_none() && !error.is::<Trap>() {
-        return Err(setup(one_line(error)));
-    }
-    let mut message = one_line(error);
-    if let Some(backtrace) = backtrace {
-        message.push('\n');
-        message.push_str(&backtrace.to_string());
-    }
-    Err(RunError::Trap { message })
-}
-
-/// Makes the error of a failure before the guest ran.
-pub(super) fn setup(reason: String) -> RunError {
-    RunError::Setup { reason }
+    let end = if let Some(I32Exit(code)) = error.downcast_ref() {
+        End::Exited(code.cast_unsigned())
+    } else if let Some(backtrace) = backtrace {
+        End::Trapped(format!("{}\n{backtrace}", one_line(error)))
+    } else if error.is::<Trap>() {
+        End::Trapped(one_line(error))
+    } else {
+        End::NotStarted(one_line(error))
+    };
+    end.exit_code()
 }
 
 /// Makes the error of a function that cannot be called.

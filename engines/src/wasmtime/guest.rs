@@ -1,18 +1,15 @@
 //! Sets up one guest: arguments, streams, folders, network, limits.
 
-use std::path::Path;
-
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 use wasmtime_wasi_http::WasiHttpCtx;
 
-use super::failure::setup;
 use super::host::{Either, Host};
-use super::limits::Limits;
+use super::limits::Budget;
 use super::outgoing::Outgoing;
 use super::{one_line, stdio};
-use crate::preopens::{self, Folder};
+use crate::preopens;
 use crate::{Guest, Network, RunError, paths};
 
 /// Makes a store for a component.
@@ -34,7 +31,7 @@ pub(super) fn host(guest: &Guest, wasi: &mut WasiCtxBuilder, outgoing: &Outgoing
     let mut host = Host {
         wasi: wasi.build(),
         table: ResourceTable::new(),
-        limits: Limits::new(guest.memory_limit),
+        limits: Budget::new(guest.memory_limit),
         http: WasiHttpCtx::new(),
         outgoing: outgoing.clone(),
         network: guest.network,
@@ -79,13 +76,11 @@ pub(super) fn wasi(guest: &Guest) -> WasiCtxBuilder {
 /// [`RunError::Setup`]: a folder cannot be opened.
 pub(super) fn open_folders(wasi: &mut WasiCtxBuilder, guest: &Guest) -> Result<usize, RunError> {
     let mut opened = 0;
-    for Folder { host, guest, read_only, required } in preopens::told_apart(guest) {
-        let permissions = if read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
-        match wasi.preopened_dir(Path::new(&host), &guest, permissions) {
+    for folder in preopens::told_apart(guest) {
+        let permissions = if folder.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        match wasi.preopened_dir(&folder.host, &folder.guest, permissions) {
             Ok(_) => opened += 1,
-            Err(error) if required => {
-                return Err(setup(format!("folder {} as {guest:?}: {}", host.display(), one_line(&error))));
-            }
+            Err(error) if folder.required => return Err(folder.refused(&one_line(&error))),
             Err(_) => {}
         }
     }

@@ -10,7 +10,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::limits::Limits;
+use super::limits::Budget;
 use super::outgoing::Outgoing;
 use crate::Network;
 use crate::working::Working;
@@ -18,7 +18,7 @@ use crate::working::Working;
 /// The state of a module's host functions.
 pub(super) struct ModuleHost {
     pub(super) wasi: WasiP1Ctx,
-    pub(super) limits: Limits,
+    pub(super) limits: Budget,
     /// The guest has its process's whole root.
     pub(super) has_root: bool,
     pub(super) numbers: Numbers,
@@ -28,7 +28,7 @@ pub(super) struct ModuleHost {
 
 impl ModuleHost {
     /// Makes the state of a guest that has not opened anything yet.
-    pub(super) fn new(wasi: WasiP1Ctx, limits: Limits, has_root: bool) -> Self {
+    pub(super) fn new(wasi: WasiP1Ctx, limits: Budget, has_root: bool) -> Self {
         Self { wasi, limits, has_root, numbers: Numbers::default(), working: None }
     }
 }
@@ -37,7 +37,7 @@ impl ModuleHost {
 pub(super) struct Host {
     pub(super) wasi: WasiCtx,
     pub(super) table: ResourceTable,
-    pub(super) limits: Limits,
+    pub(super) limits: Budget,
     pub(super) http: WasiHttpCtx,
     pub(super) outgoing: Outgoing,
     pub(super) network: Network,

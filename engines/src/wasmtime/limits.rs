@@ -8,19 +8,19 @@ use wasmtime::ResourceLimiter;
 
 /// The rest of a guest's budget.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(super) struct Budget {
     left: u64,
     /// The last grant, to be returned if the memory could not be allocated.
     granted: u64,
 }
 
-impl Default for Limits {
+impl Default for Budget {
     fn default() -> Self {
         Self::new(None)
     }
 }
 
-impl Limits {
+impl Budget {
     /// Makes a budget of `limit` bytes; without a limit every request is granted.
     pub(super) fn new(limit: Option<u64>) -> Self {
         Self { left: limit.unwrap_or(u64::MAX), granted: 0 }
@@ -42,7 +42,7 @@ impl Limits {
     }
 }
 
-impl ResourceLimiter for Limits {
+impl ResourceLimiter for Budget {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         Ok(self.grant(current, desired, 1))
     }
@@ -70,7 +70,7 @@ mod tests {
     /// Memories and tables share one budget; a failed grant is returned, once.
     #[test]
     fn budget_is_shared() {
-        let mut limits = Limits::new(Some(1000));
+        let mut limits = Budget::new(Some(1000));
         assert!(limits.memory_growing(0, 600, None).unwrap());
         assert!(!limits.memory_growing(600, 1001, None).unwrap());
         assert!(limits.table_growing(0, 50, None).unwrap());
@@ -84,6 +84,6 @@ mod tests {
     /// Without a limit everything is granted.
     #[test]
     fn no_limit() {
-        assert!(Limits::default().memory_growing(0, usize::MAX, None).unwrap());
+        assert!(Budget::default().memory_growing(0, usize::MAX, None).unwrap());
     }
 }

@@ -9,7 +9,7 @@ use super::failure::{unknown_import, unsupported};
 use super::folders::{self, preview1, preview3};
 use super::form::Form;
 use super::host::{Host, ModuleHost};
-use super::limits::Limits;
+use super::limits::Budget;
 use super::names;
 use crate::CompileError;
 
@@ -48,7 +48,7 @@ pub(super) fn for_components(engine: &Engine, form: Form) -> wasmtime::Result<co
 pub(super) fn check_module(engine: &Engine, module: &Module) -> Result<(), CompileError> {
     let linker = for_modules(engine).map_err(unsupported)?;
     let wasi = WasiCtxBuilder::new().build_p1();
-    let mut store = Store::new(engine, ModuleHost::new(wasi, Limits::default(), false));
+    let mut store = Store::new(engine, ModuleHost::new(wasi, Budget::default(), false));
     for import in module.imports() {
         let offered = linker.get_by_import(&mut store, &import).map(|offered| offered.ty(&store));
         let fits = match (offered, import.ty()) {

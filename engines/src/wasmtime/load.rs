@@ -23,10 +23,7 @@ use crate::{LoadError, NativeCode, Program, Tuning};
 /// # Errors
 /// [`LoadError::Incompatible`] names the difference between the artifact's header and this engine.
 pub(super) fn load(options: &Options, tuning: &Tuning, code: NativeCode) -> Result<Box<dyn Program>, LoadError> {
-    let size = code.file().metadata()?.len();
-    if size != code.size() {
-        return Err(incompatible(format!("its file has {size} bytes instead of {}", code.size())));
-    }
+    code.check_size()?;
     let (target, host) = (options.target(), machine::host_target());
     if target != host {
         return Err(incompatible(format!("it is for {target}, and this machine is {host}")));

@@ -11,13 +11,8 @@ use wasmtime::{
 
 use super::form::Form;
 use super::{VERSION, machine, proposals};
+use crate::tuning::{STACK, STACK_LIMITS};
 use crate::{Fingerprint, Optimize, Tuning, TuningError};
-
-/// Stack for a guest's own calls, in bytes: the same as for a native program on Linux. Its pages are used only when touched.
-const GUEST_STACK: usize = 8 << 20;
-
-/// The least and the greatest stack of a guest, in bytes.
-const STACK_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 
 /// Additional room for host functions on the same stack, in bytes.
 const HOST_STACK: usize = 2 << 20;
@@ -89,7 +84,7 @@ impl Options {
     /// [`TuningError`] names the choice that is not possible.
     pub(super) fn tuned(tuning: &Tuning) -> Result<Self, TuningError> {
         let (target, cpu) = machine::resolve(&tuning.machine)?;
-        let stack = tuning.stack_within(STACK_LIMITS, GUEST_STACK as u64)?;
+        let stack = tuning.stack_within(STACK_LIMITS, STACK)?;
         Ok(Self {
             optimize: match tuning.optimize {
                 Optimize::Speed => OptLevel::Speed,
@@ -100,7 +95,7 @@ impl Options {
             features: proposals::choose(FEATURES, &tuning.proposals)?,
             serial: tuning.serial,
             // Values within the limits fit.
-            stack: usize::try_from(stack).unwrap_or(GUEST_STACK),
+            stack: usize::try_from(stack).unwrap_or(STACK as usize),
             ..Self::for_machine(target, cpu)
         })
     }
@@ -141,7 +136,7 @@ impl Options {
             native_debug_info: false,
             wasm_debug_info: false,
             serial: false,
-            stack: GUEST_STACK,
+            stack: STACK as usize,
         }
     }
 

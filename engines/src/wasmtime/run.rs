@@ -7,13 +7,14 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::{Store, Val, component};
 use wasmtime_wasi::{WasiCtxBuilder, p2, p3};
 
-use super::failure::{no_such_function, outcome, setup};
+use super::failure::{no_such_function, outcome};
 use super::guest::{fuel, open_folders, store, wasi};
 use super::host::{Host, ModuleHost, Numbers};
-use super::limits::Limits;
+use super::limits::Budget;
 use super::outgoing::Outgoing;
 use super::serve::Service;
 use super::{one_line, traps};
+use crate::end::setup;
 use crate::exports::{self, Export};
 use crate::{Guest, Program, RunError, Tuning, WasmKind, entry_point, paths, preopens};
 
@@ -38,7 +39,7 @@ impl ModuleProgram {
 
     async fn call(&self, guest: &Guest, mut wasi: WasiCtxBuilder, folders: usize) -> wasmtime::Result<u8> {
         let has_root = paths::has_root(&guest.preopens);
-        let mut host = ModuleHost::new(wasi.build_p1(), Limits::new(guest.memory_limit), has_root);
+        let mut host = ModuleHost::new(wasi.build_p1(), Budget::new(guest.memory_limit), has_root);
         Numbers::note_folders(&mut host, folders)?;
         host.working = preopens::working(guest);
         let mut store = Store::new(self.bound.module().engine(), host);
@@ -177,9 +178,9 @@ fn run<F>(guest: &Guest, call: impl FnOnce(WasiCtxBuilder, usize) -> F) -> Resul
 where
     F: Future<Output = wasmtime::Result<u8>>,
 {
-    traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
+    traps::restore().map_err(|error| setup(format!("cannot restore signal handlers: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
+    let runtime = runtime.map_err(|error| setup(format!("cannot start the asynchronous runtime: {error}")))?;
     let mut wasi = wasi(guest);
     let folders = open_folders(&mut wasi, guest)?;
     wasi.allow_blocking_current_thread(true);

@@ -16,9 +16,9 @@ use wasmtime::{Enabled, PoolingAllocationConfig};
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2, p3};
 
-use super::failure::setup;
 use super::host::Host;
 use super::traps;
+use crate::end::setup;
 use crate::{Guest, Http, RunError, Tuning};
 
 mod answer;
@@ -32,7 +32,7 @@ mod ticker;
 mod unanswered;
 mod work;
 
-use self::answer::{Limits, Server};
+use self::answer::{RequestLimits, Server};
 use self::instances::Instances;
 use self::processes::First;
 
@@ -87,13 +87,14 @@ impl Service {
     /// # Errors
     /// [`RunError::Setup`]: the address cannot be listened on, or a process or thread cannot be made.
     pub(super) fn run(&self, guest: &Guest, counts: bool) -> Result<u8, RunError> {
-        traps::restore().map_err(|error| setup(format!("signal handlers: {error}")))?;
+        traps::restore().map_err(|error| setup(format!("cannot restore signal handlers: {error}")))?;
         let address = guest.http.address;
         let listener = connections::listen(address);
         let listener = listener.map_err(|error| setup(format!("cannot listen on {address}: {error}")))?;
         let http = Http { concurrency: guest.http.concurrency.clamp(1, self.capacity), ..guest.http.clone() };
         let processes = processes(http.concurrency);
-        let limits = Limits::new(http.concurrency).map_err(|error| setup(format!("cannot count requests: {error}")))?;
+        let limits =
+            RequestLimits::new(http.concurrency).map_err(|error| setup(format!("cannot count requests: {error}")))?;
         let instances = Arc::new(Instances::new(guest, counts, (http.concurrency / processes) as usize)?);
         let server = || Server::new(self, &http, instances.clone(), limits.clone());
         let mut first = First::new(listener);

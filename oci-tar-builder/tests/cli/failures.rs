@@ -50,11 +50,11 @@ fn refuses_wrong_input() {
         (&["-l", "wasm=demo.wasm"], "error: cannot pack demo.wasm as \"wasm\": it is no media type"),
         (
             &["-l", "application/vnd.oci.image.layer.v1.tar=whole.tar"],
-            "error: cannot tell the os of docker.io/library/whole:latest: no layer of it is wasm",
+            "error: cannot choose the os of docker.io/library/whole:latest: no layer of it is wasm",
         ),
         (
             &["-m", "demo.wasm", "-l", "application/json=files.tar"],
-            "nothing would use files.tar: application/json is neither wasm nor a layer of files, and it is not mounted\nhint: --data",
+            "no runtime uses files.tar: application/json is neither wasm nor a layer of files, and the layer has no mount path\nhint: --data",
         ),
         (
             &["-m", "demo.wasm", "--os", "linux"],
@@ -79,7 +79,7 @@ fn refuses_wrong_input() {
             "error: cannot build docker.io/library/demo:latest: /a/b and /a cannot both be mounted",
         ),
         (&["-m", "demo.wasm", "-d", "files.tar=/a", "-d", "demo.wasm=/a"], "/a and /a cannot both be mounted"),
-        (&["-d", "files.tar=/a", "--os", "wasip1"], "data is mounted for a program, and no layer is wasm\nhint: "),
+        (&["-d", "files.tar=/a", "--os", "wasip1"], "it has data but no wasm layer; data is for wasm programs\nhint: "),
         (
             &["-l", "application/vnd.oci.image.layer.v1.tar=whole.tar", "--as-artifact"],
             "its layer must be application/wasm",
@@ -89,12 +89,12 @@ fn refuses_wrong_input() {
         (&["-m", "demo.wasm", "--name", "../../etc/passwd"], "cannot use reference \"../../etc/passwd\""),
         (&["-m", "demo.wasm", "--name", "a", "--repo", "B/c d"], "cannot use reference \"B/c d/a\""),
         (&["-m", "demo.wasm", "--tag", "sha256:00"], "a tag has up to 128 letters"),
-        (&["-m", "demo.wasm", "--name", "a@sha256:00"], "after @ a digest is due"),
+        (&["-m", "demo.wasm", "--name", "a@sha256:00"], "expected a digest after @"),
         (&["-m", "demo.wasm", "--name", &format!("a@sha256:{sha256}")], "the image has digest sha256:"),
         (&["-m", "demo.wasm", "--label", "runwasi.io/layers=x"], "cannot set label runwasi.io/layers"),
         (&["-m", "demo.wasm", "-o", "demo.wasm"], "cannot write demo.wasm: it is one of the files to pack"),
-        (&["-m", "demo.wasm", "-o", "/dev/null"], "cannot write /dev/null: it is there and is no file"),
-        (&["-m", "demo.wasm", "-o", "folder.wasm"], "cannot write folder.wasm: it is there and is no file"),
+        (&["-m", "demo.wasm", "-o", "/dev/null"], "cannot write /dev/null: it exists and is not a file"),
+        (&["-m", "demo.wasm", "-o", "folder.wasm"], "cannot write folder.wasm: it exists and is not a file"),
     ] {
         let stderr = folder.refused(1, args);
         assert!(stderr.starts_with("error: ") && stderr.contains(message), "{args:?} said:\n{stderr}");

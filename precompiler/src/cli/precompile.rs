@@ -49,7 +49,7 @@ pub struct Precompile {
 
 /// Native code for another machine would be stored where only this machine looks for it.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot keep native code for another machine in {store}: nobody there would run it")]
+#[error("cannot keep native code for another machine in {store}: no engine there can run it")]
 struct WrongStore {
     store: &'static str,
 }
@@ -104,7 +104,7 @@ impl Precompile {
 
     async fn run(&self, engines: &[&dyn Engine]) -> Result<Status, PrepareError> {
         let settings = Settings { platform: self.platform.clone(), ..self.store.settings()? };
-        let jobs = self.jobs.map_or(settings.compile_slots, |jobs| jobs.get().into());
+        let jobs = self.jobs.map_or(settings.compile.slots, |jobs| jobs.get().into());
         let precompiler = Precompiler::connect(settings).await?;
         let records = self.records(&precompiler).await?;
         let (options, machine) = (self.config.options()?, self.machine.machine());

@@ -59,7 +59,7 @@ pub(super) enum CannotRun {
     SeveralImages { subject: String, names: String },
     #[error("cannot run image {image}: it has no wasm layer ({platform})")]
     OrdinaryImage { image: String, platform: String },
-    #[error("cannot run image {image}: its layer {layer} is to be mounted at {}, and there is no container to mount it in", path.display())]
+    #[error("cannot run image {image}: its layer {layer} needs a container, in which it is mounted at {}", path.display())]
     Data { image: String, layer: Digest, path: PathBuf },
     #[error("cannot run {path}")]
     NoProgram {
@@ -67,7 +67,7 @@ pub(super) enum CannotRun {
         #[source]
         source: PreambleError,
     },
-    #[error("cannot run {subject}: it is no wasm")]
+    #[error("cannot run {subject}: it is not wasm")]
     NotWasm { subject: String },
     #[error("cannot run {subject}")]
     Guest {

@@ -54,7 +54,7 @@ enum SetupError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot keep to {cpus} cores")]
+    #[error("cannot limit the service to {cpus} cores")]
     Cpus {
         cpus: u16,
         #[source]
@@ -91,14 +91,14 @@ impl Watch {
         let plan = Plan {
             address: self.containerd.address.clone(),
             namespaces: self.namespace.clone(),
-            jobs: self.jobs.map_or(settings.compile_slots, |jobs| jobs.get().into()),
+            jobs: self.jobs.map_or(settings.compile.slots, |jobs| jobs.get().into()),
             rank_label: self.rank_label.clone(),
             settings,
             options: self.config.options()?,
         };
         let stop = async {
             if let Err(error) = signals.readable().await {
-                tracing::error!(%error, "signals cannot be waited for any more");
+                tracing::error!(%error, "cannot wait for signals any more");
             }
             tracing::info!("told to end");
         };
@@ -116,7 +116,7 @@ impl Watch {
             Some(address) => {
                 let listen = |source| SetupError::Listen { address, source };
                 let listener = TcpListener::bind(address).await.map_err(listen)?;
-                tracing::info!(address = %listener.local_addr().map_err(listen)?, "answering to HTTP");
+                tracing::info!(address = %listener.local_addr().map_err(listen)?, "serving metrics over HTTP");
                 Some(listener)
             }
             None => None,

@@ -114,7 +114,7 @@ fn judge_drivers(version: Version, has_systemd: bool, drivers: Result<BTreeMap<S
         return Check::warn(NAME, found, hint);
     }
     if has_systemd && version == Version::V2 && without {
-        let hint = "where systemd runs, two managers of one tree get into each other's way: set SystemdCgroup = true, \
+        let hint = "where systemd runs, two managers of one tree of cgroups conflict: set SystemdCgroup = true, \
                     and the kubelet's cgroupDriver to systemd";
         return Check::warn(NAME, found, hint);
     }

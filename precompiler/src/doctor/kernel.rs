@@ -46,7 +46,7 @@ fn number(path: &str) -> Option<u64> {
 fn judge_user_namespaces(limit: Option<u64>, allowed: Option<u64>, restricted: Option<u64>) -> Check {
     const NAME: &str = "user namespaces";
     let Some(limit) = limit.filter(|limit| *limit > 0) else {
-        let hint = "without them only root compiles behind namespaces, and no pod has users of its own; see sysctl \
+        let hint = "without user namespaces only root compiles behind namespaces, and no pod has users of its own; see sysctl \
                     user.max_user_namespaces";
         return Check::warn(NAME, "not available", hint);
     };
@@ -56,11 +56,11 @@ fn judge_user_namespaces(limit: Option<u64>, allowed: Option<u64>, restricted: O
         return Check::warn(
             NAME,
             for_root,
-            "others compile behind namespaces with sysctl kernel.unprivileged_userns_clone=1",
+            "other users compile behind namespaces with sysctl kernel.unprivileged_userns_clone=1",
         );
     }
     if restricted.is_some_and(|restricted| restricted > 0) {
-        let hint = "others compile behind namespaces with sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an \
+        let hint = "other users compile behind namespaces with sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an \
                     AppArmor profile for prewasi that allows `userns`";
         return Check::warn(NAME, for_root, hint);
     }

@@ -9,7 +9,7 @@ use prewasi_cache::ContentStore;
 /// The process settings of an image's config. A CNCF wasm artifact has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct Process {
+pub struct ImageProcess {
     /// Program and first arguments.
     #[serde(deserialize_with = "or_default")]
     pub entrypoint: Vec<String>,
@@ -30,7 +30,7 @@ fn or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>,
 
 #[derive(Deserialize)]
 struct Config {
-    config: Option<Process>,
+    config: Option<ImageProcess>,
 }
 
 impl Image {
@@ -38,7 +38,7 @@ impl Image {
     ///
     /// # Errors
     /// [`ImageError`] if the config is missing or malformed.
-    pub async fn process(&self, store: &dyn ContentStore) -> Result<Process, ImageError> {
+    pub async fn process(&self, store: &dyn ContentStore) -> Result<ImageProcess, ImageError> {
         let resolver = Resolver::new(store, &self.name, None);
         let config: Config = resolver.document("config", &self.config).await?;
         Ok(config.config.unwrap_or_default())
@@ -49,7 +49,7 @@ impl Image {
 mod tests {
     use super::*;
 
-    fn parsed(json: &str) -> Process {
+    fn parsed(json: &str) -> ImageProcess {
         serde_json::from_str::<Config>(json).expect("a config").config.unwrap_or_default()
     }
 
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn nothing_said() {
         for json in ["{}", r#"{"config": null}"#, r#"{"config": {"Entrypoint": null, "Cmd": null, "Env": null}}"#] {
-            assert_eq!(parsed(json), Process::default(), "{json}");
+            assert_eq!(parsed(json), ImageProcess::default(), "{json}");
         }
     }
 

@@ -54,9 +54,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "`inherit`",
         annotation: true,
         image: false,
-        meaning: "what a wasm program has of the container's network: all, or no sockets and no name lookup",
+        meaning: "a wasm program's access to the container's network: full, or no sockets and no name lookup",
         set: |options, value| {
-            options.network = value::choice(value, &[("inherit", Network::Inherit), ("none", Network::None)])?;
+            options.guest.network = value::choice(value, &[("inherit", Network::Inherit), ("none", Network::None)])?;
             Ok(())
         },
     },
@@ -66,9 +66,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "`none`",
         annotation: true,
         image: true,
-        meaning: "most memory that a wasm program may take for itself: linear memories, tables and collected objects together",
+        meaning: "limit of a wasm program's own memory: linear memories, tables and collected objects together",
         set: |options, value| {
-            options.memory_limit = value::or_none(value, value::size)?;
+            options.guest.memory_limit = value::or_none(value, value::size)?;
             Ok(())
         },
     },
@@ -78,7 +78,7 @@ pub(super) const KEYS: &[Key] = &[
         default: "`none`",
         annotation: true,
         image: false,
-        meaning: "how long a wasm program may run, wall clock; then it is ended, with exit code 134",
+        meaning: "time limit of a wasm program, wall clock; then it is ended, with exit code 134",
         set: |options, value| {
             options.timeout = value::or_none(value, value::time)?;
             Ok(())
@@ -90,10 +90,10 @@ pub(super) const KEYS: &[Key] = &[
         default: "`none`",
         annotation: true,
         image: false,
-        meaning: "how much a wasm program may execute: about one unit for each instruction; then it traps, with exit code 134. Its \
-                  code is compiled to count",
+        meaning: "limit of the instructions that a wasm program executes, about one unit for each; then it traps, \
+                  with exit code 134. Its code is compiled to count",
         set: |options, value| {
-            options.fuel = value::or_none(value, value::number)?;
+            options.guest.fuel = value::or_none(value, value::number)?;
             Ok(())
         },
     },
@@ -103,9 +103,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "`8MiB`",
         annotation: true,
         image: true,
-        meaning: "stack of a wasm program's own calls, from 64KiB to 1GiB; one that needs more traps",
+        meaning: "stack of a wasm program's own calls, from 64KiB to 1GiB; a program that needs more traps",
         set: |options, value| {
-            options.stack_limit = Some(value::size(value)?);
+            options.tuning.stack = Some(value::size(value)?);
             Ok(())
         },
     },
@@ -115,10 +115,10 @@ pub(super) const KEYS: &[Key] = &[
         default: "`0.0.0.0:8080`",
         annotation: true,
         image: true,
-        meaning: "where a wasm program that answers HTTP requests listens; the variable `PREWASI_HTTP_ADDRESS` of the container \
-                  counts more",
+        meaning: "address on which a wasm program that answers HTTP requests listens; the variable \
+                  `PREWASI_HTTP_ADDRESS` of the container has precedence",
         set: |options, value| {
-            options.http.address = value::address(value)?;
+            options.guest.http.address = value::address(value)?;
             Ok(())
         },
     },
@@ -128,9 +128,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "`1`",
         annotation: true,
         image: true,
-        meaning: "how many requests an instance of such a program answers before a new one takes its place",
+        meaning: "number of requests that an instance of such a program answers before a new instance replaces it",
         set: |options, value| {
-            options.http.instance_requests = value::small(value)?;
+            options.guest.http.instance_requests = value::small(value)?;
             Ok(())
         },
     },
@@ -140,10 +140,10 @@ pub(super) const KEYS: &[Key] = &[
         default: "`128`",
         annotation: true,
         image: true,
-        meaning: "how many requests are answered at the same time, if the memory of the container is enough; as many again wait, more \
-                  get 503",
+        meaning: "number of requests that are answered at the same time, if the container's memory is enough; as \
+                  many more may wait, and further ones get 503",
         set: |options, value| {
-            options.http.concurrency = value::small(value)?;
+            options.guest.http.concurrency = value::small(value)?;
             Ok(())
         },
     },
@@ -153,9 +153,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "`60s`",
         annotation: true,
         image: true,
-        meaning: "how long such a program may take until it begins to answer (then 504), and go on after its answer",
+        meaning: "time limit until such a program begins to answer (then 504), and again for its work after the answer",
         set: |options, value| {
-            options.http.timeout = value::time(value)?;
+            options.guest.http.timeout = value::time(value)?;
             Ok(())
         },
     },
@@ -167,7 +167,7 @@ pub(super) const KEYS: &[Key] = &[
         image: true,
         meaning: "longest body of a request (longer ones get 413)",
         set: |options, value| {
-            options.http.body_limit = value::size(value)?;
+            options.guest.http.body_limit = value::size(value)?;
             Ok(())
         },
     },
@@ -177,11 +177,11 @@ pub(super) const KEYS: &[Key] = &[
         default: "`speed`",
         annotation: false,
         image: true,
-        meaning: "what the compiler spends its time on: fast code; fast code that is small, too; nothing, so that the code is there \
-                  soonest",
+        meaning: "goal of the compiler: fast code; fast code that is also small; no optimisation, so that the \
+                  compile is fastest",
         set: |options, value| {
             let levels = [Optimize::Speed, Optimize::Size, Optimize::None].map(|level| (level.name(), level));
-            options.optimize = value::choice(value, &levels)?;
+            options.tuning.optimize = value::choice(value, &levels)?;
             Ok(())
         },
     },
@@ -191,10 +191,10 @@ pub(super) const KEYS: &[Key] = &[
         default: "`none`",
         annotation: false,
         image: true,
-        meaning: "proposals of WebAssembly to be taken (`wide-arithmetic`) or refused (`-gc`), other than by default; as text, with \
-                  commas",
+        meaning: "proposals of WebAssembly to enable (`wide-arithmetic`) or disable (`-gc`), in deviation from the \
+                  default; as text, with commas",
         set: |options, value| {
-            options.wasm_proposals = value::list(value)?;
+            options.tuning.proposals = value::list(value)?;
             Ok(())
         },
     },
@@ -206,7 +206,7 @@ pub(super) const KEYS: &[Key] = &[
         image: false,
         meaning: "whether a compile may use all cores, or one",
         set: |options, value| {
-            options.compile_parallel = value::yes(value)?;
+            options.tuning.serial = !value::yes(value)?;
             Ok(())
         },
     },
@@ -216,9 +216,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "`2GiB`",
         annotation: false,
         image: false,
-        meaning: "most memory of a compile",
+        meaning: "memory limit of a compile",
         set: |options, value| {
-            options.compile_memory = Some(value::size(value)?);
+            options.compile.memory = value::size(value)?;
             Ok(())
         },
     },
@@ -228,9 +228,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "`300s`",
         annotation: false,
         image: false,
-        meaning: "how long a compile may take, wall clock",
+        meaning: "time limit of a compile, wall clock",
         set: |options, value| {
-            options.compile_timeout = Some(value::time(value)?);
+            options.compile.timeout = value::time(value)?;
             Ok(())
         },
     },
@@ -240,9 +240,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "`900s`",
         annotation: false,
         image: false,
-        meaning: "how much processor time a compile may take, all its threads together; whole seconds",
+        meaning: "limit of a compile's processor time, all its threads together; whole seconds",
         set: |options, value| {
-            options.compile_cpu_time = Some(value::time(value)?);
+            options.compile.cpu_time = value::time(value)?;
             Ok(())
         },
     },
@@ -252,9 +252,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "cores of the node",
         annotation: false,
         image: false,
-        meaning: "how many layers the node compiles at the same time",
+        meaning: "number of layers that the node compiles at the same time",
         set: |options, value| {
-            options.compile_slots = Some(value::count(value)?);
+            options.compile.slots = value::count(value)?;
             Ok(())
         },
     },
@@ -264,9 +264,9 @@ pub(super) const KEYS: &[Key] = &[
         default: "`120s`",
         annotation: false,
         image: false,
-        meaning: "how long to wait for somebody else who compiles the same, before compiling without the lock",
+        meaning: "time to wait for another process that compiles the same layer, before compiling without the lock",
         set: |options, value| {
-            options.lock_deadline = Some(value::time(value)?);
+            options.compile.lock_deadline = value::time(value)?;
             Ok(())
         },
     },
@@ -297,7 +297,7 @@ pub(super) const KEYS: &[Key] = &[
         default: "all that have one",
         annotation: false,
         image: false,
-        meaning: "which options annotations may set; `[]` for none",
+        meaning: "options that annotations may set; `[]` for none",
         set: |options, value| {
             let annotations = KEYS.iter().filter(|key| key.annotation).map(|key| key.name);
             options.allowed_annotations = value::names(value, annotations)?;

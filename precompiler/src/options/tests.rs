@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use prewasi_engines::{Network, Optimize};
+
 use super::*;
 
 fn toml(text: &str) -> Result<Options, OptionsError> {
@@ -23,12 +25,12 @@ fn layers_in_their_order() {
     let file = folder.path().join("config.toml");
     fs::write(&file, "network = \"none\"\ntimeout = \"1m\"\nmemory_limit = 65536\n").expect("write");
     let mut options = Options::default();
-    assert_eq!((options.network, options.timeout, options.memory_limit), (Network::Inherit, None, None));
+    assert_eq!((options.guest.network, options.timeout, options.guest.memory_limit), (Network::Inherit, None, None));
     options.set_file(file).expect("a good file");
     options.set_toml("timeout = \"2m\"\nmemory_limit = \"1MiB\"", &Place::Runtime).expect("good options");
     annotations(&mut options, &[("prewasi.io/memory_limit", "none"), ("other.io/timeout", "x")]).expect("good ones");
-    assert_eq!(options.network, Network::None);
-    assert_eq!((options.timeout, options.memory_limit), (Some(Duration::from_secs(120)), None));
+    assert_eq!(options.guest.network, Network::None);
+    assert_eq!((options.timeout, options.guest.memory_limit), (Some(Duration::from_secs(120)), None));
     assert_eq!(options.preopens, Preopens::Root);
 }
 
@@ -38,11 +40,11 @@ fn limits_of_a_compile() {
     let mut settings = Settings::new("/nowhere", "test");
     let before = settings.clone();
     toml("compile_memory = \"1GiB\"\ncompile_slots = 3\nlock_deadline = \"500ms\"").expect("good").apply(&mut settings);
-    assert_eq!((settings.compile_memory, settings.compile_slots), (1 << 30, 3));
-    assert_eq!(settings.lock_deadline, Duration::from_millis(500));
+    assert_eq!((settings.compile.memory, settings.compile.slots), (1 << 30, 3));
+    assert_eq!(settings.compile.lock_deadline, Duration::from_millis(500));
     assert_eq!(
-        (settings.compile_timeout, settings.compile_cpu_time),
-        (before.compile_timeout, before.compile_cpu_time)
+        (settings.compile.timeout, settings.compile.cpu_time),
+        (before.compile.timeout, before.compile.cpu_time)
     );
 }
 
@@ -59,10 +61,9 @@ fn defaults_are_as_documented() {
     stated.apply(&mut settings);
     assert_eq!(format!("{built_in:?}"), format!("{settings:?}"));
     let options = |options: Options| {
-        let Options { preopens, network, memory_limit, timeout, fuel, http, .. } = options.clone();
         // The documented stack is the engines' own default.
         let tuning = Tuning { stack: None, ..options.tuning() };
-        (preopens, network, memory_limit, timeout, fuel, http, tuning)
+        (options.preopens, options.timeout, format!("{:?}", options.guest), tuning)
     };
     assert_eq!(options(stated), options(Options::default()));
 }
@@ -95,7 +96,7 @@ fn images_count_least() {
         ("prewasi.io/http_address", "3000"),
     ];
     options.set_image(&image(&says)).expect("good annotations");
-    assert_eq!((options.memory_limit, options.http.address.port()), (Some(1 << 20), 3000));
+    assert_eq!((options.guest.memory_limit, options.guest.http.address.port()), (Some(1 << 20), 3000));
     let tuning = options.tuning();
     assert_eq!(
         (tuning.optimize, tuning.proposals.as_slice()),
@@ -159,7 +160,7 @@ fn options_of_runc_are_passed_over() {
     let text = "BinaryName = \"/usr/bin/x\"\nSystemdCgroup = true\nnetwork = \"none\"";
     let mut options = Options::default();
     options.set_toml(text, &Place::Runtime).expect("it is taken");
-    assert_eq!(options.network, Network::None);
+    assert_eq!(options.guest.network, Network::None);
     let error = options.set_toml(text, &Place::File("/f".into())).expect_err("it is of no runtime");
     assert!(error.to_string().contains("BinaryName"), "{error}");
 }

@@ -2,7 +2,6 @@
 //!
 //! The crates for sizes and durations (`bytesize`, `humantime`) take several spellings of one value, and units of a thousand beside those
 //! of 1024. An option has one spelling, so that two nodes never read two values.
-//! 1024. An option has one spelling, so that two nodes never read two things.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

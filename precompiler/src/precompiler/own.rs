@@ -19,7 +19,10 @@ impl Precompiler {
         let ready = if is_known {
             ready
         } else {
-            tracing::debug!(subject = source.subject, "compiling again what the layout brought along");
+            tracing::debug!(
+                subject = source.subject,
+                "native code of the layout was not compiled here; compiling again"
+            );
             self.replace(source, engine).await?
         };
         self.note(source, engine, &ready);

@@ -111,7 +111,7 @@ impl Precompiler {
             Ok(Lookup::Hit(artifact)) => (Some(Ready::stored(artifact, origin)), Activity::Hit),
             Ok(Lookup::Miss(reason)) => {
                 if reason != MissReason::Absent {
-                    tracing::warn!(source = %key.source, ?reason, "an artifact cannot be used; compiling again");
+                    tracing::warn!(source = %key.source, ?reason, "cannot use an artifact; compiling again");
                 }
                 (None, Activity::Miss((&reason).into()))
             }
@@ -159,7 +159,7 @@ impl Precompiler {
             if let Some(ready) = self.look_up(key, engine, Origin::Awaited, trouble).await {
                 return Turn::Done(ready);
             }
-            if started.elapsed() > self.settings.lock_deadline {
+            if started.elapsed() > self.settings.compile.lock_deadline {
                 tracing::warn!(subject, waited = ?started.elapsed(), "compiling without the lock");
                 return Turn::Ours(None);
             }
@@ -177,7 +177,7 @@ impl Precompiler {
         fault::point("compiled");
         self.keep_for(source, key, engine, trouble).await;
         if self.is_full(key).await {
-            tracing::warn!(source = %key.source, anchor = %key.anchor, "no more than {FILES_MAX} files of an image are kept compiled");
+            tracing::warn!(source = %key.source, anchor = %key.anchor, "not storing native code: {FILES_MAX} files of this image have some already");
             return Ok(Ready::unstored(compiled));
         }
         match self.cache.store(key, &compiled.file, compiled.size, &details(&compiled, engine)).await {

@@ -27,7 +27,7 @@ const FIRST_FOREIGN_DESCRIPTOR: u32 = 3;
 
 /// Limits of a worker.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct SandboxLimits {
     /// Writable private memory, in bytes.
     pub(crate) memory: u64,
     /// Processor time of all threads, in seconds.
@@ -40,7 +40,7 @@ pub(crate) struct Limits {
 ///
 /// # Errors
 /// The kernel refused a step. Then the caller must not continue.
-pub(crate) fn enter(limits: Limits, parent: i32) -> Result<()> {
+pub(crate) fn enter(limits: SandboxLimits, parent: i32) -> Result<()> {
     close_descriptors()?;
     if limits.files {
         files::enter(limits.memory)?;
@@ -85,7 +85,7 @@ fn drop_privileges() -> Result<()> {
     Ok(())
 }
 
-fn limit(limits: Limits) -> Result<()> {
+fn limit(limits: SandboxLimits) -> Result<()> {
     let limits = [
         // Counts writable private memory. RLIMIT_AS would also count memory that allocators merely reserve per thread.
         (Resource::Data, limits.memory, limits.memory),

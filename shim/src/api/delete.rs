@@ -86,10 +86,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
     }
     end_daemon(&bundle);
     if sweep.is_some_and(|sweep| !sweep.wait(SWEEP_LIMIT)) {
-        tracing::warn!(
-            pod,
-            "not all is gone yet of the pod's other containers; the next shim daemon goes on with that"
-        );
+        tracing::warn!(pod, "some remains of the pod's other containers are left; the next shim daemon removes them");
     }
     removed.map_err(|source| DeleteError::Remove { id, source })?;
     let exit = record.exit.map_or_else(Exit::killed, Exit::from);

@@ -38,14 +38,14 @@ pub(crate) enum TaskError {
     Exists { id: String },
     #[error("cannot add process {exec_id} to container {id}: it exists already")]
     ExecExists { id: String, exec_id: String },
-    #[error("cannot read what process {exec_id} of container {id} is to be")]
+    #[error("cannot read the specification of process {exec_id} of container {id}")]
     ExecSpec {
         id: String,
         exec_id: String,
         #[source]
         source: serde_json::Error,
     },
-    #[error("cannot read the limits that container {id} is to have")]
+    #[error("cannot read the new limits of container {id}")]
     Resources {
         id: String,
         #[source]
@@ -59,7 +59,7 @@ pub(crate) enum TaskError {
     },
     #[error("cannot {action} process {exec_id} of container {id}: it is {state}")]
     ProcessState { action: &'static str, id: String, exec_id: String, state: &'static str },
-    #[error("cannot resize the terminal of container {id}: the process has none")]
+    #[error("cannot resize the terminal of container {id}: its process has no terminal")]
     NoTerminal { id: String },
     #[error("cannot {action} container {id}: it is {state}")]
     State { action: &'static str, id: String, state: &'static str },

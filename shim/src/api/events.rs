@@ -84,7 +84,7 @@ impl Events {
     pub(crate) fn start(address: String, namespace: String) -> Self {
         let queue = Arc::new(Queue::default());
         if address.is_empty() {
-            tracing::warn!("containerd has named no socket for events: none will be sent");
+            tracing::warn!("containerd named no socket for events; no events will be sent");
         } else {
             tokio::spawn(send_all(queue.clone(), address));
         }
@@ -108,7 +108,7 @@ impl Events {
         let mut waiting = self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= QUEUE_MAX {
             waiting.pop_front();
-            tracing::error!("the oldest event was dropped: containerd takes none");
+            tracing::error!("dropped the oldest event: containerd accepts no events");
         }
         waiting.push_back(envelope);
         self.queue.changed.notify_one();
@@ -126,7 +126,7 @@ impl Events {
             }
         };
         if tokio::time::timeout(limit, empty).await.is_err() {
-            tracing::warn!("events were not taken by containerd");
+            tracing::warn!("containerd has not accepted some events");
         }
     }
 }

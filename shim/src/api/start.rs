@@ -62,7 +62,7 @@ pub(crate) enum StartError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot take the program of the daemon to where it cannot be written to")]
+    #[error("cannot protect the daemon's program file from changes")]
     Program(#[source] io::Error),
     #[error("cannot start the daemon")]
     Spawn(#[source] io::Error),

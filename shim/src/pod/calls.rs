@@ -249,7 +249,7 @@ impl Pod {
             let id = remove.id.clone();
             match self.helpers.work(Job::Remove(Box::new(remove))).await {
                 Ok(()) => note.as_deref().map_or((), pending::forget),
-                Err(error) => tracing::warn!(id, %error, "cannot finish a removal that was cut off"),
+                Err(error) => tracing::warn!(id, %error, "cannot finish an interrupted removal"),
             }
         }
     }
@@ -269,7 +269,7 @@ impl Pod {
     /// Removes the remains of a failed creation.
     async fn clear(&self, container: &Container) {
         if let Err(error) = self.helpers.work(Job::Remove(Box::new(self.remains(container)))).await {
-            tracing::error!(%error, "cannot clear what a failed creation has left");
+            tracing::error!(%error, "cannot remove the remains of a failed creation");
         }
     }
 
@@ -335,6 +335,6 @@ fn save(container: &Container) {
     record.cgroup = container.cgroup();
     record.exit = container.init.exit().map(Into::into);
     if let Err(error) = record.save(&container.bundle) {
-        tracing::warn!(%error, "cannot keep the state of the container on disk");
+        tracing::warn!(%error, "cannot store the state of the container on disk");
     }
 }

@@ -45,7 +45,7 @@ pub(crate) enum DaemonError {
     Runtime(#[source] io::Error),
     #[error("cannot serve the task API")]
     Serve(#[source] ttrpc::Error),
-    #[error("cannot fork any more: the zygote, from which helpers are forked, has ended with status {status}")]
+    #[error("cannot fork helpers any more: the zygote has ended with status {status}")]
     Zygote { status: u32 },
 }
 
@@ -107,7 +107,7 @@ async fn serve(
         exit = zygote_end => Err(DaemonError::Zygote { status: exit.map_or(0, |exit| exit.status) }),
     };
     if let Err(error) = &ended {
-        tracing::error!(%error, namespace = flags.namespace, pod = flags.pod, "shim daemon cannot go on");
+        tracing::error!(%error, namespace = flags.namespace, pod = flags.pod, "shim daemon failed");
     }
     remove_socket(&flags.socket);
     traces.flush(Instant::now() + SPANS_LIMIT).await;
@@ -120,7 +120,7 @@ async fn serve(
     ended
 }
 
-/// Raises the OOM score of the daemon and its forks by one: the OOM killer picks them slightly before containerd, and a container long
+/// Raises the OOM score of the daemon and its forks by one. So the OOM killer picks them slightly before containerd, and a container long
 /// before them.
 fn spare() {
     const SCORE: &str = "/proc/self/oom_score_adj";

@@ -47,7 +47,7 @@ struct Said {
 /// The reason why a helper was not started.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
-    #[error("cannot write down what a helper is to do")]
+    #[error("cannot encode the job of a helper")]
     Assignment(#[source] io::Error),
     #[error("cannot make a pipe for a helper")]
     Pipe(#[source] io::Error),
@@ -128,7 +128,7 @@ impl Helpers {
         let running = tokio::spawn(starting).await.map_err(|_| broken("the shim is shutting down"))?;
         let running = running.map_err(|error| Failure::new(Kind::Internal, &error))?;
         started(running.id);
-        let exit = running.exit.await.map_err(|_| broken("nobody saw it end"))?;
+        let exit = running.exit.await.map_err(|_| broken("its exit status is unknown"))?;
         let said = read_said(&running.report).ok_or_else(|| {
             // Processes that the helper has started must not survive its failure.
             running.id.kill_group();
@@ -174,7 +174,7 @@ fn kill_holders(pipe: &OwnedFd) {
     for pid in pids.filter(|pid| *pid != std::process::id().cast_signed()) {
         let Ok(process) = ProcessId::of(pid) else { continue };
         if std::fs::read_link(format!("/proc/{pid}/fd/{REPORT_FD}")).is_ok_and(|held| held == name) {
-            tracing::warn!(pid, "killing what a helper has left behind");
+            tracing::warn!(pid, "killing a process that a helper left behind");
             process.kill();
         }
     }

@@ -59,7 +59,7 @@ pub(crate) enum Work {
 /// The reason why a hook cannot be run, or has failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
-    #[error("cannot run a hook: the command line is not of this program's making")]
+    #[error("cannot run a hook: the command line is malformed; only the shim itself writes it")]
     Usage,
     #[error("cannot read the state of the container for hook {}", path.display())]
     State {

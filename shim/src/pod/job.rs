@@ -29,7 +29,7 @@ pub(crate) use start::Start;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::EngineConstructor;
-use crate::telemetry::trace::{Export, Origin};
+use crate::telemetry::trace::{Export, SpanParent};
 
 /// One job of a helper.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ impl Job {
     }
 
     /// Returns the trace context for the spans of the job, if the job is traced.
-    pub(crate) fn origin(&self) -> Option<&Origin> {
+    pub(crate) fn origin(&self) -> Option<&SpanParent> {
         match self {
             Self::Create(create) => create.origin.as_ref(),
             Self::Exec(exec) => exec.origin.as_ref(),

@@ -103,13 +103,13 @@ fn remove_all(removals: Vec<(Option<std::path::PathBuf>, Remove)>) {
         match (remove.run(), note) {
             (Ok(()), note) => {
                 note.as_deref().map(pending::forget);
-                tracing::info!(id = remove.id, "removed what a killed daemon has left of a container");
+                tracing::info!(id = remove.id, "removed the remains of a container whose daemon was killed");
             }
             (Err(Failure { message, .. }), _) => {
                 tracing::warn!(
                     id = remove.id,
                     error = message,
-                    "cannot remove what a killed daemon has left of a container"
+                    "cannot remove the remains of a container whose daemon was killed"
                 );
             }
         }

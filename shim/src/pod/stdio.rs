@@ -59,7 +59,7 @@ pub(crate) struct Stdio {
 /// The error of a URI that is no stream.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{uri:?} is none: only paths, fifo://, file:// and, for both outputs, one binary:// or binary-v2:// are supported"
+    "{uri:?} is no stream: a stream is a path, fifo:// or file://; for both outputs together also one binary:// or binary-v2://"
 )]
 pub(crate) struct UriError {
     uri: String,

@@ -15,7 +15,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as LayerContext;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::telemetry::trace::{Origin, Span, SpanId, now, random};
+use crate::telemetry::trace::{Span, SpanId, SpanParent, now, random};
 
 /// Name of the span around all work for a container.
 pub(crate) const CONTAINER: &str = "container";
@@ -24,7 +24,7 @@ pub(crate) const CONTAINER: &str = "container";
 const TEXT_MAX: usize = 2 << 10;
 
 /// The parent of this process's spans; set only in helpers.
-static ORIGIN: Mutex<Option<Origin>> = Mutex::new(None);
+static ORIGIN: Mutex<Option<SpanParent>> = Mutex::new(None);
 /// Ended spans of this process.
 static ENDED: Mutex<Vec<Span>> = Mutex::new(Vec::new());
 
@@ -84,7 +84,7 @@ pub(crate) fn container(namespace: &str, id: &str, pod: &str) -> tracing::Span {
 }
 
 /// Starts to record spans for a trace.
-pub(crate) fn follow(origin: &Origin) {
+pub(crate) fn follow(origin: &SpanParent) {
     *ORIGIN.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin.clone());
 }
 

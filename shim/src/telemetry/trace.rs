@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub(crate) use config::{Config, wipe_headers};
-pub(crate) use context::{Context, Origin, SpanId, random};
+pub(crate) use context::{Context, SpanId, SpanParent, random};
 pub(crate) use export::Export;
 pub(crate) use span::{Span, Trace, now};
 
@@ -131,7 +131,7 @@ impl Inner {
             tracing::debug!(reason, "spans are lost");
         } else {
             let endpoint = self.config.endpoint.to_string();
-            tracing::warn!(endpoint, reason, "spans are lost; this is said once");
+            tracing::warn!(endpoint, reason, "spans are lost; later losses are not logged");
         }
     }
 }

@@ -46,7 +46,7 @@ fn images(namespace: &Namespace) -> [Imported; 2] {
 /// Encodes options for runc, of either type: the owner of the streams.
 fn owner(kind: &str, uid: u32, gid: u32) -> (String, Vec<u8>) {
     #[derive(Clone, PartialEq, prost::Message)]
-    struct Options {
+    struct RuncOptions {
         #[prost(uint32, tag = "4")]
         uid: u32,
         #[prost(uint32, tag = "5")]
@@ -63,7 +63,7 @@ fn owner(kind: &str, uid: u32, gid: u32) -> (String, Vec<u8>) {
     }
     use prost::Message as _;
     let message = match kind {
-        NEW => Options { uid, gid, systemd: false }.encode_to_vec(),
+        NEW => RuncOptions { uid, gid, systemd: false }.encode_to_vec(),
         _ => CreateOptions { uid, gid }.encode_to_vec(),
     };
     (kind.to_owned(), message)

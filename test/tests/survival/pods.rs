@@ -73,8 +73,8 @@ async fn is_gone(cri: &Cri, id: &str) {
     .await;
 }
 
-/// A kill of a pod's daemon kills the whole pod: the sandbox, a wasm container, a native one that does not listen, and an exec process in
-/// it. No process, mount, cgroup or state is left, and the kubelet sees the containers as ended. Another pod runs on.
+/// A kill of a pod's daemon kills the whole pod: the sandbox, a wasm container, a native one that ignores SIGTERM, and its exec process. No
+/// process, mount, cgroup or state is left, and the kubelet sees the containers as ended. Another pod runs on.
 async fn killed_daemon_of_a_pod_leaves_nothing(namespace: Namespace) {
     let cri = Cri::start(namespace.daemon().series(), &busybox::bytes(), "").await;
     let (wasm, native) = images(&cri).await;

@@ -1,7 +1,7 @@
 use super::*;
 
 /// A change to one option.
-type Change = fn(&mut Options);
+type Change = fn(&mut CodeOptions);
 
 /// Each option changes the fingerprint, and no two changes give the same one.
 #[test]
@@ -24,9 +24,9 @@ fn each_option_is_hashed() {
         |options| options.features = WasmFeatures::WASM2,
     ];
     let names = proposals::names(proposals::features());
-    let refused = names.iter().map(|name| Options::tuned(&format!("proposals=-{name}").parse().unwrap()).unwrap());
+    let refused = names.iter().map(|name| CodeOptions::tuned(&format!("proposals=-{name}").parse().unwrap()).unwrap());
     let changed = changes.iter().map(|change| {
-        let mut options = Options::host();
+        let mut options = CodeOptions::host();
         change(&mut options);
         options
     });
@@ -38,7 +38,7 @@ fn each_option_is_hashed() {
 /// The target is written out, and so are the CPU, the library and its LLVM.
 #[test]
 fn target_is_explicit() {
-    let fingerprint = Options::host().fingerprint();
+    let fingerprint = CodeOptions::host().fingerprint();
     let field = |name| fingerprint.field(name).unwrap();
     assert!(field("target").contains(std::env::consts::ARCH));
     assert!(field("library").starts_with("0.17."));
@@ -48,9 +48,9 @@ fn target_is_explicit() {
 /// This CPU or the baseline can be chosen, nothing else.
 #[test]
 fn baseline_is_a_choice() {
-    let tuned = |text: &str| Options::tuned(&text.parse().unwrap());
+    let tuned = |text: &str| CodeOptions::tuned(&text.parse().unwrap());
     assert!(tuned("cpu=baseline").unwrap().generic());
-    assert_eq!(tuned("cpu=native").unwrap().fingerprint(), Options::host().fingerprint());
+    assert_eq!(tuned("cpu=native").unwrap().fingerprint(), CodeOptions::host().fingerprint());
     assert!(tuned("cpu=x86-64-v3").unwrap_err().hint().unwrap().contains("baseline"));
     assert!(matches!(tuned("target=riscv64-unknown-linux-gnu"), Err(TuningError::Fixed { .. })));
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 /// A change to one option.
-type Change = fn(&mut Options);
+type Change = fn(&mut CodeOptions);
 
 /// Each option changes the fingerprint, and no two changes give the same one.
 #[test]
@@ -40,7 +40,7 @@ fn each_option_is_hashed() {
     ];
     let all: Vec<String> = (changes.iter().chain(&features))
         .map(|change| {
-            let mut options = Options::host();
+            let mut options = CodeOptions::host();
             change(&mut options);
             options.fingerprint().hex().to_owned()
         })
@@ -52,7 +52,7 @@ fn each_option_is_hashed() {
 /// The target is written out: a triple, and the CPU's features by name.
 #[test]
 fn target_is_explicit() {
-    let fingerprint = Options::host().fingerprint();
+    let fingerprint = CodeOptions::host().fingerprint();
     assert!(fingerprint.field("target").unwrap().contains(std::env::consts::ARCH));
     let cpu = fingerprint.field("cpu").unwrap();
     assert!(cpu.split(',').any(|feature| ["sse2", "neon"].contains(&feature)), "{cpu}");

@@ -2,7 +2,7 @@
 //!
 //! wasmtime's `ProxyHandler` serves components of preview 3 ([`super::concurrent`]). It could serve those of preview 2, but it drives each
 //! instance by `Store::run_concurrent`, which refuses code without support for concurrent tasks (wasmtime 48). Code with that support is
-//! slower in each call between guest and host, so components of preview 2 are compiled without it, and this module serves them.
+//! slower in each call between guest and host. So components of preview 2 are compiled without it, and this module serves them.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,7 +23,6 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::types::HostResponseOutparam;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 
-use super::super::failure::setup;
 use super::super::host::Host;
 use super::Service;
 use super::body::Answer;
@@ -33,6 +32,7 @@ use super::semaphore::{Permit, Semaphore};
 use super::ticker::Ticker;
 use super::unanswered::Unanswered;
 use super::work::{Guard, Unfinished, Work};
+use crate::end::setup;
 use crate::{Http, RunError};
 
 /// The `retry-after` header of a refused request, in seconds.
@@ -44,19 +44,19 @@ const NO_ANSWER: &str = "the guest gave no answer";
 pub(super) struct Server {
     way: Way,
     http: Http,
-    limits: Limits,
+    limits: RequestLimits,
     unfinished: Arc<Unfinished>,
     ticker: Ticker,
 }
 
 /// The limits of requests for all workers of a server.
 #[derive(Clone)]
-pub(super) struct Limits {
+pub(super) struct RequestLimits {
     answered: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
-impl Limits {
+impl RequestLimits {
     /// Allows `concurrency` requests at the same time, and as many waiting ones.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Server {
         service: &Service,
         http: &Http,
         instances: Arc<Instances>,
-        limits: Limits,
+        limits: RequestLimits,
     ) -> Result<Self, RunError> {
         let engine = service.engine();
         let ticker = Ticker::start(engine.clone());

@@ -14,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::super::failure::setup;
 use super::answer::Server;
 use super::processes::{First, Given, Other, Taker};
 use super::{BACKLOG, HEAD, PAUSE};
 use crate::RunError;
+use crate::end::setup;
 
 /// Opens the listening socket.
 ///
@@ -105,7 +105,7 @@ pub(super) fn take(server: Server, given: Given) -> Result<(), RunError> {
 /// Runs `work` in a runtime on this thread.
 fn in_runtime<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| setup(format!("asynchronous runtime: {error}")))?;
+    let runtime = runtime.map_err(|error| setup(format!("cannot start the asynchronous runtime: {error}")))?;
     let served = runtime.block_on(work).map_err(|error| setup(format!("cannot wait for connections: {error}")));
     // A name look-up that still runs is not waited for.
     runtime.shutdown_background();

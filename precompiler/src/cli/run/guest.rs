@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use prewasi_engines::{Guest, Preopen};
 
-use crate::Process;
+use crate::ImageProcess;
 use crate::entrypoint::split_function;
 
 /// Environment of a container whose image has none, as containerd sets it.
@@ -28,7 +28,7 @@ pub(super) struct GuestArgs {
 impl GuestArgs {
     /// Makes the guest, and returns also the program's name, which selects a layer. `process` is the image's process, if there is an image.
     /// `title` is the name if neither the image nor the command line has one; the arguments are then the program's own.
-    pub(super) fn guest(&self, process: Option<Process>, title: &str, args: &[String]) -> (Guest, String) {
+    pub(super) fn guest(&self, process: Option<ImageProcess>, title: &str, args: &[String]) -> (Guest, String) {
         let is_image = process.is_some();
         let process = process.unwrap_or_default();
         let is_silent = process.entrypoint.is_empty() && process.cmd.is_empty();

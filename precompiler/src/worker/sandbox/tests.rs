@@ -11,10 +11,10 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use nix::unistd::Uid;
 
-use super::{Limits, enter};
+use super::{SandboxLimits, enter};
 
 const ATTEMPT: &str = "PREWASI_TEST_ATTEMPT";
-const LIMITS: Limits = Limits { memory: 64 << 20, cpu_seconds: 1, files: false };
+const LIMITS: SandboxLimits = SandboxLimits { memory: 64 << 20, cpu_seconds: 1, files: false };
 /// Prefix of attempts that are made with a private file system.
 const OWN: &str = "own-";
 
@@ -24,7 +24,7 @@ const OWN: &str = "own-";
 fn inside() {
     let Ok(attempt) = std::env::var(ATTEMPT) else { return };
     let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get();
-    enter(Limits { files: attempt.starts_with(OWN), ..LIMITS }, parent).expect("enter the sandbox");
+    enter(SandboxLimits { files: attempt.starts_with(OWN), ..LIMITS }, parent).expect("enter the sandbox");
     std::io::stderr().write_all(b"entered\n").expect("stderr works");
     let result = match attempt.as_str() {
         "nothing" => Ok(()),

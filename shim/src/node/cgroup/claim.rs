@@ -37,9 +37,9 @@ pub(crate) enum ClaimError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot put the devices of the container in force")]
+    #[error("cannot apply the device rules of the container")]
     Devices(#[from] DeviceError),
-    #[error("cannot put the devices of the container in force: the kernel refuses the filter for {}", path.display())]
+    #[error("cannot apply the device rules of the container: the kernel refuses the filter for {}", path.display())]
     Filter {
         path: PathBuf,
         #[source]
@@ -51,11 +51,11 @@ pub(crate) enum ClaimError {
     Property(#[from] PropertyError),
     #[error(transparent)]
     Systemd(#[from] SystemdError),
-    #[error("cannot find out about cgroups")]
+    #[error("cannot read the cgroups of this node")]
     Read(#[source] io::Error),
     #[error("cannot put the container into its cgroup of systemd's hierarchy")]
     Join(#[source] io::Error),
-    #[error("cannot note the cgroups of the container")]
+    #[error("cannot record the cgroups of the container")]
     Note(#[source] io::Error),
     #[error("cannot put the container into cgroup {}: it is in {found}", path.display())]
     Elsewhere { path: PathBuf, found: String },

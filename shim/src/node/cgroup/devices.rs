@@ -26,13 +26,13 @@ const ALWAYS: [(u32, Option<u32>); 8] =
 /// The reason why a list of devices cannot be enforced.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DeviceError {
-    #[error("cannot use rule {rule} for devices: its kind is none of a, b and c")]
+    #[error("cannot use rule {rule} for devices: its type must be a, b or c")]
     Kind { rule: String },
-    #[error("cannot use rule {rule} for devices: its access {access:?} is not made of r, w and m")]
+    #[error("cannot use rule {rule} for devices: its access {access:?} may have the letters r, w and m only")]
     Access { rule: String, access: String },
     #[error("cannot use rule {rule} for devices: its number is out of range")]
     Number { rule: String },
-    #[error("cannot use rule {rule} for devices: it takes away a part of the earlier rule {earlier}")]
+    #[error("cannot use rule {rule} for devices: it denies a part of the earlier rule {earlier}")]
     Hole { rule: String, earlier: String },
 }
 

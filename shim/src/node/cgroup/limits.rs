@@ -39,9 +39,11 @@ pub(crate) enum LimitError {
     Unified { file: String },
     #[error("cannot use {name:?} as the name of a file in a cgroup")]
     Name { name: String },
-    #[error("cannot limit memory to {limit} bytes: {usage} are in use, and the request says to look")]
+    #[error(
+        "cannot limit memory to {limit} bytes: the container uses {usage} bytes, and the request has `checkBeforeUpdate`"
+    )]
     InUse { limit: i64, usage: u64 },
-    #[error("cannot limit swap to {swap} bytes: that includes memory, and the limit of memory is {memory}")]
+    #[error("cannot limit swap to {swap} bytes: this limit includes memory, whose own limit is {memory}")]
     Swap { swap: i64, memory: String },
     #[error("cannot set {file}: the container has no cgroup of controller {controller}")]
     NoController { controller: &'static str, file: String },

@@ -10,7 +10,7 @@ const INFINITY: u64 = u64::MAX;
 
 /// The reason why a limit has no systemd property.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot tell systemd of {file}: {value:?} is no value for it")]
+#[error("cannot pass {file} to systemd: {value:?} is no valid value")]
 pub(crate) struct PropertyError {
     file: String,
     value: String,
@@ -176,7 +176,7 @@ mod tests {
             [("memory.max", "much"), ("cpu.max", "x 100000"), ("cpuset.cpus", "3-1"), ("cpuset.mems", "")]
         {
             let error = of_settings(&[Setting::named(file, value)]).unwrap_err();
-            assert_eq!(error.to_string(), format!("cannot tell systemd of {file}: {value:?} is no value for it"));
+            assert_eq!(error.to_string(), format!("cannot pass {file} to systemd: {value:?} is no valid value"));
         }
     }
 

@@ -31,7 +31,7 @@ const OOM_POLICY_SINCE: u32 = 253;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SystemdError {
     #[error(
-        "cannot use a cgroup path for systemd: it does not run on this node; set `SystemdCgroup = false` for the runtime"
+        "cannot use a cgroup path for systemd: systemd does not run on this node; set `SystemdCgroup = false` for the runtime"
     )]
     NotThere,
     #[error("cannot reach systemd at {}", path.display())]

@@ -46,7 +46,7 @@ impl Pod {
                 self.give_up(container).instrument(container.span.clone()).await;
             }
             if now.is_all && before.is_all {
-                tracing::warn!(pod = self.pod, "nobody asks for this daemon any more; it ends");
+                tracing::warn!(pod = self.pod, "containerd no longer uses this daemon; ending it");
                 self.shutdown.notify_one();
                 return;
             }
@@ -69,11 +69,11 @@ impl Pod {
         if !self.containers().get(&container.id).is_some_and(|known| is_gone(&known.bundle)) {
             return;
         }
-        tracing::warn!("containerd has forgotten this container; it is removed");
+        tracing::warn!("containerd no longer knows this container; removing it");
         match self.helpers.work(Job::Remove(Box::new(self.remains(container)))).await {
             Ok(()) => self.forget(container),
             Err(error) => {
-                tracing::error!(error = chain(&error), "cannot remove a container that containerd has forgotten");
+                tracing::error!(error = chain(&error), "cannot remove a container that containerd no longer knows");
             }
         }
     }

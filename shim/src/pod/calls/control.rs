@@ -89,7 +89,7 @@ impl Pod {
             Ok(Some(watch)) => watch,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(%error, "cannot notice when the container runs out of memory");
+                tracing::warn!(%error, "cannot watch whether the container runs out of memory");
                 return;
             }
         };

@@ -12,7 +12,7 @@ use crate::pod::container::{Container, Phase};
 use crate::pod::folders::is_id;
 use crate::pod::job::{Create, Job, NewContainer};
 use crate::pod::stdio::StdioPaths;
-use crate::telemetry::trace::{Context, Origin, Trace};
+use crate::telemetry::trace::{Context, SpanParent, Trace};
 
 /// A request to create a container.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Pod {
         // Options that cannot be read fail the creation.
         let ignored = new.options.for_runc().map(|runc| runc.ignored).unwrap_or_default();
         if !ignored.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(options = ignored.join(","), "options for runc are not obeyed by this shim");
+            tracing::warn!(options = ignored.join(","), "this shim ignores these options of runc");
         }
     }
 
@@ -59,7 +59,7 @@ impl Pod {
         self: &Arc<Self>,
         request: CreateRequest,
         trace: Trace,
-        origin: Option<Origin>,
+        origin: Option<SpanParent>,
     ) -> Result<u32, TaskError> {
         let begun = Instant::now();
         let CreateRequest { container: new, stdio, .. } = request;

@@ -13,7 +13,7 @@ use crate::pod::container::{Container, Phase, Process};
 use crate::pod::folders::is_id;
 use crate::pod::job::{Exec, Job};
 use crate::pod::stdio::{Stdio, StdioPaths};
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::SpanParent;
 
 /// A request to register an exec process.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Pod {
         self: &Arc<Self>,
         container: &Arc<Container>,
         process: &Arc<Process>,
-        origin: Option<Origin>,
+        origin: Option<SpanParent>,
     ) -> Result<u32, TaskError> {
         let begun = Instant::now();
         let _turn = process.turn.lock().await;
@@ -119,7 +119,7 @@ impl Pod {
         container: &Container,
         process: &Process,
         init: crate::node::pid::ProcessId,
-        origin: Option<Origin>,
+        origin: Option<SpanParent>,
     ) -> Result<tokio::sync::oneshot::Receiver<Exit>, TaskError> {
         let spec = process.spec.clone().ok_or_else(|| self.no_process(container, process))?;
         let opened = self.open_streams(container, process).await?;

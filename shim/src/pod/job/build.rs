@@ -45,23 +45,23 @@ pub(super) enum BuildError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot hand over the process")]
+    #[error("cannot pass on the process's descriptors")]
     Process(#[source] io::Error),
     #[error("cannot join the user namespace of the container")]
     UserNamespace(#[source] io::Error),
-    #[error("cannot execute a process under a seccomp filter that asks a listener: this shim does not support it")]
+    #[error("cannot execute a process under a seccomp filter with a listener: this shim does not support it")]
     SeccompNotify,
     #[error("cannot build the {what}: {reason}")]
     Build { what: &'static str, reason: String },
     #[error(
-        "cannot build the container: its spec mounts nothing on /proc, and no container can be built without; add a mount of type proc"
+        "cannot build the container: its spec has no mount on /proc, which each container needs; add a mount of type proc"
     )]
     NoProc,
     #[error("cannot use working directory {path:?}: it must be an absolute path")]
     RelativeCwd { path: std::path::PathBuf },
     #[error("cannot close the folders of devices in /dev")]
     Devices(#[source] io::Error),
-    #[error("cannot keep the state of the container: {0}")]
+    #[error("cannot store the state of the container: {0}")]
     State(String),
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -69,9 +69,9 @@ pub(super) enum BuildError {
     Mask(#[from] MaskError),
     #[error("cannot find the init process of the container")]
     Init(#[source] io::Error),
-    #[error("container {id} is there already: process {pid} of it runs")]
+    #[error("container {id} exists already: its process {pid} runs")]
     Exists { id: String, pid: i32 },
-    #[error("cannot take away what an earlier container {id} has left")]
+    #[error("cannot remove the remains of an earlier container {id}")]
     Stale {
         id: String,
         #[source]
@@ -85,7 +85,7 @@ pub(super) enum BuildError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot find out which capabilities a process can have")]
+    #[error("cannot read which capabilities the kernel knows")]
     Capabilities(#[source] io::Error),
 }
 

@@ -35,7 +35,7 @@ use crate::pod::stdio::Streams;
 use crate::telemetry::log;
 use crate::telemetry::observe;
 use crate::telemetry::reasons;
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::SpanParent;
 
 /// A container as the client describes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub(crate) struct Create {
     pub(crate) streams: Streams,
     /// The containerd that the container belongs to.
     pub(crate) store: StoreAddress,
-    pub(crate) origin: Option<Origin>,
+    pub(crate) origin: Option<SpanParent>,
 }
 
 impl Create {
@@ -119,7 +119,7 @@ impl Create {
             bundle: &self.container.bundle,
             claim: &claim,
             stage: stage.as_ref(),
-            reasons: reasons::open().inspect_err(|error| tracing::warn!(%error, "reasons are cut short")).ok(),
+            reasons: reasons::open().inspect_err(|error| tracing::warn!(%error, "cannot collect libcontainer's messages; errors will name fewer reasons")).ok(),
         };
         let mut adapted = adapt::container(&spec, &with, payload.kind()).map_err(BuildError::Capabilities)?;
         folders::keep_modes(&mut adapted, &modes);

@@ -31,8 +31,8 @@ pub(super) enum DataError {
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(
-        "cannot mount layer {layer} of image {image} at {}: the container has a mount at {}; give the layer a path of its own, \
-         or the mount",
+        "cannot mount layer {layer} of image {image} at {}: the container has a mount at {}; give the layer or the \
+         mount another path",
         path.display(), mount.display()
     )]
     Overlap { image: String, layer: String, path: PathBuf, mount: PathBuf },
@@ -45,7 +45,7 @@ pub(super) enum DataError {
         source: io::Error,
     },
     #[error(
-        "cannot mount layer {layer} of image {image} at {}: a link, or what is no folder, is in the way in the image's own files",
+        "cannot mount layer {layer} of image {image} at {}: the image's own files have a link or a file on this path",
         path.display()
     )]
     InTheWay { image: String, layer: String, path: PathBuf },

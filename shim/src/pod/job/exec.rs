@@ -40,7 +40,7 @@ use crate::pod::stdio::Streams;
 use crate::telemetry::log;
 use crate::telemetry::observe::About;
 use crate::telemetry::reasons;
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::SpanParent;
 
 /// Name of the file in which libcontainer keeps the state of a container.
 const STATE: &str = "state.json";
@@ -61,7 +61,7 @@ pub(crate) struct Exec {
     pub(crate) store: StoreAddress,
     /// Options of the container's runtime. Their restrictions hold for every process in the container.
     pub(crate) options: RuntimeOptions,
-    pub(crate) origin: Option<Origin>,
+    pub(crate) origin: Option<SpanParent>,
 }
 
 impl Exec {
@@ -73,7 +73,7 @@ impl Exec {
         if let Err(error) = fs::remove_dir_all(&folder)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, path = %folder.display(), "cannot remove what executing a process has left");
+            tracing::warn!(%error, path = %folder.display(), "cannot remove the remains of an exec process");
         }
         Ok(result?)
     }
@@ -123,7 +123,7 @@ impl Exec {
         let _namespaces = if joins_users { self.join_users().map_err(BuildError::UserNamespace)? } else { Vec::new() };
         let building = tracing::info_span!("build").entered();
         if let Err(error) = reasons::open() {
-            tracing::warn!(%error, "reasons are cut short");
+            tracing::warn!(%error, "cannot collect libcontainer's messages; errors will name fewer reasons");
         }
         let pid = builder
             .as_tenant()

@@ -22,7 +22,7 @@ use crate::pod::docker::{self, Noted};
 use crate::pod::entrypoint::{self, Entrypoint};
 use crate::pod::launch::Wasm;
 use crate::pod::spec;
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::SpanParent;
 
 /// The first bytes of wasm in binary form.
 /// The engine's name in log lines about native programs.
@@ -51,7 +51,7 @@ pub(super) struct Search<'a> {
     /// The image that the container is pinned to.
     pub(super) pin: Option<&'a Pin>,
     /// The trace context that the program gets.
-    pub(super) origin: Option<&'a Origin>,
+    pub(super) origin: Option<&'a SpanParent>,
 }
 
 /// A process that is ready to be made.
@@ -71,7 +71,7 @@ pub(super) enum PayloadError {
     #[error(
         "cannot find entrypoint {program:?} in the root filesystem of the container{}{}",
         not_seen(unseen),
-        if *has_image { "" } else { "; the container's record names no image, whose layers could have it" }
+        if *has_image { "" } else { "; the container's record names no image, so there are no layers to search" }
     )]
     NoEntrypoint {
         program: String,
@@ -81,8 +81,8 @@ pub(super) enum PayloadError {
         unseen: Vec<String>,
     },
     #[error(
-        "cannot run what the container was created with: that was {manifest} of image {image}, and a part of it has been removed \
-         since; pull {image} again if its name still stands for that, else by this digest, or create the container anew"
+        "cannot run manifest {manifest} of image {image}, from which the container was created: a part of it has been removed since; pull \
+         {image} again if it still has this manifest, else pull it by digest, or create the container anew"
     )]
     Gone {
         image: String,

@@ -42,7 +42,7 @@ pub(crate) struct Remove {
 /// A part that could not be removed.
 #[derive(Debug, thiserror::Error)]
 enum RemoveError {
-    #[error("cannot end the processes of the container: {0:?} are left")]
+    #[error("cannot end the processes of the container: processes {0:?} still run")]
     Processes(Vec<i32>),
     #[error("cannot remove {}", path.display())]
     State {
@@ -52,7 +52,7 @@ enum RemoveError {
     },
     #[error("cannot remove the cgroups of the container")]
     Cgroup,
-    #[error("cannot have systemd take away the container's scope")]
+    #[error("cannot remove the container's scope through systemd")]
     Scope(#[from] SystemdError),
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -125,7 +125,7 @@ impl Remove {
         let Ok(spec) = spec::load(&self.bundle) else { return };
         let Some(hooks) = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()) else { return };
         if let Err(error) = run_hooks(Some(hooks), Some(&container.state), None, None, None) {
-            tracing::warn!(error = chain(&error), "a hook for the time after the end has failed");
+            tracing::warn!(error = chain(&error), "a poststop hook failed");
         }
     }
 }

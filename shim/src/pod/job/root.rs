@@ -22,7 +22,7 @@ const OF_KERNEL: [&str; 2] = ["proc", "sysfs"];
 /// The reason why no container can be built in a root filesystem.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RootError {
-    #[error("cannot use the root filesystem of the image: {} in it is a link or no folder", path.display())]
+    #[error("cannot use the root filesystem of the image: {} in it is a link, or not a folder", path.display())]
     NoFolder { path: PathBuf },
     #[error("cannot look at {} in the root filesystem", path.display())]
     Look {

@@ -33,7 +33,7 @@ use crate::pod::spec;
 use bind::Users;
 use groups::Hierarchies;
 use late::Late;
-use options::{Options, Propagation};
+use options::{MountOptions, Propagation};
 
 /// Folder of the bundle that holds the prepared mounts.
 const FOLDER: &str = "prewasi-mounts";
@@ -48,7 +48,7 @@ pub(crate) enum StageError {
     )]
     Propagation { value: String },
     #[error(
-        "cannot mount the root filesystem with rootfsPropagation runbindable: what is unbindable cannot be mounted in a container"
+        "cannot mount the root filesystem with rootfsPropagation runbindable: an unbindable mount cannot be mounted in a container"
     )]
     Unbindable,
     #[error("cannot make a mount namespace for the container")]
@@ -85,13 +85,13 @@ pub(crate) enum StageError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot show the container its cgroups at {}", destination.display())]
+    #[error("cannot mount the container's cgroups at {}", destination.display())]
     Cgroups {
         destination: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("cannot change how the mounts of the container spread")]
+    #[error("cannot set the propagation of the container's mounts")]
     Finish(#[source] io::Error),
 }
 
@@ -261,6 +261,6 @@ fn spread_all(propagation: Propagation) -> io::Result<()> {
 }
 
 /// Parses the options of a mount.
-fn options_of(mount: &Mount) -> Options {
-    Options::parse(mount.options().as_deref().unwrap_or_default())
+fn options_of(mount: &Mount) -> MountOptions {
+    MountOptions::parse(mount.options().as_deref().unwrap_or_default())
 }

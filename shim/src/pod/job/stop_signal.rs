@@ -48,7 +48,7 @@ pub(super) fn of_container(record: &ContainerRecord, docker: Option<&Noted>, ima
     let named = named.or_else(|| image.and_then(|image| image.stop_signal.clone()))?;
     let number = number(&named);
     if number.is_none() {
-        tracing::warn!(signal = named, "the signal that stops the container is not known");
+        tracing::warn!(signal = named, "the image names an unknown signal to stop the container");
     }
     number
 }

@@ -165,7 +165,7 @@ fn look_behind(
     let mut unseen = Vec::new();
     for mount in mounts {
         if let Err(error) = attach(root, mount, bundle) {
-            tracing::debug!(%error, destination = %mount.destination().display(), "a mount is not looked into");
+            tracing::debug!(%error, destination = %mount.destination().display(), "cannot look for the entrypoint in a mount");
             unseen.push(format!("{}: {error}", mount.destination().display()));
         }
     }

@@ -37,9 +37,9 @@ pub(crate) enum AttributeError {
     Label(#[from] LabelError),
     #[error("cannot give the container a session keyring of its own")]
     Keyring(#[source] io::Error),
-    #[error("cannot write down arguments and environment of the process")]
+    #[error("cannot set the arguments and environment of the process")]
     Title(#[source] io::Error),
-    #[error("cannot keep others from looking into the process")]
+    #[error("cannot protect the process's memory from other processes")]
     Dumpable(#[source] io::Error),
 }
 

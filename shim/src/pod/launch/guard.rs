@@ -22,10 +22,10 @@ use prewasi_engines::{Guest, Network, Program, RunError};
 /// The reason why a guest cannot be guarded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GuardError {
-    #[error("cannot guard the guest: its folders cannot be closed off")]
+    #[error("cannot guard the guest: Landlock cannot deny it all files")]
     Folders(#[from] landlock::RulesetError),
     #[error(
-        "cannot guard the guest: no filter of system calls can be loaded, which `seccomp` or `prctl` must be allowed for"
+        "cannot guard the guest: the filter of system calls cannot be loaded; the container's seccomp profile must allow `seccomp` or `prctl`"
     )]
     Filter(#[source] io::Error),
 }

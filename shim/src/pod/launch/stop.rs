@@ -56,9 +56,9 @@ pub(super) struct Prepared {
 /// The reason why a program cannot be informed of a stop.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StopError {
-    #[error("cannot use {STOP}={0:?}: the only way to hear of a stop is \"stdin\"")]
+    #[error("cannot use {STOP}={0:?}: the only possible value is \"stdin\"")]
     Way(String),
-    #[error("cannot use {SECONDS}={0:?}: it is no number of seconds from 1 on")]
+    #[error("cannot use {SECONDS}={0:?}: it must be a number of seconds above 0")]
     Seconds(String),
     #[error("cannot prepare the standard input")]
     Input(#[source] io::Error),

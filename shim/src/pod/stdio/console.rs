@@ -172,7 +172,7 @@ impl Console {
         let mut drained = self.drained.clone();
         async move {
             if tokio::time::timeout(DRAIN_LIMIT, drained.wait_for(|drained| *drained)).await.is_err() {
-                tracing::warn!("the last output of a terminal is not taken");
+                tracing::warn!("nothing reads the last output of a terminal");
             }
         }
     }

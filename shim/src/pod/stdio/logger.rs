@@ -49,7 +49,7 @@ pub(crate) enum LoggerError {
         "cannot use logging program {}: it has closed descriptor 5 without writing a byte on it, as binary-v2:// demands; it may have ended", program.display()
     )]
     SaidNothing { program: PathBuf },
-    #[error("cannot hear of logging program {}", program.display())]
+    #[error("cannot wait for logging program {}", program.display())]
     Ready {
         program: PathBuf,
         #[source]

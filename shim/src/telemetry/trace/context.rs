@@ -27,7 +27,7 @@ pub(crate) struct Context {
 
 /// The parent of a helper's spans, and the context for the process that the helper makes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Origin {
+pub(crate) struct SpanParent {
     /// The span of the container.
     pub(crate) container: Context,
     /// The span of the call that the helper executes.

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::Traces;
-use super::context::{Context, Origin, SpanId, TraceId, random};
+use super::context::{Context, SpanId, SpanParent, TraceId, random};
 
 /// An ended span.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,9 +92,9 @@ impl Trace {
 
 impl Call {
     /// Returns the parent for a helper's spans.
-    pub(crate) fn origin(&self) -> Option<Origin> {
+    pub(crate) fn origin(&self) -> Option<SpanParent> {
         let life = self.trace.0.as_ref()?;
-        Some(Origin { container: life.context.clone(), call: self.id })
+        Some(SpanParent { container: life.context.clone(), call: self.id })
     }
 
     /// Ends the span of the call.

@@ -54,9 +54,9 @@ pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
 fn intro(big: &Subject) -> String {
     format!(
         "The module {}, by `wasmtime compile` {} and by prewasi. Both have the priority that prewasi gives to its compiles \
-         (nice 10), write to a memfd, and are measured from the start to the end of the process; memory is what the kernel \
-         reports of it. wasmtime's program is told to use the options of prewasi's where its own differ: no native unwind \
-         tables, no symbols, the copying collector, no component-model concurrency. prewasi's worker builds its sandbox and checks \
+         (nice 10), and write to a memfd. They are measured from the start to the end of the process; the kernel reports the \
+         memory. Where the options of wasmtime's program differ from prewasi's, it gets prewasi's: no native unwind tables, no \
+         symbols, the copying collector, no component-model concurrency. prewasi's worker builds its sandbox and checks \
          the module's imports within the time that is counted.",
         big.size(),
         version_of_wasmtime(),

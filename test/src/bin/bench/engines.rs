@@ -88,9 +88,9 @@ fn section(engines: &[&str], subjects: [&Subject; 3], figures: &[Vec<Figures>]) 
     }
     let [tiny, solver, big] = subjects.map(Subject::size);
     let intro = format!(
-        "{tiny}, {solver} and {big}, for which WasmEdge's compiler needs more memory than a compile may take by default. *Cold* and *warm* are `ctr run --rm` as a whole; with an engine that interprets, each start is the same. \
-         *Compiling* is the worker, sandbox and all. *A pod* is the memory of all its processes (`Pss`: of pages that several processes \
-         share, each has its part) while {PODS} pods of that image run."
+        "{tiny}, {solver} and {big}. For big, WasmEdge's compiler needs more memory than a compile may take by default. *Cold* and *warm* are `ctr run --rm` as a whole; with an engine that interprets, each start is the same. \
+         *Compiling* is the worker, sandbox and all. *A pod* is the memory of all its processes while {PODS} pods of that \
+         image run. This is `Pss`: of pages that several processes share, each has its part."
     );
     Section::new("Engines", &intro, &[time, space])
 }

@@ -95,7 +95,7 @@ pub(crate) async fn measure(namespace: &Namespace, counts: Counts) -> Section {
 fn intro() -> String {
     format!(
         "A component that says hello (`test/guests/web.c`), in a container with default options beside `wasmtime serve -S cli` {} \
-         with default options: an instance for each request, nothing printed; and in one with `{REUSE}`. `wrk` asks on the same machine, for {SECONDS} s at a \
+         with default options. Each request has an instance, and nothing is printed. A second container has `{REUSE}`. `wrk` asks on the same machine, for {SECONDS} s at a \
          time, with connections that are kept.",
         version_of_wasmtime(),
     )

@@ -9,7 +9,7 @@ use libcontainer::oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount,
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use super::options::Options;
+use super::options::MountOptions;
 use super::{StageError, options_of};
 use crate::node::mounts::map_ids;
 use crate::node::mounts::users::{self, IdMap};
@@ -83,7 +83,7 @@ pub(super) fn make(mount: &Mount, bundle: &Path, users: &Users) -> Result<OwnedF
 }
 
 /// Changes a mount according to its options. An unbindable mount could not be copied by libcontainer, so that change is made at the end.
-pub(super) fn change(tree: &OwnedFd, options: &Options) -> io::Result<()> {
+pub(super) fn change(tree: &OwnedFd, options: &MountOptions) -> io::Result<()> {
     options.own.apply(tree, false)?;
     options.all.apply(tree, true)?;
     let now = options.propagation.iter().filter(|propagation| !propagation.is_unbindable());
@@ -98,7 +98,7 @@ pub(super) fn clone(path: &Path, with_mounts: bool) -> io::Result<OwnedFd> {
 }
 
 /// Returns the user namespace with the id mapping of a mount: by the mount's own mappings, else by the container's.
-fn mapping(mount: &Mount, options: &Options, users: &Users, path: &Path) -> Result<Option<File>, StageError> {
+fn mapping(mount: &Mount, options: &MountOptions, users: &Users, path: &Path) -> Result<Option<File>, StageError> {
     let (path, destination) = (|| path.to_owned(), || mount.destination().clone());
     let refused = |reason| StageError::NoMapping { path: path(), destination: destination(), reason };
     let list = |maps: &Option<Vec<LinuxIdMapping>>| maps.clone().filter(|maps| !maps.is_empty());
@@ -106,7 +106,7 @@ fn mapping(mount: &Mount, options: &Options, users: &Users, path: &Path) -> Resu
         (None, None) if !options.mapped => return Ok(None),
         (None, None) => users.open(),
         (Some(uids), Some(gids)) => users::namespace(&IdMap::of_spec(&uids), &IdMap::of_spec(&gids)).map(Some),
-        _ => return Err(refused("uidMappings and gidMappings must both be there")),
+        _ => return Err(refused("the mount needs both uidMappings and gidMappings, or neither")),
     };
     let namespace =
         namespace.map_err(|source| StageError::Mapping { path: path(), destination: destination(), source })?;

@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 
 use super::bind::{change, clone};
-use super::options::Options;
+use super::options::MountOptions;
 use super::options_of;
 use crate::node::cgroup;
 
@@ -33,7 +33,7 @@ pub(super) fn make(mount: &Mount, path: &Path, root: Option<(u32, u32)>) -> io::
         hierarchies.push((name, tree));
     }
     let folder = folder(root)?;
-    change(&folder, &Options { propagation: options.propagation, ..Options::default() })?;
+    change(&folder, &MountOptions { propagation: options.propagation, ..MountOptions::default() })?;
     Ok((folder, hierarchies))
 }
 

@@ -86,7 +86,7 @@ impl Late {
             .and_then(|mount| self.propagation.change().apply(mount, self.propagation.recursive));
         if let Err(error) = done {
             // Another mount hides this one, so no process can use it.
-            tracing::debug!(%error, path = %self.path.display(), "cannot change how a mount spreads");
+            tracing::debug!(%error, path = %self.path.display(), "cannot set the propagation of a mount");
         }
     }
 }

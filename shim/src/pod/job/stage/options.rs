@@ -56,7 +56,7 @@ const TIMES: u64 = libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME;
 
 /// The options of a mount that shows a folder or file of the node.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Options {
+pub(super) struct MountOptions {
     /// Whether mounts below the source are shown as well.
     pub(super) with_mounts: bool,
     /// The change of the mount itself.
@@ -70,7 +70,7 @@ pub(super) struct Options {
     pub(super) all_mapped: bool,
 }
 
-impl Options {
+impl MountOptions {
     /// Clears the source's attributes that the options do not name, as soon as they name one: runc does the same.
     pub(super) fn replaces(mut self) -> Self {
         if self.own != Change::default() {
@@ -146,8 +146,8 @@ fn access_time(attribute: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn parse(options: &[&str]) -> Options {
-        Options::parse(&options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
+    fn parse(options: &[&str]) -> MountOptions {
+        MountOptions::parse(&options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
     }
 
     /// Options change the mount, or with an `r` all mounts below as well; a later option reverses an earlier one.
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(parsed.own, Change::set(libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC));
         let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV;
         assert_eq!(parsed.all, Change { set, clear: libc::MOUNT_ATTR_NOEXEC, propagation: 0 });
-        assert_eq!(parse(&["bind", "rw"]), Options::default());
+        assert_eq!(parse(&["bind", "rw"]), MountOptions::default());
         let mapped = parse(&["ridmap"]);
         assert!(mapped.mapped && mapped.all_mapped);
     }
