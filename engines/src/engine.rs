@@ -240,6 +240,9 @@ pub enum Network {
     None,
 }
 
+/// Most characters of a text of the wasm's that a message has.
+const LONGEST_TEXT: usize = 1024;
+
 /// The reason why wasm cannot be compiled. The compile worker, a separate process, reports it.
 #[derive(Debug, serde::Deserialize, serde::Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -264,6 +267,26 @@ pub enum CompileError {
         /// The unsupported feature, and advice.
         reason: String,
     },
+}
+
+impl CompileError {
+    /// Cuts texts that wasm can make as long as it likes, so that messages stay readable.
+    #[must_use]
+    pub fn cut(self) -> Self {
+        match self {
+            Self::Invalid { reason } => Self::Invalid { reason: cut(reason) },
+            Self::UnknownImport { module, name } => Self::UnknownImport { module: cut(module), name: cut(name) },
+            Self::Unsupported { reason } => Self::Unsupported { reason: cut(reason) },
+        }
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// The reason why native code cannot be made ready to run.

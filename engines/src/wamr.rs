@@ -83,7 +83,7 @@ impl Engine for Wamr {
     /// Validates wasm and copies it: WAMR needs its own copy, and the engine changes a few bytes of it (see
     /// `wamr/module.rs`). The copy is ordinary memory, which a forked process shares until it writes to it.
     fn load_wasm(&self, wasm: &Wasm) -> Result<Box<dyn Program>, LoadError> {
-        let module = module::Module::read(wasm).map_err(|source| LoadError::Wasm { source })?;
+        let module = module::Module::read(wasm).map_err(|source| LoadError::Wasm { source: source.cut() })?;
         let stack = self.identity.tuning.stack.and_then(|stack| u32::try_from(stack).ok()).unwrap_or(program::STACK);
         Ok(Box::new(program::Interpreted { module: Arc::new(module), stack }))
     }

@@ -6,7 +6,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use prewasi_cache::ImageRecord;
 use prewasi_engines::Engine;
 
@@ -119,7 +121,7 @@ pub struct StoreArgs {
     #[arg(long, short, env = "CONTAINERD_NAMESPACE", default_value = "default")]
     namespace: String,
     /// A store other than containerd: oci:PATH, a folder with an OCI image layout
-    #[arg(long, value_name = "STORE", value_parser = layout, conflicts_with_all = ["address", "namespace"])]
+    #[arg(long, value_name = "STORE", value_parser = layout)]
     store: Option<PathBuf>,
 }
 
@@ -153,7 +155,7 @@ pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     if args.get(1).is_some_and(|arg| arg == worker::SUBCOMMAND) {
         return worker::main(engines, args);
     }
-    match Prewasi::try_parse_from(args) {
+    match parse(args) {
         Ok(Prewasi { command }) => {
             // A command prints its own result; a service has only its log.
             log(if matches!(command, Command::Watch(_)) { "info" } else { "warn" });
@@ -161,6 +163,23 @@ pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
         }
         Err(error) => usage(&error).into(),
     }
+}
+
+/// Parses a command line. With `--store`, the options of containerd are mistakes, but not their variables in the environment, which clap
+/// does not tell apart.
+fn parse(args: &[OsString]) -> Result<Prewasi, clap::Error> {
+    let mut program = Prewasi::command();
+    let matches = program.try_get_matches_from_mut(args)?;
+    let Some((_, verb)) = matches.subcommand() else { return Prewasi::from_arg_matches(&matches) };
+    let is_typed =
+        |name: &str| verb.try_contains_id(name).is_ok() && verb.value_source(name) == Some(ValueSource::CommandLine);
+    if is_typed("store")
+        && let Some(name) = ["address", "namespace"].into_iter().find(|name| is_typed(name))
+    {
+        let reason = format!("the argument '--store <STORE>' cannot be used with '--{name}'");
+        return Err(program.error(ErrorKind::ArgumentConflict, reason));
+    }
+    Prewasi::from_arg_matches(&matches)
 }
 
 /// Returns whether [`main`] knows this verb. `prewasi` has these verbs; each shim has them for its own engine.

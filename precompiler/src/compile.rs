@@ -4,7 +4,6 @@
 //! read only after its end, and sealed before it is trusted.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,13 +12,15 @@ use std::time::{Duration, Instant};
 use prewasi_engines::{CompileError, Engine, Tuning};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::AsyncReadExt as _;
 use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 
 use crate::worker::{self, Report};
 use crate::{Settings, WorkerError};
 
-/// Longest message of a crashed worker that is kept, in bytes.
-const MESSAGE_LIMIT: u64 = 64 << 10;
+/// Longest end of a worker's messages that is kept, in bytes. The report is the last line.
+const MESSAGE_LIMIT: usize = 64 << 10;
 
 /// Messages of Rust, the system, C++ and LLVM about a lack of memory.
 const OUT_OF_MEMORY: [&str; 4] =
@@ -85,9 +86,8 @@ async fn compile_once(
 ) -> Result<Compiled, CompileFailure> {
     let output = io("make the output of", rustix::fs::memfd_create("prewasi-artifact", flags()).map_err(Into::into))?;
     let mut worker = Worker::spawn(settings, engine, input, &output)?;
-    let status = worker.wait(settings.compile.timeout, started).await?;
-    let said = worker.said();
-    let report = report(settings, status, &said)?;
+    let (status, messages) = worker.wait(settings.compile.timeout, started).await?;
+    let report = report(settings, status, &messages)?;
     let peak_memory = match report {
         Report::Compiled { peak_memory } => peak_memory,
         Report::Refused(error) => return Err(CompileFailure::Refused(error)),
@@ -152,27 +152,33 @@ impl Worker {
         }
     }
 
-    /// Waits for the end of the worker, at most until `limit` after `started`.
-    async fn wait(&mut self, limit: Duration, started: Instant) -> Result<ExitStatus, CompileFailure> {
-        match tokio::time::timeout(limit.saturating_sub(started.elapsed()), self.pidfd.readable()).await {
-            Ok(ready) => {
+    /// Waits for the end of the worker, at most until `limit` after `started`. Returns its messages too. They are read while it runs,
+    /// because a worker whose pipe is full does not end.
+    async fn wait(&mut self, limit: Duration, started: Instant) -> Result<(ExitStatus, String), CompileFailure> {
+        let stderr = self.child.stderr.take().map(|stderr| Receiver::from_owned_fd(stderr.into()));
+        let stderr = io("read the messages of", stderr.transpose())?;
+        let both = async { tokio::join!(self.pidfd.readable(), messages(stderr)) };
+        match tokio::time::timeout(limit.saturating_sub(started.elapsed()), both).await {
+            Ok((ready, messages)) => {
                 io("wait for", ready.map(drop))?;
                 self.ended = true;
-                io("wait for", self.child.wait())
+                Ok((io("wait for", self.child.wait())?, messages))
             }
             Err(_) => Err(CompileFailure::Worker(WorkerError::Timeout { limit })),
         }
     }
+}
 
-    /// Returns the worker's standard error. Call this after the worker's end.
-    fn said(&mut self) -> String {
-        let mut bytes = Vec::new();
-        if let Some(stderr) = self.child.stderr.take() {
-            // A pipe holds no more than the limit anyway; a failed read is not worth an error.
-            let _ = stderr.take(MESSAGE_LIMIT).read_to_end(&mut bytes);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
+/// Reads messages until nobody can write any more, and returns the end of them. A failed read is not worth an error.
+async fn messages(stderr: Option<Receiver>) -> String {
+    let mut kept = Vec::new();
+    let mut part = [0; 4096];
+    let Some(mut stderr) = stderr else { return String::new() };
+    while let Ok(length @ 1..) = stderr.read(&mut part).await {
+        kept.extend_from_slice(&part[..length]);
+        kept.drain(..kept.len().saturating_sub(MESSAGE_LIMIT));
     }
+    String::from_utf8_lossy(&kept).into_owned()
 }
 
 impl Drop for Worker {

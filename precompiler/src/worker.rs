@@ -60,7 +60,10 @@ pub(crate) enum Report {
 /// Runs the worker if the command line asks for it; `args` is the whole command line, the program's name first.
 pub fn main(engines: &[&dyn Engine], args: &[OsString]) -> ExitCode {
     let report = match WorkerArgs::try_parse_from(&args[1..]) {
-        Ok(args) => work(engines, &args),
+        Ok(args) => match work(engines, &args) {
+            Report::Refused(error) => Report::Refused(error.cut()),
+            report => report,
+        },
         Err(error) => Report::Io { reason: error.to_string() },
     };
     let compiled = matches!(report, Report::Compiled { .. });

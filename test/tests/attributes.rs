@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(executed_processes_have_what_the_container_has, needs Runc Busybox),
         case!(ignored_signals_are_none_but_sigpipe, needs Runc Busybox),
         case!(processes_are_not_dumpable, needs Runc Busybox),
+        case!(unknown_users_have_a_home, needs Runc Busybox),
+        case!(unknown_formats_are_not_run, needs Runc Busybox),
         case!(session_keyring_is_of_the_container, needs Runc Busybox),
         case!(descriptors_are_the_programs_own),
     ];
@@ -227,6 +229,30 @@ async fn ignored_signals_are_none_but_sigpipe(namespace: Namespace) {
         .await;
         container.end().await;
     }
+}
+
+/// A native program of a user whom the image does not know has a home, as with runc.
+async fn unknown_users_have_a_home(namespace: Namespace) {
+    let image = busybox::image(&namespace);
+    for runtime in [RUNC, OURS] {
+        let user = json!({ "process": { "user": { "uid": 77, "gid": 77 } } });
+        let args = ["/bin/busybox", "sh", "-c", "echo ${HOME-none}"];
+        let exited = namespace.container(&image.name).runtime(runtime).args(&args).change(user).run().await;
+        assert_eq!((exited.code, &*exited.stdout), (0, "/\n"), "{runtime}: {}", exited.stderr);
+    }
+}
+
+/// An executable file of an unknown format is an error, and no script for the image's shell, as with runc.
+async fn unknown_formats_are_not_run(namespace: Namespace) {
+    let image = busybox::image(&namespace);
+    let file = namespace.folder().join("odd");
+    fs::write(&file, "echo a shell has run it\n").expect("the folder is ours");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    let mount = json!({ "destination": "/odd", "type": "bind", "source": file, "options": ["rbind"] });
+    let args = json!({ "process": { "args": ["/odd"] } });
+    let exited = namespace.container(&image.name).runtime(OURS).change(args).mount(mount).run().await;
+    assert_eq!((exited.code, &*exited.stdout), (126, ""), "{}", exited.stderr);
+    assert!(exited.stderr.contains("\"/odd\"") && exited.stderr.contains("Exec format error"), "{}", exited.stderr);
 }
 
 /// Nobody in a container looks into a wasm process: its memory was never replaced. Native ones are as with runc.

@@ -88,6 +88,14 @@ fn layout_is_compiled_once() {
     }
     let named = local.prewasi(&["run", "--store", &format!("oci:{layout}"), "localhost/demo", "exit", "3"]);
     named.fails_with(3);
+    let store = format!("oci:{layout}");
+    let mut command = local.command();
+    command.env("CONTAINERD_ADDRESS", "/none").env("CONTAINERD_NAMESPACE", "none");
+    run(command.args(["run", "--store", &store, "localhost/demo", "exit", "4"])).fails_with(4);
+    let both = local.prewasi(&["run", "--store", &store, "--namespace", "default", "localhost/demo"]);
+    both.fails_with(64).says(&["--store", "--namespace"]);
+    fs::create_dir(local.path("folder")).expect("the folder is ours");
+    local.prewasi(&["run", "folder"]).fails_with(126).says(&["folder", "no index.json"]);
     assert_eq!(local.journal().compiles(&demo.digest).len(), 1);
 }
 
@@ -138,7 +146,7 @@ fn data_needs_a_container_or_a_folder() {
     local.prewasi(&["run", &archive, "read", "/data/text"]).fails_with(126).says(&[
         "error: cannot run image localhost/data:latest",
         "/data/text",
-        "no container",
+        "needs a container",
         "hint: ",
         "--dir",
     ]);
@@ -185,7 +193,7 @@ fn what_cannot_run_ends_with_126() {
     fails(&["some.tar"], &["cannot read archive some.tar"]);
     local.file("some.tar.gz", b"\x1f\x8b\x08");
     fails(&["some.tar.gz"], &["compressed", "hint:"]);
-    fails(&["oci:nothing"], &["OCI image layout nothing"]);
+    fails(&["oci:nothing"], &["cannot run nothing", "no OCI image layout"]);
     let ordinary = local.archive("ordinary", |image| {
         image.os("linux").entrypoint(["/demo.wasm"]).layer(files(&[("/demo.wasm", &program(DEMO).bytes, 0o755)]))
     });

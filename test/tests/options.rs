@@ -1,12 +1,14 @@
 //! The configuration: the node's file, the options of the runtime, annotations, and the effect of each option.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use prewasi_test::guests::{DEMO, NETWORK};
 use prewasi_test::image::{self, Program};
 use prewasi_test::trial::Case;
 use prewasi_test::{Containerd, Exited, Namespace, case};
+use serde_json::json;
 use tonic::Code;
 
 use crate::busybox;
@@ -185,7 +187,7 @@ fn mounted(namespace: &Namespace) -> serde_json::Value {
     let folder = namespace.folder().join("mounted");
     fs::create_dir_all(&folder).expect("the folder is ours");
     fs::write(folder.join("file"), "from the mount\n").expect("the folder is ours");
-    serde_json::json!({ "destination": "/data", "type": "bind", "source": folder, "options": ["rbind", "rw"] })
+    json!({ "destination": "/data", "type": "bind", "source": folder, "options": ["rbind", "rw"] })
 }
 
 /// With a read-only root everything can be read and nothing changed, in mounts neither.
@@ -222,6 +224,14 @@ async fn mounts_alone(namespace: Namespace) {
     for path in ["/proc/self/comm", "/sys/kernel/mm", "/dev/null", "/file"] {
         let exited = container(&["read", path]).run().await;
         assert_eq!((exited.code, &*exited.stdout), (1, ""), "{path}");
+    }
+    // Mounts that are no folders are not for the guest.
+    let socket = namespace.folder().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("the folder is ours");
+    for source in [Path::new("/dev/null"), &socket] {
+        let mount = json!({ "destination": "/other", "type": "bind", "source": source, "options": ["rbind"] });
+        let exited = container(&["read", "/data/file"]).mount(mount).run().await;
+        assert_eq!((exited.code, &*exited.stdout), (0, "from the mount\n"), "{}: {}", source.display(), exited.stderr);
     }
 }
 

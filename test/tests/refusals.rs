@@ -12,6 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(engine_artifact_is_refused),
         case!(truncated_module_is_refused),
         case!(unknown_import_is_refused),
+        case!(long_names_are_cut),
         case!(config_without_wasm_is_refused),
         case!(missing_blob_is_refused),
         case!(unknown_layer_type_is_refused),
@@ -73,6 +74,29 @@ async fn unknown_import_is_refused(namespace: Namespace) {
     let program = Program::guest(&namespace, UNKNOWN_IMPORT);
     let image = unchecked(&namespace, "import", &program);
     assert_refused(&namespace, &image, &[&program.digest, "cannot provide import"]).await;
+}
+
+/// A name that fills a pipe is cut in the message, and the compile ends at once.
+async fn long_names_are_cut(namespace: Namespace) {
+    const LENGTH: u8 = 5;
+    let number = |number: u32| leb128(number, LENGTH);
+    let name = vec![b'm'; 100_000];
+    let import = [&[1][..], &number(name.len() as u32), &name, &[1, b'f', 0, 0]].concat();
+    let start = b"\x01\x06_start\0\x01";
+    let sections: [(u8, &[u8]); 5] =
+        [(1, &[1, 0x60, 0, 0]), (2, &import), (3, &[1, 0]), (7, start), (10, &[1, 2, 0, 0x0b])];
+    let bytes = sections.iter().fold(b"\0asm\x01\0\0\0".to_vec(), |bytes, (id, body)| {
+        [&bytes[..], &[*id], &number(body.len() as u32), body].concat()
+    });
+    let program = Program::new(bytes);
+    let image = unchecked(&namespace, "names", &program);
+    assert_refused(&namespace, &image, &[&program.digest, "cannot provide import \"f\" of \"mmm", "m…\""]).await;
+}
+
+/// Encodes a number in a number of bytes.
+fn leb128(number: u32, length: u8) -> Vec<u8> {
+    let part = |place: u8| (number >> (7 * place)) as u8 & 0x7f | if place + 1 < length { 0x80 } else { 0 };
+    (0..length).map(part).collect()
 }
 
 /// A wasm layer under a config for this machine is refused, and the error names the config's platform and the right one.

@@ -107,6 +107,9 @@ impl Precompile {
         let jobs = self.jobs.map_or(settings.compile.slots, |jobs| jobs.get().into());
         let precompiler = Precompiler::connect(settings).await?;
         let records = self.records(&precompiler).await?;
+        if records.is_empty() {
+            let _ = writeln!(std::io::stderr(), "no images in {}", precompiler.store().describe());
+        }
         let (options, machine) = (self.config.options()?, self.machine.machine());
         let ways = || engines.iter().flat_map(|engine| options.iter().map(move |options| (*engine, options)));
         let progress = Progress::new(records.len() * ways().count());

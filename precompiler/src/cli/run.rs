@@ -53,6 +53,8 @@ pub(super) enum CannotRun {
     Archive(#[from] ArchiveError),
     #[error("cannot find {path}")]
     NoFile { path: String },
+    #[error("cannot run {}: it is no OCI image layout, because it has no index.json", path.display())]
+    NoLayout { path: PathBuf },
     #[error("cannot find an image in {subject}")]
     NoImage { subject: String },
     #[error("cannot choose an image of {subject}: it has {names}")]

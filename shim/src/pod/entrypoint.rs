@@ -12,6 +12,9 @@ use prewasi_precompiler::{is_named_wasm, split_function};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
 
+/// Most folders of a search path that are searched. The image writes the path, and each folder costs the node a lookup.
+const FOLDERS: usize = 1024;
+
 /// The parsed first argument of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entrypoint {
@@ -64,8 +67,8 @@ impl Entrypoint {
             return vec![cwd.join(&self.program)];
         }
         let own = self.is_named_wasm().then(|| cwd.join(&self.program));
-        let others =
-            search.split(':').filter(|folder| !folder.is_empty()).map(|folder| cwd.join(folder).join(&self.program));
+        let folders = search.split(':').filter(|folder| !folder.is_empty()).take(FOLDERS);
+        let others = folders.map(|folder| cwd.join(folder).join(&self.program));
         own.into_iter().chain(others).collect()
     }
 }
@@ -167,6 +170,13 @@ mod tests {
         assert_eq!(root.read("/absolute.wasm", "/"), None);
         assert_eq!(root.read("/../secret", "/"), None);
         assert_eq!(root.read("/good.wasm", "/").as_deref(), Some("#!"));
+    }
+
+    /// A search path has its end, however long the image makes it.
+    #[test]
+    fn search_paths_are_bounded() {
+        let entrypoint = Entrypoint::parse("a");
+        assert_eq!(entrypoint.candidates(Path::new("/"), &"/d:".repeat(FOLDERS + 1)).len(), FOLDERS);
     }
 
     /// Files that are not regular are not opened: a fifo would block, and opening a device may have effects.

@@ -8,10 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use libcontainer::oci_spec::runtime::{Capability, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
+use libcontainer::oci_spec::runtime::{Capability, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Mount, Spec};
 use prewasi_engines::{Guest, Preopen};
 use prewasi_precompiler::{Options, Preopens};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::pod::entrypoint::Entrypoint;
 
@@ -59,7 +60,37 @@ pub(crate) fn annotations(bundle: &Path) -> Result<HashMap<String, String>, Spec
 fn read<T: for<'de> Deserialize<'de>>(bundle: &Path) -> Result<T, SpecError> {
     let path = bundle.join("config.json");
     let bytes = fs::read(&path).map_err(|source| SpecError::Read { path: path.clone(), source })?;
-    serde_json::from_slice(&bytes).map_err(|source| SpecError::Parse { path, source })
+    parse(&bytes).map_err(|source| SpecError::Parse { path, source })
+}
+
+/// Parses a spec, or the process of one. Ignores unknown capabilities with a warning, as runc does since 1.1: a client may know those of a
+/// newer kernel.
+///
+/// # Errors
+/// The error of the first attempt, if capabilities are not the cause.
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(parsed) => return Ok(parsed),
+        Err(error) => error,
+    };
+    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(error) };
+    let mut unknown = Vec::new();
+    for path in ["/process/capabilities", "/capabilities"] {
+        let sets =
+            value.pointer_mut(path).and_then(Value::as_object_mut).into_iter().flat_map(|sets| sets.values_mut());
+        for set in sets.filter_map(Value::as_array_mut) {
+            let is_known = |name: &Value| !name.is_string() || Capability::deserialize(name).is_ok();
+            unknown.extend(set.extract_if(.., |name| !is_known(name)));
+        }
+    }
+    if unknown.is_empty() {
+        return Err(error);
+    }
+    unknown.sort_unstable_by_key(Value::to_string);
+    unknown.dedup();
+    let names = Value::Array(unknown);
+    tracing::warn!(capabilities = %names, "unknown capabilities are ignored");
+    serde_json::from_value(value)
 }
 
 /// Returns the process's arguments.
@@ -168,9 +199,15 @@ pub(crate) fn resources(spec: &Spec) -> Option<&LinuxResources> {
 pub(crate) fn mounted_folders(spec: &Spec) -> Vec<&str> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let of_system = |path: &Path| ["/dev", "/proc", "/sys"].iter().any(|folder| path.starts_with(folder));
-    let is_folder = |source: &Option<PathBuf>| source.as_ref().is_none_or(|source| !source.is_file());
-    let folders = mounts.iter().filter(|mount| !of_system(mount.destination()) && is_folder(mount.source()));
+    let is_folder = |mount: &Mount| !is_bind(mount) || mount.source().as_ref().is_some_and(|source| source.is_dir());
+    let folders = mounts.iter().filter(|mount| !of_system(mount.destination()) && is_folder(mount));
     folders.filter_map(|mount| mount.destination().to_str()).collect()
+}
+
+/// Returns whether a mount shows a folder or file of the node.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    mount.typ().as_deref() == Some("bind") || options.iter().any(|option| option == "bind" || option == "rbind")
 }
 
 /// Returns the container's memory limit, in bytes.
@@ -189,8 +226,10 @@ pub(crate) fn guest(spec: &Spec, entrypoint: &Entrypoint, options: &Options) -> 
     {
         env.push(("PWD".to_owned(), cwd.to_owned()));
     }
-    if let Some(first) = args.first_mut() {
-        first.clone_from(&entrypoint.program);
+    match args.first_mut() {
+        Some(first) => first.clone_from(&entrypoint.program),
+        // Programs expect to have a name.
+        None => args.push(entrypoint.program.clone()),
     }
     Guest {
         args,

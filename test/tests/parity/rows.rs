@@ -74,6 +74,7 @@ pub(super) fn capabilities() -> Vec<Row> {
     };
     let named = |name: &str, row: Row| Row { name: name.to_owned(), ..row };
     let added = json!(["CAP_NET_ADMIN", "CAP_SYS_PTRACE", "CAP_KILL"]);
+    let unknown = json!(["CAP_KILL", "CAP_OF_TOMORROW"]);
     let dropped = json!({ "process": {
         "user": { "uid": 1000, "gid": 1000 }, "noNewPrivileges": true,
         "capabilities": { "bounding": null, "effective": null, "permitted": null },
@@ -95,6 +96,7 @@ pub(super) fn capabilities() -> Vec<Row> {
             ),
         ),
         named("only bounding", sets(0, json!({ "bounding": &added }))),
+        named("unknown", sets(0, json!({ "bounding": &unknown, "effective": &unknown, "permitted": &unknown }))),
     ];
     rows.into_iter().map(Row::acts).collect()
 }

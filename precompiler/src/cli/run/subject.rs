@@ -79,6 +79,7 @@ impl Subject {
                 let settings = run.store.settings().map_err(PrepareError::from)?;
                 image(run, engine, settings, Some(&name)).await
             }
+            Self::Layout(path, _) if !path.join("index.json").is_file() => Err(CannotRun::NoLayout { path }),
             Self::Layout(path, name) => {
                 image(run, engine, layout(path)?, run.image.as_deref().or(name.as_deref())).await
             }

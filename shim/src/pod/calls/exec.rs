@@ -12,6 +12,7 @@ use crate::node::pid::Exit;
 use crate::pod::container::{Container, Phase, Process};
 use crate::pod::folders::is_id;
 use crate::pod::job::{Exec, Job};
+use crate::pod::spec;
 use crate::pod::stdio::{Stdio, StdioPaths};
 use crate::telemetry::trace::SpanParent;
 
@@ -37,7 +38,7 @@ impl Pod {
             return Err(TaskError::Id { id: exec_id });
         }
         let broken = |source| TaskError::ExecSpec { id: id.clone(), exec_id: exec_id.clone(), source };
-        let mut spec: ProcessSpec = serde_json::from_slice(&spec).map_err(broken)?;
+        let mut spec: ProcessSpec = spec::parse(&spec).map_err(broken)?;
         // The request's value counts. The two may differ if a client copies the container's own process.
         stdio.terminal |= spec.terminal().unwrap_or_default();
         spec.set_terminal(Some(stdio.terminal));

@@ -70,7 +70,8 @@ fn detail(note: &Note, specs: &Specs<'_>) -> String {
         let kind = mount.typ().clone().filter(|kind| kind != "bind").map(|kind| format!("{kind} ")).unwrap_or_default();
         let (source, destination) = (source.display().to_string(), mount.destination().display().to_string());
         let options = if options.is_empty() { String::new() } else { format!(" with options {}", options.join(",")) };
-        return format!("cannot mount {kind}{source} on {destination}{options}");
+        let subject = format!("{kind}{source}");
+        return format!("cannot mount {} on {destination}{options}", subject.trim_end());
     }
     let fields = note.fields.iter().filter(|(name, _)| !is_error(name));
     let fields: Vec<String> = fields.map(|(name, value)| format!("{name} {value}")).collect();

@@ -29,7 +29,7 @@ use rustix::fs::{CWD, FileType, fstat};
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use crate::node::cgroup::Claim;
-use crate::pod::spec;
+use crate::pod::spec::{self, is_bind};
 use bind::Users;
 use groups::Hierarchies;
 use late::Late;
@@ -233,12 +233,6 @@ fn propagation_of(spec: &Spec) -> Result<Option<Propagation>, StageError> {
         Some(propagation) => Ok(Some(propagation)),
         None => Err(StageError::Propagation { value: value.to_owned() }),
     }
-}
-
-/// Returns whether a mount shows a folder or file of the node.
-fn is_bind(mount: &Mount) -> bool {
-    let options = mount.options().as_deref().unwrap_or_default();
-    mount.typ().as_deref() == Some("bind") || options.iter().any(|option| option == "bind" || option == "rbind")
 }
 
 /// Returns whether the options of a mount name a propagation.

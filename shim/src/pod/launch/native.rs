@@ -1,13 +1,15 @@
 //! Native programs: side-cars, and the pause container of a pod.
 
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
 use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::unistd::execve;
 use prewasi_engines::CANNOT_RUN;
 
 use super::attributes::{AttributeError, Attributes};
@@ -63,37 +65,59 @@ impl NativeExecutor {
         if let Some(Err(error)) = self.confinement.as_ref().map(Confinement::apply) {
             return error.into();
         }
-        let Some((program, args)) = spec::args(spec).split_first() else { return NativeError::Empty };
-        let mut command = Command::new(program);
-        command.args(args).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        if std::env::var_os("PATH").is_none() {
-            command.env("PATH", DEFAULT_PATH);
+        let found = match Self::find(spec) {
+            Ok(found) => found,
+            Err(error) => return error,
+        };
+        let args = spec::args(spec);
+        let failed = |source| NativeError::Program { program: args[0].clone(), source };
+        let mut env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        env.extend(self.variables.iter().map(|(name, value)| (name.into(), value.into())));
+        env.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
+        // The home of a user whom the image does not know, as with runc.
+        env.entry("HOME".into()).or_insert_with(|| "/".into());
+        let variables = env.into_iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+        let text = |text: Vec<u8>| CString::new(text).map_err(|error| failed(error.into()));
+        let texts = || {
+            let args: Result<Vec<_>, _> = args.iter().map(|arg| text(arg.clone().into_bytes())).collect();
+            let variables: Result<Vec<_>, _> = variables.map(text).collect();
+            Ok((text(found.into_os_string().into_vec())?, args?, variables?))
+        };
+        let (path, args, variables) = match texts() {
+            Ok(texts) => texts,
+            Err(error) => return error,
+        };
+        // `exec` of the standard library would run a file of an unknown format with the image's shell.
+        if let Err(error) = signals::unblock() {
+            return failed(error.into());
         }
-        // `exec` of the standard library resets the signal mask and SIGPIPE. Other ignored signals were reset before.
-        NativeError::Program { program: program.clone(), source: command.exec() }
+        match execve(&path, &args, &variables) {
+            Err(error) => failed(error.into()),
+        }
     }
 
-    fn check(spec: &Spec) -> Result<(), NativeError> {
+    /// Finds the program's file.
+    fn find(spec: &Spec) -> Result<PathBuf, NativeError> {
         let program = spec::args(spec).first().ok_or(NativeError::Empty)?;
         let env = spec::env(spec);
         let search = env.iter().rfind(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value.as_str());
-        let found = if program.contains('/') {
-            is_executable(Path::new(program))
-        } else {
-            let mut candidates = search.split(':').map(|folder| PathBuf::from(folder).join(program));
-            match candidates.find(|path| is_executable(path).is_ok()) {
-                Some(_) => Ok(()),
-                None => return Err(NativeError::NotInPath { program: program.clone() }),
-            }
-        };
-        found.map_err(|source| NativeError::Program { program: program.clone(), source })
+        if program.contains('/') {
+            let path = PathBuf::from(program);
+            return match is_executable(&path) {
+                Ok(()) => Ok(path),
+                Err(source) => Err(NativeError::Program { program: program.clone(), source }),
+            };
+        }
+        let mut candidates = search.split(':').map(|folder| PathBuf::from(folder).join(program));
+        let found = candidates.find(|path| is_executable(path).is_ok());
+        found.ok_or_else(|| NativeError::NotInPath { program: program.clone() })
     }
 }
 
 impl Executor for NativeExecutor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        Self::check(spec)
-            .and_then(|()| Ok(self.attributes.begin()?))
+        Self::find(spec)
+            .and_then(|_| Ok(self.attributes.begin()?))
             .map_err(|error| ExecutorValidationError::ArgValidationError(prewasi_precompiler::chain(&error)))
     }
 
