@@ -7,6 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use containerd_client::Client;
+use k8s_cri::v1::image_service_client::ImageServiceClient;
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use k8s_cri::v1::{ImageSpec, PullImageRequest};
 use oci_tar_builder::Builder;
 use prewasi_test::cri::Cri;
 use prewasi_test::process::{self, Output};
@@ -25,7 +29,7 @@ const NODE_ADDRESS: &str = "10.230.0.1";
 /// Name of the only node.
 pub(crate) const NODE: &str = "node";
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 /// Time between two polls of an object.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -89,9 +93,12 @@ impl Cluster {
         images::push_as(&self.cri, name, describe);
     }
 
-    /// Has the node pull an image.
+    /// Has the node pull an image, on a new connection: the harness's belongs to the thread that started the cluster.
     pub(crate) async fn pull(&self, name: &str) {
-        self.cri.pull(name).await;
+        let client = Client::from_path(self.daemon().address()).await.expect("containerd serves");
+        let image = Some(ImageSpec { image: name.to_owned(), ..Default::default() });
+        let request = PullImageRequest { image, ..Default::default() };
+        ImageServiceClient::new(client.channel()).pull_image(request).await.expect("the registry has it");
     }
 
     /// Runs `kubectl`.
@@ -165,20 +172,30 @@ impl Cluster {
     }
 
     /// Waits until all pods are gone, ends the kubelet, and checks that no pod has left anything.
-    pub(crate) async fn finish(self) {
+    pub(crate) async fn finish(mut self) {
+        // A case that failed may have left this namespace of the shipped manifest.
+        self.kubectl(&["delete", "namespace", "prewasi", "--ignore-not-found", "--timeout=110s"]);
         self.until("the end of all pods", "/api/v1/pods", |pods| {
             let pods: Vec<_> = pods["items"].as_array().into_iter().flatten().map(|pod| &pod["metadata"]).collect();
             let names: Vec<_> = pods.iter().map(|pod| format!("{}/{}", pod["namespace"], pod["name"])).collect();
             if names.is_empty() { Ok(()) } else { Err(names.join(", ")) }
         })
         .await;
-        let mut kubelet = self.kubelet.into_inner().expect("no holder panics");
-        kill_process(Pid::from_child(&kubelet), Signal::TERM).expect("the kubelet is our child");
+        let kubelet = self.kubelet.get_mut().expect("no holder panics");
+        kill_process(Pid::from_child(kubelet), Signal::TERM).expect("the kubelet is our child");
         kubelet.wait().expect("a child can be waited for");
         // The kubelet's own cgroups stay without it; those of pods below them would keep them.
-        for own in ["kubepods/besteffort", "kubepods/burstable", "kubepods"] {
-            leaks::remove_cgroups(&format!("{}/{own}", cgroup(&self.cri.daemon)));
+        for class in ["kubepods/besteffort", "kubepods/burstable", "kubepods"] {
+            let class = format!("{}/{class}", cgroup(&self.cri.daemon));
+            // Beside version 1, runc makes cgroups in the hierarchy of version 2. There the kubelet removes none of its pods.
+            for pod in fs::read_dir(Path::new("/sys/fs/cgroup/unified").join(&class)).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(pod.path());
+            }
+            leaks::remove_cgroups(&class);
         }
+        // A containerd that was restarted has closed the harness's connection.
+        let client = Client::from_path(self.cri.daemon.address()).await.expect("containerd serves");
+        self.cri.runtime = RuntimeServiceClient::new(client.channel());
         self.cri.finish().await;
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use prewasi_test::http::{self, Connection};
@@ -23,8 +23,8 @@ pub(crate) struct Load {
 pub(crate) struct Tally {
     /// How often each body came with status 200.
     pub(crate) answers: BTreeMap<String, usize>,
-    /// Requests without such an answer: the client, the error or answer.
-    pub(crate) failures: Vec<String>,
+    /// Requests without such an answer: how long each took, and what it was.
+    pub(crate) failures: Vec<(Duration, String)>,
 }
 
 impl Load {
@@ -64,6 +64,7 @@ async fn client(address: &str, path: &str, keeps: bool, stop: &AtomicBool) -> Ta
     let mut tally = Tally::default();
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
         let answer = match kept.take().filter(|_| keeps) {
             None => ask(address, path).await,
             // A server may close a connection between two requests; then a client asks again on a new one.
@@ -72,13 +73,17 @@ async fn client(address: &str, path: &str, keeps: bool, stop: &AtomicBool) -> Ta
                 Err(_) => ask(address, path).await,
             },
         };
+        let mut fail = |reason: String| {
+            let kind = if keeps { "on a kept connection" } else { "on a new connection" };
+            tally.failures.push((start.elapsed(), format!("{path} {kind}: {reason}")));
+        };
         match answer {
             Ok((200, body, connection)) => {
                 *tally.answers.entry(body).or_default() += 1;
                 kept = Some(connection);
             }
-            Ok((status, body, _)) => tally.failures.push(format!("{path}, keeps {keeps}: {status} {body}")),
-            Err(error) => tally.failures.push(format!("{path}, keeps {keeps}: {error}")),
+            Ok((status, body, _)) => fail(format!("{status} {body}")),
+            Err(error) => fail(error),
         }
         tokio::time::sleep(PAUSE).await;
     }

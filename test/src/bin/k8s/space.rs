@@ -136,7 +136,7 @@ impl<'a> Space<'a> {
         for what in [&["deployments,daemonsets,cronjobs,jobs"][..], &["pods", "--grace-period=1"]] {
             self.try_kubectl(&[&["delete", "--all", "--wait=false"], what].concat());
         }
-        self.cluster.kubectl(&["delete", "namespace", &self.name, "--timeout=110s"]).success();
+        self.cluster.kubectl(&["delete", "namespace", &self.name, "--timeout=200s"]).success();
     }
 }
 

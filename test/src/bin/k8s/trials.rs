@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::space::Space;
 
 /// Time limit for a case.
-const LIMIT: Duration = Duration::from_secs(420);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Cases at the same time: they wait most of the time.
 const THREADS: usize = 4;

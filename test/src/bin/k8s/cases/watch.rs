@@ -37,6 +37,8 @@ async fn compiled(space: &Space<'_>, digest: &str) {
 /// has a pod, and pods compile nothing. The service goes on after a restart of containerd.
 async fn daemon_set_compiles_before_the_first_pod(space: &Space<'_>) {
     let cluster = space.cluster;
+    // A node has its content store with its first pull.
+    cluster.pull(images::HELLO).await;
     cluster.apply(&[], &images::daemon_set());
     let path = "/api/v1/namespaces/prewasi/pods";
     let watch = async || {
