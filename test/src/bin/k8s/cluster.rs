@@ -143,18 +143,20 @@ impl Cluster {
 
     /// Ends the kubelet with a signal, and starts it again after `meanwhile`.
     pub(crate) async fn restart_kubelet(&self, signal: Signal, meanwhile: impl AsyncFnOnce()) {
-        let mut kubelet = self.kubelet.lock().expect("no holder panics");
-        kill_process(Pid::from_child(&kubelet), signal).expect("the kubelet is our child");
-        kubelet.wait().expect("a child can be waited for");
+        {
+            let mut kubelet = self.kubelet.lock().expect("no holder panics");
+            kill_process(Pid::from_child(&kubelet), signal).expect("the kubelet is our child");
+            kubelet.wait().expect("a child can be waited for");
+        }
         meanwhile().await;
-        *kubelet = self::kubelet(&self.folder);
+        *self.kubelet.lock().expect("no holder panics") = kubelet(&self.folder);
     }
 
-    /// Waits until the node is ready, by a report that is newer than this call.
-    pub(crate) async fn node_is_ready(&self) {
+    /// Waits until the node is ready.
+    async fn node_is_ready(&self) {
         self.until("the node to be ready", &format!("/api/v1/nodes/{NODE}"), |node| {
-            let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
-            let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready");
+            let mut conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+            let ready = conditions.find(|condition| condition["type"] == "Ready");
             match ready {
                 Some(condition) if condition["status"] == "True" => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -167,8 +169,8 @@ impl Cluster {
     pub(crate) fn log(&self, name: &str, lines: usize) -> String {
         let text = fs::read(self.folder.join("logs").join(name)).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
-        let lines_all: Vec<&str> = text.lines().collect();
-        lines_all[lines_all.len().saturating_sub(lines)..].join("\n")
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
     }
 
     /// Waits until all pods are gone, ends the kubelet, and checks that no pod has left anything.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::images;
-use crate::space::{Space, deployment, native, wasm, with};
+use crate::space::{Space, deployment, items, native, wasm, with};
 use crate::trials::{Case, case};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -24,13 +24,18 @@ async fn hundred_pods_run_and_end(space: &Space<'_>) {
     for (name, pods) in [("wasm", deployment("wasm", PODS, &[wasm("wasm", &[])])), ("native", plain)] {
         let start = Instant::now();
         space.apply(&[pods]);
-        space.deployed(name, PODS).await;
+        space
+            .until("all pods to be ready", &format!("deployments/{name}"), |deployment| {
+                let status = &deployment["status"];
+                if status["readyReplicas"] == PODS { Ok(()) } else { Err(status.to_string()) }
+            })
+            .await;
         let ready = start.elapsed();
         space.kubectl(&["scale", "deployment", name, "--replicas=0"]);
         space
-            .until("the end of all pods", "pods", |pods| match pods["items"].as_array().map(Vec::len) {
-                Some(0) => Ok(()),
-                left => Err(format!("{left:?} are left")),
+            .until("the end of all pods", "pods?limit=1", |pods| match items(pods).first() {
+                None => Ok(()),
+                Some(pod) => Err(format!("{} is left", pod["metadata"]["name"])),
             })
             .await;
         let ended = start.elapsed() - ready;
