@@ -18,7 +18,7 @@ export LLVM_SYS_221_PREFIX ?= $(PREWASI_HOME)/parts/llvm-22
 PROGRAMS := prewasi containerd-shim-wasmtime-v1 oci-tar-builder
 
 .PHONY: help setup setup-wasmedge setup-wasmer-llvm build build-wasmtime build-wamr build-wasmedge build-wasmer build-wasmer-llvm
-.PHONY: check test record-calls test-wasmer-llvm test-node test-node-short node node-ssh node-stop fuzz demo bench has-llvm
+.PHONY: check test record-calls test-wasmer-llvm test-node test-node-short test-k8s node node-ssh node-stop fuzz demo bench has-llvm
 .PHONY: install install-wamr install-wasmedge install-wasmer install-wasmer-llvm clean
 
 help: ## Show this list
@@ -81,6 +81,12 @@ test-node-short: ## Run those that say most, with the test build's programs; CAS
 	@test/setup node
 	$(CARGO) build $(ALL)
 	$(ROOT) PREWASI_BIN=$(CARGO_TARGET_DIR)/debug $(CARGO_TARGET_DIR)/debug/node test --short -- $(CASE)
+
+# CASE=updates:: runs the cases whose names contain that.
+test-k8s: ## Run the cases of a real Kubernetes, which takes this machine for its node; CASE=… for some
+	@test/setup k8s
+	$(CARGO) build $(ALL)
+	$(ROOT) $(CARGO_TARGET_DIR)/debug/k8s test -- $(CASE)
 
 node: ## Boot such a node to work on, or install the programs there anew; PREWASI_BIN=… names others than the release build's
 	@test/setup node

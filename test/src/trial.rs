@@ -57,6 +57,8 @@ pub enum Need {
     Containerd2_1,
     /// containerd 2.2 or newer. On an older one the test is not run, with `CI=true` too.
     Containerd2_2,
+    /// The programs of a Kubernetes.
+    Kubernetes,
 }
 
 /// Makes a [`Case`] of an `async fn(Namespace)`: `case!(name)`, `case!(name, needs BigModule)`.
@@ -113,6 +115,11 @@ impl Need {
                 let daemon = crate::docker::part(series).join("bin/dockerd");
                 (!daemon.exists()).then(|| format!("there is no {}", daemon.display()))
             }
+            Self::Kubernetes => {
+                let version = home::home().join("k8s/version");
+                let missing = (!version.exists()).then(|| format!("there is no {}", version.display()));
+                missing.or_else(|| ["ip", "unshare", "openssl"].into_iter().find_map(program))
+            }
             Self::Cni => {
                 let plugins = ["ptp", "host-local", "portmap"].map(|name| format!("/usr/lib/cni/{name}"));
                 let plugin = plugins.into_iter().find(|path| !std::path::Path::new(path).exists());
@@ -142,7 +149,7 @@ fn has_landlock() -> bool {
 }
 
 /// Returns the reason why this machine cannot run containers at all, or not with this containerd or engine.
-fn obstacle(series: Series, engine: &str, needs: &[Need]) -> Option<String> {
+pub fn obstacle(series: Series, engine: &str, needs: &[Need]) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("containers need root".to_owned());
     }
