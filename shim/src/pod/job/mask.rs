@@ -20,6 +20,7 @@ use rustix::mount::{
 };
 
 use super::stage::has_own_mounts;
+use crate::pod::spec::root_on_node;
 
 /// Numbers of the device `/dev/null`.
 const NULL: (u32, u32) = (1, 3);
@@ -45,6 +46,8 @@ pub(super) struct Masks {
     paths: Vec<PathBuf>,
     /// SELinux label of the masks of folders.
     label: Option<String>,
+    /// User and group of these masks, in a user namespace: the container's root.
+    owner: Option<(u32, u32)>,
 }
 
 impl Masks {
@@ -53,10 +56,11 @@ impl Masks {
         if !has_own_mounts(spec) {
             return Self::default();
         }
+        let owner = root_on_node(spec);
         let Some(linux) = spec.linux_mut() else { return Self::default() };
         let paths = linux.masked_paths().iter().flatten().map(PathBuf::from).collect();
         linux.set_masked_paths(None);
-        Self { paths, label: linux.mount_label().clone().filter(|label| !label.is_empty()) }
+        Self { paths, label: linux.mount_label().clone().filter(|label| !label.is_empty()), owner }
     }
 
     /// Masks the paths in the mount namespace of the container's first process, and returns to this process's namespace. This process
@@ -100,6 +104,10 @@ impl Masks {
     fn empty(&self) -> io::Result<OwnedFd> {
         let tmpfs = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(tmpfs.as_fd(), c"source", c"tmpfs")?;
+        if let Some((uid, gid)) = self.owner {
+            fsconfig_set_string(tmpfs.as_fd(), c"uid", uid.to_string())?;
+            fsconfig_set_string(tmpfs.as_fd(), c"gid", gid.to_string())?;
+        }
         fsconfig_set_flag(tmpfs.as_fd(), c"ro")?;
         if let Some(label) = &self.label {
             fsconfig_set_string(tmpfs.as_fd(), c"context", label.as_str())?;
