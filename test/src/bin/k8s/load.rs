@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use prewasi_test::http::{self, Connection};
+use prewasi_test::http::Connection;
 
 /// Time between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -23,9 +23,12 @@ pub(crate) struct Load {
 pub(crate) struct Tally {
     /// How often each body came with status 200.
     pub(crate) answers: BTreeMap<String, usize>,
-    /// Requests without such an answer: how long each took, and what it was.
-    pub(crate) failures: Vec<(Duration, String)>,
+    /// Requests without such an answer.
+    pub(crate) failures: Vec<Failure>,
 }
+
+/// The time from the connection, if there was one, to the failure of a request, and the reason.
+pub(crate) type Failure = (Duration, String);
 
 impl Load {
     /// Starts clients of a server: for each path two that open a connection for each request, and one that keeps its connection.
@@ -64,7 +67,6 @@ async fn client(address: &str, path: &str, keeps: bool, stop: &AtomicBool) -> Ta
     let mut tally = Tally::default();
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
-        let start = Instant::now();
         let answer = match kept.take().filter(|_| keeps) {
             None => ask(address, path).await,
             // A server may close a connection between two requests; then a client asks again on a new one.
@@ -73,28 +75,29 @@ async fn client(address: &str, path: &str, keeps: bool, stop: &AtomicBool) -> Ta
                 Err(_) => ask(address, path).await,
             },
         };
-        let mut fail = |reason: String| {
-            let kind = if keeps { "on a kept connection" } else { "on a new connection" };
-            tally.failures.push((start.elapsed(), format!("{path} {kind}: {reason}")));
-        };
         match answer {
-            Ok((200, body, connection)) => {
+            Ok((body, connection)) => {
                 *tally.answers.entry(body).or_default() += 1;
                 kept = Some(connection);
             }
-            Ok((status, body, _)) => fail(format!("{status} {body}")),
-            Err(error) => fail(error),
+            Err((after, reason)) => tally.failures.push((after, format!("{path}: {reason}"))),
         }
         tokio::time::sleep(PAUSE).await;
     }
     tally
 }
 
-async fn ask(address: &str, path: &str) -> Result<(u16, String, Connection), String> {
-    ask_on(Connection::open(address).await?, path).await
+async fn ask(address: &str, path: &str) -> Result<(String, Connection), Failure> {
+    let connection = Connection::open(address).await.map_err(|reason| (Duration::ZERO, reason))?;
+    ask_on(connection, path).await
 }
 
-async fn ask_on(mut connection: Connection, path: &str) -> Result<(u16, String, Connection), String> {
-    let http::Answer { status, body, .. } = connection.ask(path, b"").await?;
-    Ok((status, String::from_utf8_lossy(&body).into_owned(), connection))
+async fn ask_on(mut connection: Connection, path: &str) -> Result<(String, Connection), Failure> {
+    let start = Instant::now();
+    let answer = connection.ask(path, b"").await.map_err(|reason| (start.elapsed(), reason))?;
+    let body = String::from_utf8_lossy(&answer.body).into_owned();
+    match answer.status {
+        200 => Ok((body, connection)),
+        status => Err((start.elapsed(), format!("{status} {body}"))),
+    }
 }

@@ -101,15 +101,13 @@ fn trial(case: Case, cluster: &Arc<RwLock<Cluster>>) -> Trial {
     let cluster = Arc::downgrade(cluster);
     Trial::test(case.short_name(), move || {
         let cluster = cluster.upgrade().expect("the cluster outlives the trials");
-        timed(case.short_name(), || {
-            if case.alone {
-                let cluster = cluster.write().unwrap_or_else(PoisonError::into_inner);
-                run_case(case, &cluster)
-            } else {
-                let cluster = cluster.read().unwrap_or_else(PoisonError::into_inner);
-                run_case(case, &cluster)
-            }
-        })
+        if case.alone {
+            let cluster = cluster.write().unwrap_or_else(PoisonError::into_inner);
+            timed(case.short_name(), || run_case(case, &cluster))
+        } else {
+            let cluster = cluster.read().unwrap_or_else(PoisonError::into_inner);
+            timed(case.short_name(), || run_case(case, &cluster))
+        }
     })
 }
 
