@@ -12,7 +12,7 @@ use super::Check;
 /// The engines with shims of this project. A program with another name is not started.
 const ENGINES: [&str; 4] = ["wasmtime", "wasmer", "wasmedge", "wamr"];
 /// Time limit for a shim to print its version.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(20);
 const HINT: &str = "install it where containerd looks: the PATH of its service, e.g. /usr/local/bin";
 
 /// Checks each shim in the folders of `path`, and that each engine of this binary has one.

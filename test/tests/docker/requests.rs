@@ -152,7 +152,7 @@ async fn input_networks_volumes_and_stops_are_as_with_runc(namespace: Namespace)
 
     assert_eq!(docker.run(&["exec", "wasm-own", "/app/second.wasm"]).code(), 4);
     let missing = run(&docker, &["--entrypoint", "/none.wasm"], "several:v1", &[]);
-    missing.says(&["cannot find entrypoint \"/none.wasm\"", "names no image, whose layers could have it"]);
+    missing.says(&["cannot find entrypoint \"/none.wasm\"", "names no image, so there are no layers to search"]);
     finish(docker).await;
 }
 
