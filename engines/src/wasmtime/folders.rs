@@ -186,8 +186,8 @@ fn intent(how: OpenFlags) -> Intent {
     }
 }
 
-/// Turns the error of [`steer`] into the guest's.
-fn refused<T>(error: Errno) -> Result<T, ErrorCode> {
+/// Turns the error of [`steer`] into the guest's, of either preview.
+fn refused<T, E: From<std::io::Error>>(error: Errno) -> Result<T, E> {
     Err(std::io::Error::from(error).into())
 }
 

@@ -1,5 +1,5 @@
-//! What the kubelet sends for features of Kubernetes: each request goes to runc with a native program, and to our shim with a native program
-//! and with wasm. The values of runc are the expected ones.
+//! Requests of the kubelet for features of Kubernetes. runc gets each request with a native program; our shim gets it with a native program
+//! and with wasm. runc's values are the expected ones.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,6 +1,5 @@
 //! The functions of preview 3 that take a path.
 
-use rustix::io::Errno;
 use wasmtime::component::{Accessor, Linker, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _};
 use wasmtime_wasi::p3::bindings::filesystem::types::{
@@ -9,7 +8,7 @@ use wasmtime_wasi::p3::bindings::filesystem::types::{
 use wasmtime_wasi::p3::filesystem::FilesystemResult;
 
 use super::super::host::Host;
-use super::{Turned, both, make_link, read_link, steer};
+use super::{Turned, both, make_link, read_link, refused, steer};
 use crate::paths::Follow;
 use crate::working::Intent;
 
@@ -36,11 +35,6 @@ fn intent(how: OpenFlags) -> Intent {
         (true, false) => Intent::Create,
         _ => Intent::Use,
     }
-}
-
-/// Turns the error of [`steer`] into the guest's.
-fn refused<T>(error: Errno) -> Result<T, ErrorCode> {
-    Err(std::io::Error::from(error).into())
 }
 
 fn follows(flags: PathFlags) -> Follow {

@@ -87,10 +87,10 @@ impl NativeExecutor {
             Ok(texts) => texts,
             Err(error) => return error,
         };
-        // `exec` of the standard library would run a file of an unknown format with the image's shell.
         if let Err(error) = signals::unblock() {
             return failed(error.into());
         }
+        // `exec` of the standard library would run a file of an unknown format with the image's shell.
         match execve(&path, &args, &variables) {
             Err(error) => failed(error.into()),
         }

@@ -18,10 +18,10 @@ pub(crate) struct Load {
     thread: JoinHandle<Tally>,
 }
 
-/// What the clients got.
+/// The answers that the clients received.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// How often each body came with status 200.
+    /// Number of answers with status 200, by their bodies.
     pub(crate) answers: BTreeMap<String, usize>,
     /// Requests without such an answer.
     pub(crate) failures: Vec<Failure>,

@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use k8s_cri::v1::{ContainerConfig, LinuxContainerConfig, LinuxContainerResources, UpdateContainerResourcesRequest};
-use prewasi_test::cri::Cri;
+use prewasi_test::cri::{Cri, Pod};
 use prewasi_test::trial::Case;
 use prewasi_test::{Namespace, case};
 use prost::Message as _;
 
-use super::{Facts, SUBJECTS, assert_alike, node, pod, pod_name};
+use super::{Facts, Program, SUBJECTS, assert_alike, node, pod, pod_name};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -114,6 +114,14 @@ fn limited(config: ContainerConfig, resources: LinuxContainerResources) -> Conta
     ContainerConfig { linux: Some(linux), ..config }
 }
 
+/// Runs a container with limits in a pod, until its program ticks. Returns its id.
+async fn ticking(cri: &Cri, pod: &Pod, program: Program, image: &str, resources: LinuxContainerResources) -> String {
+    let config = limited(program.ticking("ticking", image), resources);
+    let id = cri.run(pod, config.clone()).await;
+    cri.logs(pod, &config, "stdout", "tick 1").await;
+    id
+}
+
 /// Asserts that a limit is set: its file on v1 and its value there, or that on v2.
 fn assert_limit(facts: &Facts, place: &str, legacy: (&str, &str), unified: (&str, &str)) {
     let value = |name: &str| facts.get(&format!("{place}: {name}")).cloned();
@@ -130,9 +138,7 @@ async fn resize_in_place_sends_all_resources(namespace: Namespace) {
     let mut all = Vec::new();
     for subject @ (_, program) in SUBJECTS {
         let pod = pod(&cri, subject, "resize").await;
-        let config = limited(program.ticking("ticking", &image), resources(200, 64));
-        let id = cri.run(&pod, config.clone()).await;
-        cri.logs(&pod, &config, "stdout", "tick 1").await;
+        let id = ticking(&cri, &pod, program, &image, resources(200, 64)).await;
         let pid = cri.pid(&id).await;
         let mut facts = of_process("created", pid);
         for (step, wanted) in [
@@ -181,9 +187,7 @@ async fn static_cpu_manager_sends_cpus_alone(namespace: Namespace) {
     let mut all = Vec::new();
     for subject @ (_, program) in SUBJECTS {
         let pod = pod(&cri, subject, "cpus").await;
-        let config = limited(program.ticking("ticking", &image), resources(500, 64));
-        let id = cri.run(&pod, config.clone()).await;
-        cri.logs(&pod, &config, "stdout", "tick 1").await;
+        let id = ticking(&cri, &pod, program, &image, resources(500, 64)).await;
         let pid = cri.pid(&id).await;
         let before = of_process("", pid);
         let mut facts = Facts::new();
@@ -296,9 +300,7 @@ async fn overhead_leaves_the_pods_cgroup_alone(namespace: Namespace) {
         linux.resources = Some(resources(500, 224));
         let before = cgroup.limits("pod");
         let pod = cri.run_pod_with(config, handler).await;
-        let config = limited(program.ticking("ticking", &image), resources(500, 224));
-        let id = cri.run(&pod, config.clone()).await;
-        cri.logs(&pod, &config, "stdout", "tick 1").await;
+        let id = ticking(&cri, &pod, program, &image, resources(500, 224)).await;
         assert_eq!(cgroup.limits("pod"), before, "{subject:?}");
         let (pid, pause) = (cri.pid(&id).await, cri.pod_pid(&pod.id).await);
         let mut facts = of_process("container", pid);
@@ -341,9 +343,7 @@ async fn resize_of_a_pod_changes_no_container(namespace: Namespace) {
     let mut all = Vec::new();
     for subject @ (_, program) in SUBJECTS {
         let pod = pod(&cri, subject, "pod").await;
-        let config = limited(program.ticking("ticking", &image), resources(200, 64));
-        let id = cri.run(&pod, config.clone()).await;
-        cri.logs(&pod, &config, "stdout", "tick 1").await;
+        let id = ticking(&cri, &pod, program, &image, resources(200, 64)).await;
         let (pid, pause) = (cri.pid(&id).await, cri.pod_pid(&pod.id).await);
         let seen =
             || [of_process("container", pid), of_process("pause", pause)].into_iter().flatten().collect::<Facts>();

@@ -1,4 +1,4 @@
-//! How containers end, and what Kubernetes makes of it.
+//! Ends of containers, and the reaction of Kubernetes to each.
 
 use prewasi_test::leaks;
 use serde_json::{Value, json};

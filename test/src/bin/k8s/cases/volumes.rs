@@ -1,4 +1,4 @@
-//! What Kubernetes puts into containers, and what it runs before and after them.
+//! Files that Kubernetes puts into containers, and programs that it runs before and after them.
 
 use std::fs;
 
