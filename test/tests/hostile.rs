@@ -27,6 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(stale_folder_does_not_block_an_id),
         case!(removal_that_was_cut_off_is_finished),
         case!(links_in_the_place_of_folders_are_refused, needs Busybox),
+        case!(containers_without_their_masks_are_refused, needs Busybox),
         case!(devices_are_no_programs),
         case!(environment_is_for_root_alone),
         case!(messages_are_plain_text),
@@ -346,6 +347,24 @@ async fn links_in_the_place_of_folders_are_refused(namespace: Namespace) {
     let left: Vec<_> = fs::read_dir(&outside).expect("it is there").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["ptmx"]);
     assert_eq!(fs::read_to_string(outside.join("ptmx")).expect("it is there"), "kept");
+}
+
+/// A container whose path cannot be masked is not created, and nothing of it stays, as with runc: here the path is a circle of links.
+async fn containers_without_their_masks_are_refused(namespace: Namespace) {
+    let files = files(&[("/bin/busybox", &busybox::bytes(), 0o755)]);
+    let layer = image::links(&[("/circle", "/circle")]);
+    let image = image::import(&namespace, "circle", |image| image.os("linux").layer(files).layer(layer));
+    let masked = json!({ "linux": { "maskedPaths": ["/circle"] } });
+    for (runtime, expected) in [(RUNC, "too many levels of symbolic links"), (OURS, "cannot mask \"/circle\"")] {
+        let container = namespace.container(&image.name).runtime(runtime).args(&["/bin/busybox", "true"]);
+        let refused = match container.change(masked.clone()).try_create().await {
+            Ok(mut container) => container.try_start().await.err(),
+            Err(status) => Some(status),
+        };
+        let status = refused.unwrap_or_else(|| panic!("{runtime} refuses it"));
+        assert!(status.message().contains(expected), "{status:?}");
+    }
+    namespace.assert_clean().await;
 }
 
 /// A device in the place of the program is not taken for one.
